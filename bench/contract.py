@@ -1,0 +1,239 @@
+"""The contract between the bench and a router.
+
+A router sees what `RouterInput` holds, answers with a `RoutingPlan`, and never reports its own cost or
+success: the dispatcher executes the plan, the ledger charges it, and every metric is read off it.
+
+Axes: `batch seq d_model path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class Site(StrEnum):
+    """Where in a layer the choice is made."""
+
+    FFN = "ffn"
+    """Per token among FFN-like paths; attention runs for every token."""
+    BLOCK = "block"
+    """Attention and FFN together; only the chosen tokens are queries, keys and values."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths a router chooses among.
+
+    Attributes:
+        site: where the choice is made.
+        names: one name a path, the order of the plan's last axis.
+        base: the path a token takes when it is not upgraded. With a base the budget fixes a `capacity`, the
+            share of tokens that take the other path; without one it fixes the width of an expert.
+    """
+
+    site: Site
+    names: tuple[str, ...]
+    base: str | None = None
+
+    @property
+    def upgrade(self) -> int:
+        """Index of the path that is not the base. Defined for two paths with a base."""
+        return 1 - self.names.index(self.base or "")
+
+
+FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
+BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")
+
+
+def experts(count: int) -> Paths:
+    """`count` experts of equal width, without a base."""
+    return Paths(Site.FFN, tuple(f"expert{index}" for index in range(count)))
+
+
+@dataclass(frozen=True)
+class RouterSpec:
+    """What the harness has decided for the router of one layer.
+
+    Attributes:
+        d_model: width of `RouterInput.hidden`.
+        paths: the router's own paths.
+        capacity: share of tokens to upgrade from the base; 1.0 without a base.
+        mean_experts: experts a token takes on average, for routers without a base.
+        layer: index of the layer in the decoder.
+        num_layers: layers of the decoder.
+        vocab_size: number of token ids.
+        max_seq_len: longest sequence the harness will send.
+        num_domains: number of domain tags.
+        seed: for noise that must be the same in any batch (`bench.select.hash_noise`).
+    """
+
+    d_model: int
+    paths: Paths
+    capacity: float
+    mean_experts: float
+    layer: int
+    num_layers: int
+    vocab_size: int
+    max_seq_len: int
+    num_domains: int
+    seed: int
+
+
+Selection = Literal["topk", "causal"]
+
+
+@dataclass(frozen=True)
+class RouterInput:
+    """All that a router may see.
+
+    Attributes:
+        hidden: what the paths read, after the norm of the site.
+        tokens: token ids.
+        positions: position of each token in its sequence.
+        tags: domain of each token; only for routers whose `needs` has "tags", else None.
+        previous: trace of the routed site before, or None.
+        generator: the only source of randomness, for training.
+        progress: share of the training budget spent, 0 to 1.
+        selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
+            where the choice for a token may depend on that token and those before it.
+    """
+
+    hidden: Float[Tensor, "batch seq d_model"]
+    tokens: Int[Tensor, "batch seq"]
+    positions: Int[Tensor, "batch seq"]
+    tags: Int[Tensor, "batch seq"] | None
+    previous: LayerTrace | None
+    generator: torch.Generator | None
+    progress: float
+    selection: Selection
+
+
+@dataclass
+class RoutingPlan:
+    """A sparse weighted choice among paths.
+
+    Attributes:
+        mask: which paths run for which token; this is executed and charged.
+        weight: factor on each path's output, or None for 1 wherever `mask` is set. It may be 0 where `mask` is
+            1: straight-through, relaxed and soft training run both paths and pay for both.
+        scores: one number a path and token, higher for more wanted, for metrics; None if there is none.
+        counts: for each path the number of tokens a sequence that take it, if that is known beforehand. Lets the
+            dispatcher work without waiting for the device.
+        extras: what the router's own auxiliary losses need.
+    """
+
+    mask: Bool[Tensor, "batch seq path"]
+    weight: Float[Tensor, "batch seq path"] | None = None
+    scores: Float[Tensor, "batch seq path"] | None = None
+    counts: tuple[int, ...] | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass
+class LayerTrace:
+    """What happened at one routed site: all that an auxiliary loss may see.
+
+    Attributes:
+        layer: index of the layer.
+        inputs: what the router saw.
+        plan: what it chose.
+        update: the weighted sum of the paths' outputs, `[batch, seq, d_model]`.
+        path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path).
+        token_loss: LM loss of each token, training only, where `needs` has "token_loss".
+        utility: oracle utility of the upgrade, where `needs` has "utility".
+        labels: supervised path index, -100 where there is none.
+    """
+
+    layer: int
+    inputs: RouterInput
+    plan: RoutingPlan
+    update: Float[Tensor, "batch seq d_model"]
+    path_updates: dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]
+    token_loss: Float[Tensor, "batch seq"] | None = None
+    utility: Float[Tensor, "batch seq"] | None = None
+    labels: Int[Tensor, "batch seq"] | None = None
+
+
+@dataclass(frozen=True)
+class AuxLoss:
+    """An auxiliary loss: a pure function of one layer's trace and the weight it has unless the suite says otherwise."""
+
+    compute: Callable[[LayerTrace], Float[Tensor, ""]]
+    weight: float
+
+
+class Router(nn.Module):
+    """Base of every router: set `paths`, write `forward`; the rest has defaults.
+
+    Options are keyword arguments of `__init__` with defaults, so that any router can be built blind.
+    Parameters are made in `build`, once the harness has decided widths and capacity.
+
+    Attributes:
+        paths: the paths chosen among.
+        layers: which routed layers to use: "every" of the suite's, or every "other" one.
+        mean_experts: experts a token takes on average (routers without a base).
+        needs: what the router asks for beyond the default: "tags", "utility", "token_loss".
+        trains_dense: training runs more paths than evaluation does; both are charged.
+        allows_none: a token may take no path at all.
+        aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.
+        knob: None, or a scalar buffer that makes causal evaluation spend more as it rises. The harness bisects it.
+    """
+
+    paths: Paths
+    layers: Literal["every", "other"] = "every"
+    mean_experts: float = 1.0
+    needs: frozenset[str] = frozenset()
+    trains_dense: bool = False
+    allows_none: bool = False
+    spec: RouterSpec
+    knob: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux_losses: dict[str, AuxLoss] = {}
+        self.register_buffer("knob", None)
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make parameters and buffers. Override, and call `super().build(spec)` first."""
+        self.spec = spec
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Choose paths for every token."""
+        raise TypeError(f"{type(self).__name__} must define forward(inputs) -> RoutingPlan.")
+
+    def fit(self, statistics: TrainStatistics) -> None:
+        """Learn tables from the training split, once, before training."""
+
+    def after_step(self, trace: LayerTrace) -> None:
+        """Update buffers after an optimiser step, without gradient. State that matters must be a buffer."""
+
+    def enable_knob(self) -> None:
+        """Give the router a knob, at 0. Call in `build`."""
+        self.register_buffer("knob", torch.zeros(()))
+
+
+@dataclass(frozen=True)
+class TrainStatistics:
+    """Counts over the training split.
+
+    Attributes:
+        unigram: occurrences of each token id.
+        bigram: occurrences of each (previous, current) pair, or None where the vocabulary is too large for it.
+    """
+
+    unigram: Int[Tensor, " vocab"]
+    bigram: Int[Tensor, "vocab vocab"] | None = None
+
+
+def options_of(router: type[Router]) -> dict[str, Any]:
+    """Keyword arguments of a router's constructor with their defaults."""
+    import inspect
+
+    return {name: p.default for name, p in inspect.signature(router.__init__).parameters.items() if name != "self"}

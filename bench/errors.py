@@ -1,0 +1,31 @@
+"""Errors a user can mend, each said in one line.
+
+Everything a user can get wrong (a name, a file, an option, a value) raises `UserError`; the command
+line prints it without a traceback and exits with 2. Bugs of our own stay ordinary exceptions.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: the message says what was wrong, the value, what is allowed and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def unknown(kind: str, value: str, allowed: Iterable[str], advice: str = "") -> UserError:
+    """Build the error for a name that is not in a known set, with the nearest name as a guess.
+
+    Args:
+        kind: what the name stands for, singular ("router", "suite").
+        value: what the user wrote.
+        allowed: every valid name.
+        advice: what to do beyond choosing a valid name, one clause.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(value, names, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    listing = ", ".join(names) if names else "none"
+    return UserError(f"Unknown {kind} {value!r}.{guess} Available: {listing}. {advice}")

@@ -1,0 +1,231 @@
+"""The record of one cell: the only thing that passes from running to judging.
+
+A record is written once, atomically, by the process that ran the cell, and carries a digest of its own
+content, so that a file edited by hand is refused by name. This module knows no torch: the statistics and
+the board read records anywhere the JSON lies.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import UserError
+
+SCHEMA_VERSION = 1
+
+RULES_VERSION = 1
+"""Raised whenever the numerics of a run change; records of other versions are never mixed in a board."""
+
+Role = Literal["ranked", "control", "twin", "bracket", "informed"]
+Status = Literal["ok", "off_budget", "invalid", "failed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class CellId(_Part):
+    """Which cell this is: the row's name, the plugin behind it, and the conditions it was run under."""
+
+    suite: str
+    row: str = Field(description="name on the board; the plugin's name, or plugin@variant")
+    router: str = Field(description="registered name of the plugin")
+    options: dict[str, Any] = Field(default_factory=dict, description="its keyword arguments, as given")
+    family: str
+    paper: str
+    role: Role = Field(description="twin and control are ranked rows too; bracket and informed are not")
+    control: str | None = Field(description="row of `random` over the same paths, if there is one")
+    site: Literal["ffn", "block"]
+    seed: int
+    match: Literal["flops", "tokens"]
+    budget: float = Field(description="rho, the share of the routed full-path cost that is paid for")
+
+
+class Provenance(_Part):
+    """What made the record: enough to run it again."""
+
+    command: str
+    commit: str
+    dirty: bool
+    started: str = Field(description="UTC, ISO 8601")
+    device: str = Field(description="device class, e.g. cpu or cuda:NVIDIA H100")
+    processor: str
+    threads: int
+    dtype: str
+    versions: dict[str, str]
+    rules_version: int = RULES_VERSION
+    config: dict[str, Any] = Field(description="the canonical suite configuration")
+    config_hash: str
+    plugin_hash: str
+    data_hash: str
+
+
+class SpendPoint(_Part):
+    """One causal evaluation on the validation split, at one knob setting."""
+
+    target: float = Field(description="spend asked of calibration, as a multiple of B")
+    spend: float = Field(description="active FLOPs a token on the validation split, as a multiple of B")
+    loss: float = Field(description="headline loss there, nats a byte")
+
+
+class BudgetAudit(_Part):
+    """What was promised and what was spent; FLOPs are per token, of a forward pass of the whole model."""
+
+    target_flops: float = Field(description="B")
+    capacity: float | None = Field(description="solved share of tokens upgraded from the base path")
+    expert_width: int | None = Field(description="solved hidden width of one expert")
+    routed_layers: tuple[int, ...]
+    calibration_spend: float | None = Field(description="on the calibration split, as a multiple of B")
+    validation_spend: float = Field(description="the calibrated point on the validation split, same unit")
+    tolerance: float
+    points: tuple[SpendPoint, ...] = Field(description="the knob sweep on the validation split, in order of spend")
+    headline: Literal["interpolated", "single"] = Field(description="how the loss at B was read off the points")
+
+
+class Flops(_Part):
+    """FLOPs per token forward, and totals of training by component and phase."""
+
+    active: float = Field(description="at the headline: B when interpolated, else what was spent")
+    executed: float = Field(description="with full-square attention and padding, as the counter sees it")
+    dense: float = Field(description="of the dense model, every routed site on its full path")
+    training: dict[str, float] = Field(description="'component/phase' -> total FLOPs charged")
+    training_total: float
+    training_budget: float
+    optimizer: float = Field(description="shown, never charged")
+    evaluation: float = Field(description="shown, never charged")
+
+
+class Training(_Part):
+    steps: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory_mb: float
+    parameters_total: int
+    parameters_active: float = Field(description="mean number of parameters a token meets")
+
+
+class CurvePoint(_Part):
+    """A causal probe on a fixed small part of the validation split during training."""
+
+    step: int
+    tokens: int
+    flops: float
+    seconds: float
+    train_loss: float = Field(description="mean since the last probe, training-time selection, nats a token")
+    loss: float = Field(description="causal, nats a byte, calibrated at that moment")
+
+
+class LayerMonitor(_Part):
+    """How one routed layer routes at the headline setting, on the validation split, from its plans alone."""
+
+    layer: int
+    paths: tuple[str, ...]
+    load: tuple[float, ...] = Field(description="share of tokens on each path")
+    load_by_domain: dict[str, tuple[float, ...]]
+    load_by_position: tuple[tuple[float, ...], ...] = Field(description="16 equal bins of position x path")
+    load_by_frequency: tuple[tuple[float, ...], ...] = Field(description="10 equal-mass bins of token frequency x path")
+    entropy: float | None = Field(description="of softmax(scores) over paths, nats; none where scores are not given")
+    churn: float | None = Field(description="share of tokens whose path set changed since the previous probe")
+    domain_information: float = Field(description="mutual information of path set and domain, nats")
+
+
+class Passage(_Part):
+    """A passage of validation text with the path each token took, for the report."""
+
+    domain: str
+    tokens: tuple[str, ...]
+    choices: dict[str, tuple[int, ...]] = Field(description="layer -> index of the chosen path set per token")
+    legend: dict[str, tuple[str, ...]] = Field(description="layer -> name of each path set")
+
+
+class Causality(_Part):
+    """What was tried to catch the trained router looking ahead, and what came of it."""
+
+    passed: bool
+    trials: int
+    detail: str = Field(description="the first offence, or the power of the probe")
+
+
+class Record(_Part):
+    """One cell, whole. `status` says whether it may be ranked, `reason` why not."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str = Field(description="content key: same key, same experiment")
+    status: Status
+    reason: str = ""
+    cell: CellId
+    provenance: Provenance
+    loss: float | None = Field(default=None, description="headline, nats a byte: unweighted mean over headline domains")
+    calibrated_loss: float | None = Field(default=None, description="at the calibrated knob, not interpolated")
+    domain_loss: dict[str, float] = Field(default_factory=dict, description="at the headline, nats a byte, all domains")
+    headline_domains: tuple[str, ...] = ()
+    documents: dict[str, tuple[str, float, float]] = Field(
+        default_factory=dict, description="validation document -> (domain, nats, bytes) at the calibrated knob"
+    )
+    budget: BudgetAudit | None = None
+    flops: Flops | None = None
+    training: Training | None = None
+    causality: Causality | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    monitors: tuple[LayerMonitor, ...] = ()
+    auxiliary: dict[str, float] = Field(default_factory=dict, description="last mean of each auxiliary loss")
+    passage: Passage | None = None
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of everything in the record."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the record and its digest to `path` atomically, so that a killed run leaves no half a file."""
+        text = json.dumps({"digest": self.digest(), **json.loads(self.model_dump_json())}, indent=1, sort_keys=True)
+        write_atomically(path, text + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read one record.
+
+        Raises:
+            UserError: not JSON, not a record of this schema, or edited since it was written.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            digest = data.pop("digest")
+            record = cls.model_validate(data)
+        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+            raise UserError(f"{path} is not a record of schema {SCHEMA_VERSION}: {said}. Delete it and run its cell again.") from None
+        if record.digest() != digest:
+            raise UserError(f"{path} does not match its own digest: it was changed after it was written. Restore it or run its cell again.")
+        return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to a temporary file beside `path`, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def record_path(root: Path, cell: CellId) -> Path:
+    """`root/<suite>/<row>/b<budget>-<match>/seed-<n>.json`: one file, one writer."""
+    return root / cell.suite / cell.row / f"b{round(cell.budget * 100)}-{cell.match}" / f"seed-{cell.seed}.json"
+
+
+def read_records(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Every record below `root`, in the order of its path."""
+    for path in sorted(root.rglob("seed-*.json")):
+        yield path, Record.read(path)
