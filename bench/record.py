@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -179,8 +179,8 @@ class Record(_Part):
     passage: Passage | None = None
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of everything in the record."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 over the canonical JSON of everything in the record: sorted keys, as in the file."""
+        return hashlib.sha256(json.dumps(json.loads(self.model_dump_json()), sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the record and its digest to `path` atomically, so that a killed run leaves no half a file."""
@@ -188,7 +188,7 @@ class Record(_Part):
         write_atomically(path, text + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> "Record":
         """Read one record.
 
         Raises:
