@@ -1,0 +1,99 @@
+"""Figures of a row that the board derives from its records: costs, win counts, speed to a loss."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from bench.board.model import Board, Row
+from bench.record import CurvePoint, Record
+
+
+def active(record: Record) -> float | None:
+    """Active FLOPs a token of a forward pass."""
+    return record.flops.active if record.flops else None
+
+
+def active_share(record: Record) -> float | None:
+    """Active FLOPs a token as a share of the dense model's."""
+    return record.flops.active / record.flops.dense if record.flops and record.flops.dense else None
+
+
+def executed_share(record: Record) -> float | None:
+    """Executed FLOPs a token as a share of the dense model's active ones."""
+    return record.flops.executed / record.flops.dense if record.flops and record.flops.dense else None
+
+
+def training_flops(record: Record) -> float | None:
+    """FLOPs charged over the whole of training."""
+    return record.flops.training_total if record.flops else None
+
+
+def validation_spend(record: Record) -> float | None:
+    """What the calibrated setting spends on the validation split, as a multiple of the budget."""
+    return record.budget.validation_spend if record.budget else None
+
+
+def from_training(name: str) -> Callable[[Record], float | None]:
+    """Reader of one field of `Record.training`."""
+    return lambda record: getattr(record.training, name) if record.training else None
+
+
+def relative_throughput(row: Row, dense: Row | None) -> float | None:
+    """Training tokens a second as a multiple of the dense bracket's."""
+    mine = row.mean(from_training("tokens_per_second"))
+    theirs = dense.mean(from_training("tokens_per_second")) if dense else None
+    return mine / theirs if mine is not None and theirs else None
+
+
+def wins(row: Row, control: Row) -> tuple[int, int]:
+    """Seeds in which `row` has the lower loss, and seeds that both have."""
+    common = row.losses.keys() & control.losses.keys()
+    return sum(row.losses[seed] < control.losses[seed] for seed in common), len(common)
+
+
+def thresholds(board: Board) -> tuple[float, ...]:
+    """Preset losses, nats a byte, whose cost the suite asks for."""
+    return tuple(sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True))
+
+
+def cost_to_reach(curve: Sequence[CurvePoint], loss: float) -> float | None:
+    """Training FLOPs at which a curve first comes down to `loss`, linear between probes; None if it never does."""
+    before: CurvePoint | None = None
+    for point in curve:
+        if point.loss <= loss:
+            if before is None or point.loss == before.loss:
+                return point.flops
+            share = (before.loss - loss) / (before.loss - point.loss)
+            return before.flops + share * (point.flops - before.flops)
+        before = point if math.isfinite(point.loss) else before
+    return None
+
+
+def mean_cost_to_reach(row: Row, loss: float) -> tuple[float | None, int]:
+    """Mean of `cost_to_reach` over the seeds that reach `loss`, and how many do."""
+    costs = [cost for record in row.good if (cost := cost_to_reach(record.curve, loss)) is not None]
+    return (fmean(costs) if costs else None), len(costs)
+
+
+def mean_curve(row: Row, axis: str, points: int = 60) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Loss over `axis` ("flops", "tokens" or "seconds"): x, mean, lowest and highest of the seeds, on the range all cover."""
+    curves = [[p for p in record.curve if math.isfinite(p.loss)] for record in row.good]
+    curves = [curve for curve in curves if len(curve) > 1]
+    if not curves:
+        return [], [], [], []
+    start = max(getattr(curve[0], axis) for curve in curves)
+    end = min(getattr(curve[-1], axis) for curve in curves)
+    grid = np.linspace(start, max(start, end), points)
+    losses = np.stack([np.interp(grid, [getattr(p, axis) for p in curve], [p.loss for p in curve]) for curve in curves])
+    return grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist()
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, loss) points that no other beats in both, by rising cost."""
+    best: list[tuple[float, float]] = []
+    for cost, loss in sorted(points):
+        if not best or loss < best[-1][1]:
+            best.append((cost, loss))
+    return best

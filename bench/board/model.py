@@ -1,0 +1,132 @@
+"""What a board is: its rows, their records, and what the statistics say of them."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from bench.board.verdicts import Contrast, Judgement
+from bench.record import Record, Role
+
+RowStatus = Literal["ok", "incomplete", "off_budget", "invalid", "failed", "mixed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """All seeds of one row under one budget.
+
+    Attributes:
+        name: the row's name on the board.
+        records: every record of the row, by seed, whatever its status.
+        status: "ok" when every seed of the board is there and counts; else why the row is not ranked.
+        reason: the same in words, with the seeds concerned.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    status: RowStatus = "ok"
+    reason: str = ""
+
+    @property
+    def first(self) -> Record:
+        """The record to read names and settings from: the lowest seed that counts, if any does."""
+        return next(iter(self.good), self.records[0])
+
+    @property
+    def good(self) -> tuple[Record, ...]:
+        """Records that were run to the end and kept the rules."""
+        return tuple(record for record in self.records if counts(record))
+
+    @property
+    def role(self) -> Role:
+        """The part the row plays on the board."""
+        return self.first.cell.role
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Seed -> headline loss, nats a byte, of the seeds that count."""
+        return {record.cell.seed: record.loss for record in self.good if record.loss is not None}
+
+    @property
+    def shown_loss(self) -> float | None:
+        """Mean headline loss over all records that have one, whether or not they count; nats a byte."""
+        return self.mean(lambda record: record.loss)
+
+    def mean(self, read: Callable[[Record], float | None]) -> float | None:
+        """Mean over the seeds of something read from each record that has it; any status, so that failures show their cost."""
+        values = [value for record in self.good or self.records if (value := read(record)) is not None and math.isfinite(value)]
+        return fmean(values) if values else None
+
+
+@dataclass(frozen=True)
+class Board:
+    """One suite at one budget.
+
+    Attributes:
+        suite: the suite's name.
+        budget: rho, the share of the routed full-path cost that is paid for.
+        match: whether rows spent the same training FLOPs or saw the same tokens.
+        config: the suite's canonical configuration, as the records hold it.
+        seeds: the seeds that every ranked row has.
+        ranked: rows that may be compared, best first.
+        brackets: `dense` and `cheap` at equal tokens; unranked.
+        informed: rows with side information; unranked.
+        unranked: rows that would be ranked but for their `status`.
+        sensitivity: the learning-rate variants of rows, `row@lr...`.
+        apart: (record, what differs) for records of other rules, data, configuration or machine.
+        judgement: what the statistics say of the ranked rows.
+        equal_tokens: the same suite and budget ranked at equal tokens, where it was run.
+        other_budgets: ranked rows of the suite at other budgets.
+    """
+
+    suite: str
+    budget: float
+    match: Literal["flops", "tokens"]
+    config: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    ranked: tuple[Row, ...]
+    brackets: tuple[Row, ...]
+    informed: tuple[Row, ...]
+    unranked: tuple[Row, ...]
+    sensitivity: tuple[Row, ...]
+    apart: tuple[tuple[Record, str], ...]
+    judgement: Judgement
+    equal_tokens: "Board | None" = None
+    other_budgets: tuple[Row, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The suite and, where it is not the declared one, the budget."""
+        declared = self.config.get("budget", self.budget)
+        return self.suite if declared == self.budget else f"{self.suite} at budget {self.budget:g}"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every row that has a loss to show, ranked ones first."""
+        return (*self.ranked, *self.brackets, *self.informed, *(row for row in self.unranked if row.losses))
+
+    @property
+    def matched_control(self) -> str:
+        """Name of the unrouted row that costs B."""
+        return str(comparison(self.config).get("matched_control", "dense_matched"))
+
+    @property
+    def dense(self) -> Row | None:
+        """The bracket that throughput is measured against: the one that spends most."""
+        spends = {row.name: row.mean(lambda record: record.flops.active if record.flops else None) for row in self.brackets}
+        return max((row for row in self.brackets if spends[row.name]), key=lambda row: spends[row.name] or 0, default=None)
+
+    def contrast(self, row: Row, control: str | None) -> Contrast | None:
+        """The declared comparison of `row` with `control`, if there is one."""
+        return self.judgement.contrasts.get((row.name, control or ""))
+
+
+def counts(record: Record) -> bool:
+    """Whether a record's loss may stand on a board."""
+    return record.status == "ok" and record.loss is not None and math.isfinite(record.loss)
+
+
+def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the suite declared before the run: margin (nats a byte), alpha, looks."""
+    return {"margin": 0.01, "alpha": 0.05, **(config.get("comparison") or {})}

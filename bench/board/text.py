@@ -1,0 +1,117 @@
+"""Numbers and foreign strings as the board writes them.
+
+A plugin chooses its own name, family, paper and error text, so none of them is trusted: `plain` removes what
+could disturb any output, `escape` and `code` what Markdown would act on. HTML is escaped by its template.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+BITS = 1 / math.log(2)
+"""Bits in a nat: records hold nats a byte, the board shows bits a byte."""
+
+MISSING = "–"
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_MARKUP = str.maketrans({symbol: f"&#{ord(symbol)};" for symbol in "&<>|`[]*\\~$#!"})
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+def plain(text: str, limit: int = 80) -> str:
+    """One line without control, bidirectional or surrogate characters, at most `limit` characters long."""
+    printable = "".join(" " if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
+    line = " ".join(printable.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def escape(text: str, limit: int = 300) -> str:
+    """`text` as literal Markdown prose, safe in a table cell and where GitHub would make links, maths or emoji."""
+    line = plain(text, limit).translate(_MARKUP)
+    line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", "&#95;", line)
+    line = re.sub(r":(?=//|[\w+-]+:)", "&#58;", line)
+    line = re.sub(r"(?i)\bwww\.", "www&#46;", line)
+    return re.sub(r"^([-+=]|\d+[.)])", lambda match: f"{match[0][:-1]}&#{ord(match[0][-1])};", line) or MISSING
+
+
+def code(text: str, limit: int = 80) -> str:
+    """A name as a code span; as escaped prose where a code span in a table could be broken out of."""
+    line = plain(text, limit)
+    return escape(line) if set("|`\\") & set(line) or not line else f"`{line}`"
+
+
+def paper(text: str) -> str:
+    """A paper: arXiv numbers as links, anything else as literal prose."""
+    found = _ARXIV.fullmatch(text)
+    return f"[{text}](https://arxiv.org/abs/{found[1]})" if found else escape(text)
+
+
+def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """Fixed point with a true minus sign; a dash where there is no finite number."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    shown = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    zero = not any(digit in "123456789" for digit in shown)
+    return shown.lstrip("+-") if zero else shown.replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3, signed: bool = False) -> str:
+    """`[low, high]`, or nothing where either end is unknown."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{number(low, digits, signed)}, {number(high, digits, signed)}]"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one as a percentage."""
+    return MISSING if share is None or not math.isfinite(share) else f"{number(100 * share, digits)} %"
+
+
+def quantity(value: float | None, digits: int = 3) -> str:
+    """Three significant digits and an SI suffix: 1.23G."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for power, suffix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 0.9995 * 10**power:
+            return f"{value / 10**power:#.{digits}g}".rstrip(".") + suffix
+    return f"{value:.{digits}g}"
+
+
+def probability(p: float | None) -> str:
+    """A p-value to two digits; `< 0.001` below that."""
+    if p is None or not math.isfinite(p):
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def listing(names: Sequence[str], limit: int = 6) -> str:
+    """`a, b and c`; beyond `limit` the rest is counted."""
+    if len(names) > limit:
+        return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def seeds(values: Sequence[int]) -> str:
+    """Seeds as runs: `0-2, 5`."""
+    runs: list[list[int]] = []
+    for seed in sorted(set(values)):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or MISSING
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A GitHub table padded to read in a terminal; `align` has one of `l` and `r` a column.
+
+    Widths count code points, so that the bytes do not depend on which Unicode tables are installed.
+    """
+    widths = [max(3, *(len(line[column]) for line in (header, *rows))) for column in range(len(header))]
+    rule = [("-" * (width - 1) + ":") if side == "r" else "-" * width for width, side in zip(widths, align, strict=True)]
+    padded = [
+        [cell.rjust(width) if side == "r" else cell.ljust(width) for cell, width, side in zip(line, widths, align, strict=True)]
+        for line in (header, rule, *rows)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)

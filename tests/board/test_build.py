@@ -1,0 +1,138 @@
+"""Which rows are ranked together, which are not, and why."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.board import build_board
+from bench.board.build import boards_of
+from bench.board.model import Board
+from bench.errors import UserError
+from tests.board.synthetic import CONFIG, QUICK, Kind, many, record, records, write
+
+EXTRA = Kind("extra", 2.1)
+
+
+def board_with(*added) -> Board:
+    return boards_of([*records(), *added])[0]
+
+
+def names(rows) -> set[str]:
+    return {row.name for row in rows}
+
+
+def test_roles_decide_what_is_ranked():
+    board = board_with()
+    assert names(board.ranked) == {kind.row for kind in QUICK if kind.role in ("ranked", "control", "twin")}
+    assert names(board.brackets) == {"dense", "cheap"}
+    assert names(board.informed) == {"tag"}
+    assert board.dense is not None and board.dense.name == "dense"
+
+
+@pytest.mark.parametrize("status", ["failed", "invalid", "off_budget"])
+def test_one_bad_seed_takes_the_row_out_and_says_why(status):
+    bad = record(EXTRA, 1, status=status, reason="the cause.")
+    board = board_with(record(EXTRA, 0), bad, record(EXTRA, 2))
+    (row,) = board.unranked
+    assert (row.name, row.status, row.reason) == ("extra", status, "seed 1: the cause")
+    assert set(row.losses) == {0, 2}
+
+
+def test_the_worst_status_of_a_row_names_its_section():
+    board = board_with(record(EXTRA, 0, status="off_budget", reason="a"), record(EXTRA, 1, status="failed", reason="b"), record(EXTRA, 2))
+    assert board.unranked[0].status == "failed"
+    assert board.unranked[0].reason == "seed 0: a; seed 1: b"
+
+
+@pytest.mark.parametrize("loss", [None, float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_never_ranked(loss):
+    board = board_with(*(record(EXTRA, seed, loss=loss) for seed in range(3)))
+    assert board.unranked[0].status == "invalid"
+    assert "no finite loss" in board.unranked[0].reason
+
+
+def test_missing_seeds_are_shown_not_ranked_and_extra_ones_left_out():
+    longer = Kind("longer", 2.0)
+    board = board_with(record(EXTRA, 0), *(record(longer, seed) for seed in range(5)))
+    assert board.seeds == (0, 1, 2)
+    assert [(row.name, row.reason) for row in board.unranked] == [("extra", "has seeds 0, lacks 1-2")]
+    (kept,) = [row for row in board.ranked if row.name == "longer"]
+    assert set(kept.losses) == {0, 1, 2}
+    assert "3-4" in kept.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("rules_version", 99, "rules version 99"),
+        ("data_hash", "other", "data other"),
+        ("config_hash", "other", "configuration at equal flops other"),
+        ("device", "cuda:NVIDIA H100", "device cuda:NVIDIA H100"),
+        ("processor", "other", "processor other"),
+        ("threads", 2, "threads 2"),
+        ("dtype", "bfloat16", "dtype bfloat16"),
+        ("versions", {"torch": "2.11.0"}, "torch 2.11.0"),
+    ],
+)
+def test_records_of_other_conditions_are_not_ranked_with_the_rest(field, value, said):
+    board = board_with(*(record(EXTRA, seed, provenance={field: value}) for seed in range(3)))
+    assert "extra" not in names(board.ranked)
+    assert {one.cell.row for one, _ in board.apart} == {"extra"}
+    assert all(said in why for _, why in board.apart)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"), [("sources of the plugin", {"provenance": {"plugin_hash": "b"}}), ("options", {"cell": {"options": {"k": 2}}})]
+)
+def test_a_row_whose_seeds_are_different_experiments_is_mixed(part, changes):
+    board = board_with(record(EXTRA, 0), record(EXTRA, 1), record(EXTRA, 2, **changes))
+    assert board.unranked[0].status == "mixed"
+    assert part in board.unranked[0].reason
+
+
+def test_budgets_are_boards_and_equal_tokens_is_inside():
+    competing = [kind for kind in QUICK if kind.role in ("ranked", "control")]
+    boards = boards_of([*records(), *records(competing, match="tokens"), *records(QUICK, budget=0.25)])
+    assert [(board.budget, board.match, board.title) for board in boards] == [
+        (0.5, "flops", "quick"),
+        (0.25, "flops", "quick at budget 0.25"),
+    ]
+    tokens = boards[0].equal_tokens
+    assert tokens is not None and tokens.match == "tokens"
+    assert names(tokens.ranked) == {kind.row for kind in competing}
+    assert {row.first.cell.budget for row in boards[0].other_budgets} == {0.25}
+
+
+def test_learning_rate_variants_are_never_ranked():
+    board = board_with(*(record(Kind(f"mlp_gate@lr{ratio}", 1.0), seed=90) for ratio in ("0.5", "1", "2")))
+    assert board.seeds == (0, 1, 2)
+    assert names(board.sensitivity) == {"mlp_gate@lr0.5", "mlp_gate@lr1", "mlp_gate@lr2"}
+    assert not any("@lr" in name for name in names(board.ranked) | names(board.unranked))
+
+
+def test_boards_come_from_disk_by_suite(tmp_path: Path):
+    write(tmp_path, records(QUICK[:3]))
+    write(tmp_path, records(QUICK[:3], cell={"suite": "smoke"}, provenance={"config": {**CONFIG, "name": "smoke"}}))
+    assert [board.suite for board in build_board(tmp_path)] == ["quick", "smoke"]
+    assert [board.suite for board in build_board(tmp_path, "smoke")] == ["smoke"]
+
+
+def test_bad_roots_are_refused_in_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="No records below"):
+        build_board(tmp_path)
+    write(tmp_path, records(many(1)[:1], [0]))
+    with pytest.raises(UserError, match="Unknown suite 'quack'. Did you mean 'quick'"):
+        build_board(tmp_path, "quack")
+
+
+def test_an_edited_record_and_a_doubled_cell_are_refused_by_name(tmp_path: Path):
+    write(tmp_path, records(QUICK[:1]))
+    path = sorted(tmp_path.rglob("seed-1.json"))[0]
+    original = path.read_text()
+    path.write_text(original.replace('"loss": 2.', '"loss": 1.', 1))
+    with pytest.raises(UserError, match=r"seed-1\.json does not match its own digest"):
+        build_board(tmp_path)
+    path.write_text(original)
+    path.with_name("seed-7.json").write_text(original)
+    with pytest.raises(UserError, match=r"seed-1\.json.*records of one cell|seed-7\.json.*records of one cell"):
+        build_board(tmp_path)
