@@ -1,0 +1,84 @@
+"""From a data configuration to a corpus: found in the cache, or built there."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock
+
+from bench.data import store
+from bench.data.config import DataConfig
+from bench.data.corpus import Corpus
+from bench.data.documents import Source
+from bench.data.overlap import overlap
+from bench.data.splits import divide
+from bench.data.tokenizer import make_tokenizer
+from bench.errors import UserError
+
+FORMAT_VERSION = 1
+"""Raised when a build gives other tokens or another layout from the same text."""
+
+SOURCES = {
+    "embedded": "bench.data.embedded",
+}
+"""Name of a source -> the module whose `source(config)` gives its documents; imported when it is used."""
+
+
+def default_cache() -> Path:
+    """`TOKEN_ROUTING_BENCH_CACHE`, else `token-routing-bench` in `XDG_CACHE_HOME` or `~/.cache`."""
+    own = os.environ.get("TOKEN_ROUTING_BENCH_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "token-routing-bench"
+
+
+def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
+    """The corpus that `config` describes, from the cache if it is there, whole and of the same text.
+
+    Safe from several processes at once: one builds, the others wait.
+
+    Args:
+        config: source, tokenizer and splits.
+        cache: folder of the user's cache; None for `default_cache()`.
+
+    Raises:
+        UserError: the text cannot be had, is not what the manifest says, or is too little to split.
+    """
+    source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(config)
+    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.model_dump(), source.key], sort_keys=True).encode()).hexdigest()
+    directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
+    if (corpus := store.read(directory)) is not None:
+        return corpus
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory.with_suffix(".lock")):
+            if (corpus := store.read(directory)) is None:
+                _build(config, source, directory)
+                corpus = store.read(directory)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the data cache {directory.parent}: {error.strerror or error}. Set TOKEN_ROUTING_BENCH_CACHE to another folder."
+        ) from error
+    if corpus is None:
+        raise UserError(f"The corpus just written to {directory} does not read back: check the disk.")
+    return corpus
+
+
+def _build(config: DataConfig, source: Source, directory: Path) -> None:
+    splits = divide(source.documents(), config)
+    domains = sorted({document.domain for document in splits["train"]})
+    validation = {domain: [document for document in splits["validation"] if document.domain == domain] for domain in domains}
+    shares = overlap(validation, splits["train"])
+    headline = [domain for domain in domains if shares[domain] <= config.max_overlap]
+    if not headline:
+        found = ", ".join(f"{domain} {share:.1%}" for domain, share in shares.items())
+        raise UserError(
+            f"No domain can stand in the headline: more than {config.max_overlap:.0%} of validation 13-grams occur in training ({found})."
+            " Remove repeated text, or raise max_overlap."
+        )
+    tokenizer = make_tokenizer(config, (document.text for document in splits["train"]))
+    store.write(directory, splits, tokenizer, shares, headline)

@@ -1,0 +1,121 @@
+"""Training batches, evaluation windows and counts.
+
+A batch is a pure function of (seed, step): a run resumed at any step, or alone or among others, sees the same data.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.corpus import Corpus, Split
+from bench.errors import UserError
+
+MAX_BIGRAM_VOCAB = 1024
+_CHUNK = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Training sequences.
+
+    Attributes:
+        tokens: ids, int64 `[batch, seq + 1]`.
+        tags: domain of each token, int64 `[batch, seq + 1]`.
+        documents: document of each token in the split, int64 `[batch, seq + 1]`.
+    """
+
+    tokens: NDArray[np.int64]
+    tags: NDArray[np.int64]
+    documents: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Fixed sequences to evaluate on.
+
+    Attributes:
+        tokens: ids, int64 `[window, seq + 1]`.
+        tags: domain of each window, int64 `[window]`.
+        documents: document of each token in the split, int64 `[window, seq + 1]`.
+    """
+
+    tokens: NDArray[np.int64]
+    tags: NDArray[np.int64]
+    documents: NDArray[np.int64]
+
+
+def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
+    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position.
+
+    Domains take turns from a random start, so that each has an equal share in expectation and, within one
+    sequence, in every batch. Only the raw output of Philox is used: NumPy fixes it for ever, its distributions not.
+
+    Raises:
+        UserError: a domain is shorter than one sequence.
+    """
+    ranges = np.array(split.domain_ranges, np.int64)
+    room = ranges[:, 1] - ranges[:, 0] - seq_len
+    if room.min() < 1:
+        raise UserError(f"seq_len {seq_len} leaves no place in a domain of {room.min() + seq_len} tokens: choose a smaller one.")
+    key = hashlib.sha256(f"train_batch/{seed}/{step}".encode()).digest()
+    raw = np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(batch_size + 1)
+    tags = ((raw[0] % np.uint64(len(ranges))).astype(np.int64) + np.arange(batch_size)) % len(ranges)
+    starts = ranges[tags, 0] + (raw[1:] % room[tags].astype(np.uint64)).astype(np.int64)
+    positions = starts[:, None] + np.arange(seq_len + 1)
+    return Batch(split.tokens[positions].astype(np.int64), np.repeat(tags[:, None], seq_len + 1, axis=1), split.documents_at(positions))
+
+
+def windows(split: Split, *, seq_len: int, per_domain: int | None = None) -> Windows:
+    """Fixed windows that do not overlap, the same number from each domain, over as many documents as possible.
+
+    A domain's stretch is cut into windows of `seq_len` + 1 tokens end to end; the first window of each document
+    is taken before the second of any. Windows may run over the end of a document, never over that of a domain.
+
+    Args:
+        split: where to cut them.
+        seq_len: tokens predicted in a window.
+        per_domain: windows a domain; None for as many as the smallest domain holds.
+
+    Raises:
+        UserError: a domain holds fewer.
+    """
+    size = seq_len + 1
+    available = min((stop - start) // size for start, stop in split.domain_ranges)
+    count = available if per_domain is None else per_domain
+    if not 1 <= count <= available:
+        raise UserError(f"{count} windows of {size} tokens a domain were asked for: allowed are 1 to {available}.")
+    starts = np.concatenate([_starts(split, start, stop, size, count) for start, stop in split.domain_ranges])
+    positions = starts[:, None] + np.arange(size)
+    documents = split.documents_at(positions)
+    return Windows(split.tokens[positions].astype(np.int64), split.document_tags[documents[:, 0]].astype(np.int64), documents)
+
+
+def _starts(split: Split, start: int, stop: int, size: int, count: int) -> NDArray[np.int64]:
+    """Starts of `count` windows of one domain, in order of position."""
+    grid = start + size * np.arange((stop - start) // size)
+    owner = split.documents_at(grid + size // 2)
+    rank = np.arange(len(grid)) - np.searchsorted(owner, owner)
+    last = np.sort(rank)[count - 1]
+    sure, maybe = grid[rank < last], grid[rank == last]
+    spread = np.linspace(0, len(maybe) - 1, count - len(sure)).round().astype(np.int64)
+    return np.sort(np.concatenate([sure, maybe[spread]]))
+
+
+def statistics(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Counts over the training split.
+
+    Returns:
+        Occurrences of each id `[vocab]`, and of each (previous, current) pair `[vocab, vocab]`; None instead of the
+        latter where the vocabulary is larger than 1024.
+    """
+    tokens, size = corpus.train.tokens, corpus.vocab_size
+    unigram = np.bincount(tokens, minlength=size)
+    if size > MAX_BIGRAM_VOCAB:
+        return unigram, None
+    bigram = np.zeros(size * size, np.int64)
+    for start in range(0, len(tokens) - 1, _CHUNK):
+        part = tokens[start : start + _CHUNK + 1].astype(np.int64)
+        bigram += np.bincount(part[:-1] * size + part[1:], minlength=size * size)
+    return unigram, bigram.reshape(size, size)

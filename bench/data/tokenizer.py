@@ -1,0 +1,122 @@
+"""Text to token ids and back: UTF-8 bytes, or a byte-level BPE.
+
+Either way every id stands for a run of bytes, so losses compare in bits per byte, and the last id ends a document.
+"""
+
+import codecs
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.config import DataConfig
+
+TOKENIZER_FILE = "tokenizer.json"
+_BPE_TRAINING_BYTES = 2**25
+_VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Encodes text; knows what each id stands for.
+
+    Attributes:
+        pieces: the bytes of each id. The last is empty: end of document.
+        encode_batch: texts -> their ids, one array a text, without the end of document.
+        file: serialised form to store beside the tokens, or None where there is nothing to store.
+    """
+
+    pieces: tuple[bytes, ...]
+    encode_batch: Callable[[Sequence[str]], list[NDArray[np.unsignedinteger]]]
+    file: str | None = None
+
+    @property
+    def end_of_document(self) -> int:
+        """Id that closes every document. Among bytes it is 0xFF, which UTF-8 never uses."""
+        return len(self.pieces) - 1
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Smallest unsigned type that holds every id."""
+        return np.uint8 if len(self.pieces) <= 256 else np.uint16
+
+    @cached_property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """Bytes that each id stands for, `[vocab]`."""
+        return np.array([len(piece) for piece in self.pieces], np.int64)
+
+    def decode(self, token_ids: Iterable[int]) -> list[str]:
+        """One printable string a token: a character split over tokens is shown at the last of them."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return [_printable(decoder.decode(self.pieces[int(token)])) if self.pieces[int(token)] else "␄" for token in token_ids]
+
+
+def _printable(text: str) -> str:
+    return "".join(_VISIBLE.get(char, char if char.isprintable() else "·") for char in text)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One id a byte."""
+
+    def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
+        return [np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8) for text in texts]
+
+    return Tokenizer((*(bytes([value]) for value in range(255)), b""), encode)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocab_size` ids, learnt from the first 32 MiB of `texts`."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator(_head(texts, _BPE_TRAINING_BYTES), trainer)
+    return load_bpe(backend.to_str())
+
+
+def load_bpe(serialised: str) -> Tokenizer:
+    """A tokenizer from its serialised form."""
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(serialised)
+    byte_of = {char: value for value, char in _byte_characters().items()}
+    vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    pieces = (*(bytes(byte_of[char] for char in token) for token, _ in vocabulary), b"")
+
+    def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
+        return [np.array(encoding.ids, np.uint16) for encoding in backend.encode_batch(list(texts))]
+
+    return Tokenizer(pieces, encode, serialised)
+
+
+def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
+    """The tokenizer that `config` asks for, trained on the training texts where it is learnt."""
+    return byte_tokenizer() if config.tokenizer == "bytes" else train_bpe(training, config.vocab_size)
+
+
+def stored_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a built corpus."""
+    file = directory / TOKENIZER_FILE
+    return load_bpe(file.read_text(encoding="utf-8")) if file.exists() else byte_tokenizer()
+
+
+def _byte_characters() -> dict[int, str]:
+    """The printable character that byte-level BPE writes for each byte (Radford et al. 2019, GPT-2)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in plain]
+    return {value: chr(value) for value in plain} | {value: chr(256 + index) for index, value in enumerate(others)}
+
+
+def _head(texts: Iterable[str], limit: int) -> Iterable[str]:
+    for text in texts:
+        if limit <= 0:
+            return
+        limit -= len(text.encode("utf-8", errors="replace"))
+        yield text
