@@ -1,0 +1,27 @@
+"""Statistics of a board: from losses by row and seed, and a plan declared before the run, to verdicts.
+
+Plain data in, plain data out; nothing here knows of records or of torch. `judge` is the entry point.
+"""
+
+from bench.stats.align import Losses
+from bench.stats.noise import NoiseFloor, noise_floor
+from bench.stats.outcome import Outcome, Verdict
+from bench.stats.plan import Comparison, Family, Plan, all_pairs
+from bench.stats.ranks import Friedman, Rank
+from bench.stats.verdict import Verdicts, judge
+
+__all__ = [
+    "Comparison",
+    "Family",
+    "Friedman",
+    "Losses",
+    "NoiseFloor",
+    "Outcome",
+    "Plan",
+    "Rank",
+    "Verdict",
+    "Verdicts",
+    "all_pairs",
+    "judge",
+    "noise_floor",
+]

@@ -1,0 +1,74 @@
+"""From losses by row and seed to one matrix, with a reason for every cell that is left out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.errors import UserError
+from bench.stats.paired import Floats
+from bench.stats.plan import Plan
+
+Losses = Mapping[str, Mapping[int, float]]
+"""Row -> seed -> headline loss, nats a byte, lower is better. NaN or infinity is a cell that ran and failed."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Losses of the planned rows at the seeds of the look.
+
+    Attributes:
+        rows: names, in the order of the plan.
+        seeds: seeds of the look, ascending.
+        values: `[row, seed]`, NaN where there is no usable loss.
+        reasons: (row, seed) -> why that cell is not used.
+        look: index of the look reached; -1 before the first. 0 where none is declared.
+        late: seeds beyond the look, left out for every row.
+    """
+
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: Floats
+    reasons: dict[tuple[str, int], str]
+    look: int
+    late: tuple[int, ...]
+
+    def failed(self, row: str) -> bool:
+        """Whether a cell of `row` ran and gave no finite loss."""
+        return any(name == row and reason.startswith("loss is") for (name, _), reason in self.reasons.items())
+
+
+def align(losses: Losses, plan: Plan) -> Aligned:
+    """Arrange losses as `[row, seed]` and cut them at the last look that was reached.
+
+    Raises:
+        UserError: no planned row has any seed.
+    """
+    rows = plan.rows
+    seeds = sorted({seed for row in rows for seed in losses.get(row, {})})
+    if not seeds:
+        raise UserError(f"None of the planned rows {', '.join(rows) or '(none)'} has a loss. Run some cells first.")
+    look, used = _cut(len(seeds), plan.looks)
+    kept, late = tuple(seeds[:used]), tuple(seeds[used:])
+    values = np.full((len(rows), len(kept)), np.nan)
+    reasons: dict[tuple[str, int], str] = {}
+    for i, row in enumerate(rows):
+        own = losses.get(row, {})
+        for j, seed in enumerate(kept):
+            loss = own.get(seed)
+            if loss is None:
+                reasons[row, seed] = "not run"
+            elif not math.isfinite(loss):
+                reasons[row, seed] = f"loss is {loss}"
+            else:
+                values[i, j] = loss
+    return Aligned(rows, kept, values, reasons, look, late)
+
+
+def _cut(available: int, looks: tuple[int, ...]) -> tuple[int, int]:
+    """Index of the last look reached and the number of seeds it takes."""
+    if not looks:
+        return 0, available
+    reached = [index for index, look in enumerate(looks) if look <= available]
+    return (reached[-1], looks[reached[-1]]) if reached else (-1, available)

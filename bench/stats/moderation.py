@@ -1,0 +1,145 @@
+"""Moderated variances: with few seeds, the variance of a difference borrows strength from the other rows.
+
+The model is that of limma (Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3, article 3): true
+variances scatter about a prior s0^2 as s0^2 d0 / chi^2_d0. Three things differ from it, because comparisons on
+one board are not independent genes but share controls, and because boards are small. Each is here since simulated null boards
+exceeded their level without it (docs/decisions, statistics).
+
+1. The prior degrees of freedom d0 are fitted twice, to the variances of the differences and to those of the
+   rows' residuals, and the smaller counts: differences that share a noisy control vary together, and
+   by themselves look more alike than they are; residuals do not see that some rows move together.
+2. d0 is at most `PRIOR_DF_CAP` times a difference's own degrees of freedom, however alike the variances look.
+3. The prior variance is at least the median of the observed ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from bench.stats.paired import Floats
+
+PRIOR_DF_CAP = 2.0
+"""Largest weight of the prior against a difference's own variance. At 3 seeds: 2 + 4 degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the rows say about the variance of one of them; `[...]`, one a board.
+
+    Attributes:
+        df: prior degrees of freedom; 0 for no moderation, infinite where the variances differ by no more than chance.
+        variance: prior variance.
+    """
+
+    df: Floats
+    variance: Floats
+
+
+@dataclass(frozen=True)
+class Moderated:
+    """Moderated variance and its degrees of freedom, `[..., pair]`; `prior_df` is d0 after the cap."""
+
+    variance: Floats
+    df: Floats
+    prior_df: Floats
+
+
+def trigamma_inverse(x: Floats) -> Floats:
+    """Solve trigamma(y) = x by Newton's method on 1 / trigamma, convex in y (Smyth 2004, appendix)."""
+    x = np.asarray(x, dtype=np.float64)
+    y = 0.5 + 1.0 / x
+    for _ in range(50):
+        trigamma = special.polygamma(1, y)
+        step = trigamma * (1.0 - trigamma / x) / special.polygamma(2, y)
+        y = y + step
+        if np.all(np.abs(step) <= 1e-12 * y):
+            break
+    return np.where(x > 1e7, 1.0 / np.sqrt(x), y)
+
+
+def fit_prior(variance: Floats, df: Floats) -> Prior:
+    """Moments of log variance (Smyth 2004, section 6.2), `[..., k]` of either; NaN entries are left out.
+
+    With fewer than three variances there is nothing to learn from, and d0 is 0.
+    """
+    df = np.where(np.isnan(variance) | (df < 1.0), np.nan, df)
+    variance = np.where(np.isnan(df), np.nan, variance)
+    count = (~np.isnan(df)).sum(-1)
+    if variance.shape[-1] == 0 or not (count >= 3).any():
+        return Prior(np.zeros(count.shape), np.full(count.shape, np.nan))
+    floor = 1e-5 * np.nanmedian(variance, axis=-1, keepdims=True)
+    usable = floor > 0.0
+    log = np.log(np.where(usable, np.maximum(variance, floor), 1.0)) - special.digamma(df / 2.0) + np.log(df / 2.0)
+    centre = np.nanmean(log, axis=-1)
+    excess = np.nanvar(log, axis=-1, ddof=1) - np.nanmean(special.polygamma(1, df / 2.0), axis=-1)
+    prior_df = np.where(excess > 0.0, 2.0 * trigamma_inverse(np.maximum(excess, 1e-12)), np.inf)
+    half = np.minimum(prior_df, 1e12) / 2.0
+    fitted = np.exp(centre + special.digamma(half) - np.log(half))
+    alive = usable[..., 0] & (count >= 3)
+    return Prior(np.where(alive, prior_df, 0.0), np.where(alive, fitted, np.nan))
+
+
+def row_variances(values: Floats) -> tuple[Floats, Floats]:
+    """Residual variance of each row in the additive layout row + seed, and its degrees of freedom, `[..., row]`.
+
+    A row's residual sum of squares is divided by its expectation under equal variances, sum of (1 - leverage).
+    Boards with missing cells are fitted by least squares, and come one at a time.
+    """
+    if not np.isnan(values).any():
+        rows, seeds = values.shape[-2:]
+        centred = values - values.mean(-2, keepdims=True)
+        residuals = centred - centred.mean(-1, keepdims=True)
+        expected = max((seeds - 1.0) * (1.0 - 1.0 / rows), 1e-300)
+        variance = (residuals**2).sum(-1) / expected
+        df = np.full(variance.shape, seeds - 1.0)
+    else:
+        variance, df = _unbalanced(values)
+    return np.where(df >= 1.0, variance, np.nan), df
+
+
+def _unbalanced(values: Floats) -> tuple[Floats, Floats]:
+    rows, seeds = values.shape
+    row, seed = np.nonzero(~np.isnan(values))
+    design = np.zeros((row.size, rows + seeds))
+    design[np.arange(row.size), row] = 1.0
+    design[np.arange(row.size), rows + seed] = 1.0
+    basis, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    basis = basis[:, sizes > 1e-10 * sizes.max(initial=1.0)]
+    observed = values[row, seed]
+    residuals = observed - basis @ (basis.T @ observed)
+    freedom = 1.0 - (basis**2).sum(1)
+    squares = np.bincount(row, residuals**2, rows)
+    expected = np.bincount(row, freedom, rows)
+    df = np.where(expected > 1e-8, np.bincount(row, minlength=rows) - 1.0, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return squares / expected, df
+
+
+def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
+    """The prior of one family: the smaller d0 of differences and rows, and a variance no less than the median difference's.
+
+    Args:
+        differences: sample variances, `[..., pair]`.
+        df: their degrees of freedom, `[..., pair]`.
+        rows: prior fitted to the residual variances of the rows.
+    """
+    own = fit_prior(differences, df)
+    prior_df = np.minimum(own.df, rows.df)
+    half = np.clip(prior_df, 1e-3, 1e12) / 2.0
+    own_half = np.clip(own.df, 1e-3, 1e12) / 2.0
+    refitted = own.variance * np.exp(special.digamma(half) - np.log(half) - special.digamma(own_half) + np.log(own_half))
+    defined = prior_df > 0.0
+    known = np.where(defined[..., None], np.where(df >= 1.0, differences, np.nan), 1.0)
+    variance = np.maximum(refitted, np.nanmedian(known, axis=-1)) if known.shape[-1] else refitted
+    return Prior(prior_df, np.where(defined, variance, np.nan))
+
+
+def moderate(variance: Floats, df: Floats, prior: Prior) -> Moderated:
+    """Squeeze sample variances towards the prior: (d0 s0^2 + d s^2) / (d0 + d) on d0 + d degrees of freedom."""
+    prior_df = np.minimum(prior.df[..., None], PRIOR_DF_CAP * df)
+    centre = np.where(prior_df > 0.0, prior.variance[..., None], 0.0)
+    total = prior_df + df
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squeezed = (prior_df * centre + df * variance) / total
+    return Moderated(np.where(df >= 1.0, squeezed, np.nan), total, prior_df)

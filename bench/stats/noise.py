@@ -1,0 +1,67 @@
+"""The A/A control: what a router shows against itself."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from bench.stats.align import Losses
+from bench.stats.correction import holm
+from bench.stats.paired import paired_t
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """A router beside its twin: the same router with its own router initialisation and noise.
+
+    Attributes:
+        row: the router.
+        twin: its twin.
+        n: common seeds.
+        difference: mean of row - twin, nats a byte.
+        sd: SD over seeds of the difference, nats a byte.
+        floor: half-width of the 95 % t interval: a mean difference below it is what the router shows against itself.
+        sd_upper: upper 90 % bound of `sd` from chi-squared; what the pilot may have missed.
+        p: paired t test, Holm-adjusted over the twins.
+        passed: the twin is not told apart from its router, or None with under two seeds, when nothing can be said.
+    """
+
+    row: str
+    twin: str
+    n: int
+    difference: float
+    sd: float
+    floor: float
+    sd_upper: float
+    p: float
+    passed: bool | None
+
+
+def noise_floor(losses: Losses, twins: Sequence[tuple[str, str]], alpha: float = 0.05) -> tuple[NoiseFloor, ...]:
+    """Compare each row with its twin by the plain paired t test.
+
+    A failed check accuses the harness, not the router: something other than the row's own noise tells the two apart, or
+    one board in 1/alpha was unlucky.
+    """
+    gaps = [_differences(losses, row, twin) for row, twin in twins]
+    if not gaps:
+        return ()
+    width = max(1, *(len(gap) for gap in gaps))
+    padded = np.array([gap + [math.nan] * (width - len(gap)) for gap in gaps])
+    tests = paired_t(padded)
+    adjusted = holm(tests.p)
+    floors: list[NoiseFloor] = []
+    for index, (row, twin) in enumerate(twins):
+        n, sd, p = int(tests.n[index]), float(np.sqrt(tests.variance[index])), float(adjusted[index])
+        floor = float(special.stdtrit(n - 1.0, 0.975)) * sd / math.sqrt(n) if n > 1 else math.nan
+        upper = sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
+        floors.append(NoiseFloor(row, twin, n, float(tests.mean[index]), sd, floor, upper, p, None if math.isnan(p) else p > alpha))
+    return tuple(floors)
+
+
+def _differences(losses: Losses, row: str, twin: str) -> list[float]:
+    first, second = losses.get(row, {}), losses.get(twin, {})
+    gaps = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    return [gap for gap in gaps if math.isfinite(gap)]

@@ -1,0 +1,165 @@
+"""The outcome of one comparison: its numbers, its verdict, and what a reader must know beside them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+
+from bench.stats.align import Aligned
+from bench.stats.families import FamilyTests
+from bench.stats.paired import Floats, hodges_lehmann, sign_flip
+from bench.stats.plan import Comparison, Family, Plan
+from bench.stats.power import detectable
+
+Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything about one comparison. Losses in nats a byte; a number that can't be computed is NaN.
+
+    Attributes:
+        row: first row.
+        control: second row.
+        family: family that the comparison was declared in.
+        verdict: "better" when the rows differ, and `winner` is the better one; "equivalent" when the difference is shown to lie within the
+            margin, even if it is not 0; "untestable" when this design could not have found the largest plausible difference, or has
+            under two common seeds; else "inconclusive".
+        winner: row with the lower loss where a difference is shown, also within the margin; else None.
+        seeds: common seeds used.
+        excluded: seed -> why it is not used.
+        difference: mean of row - control; negative is in favour of `row`.
+        interval: simultaneous within the family, at the family's share of alpha and of this look.
+        plain_interval: paired t interval at 1 - alpha, for this comparison alone.
+        sd: SD over seeds of the difference.
+        p_plain: paired t test.
+        moderated_sd: after moderation.
+        moderated_df: degrees of freedom of `moderated_sd`.
+        t: moderated t.
+        p: moderated t test, not adjusted.
+        p_adjusted: of the whole rule, over family, share of alpha and looks: compare with alpha.
+        p_sign_flip: exact sign-flip test, not adjusted; a check that asks for no normality.
+        hodges_lehmann: robust estimate of the difference.
+        p_equivalence: moderated two one-sided tests, not adjusted.
+        p_equivalence_adjusted: as `p_adjusted`.
+        detectable: smallest true difference that this design finds with 80 % power.
+        notes: what a reader must know beside the numbers; "" if nothing.
+    """
+
+    row: str
+    control: str
+    family: Family
+    verdict: Verdict
+    winner: str | None
+    seeds: tuple[int, ...]
+    excluded: dict[int, str]
+    difference: float
+    interval: tuple[float, float]
+    plain_interval: tuple[float, float]
+    sd: float
+    p_plain: float
+    moderated_sd: float
+    moderated_df: float
+    t: float
+    p: float
+    p_adjusted: float
+    p_sign_flip: float
+    hodges_lehmann: float
+    p_equivalence: float
+    p_equivalence_adjusted: float
+    detectable: float
+    notes: str
+
+    @property
+    def n(self) -> int:
+        """Number of common seeds."""
+        return len(self.seeds)
+
+
+def build_outcomes(comparisons: Sequence[Comparison], tests: FamilyTests, board: Aligned, plan: Plan, level: float) -> Iterator[Outcome]:
+    """Outcomes of one family, in order. `level` is the family's at this look; adjusted p values are scaled from it to `plan.alpha`."""
+    columns = _columns(tests, plan, level)
+    for k, comparison in enumerate(comparisons):
+        numbers = {name: float(column[k]) for name, column in columns.items()}
+        mean, width, plain = numbers["difference"], numbers.pop("half_width"), numbers.pop("plain_half_width")
+        excluded = _excluded(comparison, board)
+        verdict, winner, notes = _decide(comparison, board, plan, numbers)
+        own = tests.differences[k]
+        yield Outcome(
+            row=comparison.row,
+            control=comparison.control,
+            family=comparison.family,
+            verdict=verdict,
+            winner=winner,
+            seeds=tuple(seed for seed in board.seeds if seed not in excluded),
+            excluded=excluded,
+            interval=(mean - width, mean + width),
+            plain_interval=(mean - plain, mean + plain),
+            p_sign_flip=sign_flip(own[~np.isnan(own)]),
+            notes=" ".join(notes),
+            **numbers,
+        )
+
+
+def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
+    """Numeric fields of `Outcome`, `[pair]` each, with the half-widths of its two intervals."""
+    n, mean, sd = tests.plain.n, tests.plain.mean, np.sqrt(tests.moderated.variance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(tests.plain.variance / n)
+        t = np.where(mean == 0.0, 0.0, mean / (sd / np.sqrt(n)))
+        plain_half_width = -special.stdtrit(np.where(n > 1.0, n - 1.0, np.nan), plan.alpha / 2.0) * error
+    return {
+        "difference": mean,
+        "half_width": tests.half_width,
+        "plain_half_width": plain_half_width,
+        "sd": np.sqrt(tests.plain.variance),
+        "p_plain": tests.plain.p,
+        "moderated_sd": sd,
+        "moderated_df": tests.moderated.df,
+        "t": np.where(np.isnan(tests.p), np.nan, t),
+        "p": tests.p,
+        "p_adjusted": np.minimum(tests.p_joint * (plan.alpha / level), 1.0),
+        "hodges_lehmann": hodges_lehmann(tests.differences),
+        "p_equivalence": tests.p_equivalence,
+        "p_equivalence_adjusted": np.minimum(tests.p_equivalence_joint * (plan.alpha / level), 1.0),
+        "detectable": detectable(sd, n, tests.moderated.prior_df, tests.prior.variance, len(n), level),
+    }
+
+
+def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
+    """Seed -> why this pair does not use it."""
+    reasons: dict[int, str] = {}
+    for seed in board.seeds:
+        said = [f"{row}: {board.reasons[row, seed]}" for row in (comparison.row, comparison.control) if (row, seed) in board.reasons]
+        if said:
+            reasons[seed] = "; ".join(said)
+    return reasons
+
+
+def _decide(comparison: Comparison, board: Aligned, plan: Plan, numbers: dict[str, float]) -> tuple[Verdict, str | None, list[str]]:
+    """Verdict, winner and notes of one comparison."""
+    pair = (comparison.row, comparison.control)
+    used = sum(all((row, seed) not in board.reasons for row in pair) for seed in board.seeds)
+    mean, smallest = numbers["difference"], numbers["detectable"]
+    notes = [f"{used} of {len(board.seeds)} seeds are common to both rows."] if used < len(board.seeds) else []
+    if used < 2:
+        return "untestable", None, [*notes, "Fewer than two common seeds: no variance to judge by."]
+    if board.look < 0:
+        return "untestable", None, [*notes, f"The first look was declared at {plan.looks[0]} seeds."]
+    if numbers["sd"] == 0.0:
+        notes.append("Identical losses in every seed." if mean == 0.0 else "The difference is the same in every seed.")
+        if numbers["moderated_sd"] == 0.0 and mean != 0.0:
+            return "untestable", None, [*notes, "No variance to judge by."]
+    winner = (comparison.row if mean < 0.0 else comparison.control) if numbers["p_adjusted"] <= plan.alpha else None
+    failed = [row for row in pair if board.failed(row)]
+    if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
+        return "equivalent", winner, [*notes, "They differ, but by less than the margin."] if winner else notes
+    if winner is not None and winner not in failed:
+        return "better", winner, notes
+    if failed:
+        notes.append(f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent on those that are left.")
+    if plan.largest_effect is not None and smallest > plan.largest_effect:
+        return "untestable", None, [*notes, f"Finds {smallest:.3g} at the least; no more than {plan.largest_effect:.3g} is plausible."]
+    return "inconclusive", None, notes

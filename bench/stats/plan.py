@@ -1,0 +1,92 @@
+"""What is declared before the run: comparisons, families, margin, looks."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from bench.errors import UserError
+
+Family = Literal["primary", "secondary"]
+FAMILIES: tuple[Family, ...] = ("primary", "secondary")
+
+PRIMARY_SHARE = 0.8
+"""Share of alpha given to the primary family when there is a secondary one; the board as a whole then errs with alpha."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One declared comparison: is `row` better than `control`, or the reverse?"""
+
+    row: str
+    control: str
+    family: Family = "primary"
+
+
+def all_pairs(rows: Sequence[str]) -> tuple[Comparison, ...]:
+    """The secondary family: every pair of rows, from which ranks and tiers follow."""
+    return tuple(Comparison(first, second, "secondary") for first, second in combinations(rows, 2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the suite declares before any seed is run.
+
+    Attributes:
+        comparisons: both families. What is not listed here gets no verdict.
+        margin: differences below this do not matter (half-width of the zone of equivalence), nats a byte.
+        alpha: probability of any false claim of a difference on the whole board, over both families and all looks.
+        looks: increasing numbers of seeds at which the board is judged. Seeds beyond the last look reached
+            are left out. Empty: one look, at whatever seeds there are.
+        largest_effect: the largest difference that is plausible at all, nats a byte; where even that could
+            not be found the verdict is "untestable". None: only rows with fewer than two common seeds are.
+        twins: (row, its A/A twin); see `noise_floor`.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    margin: float
+    alpha: float = 0.05
+    looks: tuple[int, ...] = ()
+    largest_effect: float | None = None
+    twins: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a plan that can't be judged."""
+        if not 0.0 < self.alpha < 1.0:
+            raise UserError(f"alpha is {self.alpha}; it must lie between 0 and 1. Set 0.05.")
+        if not (math.isfinite(self.margin) and self.margin > 0.0):
+            raise UserError(f"The margin is {self.margin}; it must be a positive number of nats a byte. State one in the suite.")
+        if any(look < 2 for look in self.looks) or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False)):
+            raise UserError(f"looks are {list(self.looks)}; they must be increasing numbers of seeds from 2 on, such as [3, 6].")
+        if self.largest_effect is not None and not self.largest_effect > 0.0:
+            raise UserError(f"largest_effect is {self.largest_effect}; it must be a positive number of nats a byte, or left out.")
+        for family in FAMILIES:
+            _refuse_repeats(self.family(family))
+
+    def family(self, family: Family) -> tuple[Comparison, ...]:
+        """The comparisons of one family, in the order declared."""
+        return tuple(comparison for comparison in self.comparisons if comparison.family == family)
+
+    def share(self, family: Family) -> float:
+        """Share of alpha that a family has: all of it when it is the only one."""
+        if len({comparison.family for comparison in self.comparisons}) < 2:
+            return 1.0
+        return PRIMARY_SHARE if family == "primary" else 1.0 - PRIMARY_SHARE
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Every row that is compared, in the order of first mention."""
+        return tuple(dict.fromkeys(name for comparison in self.comparisons for name in (comparison.row, comparison.control)))
+
+
+def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
+    seen: set[frozenset[str]] = set()
+    for comparison in comparisons:
+        pair = frozenset((comparison.row, comparison.control))
+        name = f"{comparison.row!r} against {comparison.control!r} ({comparison.family})"
+        if len(pair) < 2:
+            raise UserError(f"The plan compares {name}: a row can't be compared with itself. Remove the comparison.")
+        if pair in seen:
+            raise UserError(f"The plan compares {name} twice; a pair may stand once in a family, in either order. Remove one.")
+        seen.add(pair)

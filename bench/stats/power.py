@@ -1,0 +1,80 @@
+"""What a design can find: smallest detectable differences, and the seeds that are still needed.
+
+Power is that of the very rule that gives verdicts (`bench.stats.families`): a difference counts when the moderated t
+test reaches the corrected level and the plain paired t test reaches the family's level.
+"""
+
+import numpy as np
+from scipy import special
+
+from bench.stats.paired import Floats
+
+POWER = 0.8
+_NODES = 24
+
+
+def rejection_power(effect: Floats, n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float) -> Floats:
+    """Probability that a true difference is found at the first step of Holm's procedure.
+
+    Given the sample variance, both tests ask whether |mean| exceeds a bound, and the mean is normal: one integral over
+    chi^2_{n-1}, by Gauss-Laguerre quadrature. With `prior_df` 0 and one comparison this is the noncentral t.
+
+    Args:
+        effect: true difference in SDs of a single difference, `[pair]`.
+        n: seeds, `[pair]`.
+        prior_df: prior degrees of freedom, capped, `[pair]`.
+        ratio: prior variance over true variance, `[pair]`; unused where `prior_df` is 0.
+        comparisons: size of the family.
+        level: level of the family.
+    """
+    root = np.sqrt(n)[:, None]
+    bound, weights = _bounds(n, prior_df, ratio, comparisons, level)
+    shift = effect[:, None] * root
+    found = special.ndtr(shift - bound) + special.ndtr(-shift - bound)
+    return np.where(n >= 2.0, (found * weights).sum(-1), 0.0)
+
+
+def _bounds(n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float) -> tuple[Floats, Floats]:
+    """Bound on |z| of the mean at each quadrature node of the sample variance, and the nodes' weights, `[pair, node]`."""
+    df = n - 1.0
+    variance = np.ones((n.size, _NODES))
+    weights = np.full((n.size, _NODES), 1.0 / _NODES)
+    for value in np.unique(df[df >= 1.0]):
+        nodes, mass = special.roots_genlaguerre(_NODES, value / 2.0 - 1.0)
+        variance[df == value] = 2.0 * nodes / value
+        weights[df == value] = mass / mass.sum()
+    squeezed = (prior_df * np.where(prior_df > 0.0, ratio, 0.0))[:, None] + df[:, None] * variance
+    squeezed = squeezed / np.maximum(prior_df + df, 1e-300)[:, None]
+    safe = np.maximum(df, 1.0)
+    moderated = -special.stdtrit(safe + prior_df, level / (2.0 * comparisons))
+    plain = -special.stdtrit(safe, level / 2.0)
+    return np.maximum(moderated[:, None] * np.sqrt(squeezed), plain[:, None] * np.sqrt(variance)), weights
+
+
+def detectable(
+    sd: Floats, n: Floats, prior_df: Floats, prior_variance: float | Floats, comparisons: int, level: float, power: float = POWER
+) -> Floats:
+    """Smallest true difference found with probability `power`, in the unit of `sd`; infinite below two seeds.
+
+    Args:
+        sd: SD of a single difference, taken as the true one, `[pair]`.
+        n: seeds, `[pair]`.
+        prior_df: prior degrees of freedom, capped, `[pair]`.
+        prior_variance: prior variance of the family.
+        comparisons: size of the family.
+        level: level of the family.
+        power: probability asked for.
+    """
+    usable = (n >= 2.0) & (sd > 0.0)
+    answer = np.where(n >= 2.0, 0.0, np.inf)
+    if not usable.any():
+        return answer
+    n, prior_df, scale = n[usable], prior_df[usable], sd[usable]
+    bound, weights = _bounds(n, prior_df, prior_variance / scale**2, comparisons, level)
+    low, high = np.zeros_like(n), bound[:, -1] + 10.0
+    for _ in range(30):
+        middle = (low + high) / 2.0
+        found = ((special.ndtr(middle[:, None] - bound) + special.ndtr(-middle[:, None] - bound)) * weights).sum(-1)
+        low, high = np.where(found < power, middle, low), np.where(found < power, high, middle)
+    answer[usable] = high / np.sqrt(n) * scale
+    return answer

@@ -1,0 +1,108 @@
+"""Verdicts on a board: the one entry point from losses and a plan to what may be said."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.stats.align import Aligned, Losses, align
+from bench.stats.families import compare_family
+from bench.stats.moderation import fit_prior, row_variances
+from bench.stats.noise import NoiseFloor, noise_floor
+from bench.stats.outcome import Outcome, build_outcomes
+from bench.stats.paired import Floats, seed_correlation
+from bench.stats.plan import FAMILIES, Comparison, Family, Plan
+from bench.stats.ranks import Friedman, Rank, friedman, rank_intervals
+from bench.stats.sequential import family_level
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """All that may be said of a board.
+
+    Attributes:
+        outcomes: one a comparison, in the order of the plan.
+        rows: every compared row, in the order of the plan.
+        seeds: seeds of the look.
+        ranks: rank intervals and tiers, from the secondary family; best mean first.
+        correlation: Pearson correlation over seeds between `rows`, `[row, row]`.
+        mean_correlation: its mean off the diagonal.
+        prior: family -> (prior degrees of freedom before the cap, prior SD) of the moderation.
+        friedman: rank test over complete seeds, where there are enough.
+        noise: A/A controls.
+        notes: what concerns the whole board.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    ranks: tuple[Rank, ...]
+    correlation: Floats
+    mean_correlation: float
+    prior: dict[Family, tuple[float, float]]
+    friedman: Friedman | None
+    noise: tuple[NoiseFloor, ...]
+    notes: tuple[str, ...]
+
+    def find(self, row: str, control: str, family: Family = "primary") -> Outcome | None:
+        """The outcome of `row` against `control`, or None where it was not declared."""
+        return next((o for o in self.outcomes if (o.row, o.control, o.family) == (row, control, family)), None)
+
+
+def judge(losses: Losses, plan: Plan) -> Verdicts:
+    """Judge every planned comparison, paired by seed.
+
+    Args:
+        losses: row -> seed -> headline loss, nats a byte. A cell that ran and failed is NaN; one that did not run is absent.
+        plan: what was declared before the run.
+
+    Raises:
+        UserError: no planned row has a loss.
+    """
+    board = align(losses, plan)
+    rows = fit_prior(*row_variances(board.values)) if board.values.shape[1] > 1 else fit_prior(np.empty(0), np.empty(0))
+    index = {row: i for i, row in enumerate(board.rows)}
+    found: dict[Comparison, Outcome] = {}
+    prior: dict[Family, tuple[float, float]] = {}
+    for family in FAMILIES:
+        comparisons = plan.family(family)
+        if not comparisons:
+            continue
+        pairs = np.array([(index[c.row], index[c.control]) for c in comparisons], dtype=np.intp)
+        level = family_level(plan.looks, max(board.look, 0), plan.alpha * plan.share(family), len(pairs))
+        tests = compare_family(board.values, pairs, rows, plan.margin, level)
+        prior[family] = float(tests.prior.df), float(np.sqrt(tests.prior.variance))
+        found.update(zip(comparisons, build_outcomes(comparisons, tests, board, plan, level), strict=True))
+    correlation = seed_correlation(board.values)
+    off = correlation[~np.eye(len(correlation), dtype=bool)]
+    off = off[~np.isnan(off)]
+    secondary = [found[c] for c in plan.family("secondary")]
+    better = {(o.row, o.control) if o.winner == o.row else (o.control, o.row) for o in secondary if o.verdict == "better"}
+    means = {row: float(np.mean(v)) if (v := board.values[i][~np.isnan(board.values[i])]).size else math.nan for row, i in index.items()}
+    return Verdicts(
+        outcomes=tuple(found[comparison] for comparison in plan.comparisons),
+        rows=board.rows,
+        seeds=board.seeds,
+        ranks=rank_intervals(means, better) if secondary else (),
+        correlation=correlation,
+        mean_correlation=float(off.mean()) if off.size else math.nan,
+        prior=prior,
+        friedman=friedman(board.rows, board.values, plan.alpha),
+        noise=noise_floor(losses, plan.twins, plan.alpha),
+        notes=_board_notes(board, plan),
+    )
+
+
+def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
+    notes: list[str] = []
+    if board.late:
+        late = ", ".join(map(str, board.late))
+        notes.append(f"Seeds {late} are left out: looks were declared at {', '.join(map(str, plan.looks))} seeds.")
+    if board.look < 0:
+        notes.append(f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No verdict before that.")
+    elif len(plan.looks) > 1:
+        notes.append(f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.")
+    absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
+    if absent:
+        notes.append(f"No usable loss: {', '.join(absent)}. Their comparisons still count in the correction.")
+    return tuple(notes)
