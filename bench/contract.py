@@ -8,6 +8,7 @@ Axes: `batch seq d_model path`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,18 +35,17 @@ class Paths:
     Attributes:
         site: where the choice is made.
         names: one name a path, the order of the plan's last axis.
-        base: the path a token takes when it is not upgraded. With a base the budget fixes a `capacity`, the
-            share of tokens that take the other path; without one it fixes the width of an expert.
+        base: the path a token takes when it is not upgraded; the first of two. With a base the budget fixes a
+            `capacity`, the share of tokens that take the other path; without one it fixes the width of an expert.
     """
 
     site: Site
     names: tuple[str, ...]
     base: str | None = None
 
-    @property
-    def upgrade(self) -> int:
-        """Index of the path that is not the base. Defined for two paths with a base."""
-        return 1 - self.names.index(self.base or "")
+    def __post_init__(self) -> None:
+        if self.base is not None and (len(self.names) != 2 or self.names[0] != self.base):
+            raise ValueError(f"Paths with a base are (base, upgrade); got names={self.names} with base={self.base!r}.")
 
 
 FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
@@ -142,6 +142,7 @@ class LayerTrace:
 
     Attributes:
         layer: index of the layer.
+        paths: the paths chosen among.
         inputs: what the router saw.
         plan: what it chose.
         update: the weighted sum of the paths' outputs, `[batch, seq, d_model]`.
@@ -152,6 +153,7 @@ class LayerTrace:
     """
 
     layer: int
+    paths: Paths
     inputs: RouterInput
     plan: RoutingPlan
     update: Float[Tensor, "batch seq d_model"]
@@ -234,6 +236,4 @@ class TrainStatistics:
 
 def options_of(router: type[Router]) -> dict[str, Any]:
     """Keyword arguments of a router's constructor with their defaults."""
-    import inspect
-
     return {name: p.default for name, p in inspect.signature(router.__init__).parameters.items() if name != "self"}

@@ -1,0 +1,163 @@
+"""From a row of a suite to a model: build routers where they belong, price them, solve the free size for the budget."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from bench.backbone.decoder import Decoder, DecoderConfig
+from bench.budget import Solution, dense_costs, solve
+from bench.contract import Router, RouterInput, RouterSpec
+from bench.errors import UserError
+from bench.flops.counter import UncountedOp, count
+from bench.flops.ledger import Ledger
+from bench.registry import Entry
+from bench.rng import generator, key
+
+CAPACITY_GUESS = 0.5
+"""Capacity and expert width under which a router is priced, before they are known."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a suite says about a model, before a seed.
+
+    Attributes:
+        entry: the registered router.
+        options: its options.
+        decoder: sizes of the decoder.
+        routed_layers: layers that the suite routes; the router may use every other of them.
+        seq_len: tokens a sequence.
+        budget: rho.
+        num_domains: domain tags in the data.
+        bracket: whether the router ignores the budget on purpose.
+    """
+
+    entry: Entry
+    options: Mapping[str, object]
+    decoder: DecoderConfig
+    routed_layers: tuple[int, ...]
+    seq_len: int
+    budget: float
+    num_domains: int
+    bracket: bool
+
+
+@dataclass
+class Model:
+    """An assembled model and its prices.
+
+    Attributes:
+        decoder: the model, drawn.
+        ledger: prices of training.
+        evaluation_ledger: prices of causal evaluation, where a router may cost something else.
+        solution: the budget and the sizes solved from it.
+    """
+
+    decoder: Decoder
+    ledger: Ledger
+    evaluation_ledger: Ledger
+    solution: Solution
+
+    def active_parameters(self) -> float:
+        """Parameters that a token meets on average, at the solved shares of tokens on each path."""
+        total = float(sum(p.numel() for p in self.decoder.parameters()))
+        for site in self.ledger.sites:
+            # a product of an m x n matrix with one vector costs 2mn: parameters are half the FLOPs of a token
+            whole = sum(site.token) / 2
+            met = sum(share * cost for share, cost in zip(self.solution.shares, site.token, strict=True)) / 2
+            total += met - whole
+        return total
+
+
+def layers_used(router: Router, routed_layers: Sequence[int]) -> tuple[int, ...]:
+    """The routed layers that a router makes use of."""
+    return tuple(routed_layers) if router.layers == "every" else tuple(routed_layers)[::2]
+
+
+def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
+    """Build the model of one seed at the budget.
+
+    Args:
+        blueprint: what to build.
+        seed: of the backbone and the paths.
+        router_seed: shifts the seed of the routers' own parameters and noise.
+
+    Raises:
+        UserError: no size of this router meets the budget, or its cost cannot be counted.
+    """
+    probe = blueprint.entry.make(dict(blueprint.options))
+    used = layers_used(probe, blueprint.routed_layers)
+    prices = _router_prices(blueprint, used)
+
+    def ledger_at(expert_width: int) -> Ledger:
+        with torch.device("meta"):
+            routers = {layer: [blueprint.entry.make(dict(blueprint.options))] for layer in used}
+            decoder = Decoder(blueprint.decoder, routers, expert_width)
+        return Ledger(decoder, blueprint.seq_len, prices["causal"])
+
+    costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
+    solution = solve(probe, ledger_at, costs, blueprint.budget, used, blueprint.bracket, blueprint.entry.name)
+    routers = {layer: [_build_router(blueprint, layer, solution.capacity, seed, router_seed)] for layer in used}
+    decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
+    decoder.reset(seed)
+    ledgers = [Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")]
+    return Model(decoder, *ledgers, solution)
+
+
+def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int) -> RouterSpec:
+    """What the harness decides for the router of one layer."""
+    return RouterSpec(
+        d_model=blueprint.decoder.d_model,
+        paths=router.paths,
+        capacity=capacity,
+        mean_experts=router.mean_experts,
+        layer=layer,
+        num_layers=blueprint.decoder.num_layers,
+        vocab_size=blueprint.decoder.vocab_size,
+        max_seq_len=blueprint.decoder.max_seq_len,
+        num_domains=blueprint.num_domains,
+        seed=seed,
+    )
+
+
+def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int) -> Router:
+    """Make and build a router with a random stream of its own, whatever generator its constructor draws from."""
+    router = blueprint.entry.make(dict(blueprint.options))
+    own = key(seed, "router", layer, router_seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(own >> 1)
+        router.build(router_spec(blueprint, router, layer, capacity, (own ^ router_seed) >> 1))
+    return router
+
+
+def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[str, dict[int, float]]:
+    """FLOPs a token of each layer's router, in training and in evaluation, by running it under the counter."""
+    prices: dict[str, dict[int, float]] = {"topk": {}, "causal": {}}
+    for layer in used:
+        router = _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)
+        for selection, found in prices.items():
+            inputs = replace(sample_input(blueprint, router), selection=selection)
+            try:
+                with torch.no_grad():
+                    found[layer] = count(lambda: router(inputs)).total / blueprint.seq_len  # noqa: B023
+            except UncountedOp as error:
+                raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
+    return prices
+
+
+def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> RouterInput:
+    """A random input of the shape that the router will see."""
+    noise = generator(0, "sample_input")
+    shape = (batch, blueprint.seq_len)
+    tokens = torch.randint(blueprint.decoder.vocab_size, shape, generator=noise)
+    return RouterInput(
+        hidden=torch.randn(*shape, blueprint.decoder.d_model, generator=noise),
+        tokens=tokens,
+        positions=torch.arange(blueprint.seq_len).expand(shape),
+        tags=torch.zeros_like(tokens) if "tags" in router.needs else None,
+        previous=None,
+        generator=generator(0, "sample_noise"),
+        progress=0.5,
+        selection="topk",
+    )

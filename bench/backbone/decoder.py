@@ -1,0 +1,117 @@
+"""The shared gated decoder: one backbone, in which a router may stand at the FFN or at the block of any layer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.backbone.dispatch import chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
+from bench.backbone.layers import Attention, rms_norm
+from bench.backbone.paths import ExpertBank
+from bench.backbone.routed import Pass, PathSet, is_block
+from bench.contract import LayerTrace, Router
+from bench.rng import normal
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of the decoder; `bench.backbone.presets` has the named ones."""
+
+    vocab_size: int
+    d_model: int
+    num_layers: int
+    num_heads: int
+    ffn_width: int
+    cheap_rank: int
+    max_seq_len: int
+
+
+class Layer(nn.Module):
+    """Attention and FFN with pre-norm residuals; a router may stand at the block, at the FFN, or one at each."""
+
+    def __init__(self, config: DecoderConfig, index: int, routers: Sequence[Router], expert_width: int) -> None:
+        super().__init__()
+        self.index = index
+        self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
+        self.block_router = next((router for router in routers if is_block(router)), None)
+        self.ffn_router = next((router for router in routers if not is_block(router)), None)
+        if self.ffn_router is None:
+            self.ffn = ExpertBank(config.d_model, config.ffn_width)
+        else:
+            self.ffn = PathSet(self.ffn_router.paths, config.d_model, config.ffn_width, config.cheap_rank, expert_width)
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"], run: Pass) -> Float[Tensor, "batch seq d_model"]:
+        """One layer, routed or not."""
+        if self.block_router is None:
+            return self._block(x, run)
+        inputs, plan = run.plan(self.block_router, self.index, rms_norm(x))
+        chosen = plan.mask[..., 1]
+        weight = None if plan.weight is None else plan.weight[..., 1]
+        if run.reference:
+            delta = self._block(x, run, chosen_pairs(chosen)) - x
+            update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
+            path_updates = {"block": (None, delta.flatten(0, 1))}
+        else:
+            index, valid = gather_chosen(chosen, None if plan.counts is None else plan.counts[1])
+            kept = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+            delta = self._block(kept, run.take(index, valid)) - kept
+            update = scatter_chosen(delta, index, weight, valid, x)
+            rows = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+            path_updates = {"block": ((rows + index).flatten(), delta.flatten(0, 1))}
+        run.traces.append(LayerTrace(self.index, self.block_router.paths, inputs, plan, update, path_updates))
+        return x + update
+
+    def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
+        x = x + self.attention(rms_norm(x), run.positions, pairs)
+        hidden = rms_norm(x)
+        if self.ffn_router is None:
+            return x + self.ffn(hidden)
+        inputs, plan = run.plan(self.ffn_router, self.index, hidden)
+        execute = reference_paths if run.reference else dispatch_paths
+        update, path_updates = execute(hidden, plan, self.ffn)  # type: ignore[arg-type]
+        run.traces.append(LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates))
+        return x + update
+
+
+class Decoder(nn.Module):
+    """Decoder-only language model with untied embeddings.
+
+    Args:
+        config: sizes.
+        routers: layer index -> built routers that stand there, at most one a site.
+        expert_width: hidden width of each expert where a router's paths are experts.
+    """
+
+    def __init__(self, config: DecoderConfig, routers: Mapping[int, Sequence[Router]] | None = None, expert_width: int = 0) -> None:
+        super().__init__()
+        self.config, self.expert_width = config, expert_width
+        routers = routers or {}
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Layer(config, index, routers.get(index, ()), expert_width) for index in range(config.num_layers))
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def reset(self, seed: int) -> None:
+        """Draw every weight of the backbone and the paths by (seed, name); routers keep what they drew in `build`."""
+        self.embedding.weight.data.copy_(normal(seed, "embedding", *self.embedding.weight.shape))
+        self.head.weight.data.zero_()
+        for layer in self.layers:
+            layer.attention.reset(_draw(seed, f"layers.{layer.index}.attention"))  # type: ignore[union-attr, operator]
+            layer.ffn.reset(_draw(seed, f"layers.{layer.index}.ffn"))  # type: ignore[union-attr, operator]
+
+    def forward(self, run: Pass) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of the next token at every position; `run.traces` holds what the routers did."""
+        x = rms_norm(self.embedding(run.tokens))
+        for layer in self.layers:
+            x = layer(x, run)
+        return self.head(rms_norm(x))
+
+    @property
+    def routers(self) -> list[Router]:
+        """The routers in the order of their traces."""
+        return [module for layer in self.layers for module in (layer.ffn_router, layer.block_router) if module is not None]  # type: ignore[misc]
+
+
+def _draw(seed: int, prefix: str) -> Callable[[str, int, int], Tensor]:
+    return lambda name, rows, columns: normal(seed, f"{prefix}.{name}", rows, columns)

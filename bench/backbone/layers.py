@@ -1,0 +1,90 @@
+"""Norm, rotary positions and causal attention."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from bench.backbone.paths import Draw
+
+
+def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+    """RMSNorm without a gain: the matrix that follows can hold one."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding (arXiv:2104.09864), looked up by absolute position.
+
+    Tokens gathered by a router keep their original positions, hence the look-up and not a slice.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_dim: int, max_seq_len: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angle = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequency)
+        self.register_buffer("cos", angle.cos().float(), persistent=False)
+        self.register_buffer("sin", angle.sin().float(), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch seq head dim"], positions: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq head dim"]:
+        """Rotate each pair (x_i, x_{i + dim/2}) by position * frequency_i."""
+        cos = self.cos[positions].unsqueeze(2).to(x.dtype)
+        sin = self.sin[positions].unsqueeze(2).to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and normalised queries and keys.
+
+    The four projections are kept apart (`qkv` is stacked) so that Muon orthogonalises each. The output
+    projection is zero at the start.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, max_seq_len: int) -> None:
+        super().__init__()
+        self.d_model, self.num_heads = d_model, num_heads
+        self.qkv = nn.Parameter(torch.empty(3, d_model, d_model))
+        self.out = nn.Parameter(torch.empty(d_model, d_model))
+        self.rotary = Rotary(d_model // num_heads, max_seq_len)
+
+    def reset(self, draw: Draw) -> None:
+        """Draw the weights: variance 1 / fan-in, and zeros where the residual stream is written."""
+        rows = draw("qkv", 3 * self.d_model, self.d_model)
+        self.qkv.data.copy_(rows.view_as(self.qkv) * self.d_model**-0.5)
+        self.out.data.zero_()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        positions: Int[Tensor, "batch seq"],
+        mask: Bool[Tensor, "batch seq seq"] | None = None,
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Attend.
+
+        Args:
+            x: normalised inputs, in order of position.
+            positions: absolute position of each.
+            mask: allowed (query, key) pairs; None for causal attention over all tokens of `x`.
+        """
+        batch, seq, d_model = x.shape
+        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, -1)
+        query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
+        query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
+        heads = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        if mask is None:
+            out = F.scaled_dot_product_attention(*heads, is_causal=True)
+        else:
+            out = F.scaled_dot_product_attention(*heads, attn_mask=mask.unsqueeze(1))
+        return F.linear(out.transpose(1, 2).reshape(batch, seq, d_model), self.out)
+
+    def flops(self) -> float:
+        """FLOPs of the four projections, a token."""
+        return 8.0 * self.d_model**2
+
+    def pair_flops(self) -> float:
+        """FLOPs of the scores and the weighted values, a (query, key) pair, all heads together."""
+        return 4.0 * self.d_model

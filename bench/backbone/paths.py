@@ -1,0 +1,79 @@
+"""What a token can be sent through: banks of SwiGLU FFNs and the low-rank cheap FFN.
+
+Every FFN of the decoder is a bank, a dense layer being a bank of one. The hidden units of a bank are drawn in
+one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width) of the dense layer's draw.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Draw = Callable[[str, int, int], Tensor]
+"""(name, rows, columns) -> standard normal; rows are drawn in order (see `bench.rng.normal`)."""
+
+
+class ExpertBank(nn.Module):
+    """`count` SwiGLU FFNs of equal width, held as stacked parameters.
+
+    Shapes: gate and up `[count, width, d_model]`, down `[count, d_model, width]`, which is zero at the start.
+    """
+
+    def __init__(self, d_model: int, width: int, count: int = 1) -> None:
+        super().__init__()
+        self.d_model, self.width, self.count = d_model, width, count
+        self.gate = nn.Parameter(torch.empty(count, width, d_model))
+        self.up = nn.Parameter(torch.empty(count, width, d_model))
+        self.down = nn.Parameter(torch.empty(count, d_model, width))
+
+    def reset(self, draw: Draw) -> None:
+        """Draw the weights: variance 1 / fan-in, and zeros where the residual stream is written."""
+        for name, parameter in (("gate", self.gate), ("up", self.up)):
+            rows = draw(name, self.count * self.width, self.d_model)
+            parameter.data.copy_(rows.view_as(parameter) * self.d_model**-0.5)
+        self.down.data.zero_()
+
+    def forward(self, x: Float[Tensor, "token d_model"], index: int = 0) -> Float[Tensor, "token d_model"]:
+        """Run one expert."""
+        hidden = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
+        return F.linear(hidden, self.down[index])
+
+    def grouped(self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]) -> Float[Tensor, "token d_model"]:
+        """Run all experts at once on tokens sorted by expert.
+
+        Args:
+            x: tokens, those of expert 0 first.
+            ends: end of each expert's tokens in `x`, int32.
+        """
+        gate = F.grouped_mm(x, self.gate.transpose(1, 2), offs=ends)
+        up = F.grouped_mm(x, self.up.transpose(1, 2), offs=ends)
+        return F.grouped_mm(F.silu(gate) * up, self.down.transpose(1, 2), offs=ends)
+
+    def flops(self) -> float:
+        """FLOPs a token through one expert."""
+        return 6.0 * self.d_model * self.width
+
+
+class LowRank(nn.Module):
+    """The cheap path d -> rank -> d of conditional depth (arXiv:2604.17228); its output is zero at the start."""
+
+    def __init__(self, d_model: int, rank: int) -> None:
+        super().__init__()
+        self.d_model, self.rank = d_model, rank
+        self.down = nn.Parameter(torch.empty(rank, d_model))
+        self.up = nn.Parameter(torch.empty(d_model, rank))
+
+    def reset(self, draw: Draw) -> None:
+        """Draw the weights: variance 1 / fan-in, and zeros where the residual stream is written."""
+        self.down.data.copy_(draw("down", self.rank, self.d_model) * self.d_model**-0.5)
+        self.up.data.zero_()
+
+    def forward(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """Project down, then up."""
+        return F.linear(F.linear(x, self.down), self.up)
+
+    def flops(self) -> float:
+        """FLOPs a token."""
+        return 4.0 * self.d_model * self.rank

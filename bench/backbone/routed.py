@@ -1,0 +1,126 @@
+"""A routed site: a router and the paths it chooses among, inside one layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from bench.backbone.paths import Draw, ExpertBank, LowRank
+from bench.contract import LayerTrace, Paths, Router, RouterInput, RoutingPlan, Selection, Site
+
+Decide = Callable[[Router, RouterInput], RoutingPlan]
+
+
+def ask(router: Router, inputs: RouterInput) -> RoutingPlan:
+    """The ordinary way to a plan: ask the router."""
+    return router(inputs)
+
+
+@dataclass
+class Pass:
+    """One forward pass: what the routers may see, how plans are made and run, and the traces it leaves.
+
+    Attributes:
+        tokens: token ids, `[batch, seq]`.
+        positions: absolute positions, `[batch, seq]`.
+        tags: domain tags, `[batch, seq]`; handed only to routers that declare the need.
+        selection: "topk" in training, "causal" in evaluation.
+        generator: the routing noise.
+        progress: share of the training budget spent.
+        decide: how a plan comes about; calibration and audits put themselves in between here.
+        reference: run every path on every token and mask, instead of dispatching: slow, simple, for tests.
+        valid: False for padding that a gathering site added, None where there is none.
+        traces: one a routed site, in order.
+    """
+
+    tokens: Int[Tensor, "batch seq"]
+    positions: Int[Tensor, "batch seq"]
+    tags: Int[Tensor, "batch seq"] | None = None
+    selection: Selection = "causal"
+    generator: torch.Generator | None = None
+    progress: float = 1.0
+    decide: Decide = ask
+    reference: bool = False
+    valid: Bool[Tensor, "batch seq"] | None = None
+    traces: list[LayerTrace] = field(default_factory=list[LayerTrace])
+
+    def take(self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None) -> "Pass":
+        """The same pass for a subset of each sequence's tokens; traces are shared."""
+        return replace(
+            self,
+            tokens=self.tokens.gather(1, index),
+            positions=self.positions.gather(1, index),
+            tags=None if self.tags is None else self.tags.gather(1, index),
+            valid=valid,
+        )
+
+    def plan(self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> tuple[RouterInput, RoutingPlan]:
+        """Have the router of a layer decide."""
+        inputs = RouterInput(
+            hidden=hidden,
+            tokens=self.tokens,
+            positions=self.positions,
+            tags=self.tags if "tags" in router.needs else None,
+            previous=self.traces[-1] if self.traces else None,
+            generator=self.generator,
+            progress=self.progress,
+            selection=self.selection,
+        )
+        plan = self.decide(router, inputs)
+        if self.valid is not None:
+            plan = replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
+        return inputs, plan
+
+
+class PathSet(nn.Module):
+    """The FFN-like paths of one site, by the names its router gave them.
+
+    "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that begin with
+    "expert" share one bank.
+    """
+
+    def __init__(self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int) -> None:
+        super().__init__()
+        self.names = paths.names
+        self.experts = [name for name in paths.names if name.startswith("expert")]
+        if "full" in self.names:
+            self.full = ExpertBank(d_model, ffn_width)
+        if "cheap" in self.names:
+            self.cheap = LowRank(d_model, cheap_rank)
+        if self.experts:
+            self.bank = ExpertBank(d_model, expert_width, len(self.experts))
+
+    def reset(self, draw: Draw) -> None:
+        """Draw the weights. The bank takes its units from the same draw as the full path."""
+        for name, module in self.named_children():
+            module.reset(draw if name != "cheap" else lambda part, rows, columns: draw(f"cheap.{part}", rows, columns))  # type: ignore[operator]
+
+    def run(self, index: int, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"] | None:
+        """Run one path on its tokens; None from a path that adds nothing."""
+        name = self.names[index]
+        if name == "skip":
+            return None
+        if name == "full":
+            return self.full(x)
+        return self.cheap(x) if name == "cheap" else self.bank(x, self.experts.index(name))
+
+    @property
+    def is_bank(self) -> bool:
+        """Whether every path is an expert of the one bank."""
+        return len(self.experts) == len(self.names)
+
+    def flops(self, index: int) -> float:
+        """FLOPs a token through one path."""
+        name = self.names[index]
+        if name == "skip":
+            return 0.0
+        if name == "full":
+            return self.full.flops()
+        return self.cheap.flops() if name == "cheap" else self.bank.flops()
+
+
+def is_block(router: Router) -> bool:
+    """Whether the router chooses whole blocks."""
+    return router.paths.site is Site.BLOCK

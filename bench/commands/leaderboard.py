@@ -1,0 +1,57 @@
+"""`bench leaderboard`: render leaderboard.md from records, or check that it is fresh."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.errors import UserError
+from bench.record import write_atomically
+
+COMMAND = "python -m bench leaderboard"
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("leaderboard", help="render leaderboard.md from records", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--out", type=Path, help="file to write (default: leaderboard.md; for another tree, inside it)")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 unless the file is byte for byte what the records give"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Render or check; 1 if the file on disk is stale."""
+    root: Path = arguments.results
+    target: Path = arguments.out or (Path("leaderboard.md") if root == Path("results") else root / "leaderboard.md")
+    if not arguments.check:
+        render(root, target, Console(highlight=False))
+        return 0
+    text = _text(root)
+    if not target.is_file():
+        raise UserError(f"{target} does not exist. Run `{COMMAND}` and commit what it writes.")
+    if target.read_text(encoding="utf-8") != text:
+        print(f"{target} is not what {root}/ gives. Run `{COMMAND}` and commit what it writes.")
+        return 1
+    print(f"{target} is what {root}/ gives.")
+    return 0
+
+
+def render(root: Path, target: Path, console: Console) -> None:
+    """Write the board and the figures, and say where they are."""
+    from bench.board import build_board, write_figures
+
+    write_atomically(target, _text(root))
+    console.print(f"board    {target}", markup=False)
+    for board in build_board(root):
+        figures = write_figures(board, root / board.suite / "figures")
+        if figures:
+            console.print(f"figures  {figures[0].parent}/ ({len(figures)} files)", markup=False)
+
+
+def _text(root: Path) -> str:
+    from bench.board import build_board, render_leaderboard
+
+    return render_leaderboard(build_board(root), command=COMMAND)

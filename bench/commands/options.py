@@ -1,0 +1,45 @@
+"""Arguments that several subcommands share."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """`--suite`, `--routers`, `--plugin`, `--budget`, `--match`."""
+    parser.add_argument("--suite", default="quick", help="name of a suite or a YAML file (default: quick)")
+    parser.add_argument("--routers", default="all", help="comma-separated rows or routers; all = the suite's roster (default)")
+    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="also load routers from this file")
+    parser.add_argument("--budget", type=float, help="rho, the share of routed full-path cost that is paid for (default: the suite's)")
+    parser.add_argument("--match", choices=("flops", "tokens"), help="train to equal FLOPs or to equal tokens (default: the suite's)")
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the suite that the command line replaces."""
+    found = {name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`3` means seeds 0, 1, 2; `0,2,5` means these.
+
+    Raises:
+        UserError: not numbers, negative, or none.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if "," not in text and seeds:
+        seeds = list(range(seeds[0]))
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by commas.")
+    return seeds
+
+
+def default_workers() -> int:
+    """One process a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,42 @@
+"""`bench plan`: what a run would do, without doing it: budget, solved sizes, cost of each router, training tokens."""
+
+import argparse
+
+from tabulate import tabulate
+
+from bench.commands.options import add_suite, overrides
+from bench.config import load_suite
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("plan", help="show budget and solved sizes without running", description=__doc__)
+    add_suite(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line a row."""
+    from bench.assemble import assemble
+    from bench.data import load_corpus
+    from bench.runner.cells import parse_rows, plan_cells
+    from bench.runner.execute import blueprint
+
+    suite = load_suite(arguments.suite, overrides(arguments))
+    corpus = load_corpus(suite.data)
+    table: list[tuple[object, ...]] = []
+    target = dense = 0.0
+    for cell in plan_cells(suite, parse_rows(suite, arguments.routers, arguments.plugin), [0], arguments.plugin):
+        model = assemble(blueprint(cell, corpus), seed=0)
+        solution = model.solution
+        target, dense = solution.target, solution.dense
+        total = sum(p.numel() for p in model.decoder.parameters())
+        shape = f"capacity {solution.capacity:.4f}" if solution.expert_width == 0 else f"expert width {solution.expert_width}"
+        overhead = model.evaluation_ledger.routers / target
+        layers = ", ".join(map(str, solution.layers))
+        table.append((cell.row.name, cell.row.role, layers, shape, f"{overhead:.2%}", f"{total:,}", f"{model.active_parameters():,.0f}"))
+    print(
+        f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {3 * target * suite.train.reference_tokens:.3g} FLOPs"
+    )
+    print(tabulate(table, headers=("row", "role", "layers", "solved", "router share of B", "parameters", "active")))
+    return 0

@@ -1,0 +1,28 @@
+"""`bench report`: one self-contained page with everything the records show."""
+
+import argparse
+import webbrowser
+from pathlib import Path
+
+from bench.record import write_atomically
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("report", help="render report.html from records", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--out", type=Path, help="file to write (default: report.html inside the tree)")
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page."""
+    from bench.board import build_board, render_report
+
+    target: Path = arguments.out or arguments.results / "report.html"
+    write_atomically(target, render_report(build_board(arguments.results)))
+    print(f"report   {target}")
+    if arguments.open:
+        webbrowser.open(target.resolve().as_uri())
+    return 0

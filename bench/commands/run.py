@@ -1,0 +1,97 @@
+"""`bench run`: train and judge routers, then render the board of what is there."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.commands.options import add_suite, default_workers, overrides, parse_seeds
+from bench.config import load_suite
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.runner.pool import Outcome
+
+OFFICIAL_ROOT = Path("results")
+OWN_ROOT = Path("runs")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("run", help="train routers and render the board", description=__doc__)
+    add_suite(parser)
+    parser.add_argument("--seeds", help="number of seeds, or a comma-separated list (default: the suite's)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="precision of matrix products (default: the suite's)")
+    parser.add_argument("--out", type=Path, help="where records go (default: runs)")
+    parser.add_argument(
+        "--official", action="store_true", help="write results/ and leaderboard.md; needs a clean tree and the whole roster"
+    )
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes side by side (default: one a core)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed."""
+    from bench.commands.leaderboard import render
+    from bench.data import load_corpus
+    from bench.runner.cells import parse_rows, plan_cells
+    from bench.runner.pool import run_cells
+
+    suite = load_suite(arguments.suite, overrides(arguments))
+    rows = parse_rows(suite, arguments.routers, arguments.plugin)
+    seeds = parse_seeds(arguments.seeds) if arguments.seeds else list(range(suite.seeds))
+    if arguments.workers < 0:
+        raise UserError(f"--workers is {arguments.workers}: give 0 to run in this process, or a number of processes.")
+    check_device(suite.device)
+    root = _root(arguments)
+    console = Console(highlight=False)
+    corpus = load_corpus(suite.data)
+    console.print(f"[bold]{suite.name}[/bold]: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/")
+    cells = plan_cells(suite, rows, seeds, arguments.plugin)
+    command = "python -m bench " + shlex.join(sys.argv[1:])
+    done = 0
+
+    def report(outcome: "Outcome") -> None:
+        nonlocal done
+        done += 1
+        colour = {"ok": "green", "kept": "dim", "off_budget": "yellow"}.get(outcome.status, "red")
+        status = f"[{colour}]{outcome.status:10}[/{colour}]"
+        console.print(f"{done:4}/{len(cells)}  {outcome.cell!s:28} {status} {outcome.seconds:6.0f} s  ", end="")
+        console.print(outcome.detail, markup=False)
+
+    outcomes = run_cells(cells, root, command, arguments.workers, report)
+    crashed = [outcome for outcome in outcomes if outcome.status in ("crashed", "failed")]
+    if any(outcome.status != "crashed" for outcome in outcomes):
+        render(root, Path("leaderboard.md") if arguments.official else root / "leaderboard.md", console)
+    return 1 if crashed else 0
+
+
+def check_device(device: str) -> None:
+    """Raise a `UserError` unless this machine has the device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device is {device!r}, which this machine does not offer ({str(error).splitlines()[0]}). Use --device cpu."
+        ) from None
+
+
+def _root(arguments: argparse.Namespace) -> Path:
+    if not arguments.official:
+        return arguments.out or OWN_ROOT
+    from bench.runner.provenance import commit_state
+
+    if arguments.routers != "all" or arguments.plugin or arguments.out:
+        raise UserError("--official runs the suite's whole roster into results/: drop --routers, --plugin and --out.")
+    commit, dirty = commit_state()
+    if dirty:
+        raise UserError(
+            f"--official needs sources that are exactly those of a commit, and the tree at {commit[:12]} differs: commit first."
+        )
+    return OFFICIAL_ROOT

@@ -1,0 +1,171 @@
+"""Suites: what is run and how, read from YAML, validated and frozen.
+
+A suite fixes everything but the router: data, backbone, budget, training recipe, rows and the comparisons that
+will be made. Nothing here depends on torch, so the board can read it too.
+"""
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.data.config import DataConfig
+from bench.errors import UserError, unknown
+from bench.record import Role
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RowConfig(_Part):
+    """One row of the board."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.@+=-]+$", description="the plugin's name, or plugin@variant")
+    router: str = Field(default="", description="registered name; by default the part of `name` before '@'")
+    options: dict[str, Any] = Field(default_factory=dict)
+    role: Role = "ranked"
+    control: str = Field(default="", description="row of `random` over the same paths; found by the paths if empty")
+    lr_scale: float = Field(default=1.0, gt=0, description="factor on every learning rate of this row")
+    router_seed: int = Field(default=0, ge=0, description="shifts the router's own initialisation and noise: for an A/A twin")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        data = {"name": data} if isinstance(data, str) else data
+        if isinstance(data, dict) and "name" in data and not data.get("router"):
+            data = {**data, "router": str(data["name"]).split("@")[0]}
+        return data
+
+
+class TrainConfig(_Part):
+    """The training recipe; `docs/decisions` says where each figure comes from."""
+
+    reference_tokens: int = Field(gt=0, description="the training budget is 3 * B * reference_tokens FLOPs")
+    batch_size: int = Field(default=16, gt=0)
+    muon_lr: float = Field(default=0.01, gt=0)
+    adam_lr: float = Field(default=0.002, gt=0)
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the budget over which the learning rate rises")
+    decay: float = Field(default=0.5, ge=0, le=1, description="share of the budget over which it falls to 0")
+    router_lr_ratio: float = Field(default=1.0, gt=0)
+    router_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of each router")
+    losses: dict[str, float] = Field(default_factory=dict, description="weights of auxiliary losses by name, over the routers' own")
+    probes: int = Field(default=10, ge=2, description="causal evaluations during training, for the curves")
+
+
+class EvaluationConfig(_Part):
+    """Calibration and evaluation; windows are per domain and hold `seq_len` tokens."""
+
+    calibration_windows: int = Field(default=64, gt=0)
+    validation_windows: int = Field(default=128, gt=0)
+    probe_windows: int = Field(default=8, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    sweep: tuple[float, ...] = Field(default=(0.97, 0.985, 1.0, 1.015, 1.03), description="knob settings, as multiples of B")
+    tolerance: float = Field(default=0.01, gt=0, lt=1, description="largest relative miss of B")
+
+
+class ComparisonConfig(_Part):
+    """What will be compared, declared before the run."""
+
+    margin: float = Field(default=0.01, gt=0, description="nats a byte; differences within it count as equivalent")
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    looks: tuple[int, ...] = Field(default=(), description="numbers of seeds at which the board may be judged")
+    dense_matched: str = "dense_matched"
+
+
+class SuiteConfig(_Part):
+    """A suite, whole."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    purpose: str
+    regime: Literal["joint"] = "joint"
+    backbone: str
+    routed_layers: tuple[int, ...] = Field(min_length=1)
+    seq_len: int = Field(gt=1)
+    budget: float = Field(default=0.5, gt=0, lt=1, description="rho")
+    match: Literal["flops", "tokens"] = "flops"
+    seeds: int = Field(default=3, gt=0)
+    data: DataConfig = Field(default_factory=lambda: DataConfig.model_validate({}))
+    train: TrainConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
+    thresholds: tuple[float, ...] = Field(default=(), description="losses in nats a byte whose first crossing is timed")
+    rows: tuple[RowConfig, ...] = Field(min_length=1)
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
+        if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
+            raise ValueError(f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats")
+        return self
+
+    def row(self, name: str) -> RowConfig:
+        """The row of a name; a bare router that the suite does not list gets a ranked row of its own."""
+        found = {row.name: row for row in self.rows}
+        return found[name] if name in found else RowConfig.model_validate({"name": name})
+
+    def canonical(self) -> dict[str, Any]:
+        """Plain JSON data that say all of it, for records and hashes."""
+        return self.model_dump(mode="json")
+
+
+def hash_of(data: Any) -> str:
+    """SHA-256 of JSON data in canonical form."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with the bench."""
+    return sorted(item.name.removesuffix(".yaml") for item in files("bench.suites").iterdir() if item.name.endswith(".yaml"))
+
+
+def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None) -> SuiteConfig:
+    """Read a suite by name or from a YAML file, and lay overrides over its top level.
+
+    Raises:
+        UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
+    """
+    path = Path(name_or_file)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(
+                f"Suite file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(suite_names())}."
+            )
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name_or_file in suite_names():
+        text = files("bench.suites").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown("suite", name_or_file, suite_names(), "A path that ends in .yaml is read as a file.")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"Suite {name_or_file!r} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"Suite {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/suites/quick.yaml.")
+    return parse_suite({**data, **(overrides or {})}, name_or_file)
+
+
+def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
+    """Validate the data of a suite; `origin` names it in the error."""
+    try:
+        return SuiteConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "suite"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field {where!r}. Remove it or mend its spelling; bench/config.py lists the fields."
+    value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
+    return f"field {where!r}: {problem['msg']}{value}."

@@ -1,0 +1,147 @@
+"""The analytic ledger: what a model costs under a plan, in FLOPs.
+
+*Active* FLOPs are the currency: 2mnk a product, attention over the n(n+1)/2 causal pairs of the tokens that take
+part. *Executed* FLOPs are what the hardware is asked for: full-square attention, padding, masked work; that is the
+figure that the counter must reproduce. Routers are priced by running them once under the counter; they never
+state a cost of their own.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.backbone.decoder import Decoder, Layer
+from bench.backbone.routed import PathSet
+from bench.contract import LayerTrace
+
+Counts = Float[Tensor, "batch path"]
+
+
+@dataclass(frozen=True)
+class SiteCost:
+    """Forward cost of one routed site.
+
+    Attributes:
+        layer: index of the layer.
+        names: the paths.
+        token: FLOPs a token through each path.
+        pair: FLOPs a pair of tokens that attend to each other inside each path.
+        router: FLOPs of the router, a token.
+    """
+
+    layer: int
+    names: tuple[str, ...]
+    token: tuple[float, ...]
+    pair: tuple[float, ...]
+    router: float
+
+    def active(self, counts: Counts) -> float:
+        """FLOPs of the paths, summed over the batch, when each sequence sends `counts` tokens along each path."""
+        token, pair = torch.tensor(self.token, dtype=torch.float64), torch.tensor(self.pair, dtype=torch.float64)
+        n = counts.double().cpu()
+        return float((n * token + n * (n + 1) / 2 * pair).sum())
+
+    def executed(self, counts: Counts, padded: bool) -> float:
+        """The same as the hardware sees it: square attention, each sequence padded to the longest if `padded`."""
+        token, pair = torch.tensor(self.token, dtype=torch.float64), torch.tensor(self.pair, dtype=torch.float64)
+        n = counts.double().cpu()
+        if padded:
+            n = n.max(dim=0, keepdim=True).values.expand_as(n)
+        return float((n * token + n**2 * pair).sum())
+
+    def at(self, share: Sequence[float], seq_len: int) -> float:
+        """FLOPs a token of the paths when every sequence sends these shares of its tokens along each path."""
+        counts = torch.tensor([share], dtype=torch.float64) * seq_len
+        return self.active(counts) / seq_len
+
+
+class Ledger:
+    """Prices forward passes of one decoder at one sequence length, and adds up training.
+
+    Args:
+        decoder: the model, with its routers in place.
+        seq_len: tokens a sequence.
+        router_flops: layer -> FLOPs a token of its router.
+    """
+
+    def __init__(self, decoder: Decoder, seq_len: int, router_flops: Mapping[int, float]) -> None:
+        self.seq_len = seq_len
+        self.sites: list[SiteCost] = []
+        config = decoder.config
+        self._linear = 2.0 * config.d_model * config.vocab_size
+        self._pair = 0.0
+        for layer in decoder.layers:
+            assert isinstance(layer, Layer)
+            self._add(layer, router_flops.get(layer.index, 0.0))
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    def _add(self, layer: Layer, router: float) -> None:
+        linear, pair = layer.attention.flops(), layer.attention.pair_flops()
+        if isinstance(layer.ffn, PathSet):
+            names = layer.ffn.names
+            token = tuple(layer.ffn.flops(index) for index in range(len(names)))
+            self.sites.append(SiteCost(layer.index, names, token, (0.0,) * len(names), router))
+        else:
+            linear += layer.ffn.flops()
+        if layer.block_router is None:
+            self._linear += linear
+            self._pair += pair
+        else:
+            self.sites.append(SiteCost(layer.index, layer.block_router.paths.names, (0.0, linear), (0.0, pair), router))
+
+    @property
+    def fixed(self) -> float:
+        """Active FLOPs a token of everything that runs for every token, routers not included."""
+        return self._linear + self._pair * (self.seq_len + 1) / 2
+
+    @property
+    def fixed_executed(self) -> float:
+        """The same with full-square attention."""
+        return self._linear + self._pair * self.seq_len
+
+    @property
+    def routers(self) -> float:
+        """FLOPs a token of all routers."""
+        return sum(site.router for site in self.sites)
+
+    def active(self, counts: Sequence[Counts], tokens: int) -> float:
+        """Active FLOPs of a forward pass over `tokens` tokens."""
+        return (self.fixed + self.routers) * tokens + sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
+
+    def executed(self, counts: Sequence[Counts], tokens: int, padded: bool) -> float:
+        """Executed FLOPs of a forward pass over `tokens` tokens."""
+        paths = sum(s.executed(c, padded and any(s.pair)) for s, c in zip(self.sites, counts, strict=True))
+        return (self.fixed_executed + self.routers) * tokens + paths
+
+    def charge_step(self, counts: Sequence[Counts], tokens: int, auxiliary: float = 0.0) -> float:
+        """Charge one training step, forward and backward, and return its cost.
+
+        Args:
+            counts: tokens of each sequence on each path, a routed site.
+            tokens: tokens of the step.
+            auxiliary: forward FLOPs of the auxiliary losses.
+        """
+        paths = sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
+        parts = {"backbone": self.fixed * tokens, "router": self.routers * tokens, "paths": paths, "auxiliary": auxiliary}
+        for part, flops in parts.items():
+            self.spent[f"{part}/forward"] += flops
+            self.spent[f"{part}/backward"] += 2 * flops
+        return 3 * sum(parts.values())
+
+    def charge(self, component: str, phase: str, flops: float) -> None:
+        """Charge anything else to training."""
+        self.spent[f"{component}/{phase}"] += flops
+
+    @property
+    def total(self) -> float:
+        """All that was charged to training so far."""
+        return sum(self.spent.values())
+
+
+def path_counts(traces: Sequence[LayerTrace]) -> list[Counts]:
+    """Tokens of each sequence on each path, a routed site, read off the plans that were executed."""
+    return [trace.plan.mask.sum(1) for trace in traces]

@@ -1,0 +1,126 @@
+"""The headline: the loss at exactly B, read off a sweep of calibrated knob settings on the validation split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from bench.assemble import Model
+from bench.config import EvaluationConfig
+from bench.data import Corpus, Windows
+from bench.evaluate import Evaluation, calibrate, evaluate
+from bench.record import BudgetAudit, SpendPoint
+
+
+@dataclass
+class Headline:
+    """What an official evaluation came to.
+
+    Attributes:
+        loss: at B, nats a byte, unweighted mean over headline domains.
+        domain_loss: at B, nats a byte, every domain.
+        evaluation: of the validation split at the calibrated knob, plans kept.
+        audit: how the budget was met.
+    """
+
+    loss: float
+    domain_loss: dict[str, float]
+    evaluation: Evaluation
+    audit: BudgetAudit
+
+
+@dataclass
+class _Sweep:
+    points: list[SpendPoint] = field(default_factory=list[SpendPoint])
+    domains: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+def domain_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus) -> dict[str, float]:
+    """Nats a byte of each domain: its summed loss over the bytes that its tokens stand for."""
+    sizes = corpus.token_bytes[windows.tokens[:, 1:]]
+    found: dict[str, float] = {}
+    for tag, name in enumerate(corpus.domains):
+        rows = windows.tags == tag
+        found[name] = float(nats[rows].sum() / sizes[rows].sum())
+    return found
+
+
+def mean_loss(losses: dict[str, float], corpus: Corpus) -> float:
+    """Unweighted mean over the headline domains."""
+    return float(np.mean([losses[name] for name in corpus.headline_domains or corpus.domains]))
+
+
+def document_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus) -> dict[str, tuple[str, float, float]]:
+    """Document name -> (domain, summed nats, bytes), for the bootstrap over documents."""
+    documents = windows.documents[:, 1:].ravel()
+    size = len(corpus.validation.document_names)
+    totals = np.bincount(documents, nats.ravel(), size)
+    sizes = np.bincount(documents, corpus.token_bytes[windows.tokens[:, 1:]].ravel(), size)
+    split = corpus.validation
+    return {
+        split.document_names[index]: (corpus.domains[split.document_tags[index]], round(float(totals[index]), 6), float(sizes[index]))
+        for index in np.unique(documents).tolist()
+    }
+
+
+def measure(
+    model: Model, corpus: Corpus, calibration: Windows, validation: Windows, config: EvaluationConfig, dtype: torch.dtype
+) -> Headline:
+    """Calibrate, evaluate and read the loss off at B.
+
+    A router with knobs is calibrated on the calibration split to each spend of `config.sweep`, and evaluated there on the
+    validation split; the headline is interpolated at spend B on the validation split itself, so that the drift of a threshold
+    between the two moves nobody's score. A router without knobs is evaluated once.
+    """
+    has_knob = any(router.knob is not None for router in model.decoder.routers)
+    targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
+    sweep, spends = _Sweep(), dict[float, float]()
+    at_budget: Evaluation | None = None
+    for target in sorted(targets, key=lambda t: t == 1.0):  # B comes last and leaves its knobs set
+        spends[target] = calibrate(model, calibration, target, dtype)
+        found = evaluate(model, validation, config.batch_size, dtype, keep=target == 1.0)
+        at_budget = found
+        losses = domain_losses(found.nats, validation, corpus)
+        sweep.points.append(SpendPoint(target=target, spend=found.active / model.solution.target, loss=mean_loss(losses, corpus)))
+        sweep.domains.append(losses)
+    assert at_budget is not None
+    x = [point.spend for point in sweep.points]
+    bracketed = has_knob and min(x) <= 1.0 <= max(x)
+    at = 1.0 if bracketed else x[-1]
+    domain_loss = {name: interpolate(x, [losses[name] for losses in sweep.domains], at) for name in corpus.domains}
+    solution = model.solution
+    audit = BudgetAudit(
+        target_flops=solution.target,
+        capacity=solution.capacity if model.decoder.routers[0].paths.base else None,
+        expert_width=solution.expert_width or None,
+        routed_layers=solution.layers,
+        calibration_spend=spends[1.0],
+        validation_spend=x[-1],
+        tolerance=config.tolerance,
+        points=tuple(sorted(sweep.points, key=lambda point: point.spend)),
+        headline="interpolated" if bracketed else "single",
+    )
+    return Headline(interpolate(x, [point.loss for point in sweep.points], at), domain_loss, at_budget, audit)
+
+
+def interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:
+    """Piecewise-linear interpolation of the points (x, y), in any order."""
+    order = np.argsort(x)
+    return float(np.interp(at, np.asarray(x)[order], np.asarray(y)[order]))
+
+
+def off_budget(audit: BudgetAudit) -> str:
+    """Why a row misses the budget; empty if it meets it.
+
+    The calibrated point must lie within the tolerance on the calibration split, and the headline must be at B: by
+    interpolation, or for a router without a knob by spending B within the tolerance.
+    """
+    checks = {"calibration": audit.calibration_spend}
+    if audit.headline == "single":
+        checks["validation"] = audit.validation_spend
+    for split, spend in checks.items():
+        if spend is not None and abs(spend - 1) > audit.tolerance:
+            return f"spends {spend:.4f} of B on the {split} split; allowed is 1 ± {audit.tolerance:g}"
+    return ""

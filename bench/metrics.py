@@ -1,0 +1,122 @@
+"""Routing metrics, read off the plans alone: no router reports its own success."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bench.backbone.decoder import Decoder
+from bench.data import Corpus, Windows
+from bench.evaluate import Evaluation
+from bench.flops.ledger import Ledger
+from bench.record import LayerMonitor, Passage
+
+POSITION_BINS = 16
+FREQUENCY_BINS = 10
+PASSAGE_TOKENS = 400
+
+
+def monitors(
+    decoder: Decoder, ledger: Ledger, corpus: Corpus, windows: Windows, evaluation: Evaluation, churn: Mapping[int, float]
+) -> tuple[LayerMonitor, ...]:
+    """Load, entropy, churn and what routing depends on, for every routed site.
+
+    Args:
+        decoder: for the routers' path names.
+        ledger: for the sites.
+        corpus: for domains and token frequencies.
+        windows: what was evaluated.
+        evaluation: with plans kept.
+        churn: a routed site -> share of tokens that changed paths between the last two probes of training.
+    """
+    tokens = torch.from_numpy(windows.tokens[:, :-1])
+    domain = torch.from_numpy(windows.tags).unsqueeze(1).expand_as(tokens)
+    position = torch.arange(tokens.shape[1]).expand_as(tokens) * POSITION_BINS // tokens.shape[1]
+    frequency = _frequency_bins(corpus)[tokens]
+    found: list[LayerMonitor] = []
+    for site, mask in evaluation.masks.items():
+        layer = ledger.sites[site].layer
+        by_domain = _load(mask, domain, len(corpus.domains))
+        scores = evaluation.scores.get(site)
+        found.append(
+            LayerMonitor(
+                layer=layer,
+                paths=decoder.routers[site].paths.names,
+                load=tuple(mask.float().mean((0, 1)).tolist()),
+                load_by_domain=dict(zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)),
+                load_by_position=tuple(map(tuple, _load(mask, position, POSITION_BINS).tolist())),
+                load_by_frequency=tuple(map(tuple, _load(mask, frequency, FREQUENCY_BINS).tolist())),
+                entropy=None if scores is None else _entropy(scores),
+                churn=churn.get(site),
+                domain_information=mutual_information(path_sets(mask)[0], domain),
+            )
+        )
+    return tuple(found)
+
+
+def path_sets(mask: Bool[Tensor, "window seq path"]) -> tuple[Int[Tensor, "window seq"], list[tuple[int, ...]]]:
+    """Number the distinct sets of paths that tokens take.
+
+    Returns:
+        The number of each token's set, and the paths in each set.
+    """
+    rows, index = mask.flatten(0, 1).unique(dim=0, return_inverse=True)
+    return index.view(mask.shape[:2]), [tuple(row.nonzero().flatten().tolist()) for row in rows]
+
+
+def changed(mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window seq path"]) -> float:
+    """Share of tokens whose set of paths is not what it was before: route churn."""
+    return float((mask != before).any(-1).float().mean())
+
+
+def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> float:
+    """Mutual information of two labellings, nats, from their joint counts."""
+    a, b = first.flatten(), second.flatten()
+    width = int(b.max()) + 1
+    joint = torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).view(-1, width).double()
+    joint /= joint.sum()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    some = joint > 0
+    return max(0.0, float((joint[some] * (joint[some] / independent[some]).log()).sum()))
+
+
+def passage(ledger: Ledger, decoder: Decoder, corpus: Corpus, windows: Windows, evaluation: Evaluation) -> Passage | None:
+    """The first windows of the first headline domain with the path set of each token, for the report."""
+    if not evaluation.masks:
+        return None
+    domain = (corpus.headline_domains or corpus.domains)[0]
+    chosen = np.flatnonzero(windows.tags == corpus.domains.index(domain))[: max(1, PASSAGE_TOKENS // (windows.tokens.shape[1] - 1))]
+    choices: dict[str, tuple[int, ...]] = {}
+    legend: dict[str, tuple[str, ...]] = {}
+    for site, mask in evaluation.masks.items():
+        index, sets = path_sets(mask[torch.from_numpy(chosen)])
+        names = decoder.routers[site].paths.names
+        layer = str(ledger.sites[site].layer)
+        choices[layer] = tuple(index.flatten().tolist())
+        legend[layer] = tuple(" + ".join(names[path] for path in paths) or "none" for paths in sets)
+    text = corpus.decode(windows.tokens[chosen, :-1].flatten().tolist())
+    return Passage(domain=domain, tokens=tuple(text), choices=choices, legend=legend)
+
+
+def _load(mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"], groups: int) -> Float[Tensor, "group path"]:
+    """Share of tokens on each path within each group; 0 for an empty group."""
+    total = torch.bincount(group.flatten(), minlength=groups).clamp_min(1)
+    sums = torch.zeros(groups, mask.shape[2], dtype=torch.float64).index_add(0, group.flatten(), mask.flatten(0, 1).double())
+    return (sums / total.unsqueeze(1)).float()
+
+
+def _entropy(scores: Float[Tensor, "window seq path"]) -> float:
+    log_p = scores.log_softmax(-1)
+    return float(-(log_p.exp() * log_p).sum(-1).mean())
+
+
+def _frequency_bins(corpus: Corpus) -> Int[Tensor, " vocab"]:
+    """Bin of each token id, 0 rarest, by equal shares of the training text."""
+    counts = np.bincount(corpus.train.tokens, minlength=corpus.vocab_size)
+    order = counts.argsort(kind="stable")
+    middle = (counts[order].cumsum() - counts[order] / 2) / counts.sum()
+    bins = np.empty(corpus.vocab_size, np.int64)
+    bins[order] = np.minimum((middle * FREQUENCY_BINS).astype(np.int64), FREQUENCY_BINS - 1)
+    return torch.from_numpy(bins)

@@ -1,0 +1,152 @@
+"""Where routers are found: the sibling package `routers`, entry points of other distributions, single files.
+
+One registration path serves all three: the decorator `@register(name, family=..., paper=...)`.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.contract import Router, options_of
+from bench.errors import UserError, unknown
+
+ENTRY_POINT_GROUP = "token_routing_bench.routers"
+
+RouterClass = TypeVar("RouterClass", bound=type[Router])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered router.
+
+    Attributes:
+        name: how suites and the command line call it.
+        family: the kind of routing it belongs to, for the board.
+        paper: its source, e.g. "arXiv:2404.02258"; empty for controls of our own.
+        router: the class.
+    """
+
+    name: str
+    family: str
+    paper: str
+    router: type[Router]
+
+    @property
+    def plugin_hash(self) -> str:
+        """SHA-256 of the source file that defines the router."""
+        source = inspect.getsourcefile(self.router)
+        text = Path(source).read_bytes() if source else self.router.__qualname__.encode()
+        return hashlib.sha256(text).hexdigest()
+
+    def make(self, options: dict[str, Any]) -> Router:
+        """Construct the router with options by name.
+
+        Raises:
+            UserError: an option that the router does not have, or a value that it refuses.
+        """
+        known = options_of(self.router)
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of router {self.name!r}", option, known)
+        try:
+            return self.router(**options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"Router {self.name!r} refused the options {options}: {error}") from error
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClass], RouterClass]:
+    """Class decorator that makes a router known by `name`.
+
+    Raises:
+        UserError: the name is taken by another class.
+    """
+
+    def decorate(router: RouterClass) -> RouterClass:
+        taken = _entries.get(name)
+        if taken and _origin(taken.router) != _origin(router):
+            raise UserError(f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one.")
+        _entries[name] = Entry(name, family, paper, router)
+        return router
+
+    return decorate
+
+
+def _origin(router: type[Router]) -> str:
+    return f"{router.__module__}.{router.__qualname__}"
+
+
+def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
+    """Import every router there is and return them by name.
+
+    Args:
+        plugin_files: Python files outside the package to register too.
+
+    Raises:
+        UserError: a plugin that cannot be imported, or a `routers` package that is not ours.
+    """
+    _load_package()
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise UserError(f"Entry point {point.name!r} ({point.value}) failed to load: {error!r}. Mend or uninstall it.") from error
+    for file in plugin_files or []:
+        load_file(file)
+    return dict(sorted(_entries.items()))
+
+
+def find(name: str) -> Entry:
+    """The router registered as `name`, with a guess when there is none."""
+    entries = load_all()
+    if name not in entries:
+        raise unknown("router", name, entries, "Give a plugin's file with --plugin FILE.py.")
+    return entries[name]
+
+
+def load_file(file: Path) -> list[Entry]:
+    """Import a plugin file and return the routers it registered."""
+    if not file.is_file():
+        raise UserError(f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that registers a router.")
+    name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise UserError(f"Plugin file {str(file)!r} is not a Python file: its name must end in .py.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except UserError:
+            del sys.modules[name]
+            raise
+        except BaseException as error:
+            del sys.modules[name]
+            raise UserError(f"Plugin file {str(file)!r} failed to import: {error!r}.") from error
+    found = [entry for entry in _entries.values() if entry.router.__module__ == name]
+    if not found:
+        raise UserError(f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...).")
+    return found
+
+
+def _load_package() -> None:
+    """Import the `routers` package that lies beside `bench`, if there is one; refuse any other of that name."""
+    sibling = Path(__file__).resolve().parent.parent / "routers"
+    if not sibling.is_dir():
+        return
+    package = importlib.import_module("routers")
+    origin = Path(package.__file__ or "").resolve().parent
+    if origin != sibling:
+        raise UserError(f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path.")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"routers.{module.name}")

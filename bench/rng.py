@@ -1,0 +1,49 @@
+"""Randomness by name: every draw is a pure function of (seed, what it is for).
+
+A parameter's draw depends on the seed and its own name alone, and is made in order of its rows, so that a
+narrower layer, or one split into experts, starts from slices of the full layer's weights. All routers of a
+seed then share every weight they can share, which is what makes differences between them small enough to see.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+
+
+def key(seed: int, *names: object) -> int:
+    """A 64-bit key for (seed, names), the same on every machine."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def normal(seed: int, name: str, rows: int, columns: int) -> Tensor:
+    """Standard normal `[rows, columns]`, float32; the first rows do not depend on how many are asked for."""
+    stream = np.random.Generator(np.random.Philox(key(seed, name)))
+    return torch.from_numpy(stream.standard_normal((rows, columns), dtype=np.float32))
+
+
+def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator of its own for (seed, name)."""
+    return torch.Generator(device=device).manual_seed(key(seed, name) >> 1)
+
+
+def hash_uniform(seed: int, *parts: Tensor | int) -> Tensor:
+    """Uniform numbers in [0, 1) that are a hash of the integers given, element by element.
+
+    The parts are broadcast against each other. The same integers give the same number in any batch, at any
+    sequence length and in decoding. 24 bits, by two rounds of the murmur3 finaliser.
+    """
+    state: Tensor | int = key(seed, "hash") & _MASK
+    for part in parts:
+        state = _mix((state ^ (part + 0x9E3779B9)) & _MASK)
+    return (torch.as_tensor(state) >> 8).to(torch.float32) / (1 << 24)
+
+
+def _mix(x: Tensor | int) -> Tensor | int:
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
+    return x ^ (x >> 16)

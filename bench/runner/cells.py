@@ -1,0 +1,126 @@
+"""What a cell is, its content key, and how a list of cells follows from a suite."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.config import RowConfig, SuiteConfig, hash_of
+from bench.contract import Paths, Site
+from bench.errors import UserError, unknown
+from bench.record import RULES_VERSION, CellId, Role, record_path
+from bench.registry import Entry, find, load_all, load_file
+
+UNRANKED: tuple[Role, ...] = ("bracket", "informed")
+NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "thresholds", "budget", "match", "name")
+"""Fields of a suite that change nothing inside a cell, or are part of the cell itself."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment.
+
+    Attributes:
+        suite: everything but the router.
+        row: the router and its options.
+        seed: of backbone, data order and router.
+        plugin_files: plugin files to load before looking the router up.
+    """
+
+    suite: SuiteConfig
+    row: RowConfig
+    seed: int
+    plugin_files: tuple[Path, ...] = ()
+
+    @property
+    def entry(self) -> Entry:
+        """The registered router."""
+        for file in self.plugin_files:
+            load_file(file)
+        return find(self.row.router)
+
+    @property
+    def match(self) -> str:
+        """Brackets are held to the tokens of a router at the budget; the rest to the suite's match."""
+        return "tokens" if self.row.role == "bracket" else self.suite.match
+
+    def identity(self) -> CellId:
+        """What the record says about which cell it is."""
+        entry = self.entry
+        paths = entry.make(self.row.options).paths
+        return CellId(
+            suite=self.suite.name,
+            row=self.row.name,
+            router=self.row.router,
+            options=self.row.options,
+            family=entry.family,
+            paper=entry.paper,
+            role=self.row.role,
+            control=self._control(paths),
+            site=paths.site.value,
+            seed=self.seed,
+            match=self.suite.match,
+            budget=self.suite.budget,
+        )
+
+    def _control(self, paths: Paths) -> str | None:
+        if self.row.role in ("bracket", "control"):
+            return None
+        if self.row.control:
+            return self.row.control
+        name = "random@block" if paths.site is Site.BLOCK else "random@ffn" if paths.base else "random@experts"
+        return name if name in {row.name for row in self.suite.rows} else None
+
+    def numerics(self) -> dict[str, Any]:
+        """Everything in the configuration that can change a number in the record."""
+        suite = {name: value for name, value in self.suite.canonical().items() if name not in NOT_NUMERICS}
+        row = self.row.model_dump(mode="json")
+        cell = {"budget": self.suite.budget, "match": self.match, "seed": self.seed}
+        return {"suite": suite, "row": {k: v for k, v in row.items() if k not in ("name", "control")}, "cell": cell}
+
+    def key(self, data_hash: str, machine: dict[str, Any]) -> str:
+        """Content key: same key, same experiment.
+
+        Args:
+            data_hash: of the built corpus.
+            machine: device class, threads, dtype and the versions that matter.
+        """
+        return hash_of([RULES_VERSION, self.numerics(), self.entry.plugin_hash, data_hash, machine])
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of what the cells of a board must share: everything numeric but the row and the seed."""
+        numerics = self.numerics()
+        return hash_of([numerics["suite"], self.suite.budget, self.suite.match])
+
+    def path(self, root: Path) -> Path:
+        """Where its record belongs."""
+        return record_path(root, self.identity())
+
+    def __str__(self) -> str:
+        return f"{self.row.name} seed {self.seed}"
+
+
+def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> list[RowConfig]:
+    """Rows of a comma-separated list of names; "all" is the suite's roster.
+
+    Raises:
+        UserError: a name that is neither a row of the suite nor a registered router.
+    """
+    if routers == "all":
+        chosen = list(suite.rows)
+    else:
+        chosen = [suite.row(name.strip()) for name in routers.split(",") if name.strip()]
+    if not chosen:
+        raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
+    known = load_all(list(plugin_files))
+    for row in chosen:
+        if row.router not in known:
+            raise unknown("router", row.router, {*known, *(r.name for r in suite.rows)}, "Give a plugin's file with --plugin FILE.py.")
+        known[row.router].make(row.options)
+    return chosen
+
+
+def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:
+    """All cells, seed by seed, so that an interrupted run leaves whole seeds behind."""
+    return [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]

@@ -1,0 +1,200 @@
+"""The training loop: one budget, one schedule on the share of it that is spent, any router."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.assemble import Model
+from bench.config import TrainConfig
+from bench.contract import AuxLoss, LayerTrace, Router, TrainStatistics
+from bench.data import Split, train_batch
+from bench.evaluate import autocast, device_of, make_pass
+from bench.flops.counter import count
+from bench.flops.ledger import path_counts
+from bench.optim import Muon, muon_parameters, newton_schulz_flops
+from bench.rng import generator
+from bench.schedule import trapezoid
+
+Probe = Callable[[int, int, float, float, float], None]
+"""Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""
+
+
+class Diverged(Exception):
+    """The training loss stopped being a number."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much may be spent on training.
+
+    Attributes:
+        flops: training FLOPs, the currency; infinite where tokens are matched.
+        tokens: tokens, for the brackets and `--match tokens`; infinite where FLOPs are matched.
+    """
+
+    flops: float
+    tokens: float
+
+    def spent(self, flops: float, tokens: int) -> float:
+        """Share of it that is spent."""
+        return max(flops / self.flops, tokens / self.tokens)
+
+
+@dataclass
+class Trained:
+    """What training came to; the weights are in the model."""
+
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    optimizer_flops: float = 0.0
+    auxiliary: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def train(
+    model: Model,
+    split: Split,
+    config: TrainConfig,
+    allowance: Allowance,
+    *,
+    seq_len: int,
+    seed: int,
+    router_seed: int = 0,
+    lr_scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    statistics: TrainStatistics | None = None,
+    probe: Probe | None = None,
+) -> Trained:
+    """Train until the allowance is spent, overshooting by at most one step.
+
+    Args:
+        model: the assembled model; its ledger is charged.
+        split: training text.
+        config: the recipe.
+        allowance: when to stop, and what the schedule runs on.
+        seq_len: tokens a sequence.
+        seed: of the data order, and with `router_seed` of the routing noise.
+        router_seed: gives a twin its own noise.
+        lr_scale: factor on every learning rate.
+        dtype: precision of matrix products.
+        statistics: counts over the training split, for routers that fit tables.
+        probe: called `config.probes` times, evenly over the allowance, and at the end.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    loop = _Loop(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
+    if statistics is not None:
+        for router in model.decoder.routers:
+            router.fit(statistics)
+    done, since, probed = Trained(), [], 0
+    while (progress := allowance.spent(model.ledger.total, done.tokens)) < 1.0:
+        if probe is not None and progress * config.probes >= probed + 1:
+            probed += 1
+            probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(since))
+            since = []
+        started = time.perf_counter()
+        batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
+        since.append(loop.step(torch.from_numpy(batch.tokens), torch.from_numpy(batch.tags), progress))
+        done.steps += 1
+        done.tokens += config.batch_size * seq_len
+        done.seconds += time.perf_counter() - started
+    if probe is not None:
+        probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(since))
+    done.optimizer_flops = loop.muon_flops * done.steps
+    done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
+    return done
+
+
+class _Loop:
+    """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses."""
+
+    def __init__(self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator) -> None:
+        self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
+        decoder = model.decoder
+        self.device = device_of(decoder)
+        matrices = muon_parameters(decoder, decoder.routers)
+        self.muon_flops = newton_schulz_flops(matrices)
+        taken = {id(p) for p in matrices}
+        in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
+        rest = [p for p in decoder.parameters() if id(p) not in taken | in_routers]
+        groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
+        if in_routers:
+            routers = [p for router in decoder.routers for p in router.parameters()]
+            groups.append({"params": routers, "lr": config.adam_lr * lr_scale * config.router_lr_ratio})
+        adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
+        self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=config.muon_lr * lr_scale), adam]
+        self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
+        self.auxiliary_flops: float | None = None
+        self.last_auxiliary: dict[str, Tensor] = {}
+
+    def step(self, tokens: Tensor, tags: Tensor, progress: float) -> Tensor:
+        """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
+        tokens, tags = tokens.to(self.device), tags.to(self.device)
+        run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress)
+        with autocast(self.device, self.dtype):
+            logits = self.model.decoder(run)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        auxiliary = self._auxiliary(run.traces)
+        (loss + auxiliary if auxiliary is not None else loss).backward()
+        self._update(progress)
+        after = self._after_step(run.traces)
+        self.model.ledger.charge_step(path_counts(run.traces), run.tokens.numel(), self.auxiliary_flops or 0.0)
+        self.model.ledger.charge("router", "after_step", after)
+        return loss.detach()
+
+    def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
+        """Weighted sum of the auxiliary losses, each a mean over layers; priced once, at the first step."""
+        values: dict[str, list[Tensor]] = {}
+        flops = 0.0
+        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
+            for name, weight, loss in active_losses(router, self.config.losses):
+                if self.auxiliary_flops is None:
+                    with torch.no_grad():
+                        flops += count(lambda: loss.compute(trace)).total  # noqa: B023
+                values.setdefault(name, []).append(weight * loss.compute(trace))
+        if self.auxiliary_flops is None:
+            self.auxiliary_flops = flops
+        if not values:
+            return None
+        means = {name: torch.stack(found).mean() for name, found in values.items()}
+        self.last_auxiliary = {name: value.detach() for name, value in means.items()}
+        return torch.stack(list(means.values())).sum()
+
+    def _update(self, progress: float) -> None:
+        if self.config.router_clip is not None:
+            for router in self.model.decoder.routers:
+                nn.utils.clip_grad_norm_(router.parameters(), self.config.router_clip)
+        factor = trapezoid(progress, self.config.warmup, self.config.decay)
+        for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _after_step(self, traces: list[LayerTrace]) -> float:
+        """Run the routers' own updates, under the counter, and return what they cost."""
+        flops = 0.0
+        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
+            if type(router).after_step is not Router.after_step:
+                flops += count(lambda: router.after_step(trace)).total  # noqa: B023
+        return flops
+
+
+def active_losses(router: Router, weights: Mapping[str, float]) -> list[tuple[str, float, AuxLoss]]:
+    """The auxiliary losses of a router whose weight is not 0, with the weight that counts."""
+    found = [(name, weights.get(name, loss.weight), loss) for name, loss in router.aux_losses.items()]
+    return [(name, weight, loss) for name, weight, loss in found if weight]
+
+
+def _mean(losses: list[Tensor]) -> float:
+    value = float(torch.stack(losses).mean()) if losses else math.nan
+    if losses and not math.isfinite(value):
+        raise Diverged("The training loss is not finite.")
+    return value

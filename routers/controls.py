@@ -1,0 +1,108 @@
+"""The brackets and the controls: what a learned router has to be compared with."""
+
+from typing import Literal
+
+import torch
+
+from bench.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.registry import register
+from bench.select import gate_plan, hash_noise, upgrade
+
+
+class _Constant(Router):
+    """Every token takes the same path."""
+
+    paths = FFN_GATE
+    full: bool
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        chosen = torch.full(inputs.tokens.shape, self.full, device=inputs.tokens.device)
+        return gate_plan(chosen, inputs.tokens.shape[1] if self.full else 0)
+
+
+@register("dense", family="bracket")
+class Dense(_Constant):
+    """The upper bracket: every token takes the full path, whatever the budget."""
+
+    full = True
+
+
+@register("cheap", family="bracket")
+class Cheap(_Constant):
+    """The lower bracket: every token takes the cheap path."""
+
+    full = False
+
+
+@register("dense_matched", family="control")
+class DenseMatched(Router):
+    """No routing: one FFN for every token, made narrower until the model costs exactly the budget.
+
+    The control that most papers leave out. Its hidden units are the first of the dense layer's own draw.
+    """
+
+    paths = experts(1)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Send every token to the one expert."""
+        batch, seq = inputs.tokens.shape
+        mask = torch.ones(batch, seq, 1, dtype=torch.bool, device=inputs.tokens.device)
+        return RoutingPlan(mask, counts=(seq,))
+
+
+@register("random", family="control")
+class Random(Router):
+    """Routing without learning, over the same paths as the router that it is compared with.
+
+    Training draws fresh noise for every batch. Evaluation hashes (seed, layer, position, token), so that a choice
+    is the same in any batch and in decoding.
+
+    Args:
+        over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
+        num_experts: size of the bank, for "experts".
+        active_experts: experts a token takes, for "experts"; each is weighed 1 / active_experts.
+        layers: routed layers to use; None for the default of the family: every layer, and for "block" every other.
+    """
+
+    def __init__(
+        self,
+        over: Literal["ffn", "block", "experts"] = "ffn",
+        num_experts: int = 8,
+        active_experts: int = 2,
+        layers: Literal["every", "other"] | None = None,
+    ) -> None:
+        super().__init__()
+        if over not in ("ffn", "block", "experts"):
+            raise ValueError(f"over is {over!r}; allowed are 'ffn', 'block', 'experts'.")
+        if not 1 <= active_experts <= num_experts:
+            raise ValueError(f"active_experts is {active_experts}; allowed is 1 to num_experts, {num_experts}.")
+        self.over, self.num_experts, self.active_experts = over, num_experts, active_experts
+        self.paths = {"ffn": FFN_GATE, "block": BLOCK_GATE, "experts": experts(num_experts)}[over]
+        self.mean_experts = float(active_experts)
+        self.layers = layers or ("other" if over == "block" else "every")
+
+    def build(self, spec: RouterSpec) -> None:
+        """Take a knob where the share of upgraded tokens is free."""
+        super().build(spec)
+        if self.over != "experts":
+            self.enable_knob()
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Draw a score for every token, or for every token and expert, and take the highest."""
+        if self.over == "experts":
+            return self._experts(inputs)
+        if inputs.selection == "topk":
+            scores = torch.rand(inputs.tokens.shape, generator=inputs.generator, device=inputs.tokens.device)
+        else:
+            scores = hash_noise(self.spec, inputs)
+        return gate_plan(*upgrade(scores, inputs, self.spec, self.knob))
+
+    def _experts(self, inputs: RouterInput) -> RoutingPlan:
+        index = torch.arange(self.num_experts, device=inputs.tokens.device)
+        if inputs.selection == "topk":
+            shape = (*inputs.tokens.shape, self.num_experts)
+            scores = torch.rand(shape, generator=inputs.generator, device=inputs.tokens.device)
+        else:
+            scores = hash_noise(self.spec, inputs, index)
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(self.active_experts).indices, True)
+        return RoutingPlan(mask, weight=mask / self.active_experts)

@@ -1,0 +1,143 @@
+"""Token-choice experts: a fixed number of experts a token, or one or two by the router's confidence."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.losses import load_balance, load_balance_single, router_z
+from bench.registry import register
+from bench.rng import hash_uniform
+
+
+class _TokenChoice(Router):
+    """A linear router with softmax probabilities over a bank of experts."""
+
+    def __init__(self, num_experts: int, renormalise: bool, z_loss: float) -> None:
+        super().__init__()
+        if num_experts < 2:
+            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+        self.num_experts, self.renormalise = num_experts, renormalise
+        self.paths = experts(num_experts)
+        self.aux_losses["router_z"] = AuxLoss(router_z, z_loss)
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make the logits' matrix."""
+        super().build(spec)
+        self.logits = nn.Linear(spec.d_model, self.num_experts, bias=False)
+
+    def _plan(self, mask: Bool[Tensor, "batch seq path"], logits: Float[Tensor, "batch seq path"]) -> RoutingPlan:
+        weight = logits.softmax(-1) * mask
+        if self.renormalise:
+            weight = weight / weight.sum(-1, keepdim=True)
+        return RoutingPlan(mask, weight, logits)
+
+
+@register("top2_moe", family="experts", paper="arXiv:2006.16668")
+class Top2(_TokenChoice):
+    """The two most probable experts for every token, weighed by renormalised probability (GShard), without a capacity limit.
+
+    Args:
+        num_experts: size of the bank.
+        renormalise: weigh the chosen by their share of the chosen probability, instead of the probability itself.
+        balance: weight of the load-balancing loss.
+        z_loss: weight of the z-loss.
+    """
+
+    mean_experts = 2.0
+
+    def __init__(self, num_experts: int = 8, renormalise: bool = True, balance: float = 0.01, z_loss: float = 0.0) -> None:
+        super().__init__(num_experts, renormalise, z_loss)
+        self.aux_losses["load_balance"] = AuxLoss(load_balance, balance)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Take the top two."""
+        logits = self.logits(inputs.hidden)
+        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(2, logits.topk(2).indices, True)
+        return self._plan(mask, logits)
+
+
+@register("adaptive_moe", family="experts", paper="arXiv:2310.07188")
+class Adaptive(_TokenChoice):
+    """One expert where the router is sure, two where it is not: both run if `p(1) - p(2) <= T`.
+
+    Args:
+        num_experts: size of the bank; the paper has 16.
+        mean_experts: experts a token is to take on average; fixes the width of an expert and is what T is moved for.
+        threshold: "controlled" moves T during training to hold `mean_experts`; "fixed" keeps it at `initial_threshold`, as in the
+            paper, whose budget is then whatever comes of it.
+        initial_threshold: T at the start.
+        control_rate: step of T for each unit that the mean is off.
+        renormalise: weigh the chosen by their share of the chosen probability, instead of the probability itself.
+        balance: weight of the balance loss over tokens with one expert.
+        z_loss: weight of the z-loss.
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self,
+        num_experts: int = 8,
+        mean_experts: float = 1.2,
+        threshold: Literal["controlled", "fixed"] = "controlled",
+        initial_threshold: float = 0.1,
+        control_rate: float = 0.02,
+        renormalise: bool = False,
+        balance: float = 0.01,
+        z_loss: float = 0.0,
+    ) -> None:
+        super().__init__(num_experts, renormalise, z_loss)
+        if not 1 <= mean_experts <= 2:
+            raise ValueError(f"mean_experts is {mean_experts}; a token takes one or two experts, so it must lie in [1, 2].")
+        if threshold not in ("controlled", "fixed"):
+            raise ValueError(f"threshold is {threshold!r}; allowed are 'controlled', 'fixed'.")
+        self.mean_experts, self.mode = mean_experts, threshold
+        self.initial_threshold, self.control_rate = initial_threshold, control_rate
+        self.aux_losses["load_balance"] = AuxLoss(load_balance_single, balance)
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make the logits' matrix and the threshold's state."""
+        super().build(spec)
+        self.register_buffer("threshold", torch.tensor(self.initial_threshold))
+        if self.mode == "controlled":
+            self.enable_knob()
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Take the second expert too where the first leads by no more than T."""
+        logits = self.logits(inputs.hidden)
+        top, index = logits.softmax(-1).topk(2)
+        threshold = self.threshold if inputs.selection == "topk" or self.knob is None else self.knob
+        second = top[..., 0] - top[..., 1] <= threshold
+        chosen = torch.stack((torch.ones_like(second), second), dim=-1)
+        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(2, index, chosen)
+        return self._plan(mask, logits)
+
+    def after_step(self, trace: LayerTrace) -> None:
+        """Move T towards the threshold that spends `mean_experts`."""
+        if self.mode == "controlled":
+            taken = trace.plan.mask.sum(-1).float().mean()
+            self.threshold.add_(self.control_rate * (self.mean_experts - taken)).clamp_(0, 1)
+
+
+@register("hash", family="heuristic", paper="arXiv:2106.04426")
+class Hash(Router):
+    """Each token id always takes the same expert, drawn at random once (Hash Layers); nothing is learnt.
+
+    Args:
+        num_experts: size of the bank.
+    """
+
+    def __init__(self, num_experts: int = 8) -> None:
+        super().__init__()
+        if num_experts < 2:
+            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+        self.num_experts = num_experts
+        self.paths = experts(num_experts)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Look up the expert of each token."""
+        expert = (hash_uniform(self.spec.seed, self.spec.layer, inputs.tokens) * self.num_experts).long()
+        mask = torch.zeros(*expert.shape, self.num_experts, dtype=torch.bool, device=expert.device)
+        return RoutingPlan(mask.scatter(2, expert.unsqueeze(-1), True))
