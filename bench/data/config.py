@@ -1,7 +1,7 @@
 """What a suite says about its data. Knows neither torch nor numpy, so that `--help` and the board can read it."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,6 +39,11 @@ class DataConfig(BaseModel):
         default=0.05, ge=0, le=1, description="domains with a larger share of validation 13-grams in training stay out of the headline"
     )
 
+    @property
+    def max_bytes(self) -> int | None:
+        """Text to read at most, bytes."""
+        return None if self.max_tokens is None else self.max_tokens * (1 if self.tokenizer == "bytes" else 4)
+
     @model_validator(mode="before")
     @classmethod
     def _infer(cls, data: Any) -> Any:
@@ -53,7 +58,7 @@ class DataConfig(BaseModel):
         return known
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _agree(self) -> "DataConfig":
         if (self.path is None) != (self.source == "embedded"):
             raise ValueError(f"source {self.source!r} with path {self.path!r}: the embedded corpus takes no path, the others need one")
         if self.tokenizer == "bytes" and self.vocab_size != 256:

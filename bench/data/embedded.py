@@ -55,7 +55,7 @@ PACKAGES = (
 def source(config: DataConfig) -> Source:
     """The embedded text. A corpus already in the cache needs no package installed."""
     chosen = {"document": DOCUMENT_BYTES, "smallest": SMALLEST_DOCUMENT, "domain": DOMAIN_BYTES, "near_duplicate": NEAR_DUPLICATE}
-    return Source({"manifest": read_manifest(), **chosen}, partial(_documents, config.max_tokens))
+    return Source({"manifest": read_manifest(), **chosen}, partial(_documents, config.max_bytes))
 
 
 def read_manifest() -> dict[str, Any]:
@@ -63,7 +63,7 @@ def read_manifest() -> dict[str, Any]:
     return json.loads(MANIFEST.read_text(encoding="utf-8"))
 
 
-def _documents(max_tokens: int | None) -> Iterator[Document]:
+def _documents(max_bytes: int | None) -> Iterator[Document]:
     manifest = read_manifest()
     domains: dict[str, list[Document]] = {}
     for package in PACKAGES:
@@ -76,7 +76,7 @@ def _documents(max_tokens: int | None) -> Iterator[Document]:
             )
         for document in documents:
             domains.setdefault(document.domain, []).append(document)
-    limit = min(DOMAIN_BYTES, max_tokens // len(domains)) if max_tokens else DOMAIN_BYTES
+    limit = min(DOMAIN_BYTES, max_bytes // len(domains)) if max_bytes else DOMAIN_BYTES
     for documents in domains.values():
         yield from select(documents, limit)
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from filelock import FileLock
 from bench.data import store
 from bench.data.config import DataConfig
 from bench.data.corpus import Corpus
-from bench.data.documents import Source
+from bench.data.documents import Document, Source
 from bench.data.overlap import overlap
 from bench.data.splits import divide
 from bench.data.tokenizer import make_tokenizer
@@ -24,6 +25,8 @@ FORMAT_VERSION = 1
 
 SOURCES = {
     "embedded": "bench.data.embedded",
+    "local": "bench.data.local",
+    "hub": "bench.data.hub",
 }
 """Name of a source -> the module whose `source(config)` gives its documents; imported when it is used."""
 
@@ -53,23 +56,33 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
     if (corpus := store.read(directory)) is not None:
         return corpus
-    try:
+    with _writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory.with_suffix(".lock")):
-            if (corpus := store.read(directory)) is None:
-                _build(config, source, directory)
-                corpus = store.read(directory)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write the data cache {directory.parent}: {error.strerror or error}. Set TOKEN_ROUTING_BENCH_CACHE to another folder."
-        ) from error
+        lock = FileLock(directory.with_suffix(".lock"))
+        lock.acquire()
+    try:
+        if (corpus := store.read(directory)) is None:
+            _build(config, source, directory)
+            corpus = store.read(directory)
+    finally:
+        lock.release()
     if corpus is None:
         raise UserError(f"The corpus just written to {directory} does not read back: check the disk.")
     return corpus
 
 
+def _up_to(documents: Iterable[Document], limit: int | None) -> Iterator[Document]:
+    """Documents until `limit` bytes are reached; the source is left there."""
+    size = 0
+    for document in documents:
+        yield document
+        size += len(document.data)
+        if limit is not None and size >= limit:
+            return
+
+
 def _build(config: DataConfig, source: Source, directory: Path) -> None:
-    splits = divide(source.documents(), config)
+    splits = divide(_up_to(source.documents(), config.max_bytes), config)
     domains = sorted({document.domain for document in splits["train"]})
     validation = {domain: [document for document in splits["validation"] if document.domain == domain] for domain in domains}
     shares = overlap(validation, splits["train"])
@@ -80,5 +93,16 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
             f"No domain can stand in the headline: more than {config.max_overlap:.0%} of validation 13-grams occur in training ({found})."
             " Remove repeated text, or raise max_overlap."
         )
-    tokenizer = make_tokenizer(config, (document.text for document in splits["train"]))
-    store.write(directory, splits, tokenizer, shares, headline)
+    shuffled = sorted(splits["train"], key=lambda document: document.digest)
+    tokenizer = make_tokenizer(config, (document.text for document in shuffled))
+    with _writing(directory):
+        store.write(directory, splits, tokenizer, shares, headline)
+
+
+@contextmanager
+def _writing(directory: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"Cannot write {directory}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room.") from error

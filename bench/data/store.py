@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,13 @@ _logger = logging.getLogger(__name__)
 def write(
     directory: Path, splits: Mapping[str, Sequence[Document]], tokenizer: Tokenizer, overlap: dict[str, float], headline: Sequence[str]
 ) -> None:
-    """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie there."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie there.
+
+    The caller holds the lock on `directory`: what a killed build left beside it is removed.
+    """
+    building = directory.with_name(f".{directory.name}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
     try:
         domains = sorted(overlap)
         if tokenizer.file is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.data.config import DataConfig
 
 TOKENIZER_FILE = "tokenizer.json"
-_BPE_TRAINING_BYTES = 2**25
+_BPE_TRAINING_BYTES = 2**23
 _VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
 
 
@@ -68,7 +68,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocab_size` ids, learnt from the first 32 MiB of `texts`."""
+    """A byte-level BPE of at most `vocab_size` ids, learnt from the first 8 MiB of `texts`."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, trainers
 
