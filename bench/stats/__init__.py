@@ -4,24 +4,34 @@ Plain data in, plain data out; nothing here knows of records or of torch. `judge
 """
 
 from bench.stats.align import Losses
+from bench.stats.bootstrap import DomainInterval, hierarchical_bootstrap
 from bench.stats.noise import NoiseFloor, noise_floor
 from bench.stats.outcome import Outcome, Verdict
+from bench.stats.pilot import CellCost, Need, power
 from bench.stats.plan import Comparison, Family, Plan, all_pairs
 from bench.stats.ranks import Friedman, Rank
+from bench.stats.sequential import Stage, stages
 from bench.stats.verdict import Verdicts, judge
 
 __all__ = [
+    "CellCost",
     "Comparison",
+    "DomainInterval",
     "Family",
     "Friedman",
     "Losses",
+    "Need",
     "NoiseFloor",
     "Outcome",
     "Plan",
     "Rank",
+    "Stage",
     "Verdict",
     "Verdicts",
     "all_pairs",
+    "hierarchical_bootstrap",
     "judge",
     "noise_floor",
+    "power",
+    "stages",
 ]

@@ -25,6 +25,7 @@ class Aligned:
         reasons: (row, seed) -> why that cell is not used.
         look: index of the look reached; -1 before the first. 0 where none is declared.
         late: seeds beyond the look, left out for every row.
+        failed: rows with a cell that ran and gave no finite loss.
     """
 
     rows: tuple[str, ...]
@@ -33,10 +34,7 @@ class Aligned:
     reasons: dict[tuple[str, int], str]
     look: int
     late: tuple[int, ...]
-
-    def failed(self, row: str) -> bool:
-        """Whether a cell of `row` ran and gave no finite loss."""
-        return any(name == row and reason.startswith("loss is") for (name, _), reason in self.reasons.items())
+    failed: frozenset[str]
 
 
 def align(losses: Losses, plan: Plan) -> Aligned:
@@ -53,6 +51,7 @@ def align(losses: Losses, plan: Plan) -> Aligned:
     kept, late = tuple(seeds[:used]), tuple(seeds[used:])
     values = np.full((len(rows), len(kept)), np.nan)
     reasons: dict[tuple[str, int], str] = {}
+    failed: set[str] = set()
     for i, row in enumerate(rows):
         own = losses.get(row, {})
         for j, seed in enumerate(kept):
@@ -61,9 +60,10 @@ def align(losses: Losses, plan: Plan) -> Aligned:
                 reasons[row, seed] = "not run"
             elif not math.isfinite(loss):
                 reasons[row, seed] = f"loss is {loss}"
+                failed.add(row)
             else:
                 values[i, j] = loss
-    return Aligned(rows, kept, values, reasons, look, late)
+    return Aligned(rows, kept, values, reasons, look, late, frozenset(failed))
 
 
 def _cut(available: int, looks: tuple[int, ...]) -> tuple[int, int]:

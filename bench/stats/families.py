@@ -6,6 +6,7 @@ holds each single comparison to its level whatever the variances of the other ro
 asks the same of the two one-sided tests.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from scipy import special
 
 from bench.stats.correction import holm
 from bench.stats.equivalence import tost
-from bench.stats.moderation import Moderated, Prior, board_prior, moderate
+from bench.stats.moderation import Moderated, Prior, board_prior, fit_prior, moderate, row_variances
 from bench.stats.paired import Floats, PairedTests, Pairs, pair_differences, paired_t, two_sided_p
+from bench.stats.plan import FAMILIES, Family, Plan
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,29 @@ def compare_family(values: Floats, pairs: Pairs, rows: Prior, margin: float, lev
         p_equivalence_joint=np.maximum(holm(equivalence), tost(plain.mean, plain.variance, n, df, margin)),
         half_width=np.maximum(wide, narrow),
     )
+
+
+def pair_indices(plan: Plan) -> dict[Family, Pairs]:
+    """Each family's pairs as indices into `plan.rows`, `[pair, 2]`; families without comparisons are left out."""
+    index = {row: i for i, row in enumerate(plan.rows)}
+    pairs: dict[Family, Pairs] = {}
+    for family in FAMILIES:
+        chosen = [(index[comparison.row], index[comparison.control]) for comparison in plan.family(family)]
+        if chosen:
+            pairs[family] = np.array(chosen, dtype=np.intp)
+    return pairs
+
+
+def compare_board(
+    values: Floats, pairs: Mapping[Family, Pairs], margin: float, levels: Mapping[Family, float]
+) -> dict[Family, FamilyTests]:
+    """Test all families of a board, or of a batch of boards.
+
+    Args:
+        values: losses `[..., row, seed]`, NaN where missing; a batch must be complete.
+        pairs: family -> row indices, `[pair, 2]`.
+        margin: half-width of the zone of equivalence.
+        levels: family -> its level.
+    """
+    rows = fit_prior(*row_variances(values))
+    return {family: compare_family(values, chosen, rows, margin, levels[family]) for family, chosen in pairs.items()}

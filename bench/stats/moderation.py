@@ -35,6 +35,10 @@ class Prior:
     df: Floats
     variance: Floats
 
+    def capped(self, df: Floats) -> Floats:
+        """Prior degrees of freedom beside differences that have `df` of their own, `[..., pair]`."""
+        return np.minimum(self.df[..., None], PRIOR_DF_CAP * df)
+
 
 @dataclass(frozen=True)
 class Moderated:
@@ -137,7 +141,7 @@ def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
 
 def moderate(variance: Floats, df: Floats, prior: Prior) -> Moderated:
     """Squeeze sample variances towards the prior: (d0 s0^2 + d s^2) / (d0 + d) on d0 + d degrees of freedom."""
-    prior_df = np.minimum(prior.df[..., None], PRIOR_DF_CAP * df)
+    prior_df = prior.capped(df)
     centre = np.where(prior_df > 0.0, prior.variance[..., None], 0.0)
     total = prior_df + df
     with np.errstate(divide="ignore", invalid="ignore"):

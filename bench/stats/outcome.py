@@ -8,10 +8,10 @@ import numpy as np
 from scipy import special
 
 from bench.stats.align import Aligned
+from bench.stats.design import detectable
 from bench.stats.families import FamilyTests
-from bench.stats.paired import Floats, hodges_lehmann, sign_flip
+from bench.stats.paired import hodges_lehmann, sign_flip
 from bench.stats.plan import Comparison, Family, Plan
-from bench.stats.power import detectable
 
 Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
 
@@ -85,7 +85,7 @@ def build_outcomes(comparisons: Sequence[Comparison], tests: FamilyTests, board:
         numbers = {name: float(column[k]) for name, column in columns.items()}
         mean, width, plain = numbers["difference"], numbers.pop("half_width"), numbers.pop("plain_half_width")
         excluded = _excluded(comparison, board)
-        verdict, winner, notes = _decide(comparison, board, plan, numbers)
+        verdict, winner, notes = _decide(comparison, board, plan, len(board.seeds) - len(excluded), numbers)
         own = tests.differences[k]
         yield Outcome(
             row=comparison.row,
@@ -131,17 +131,18 @@ def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
 def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
     """Seed -> why this pair does not use it."""
     reasons: dict[int, str] = {}
-    for seed in board.seeds:
+    for seed in board.seeds if board.reasons else ():
         said = [f"{row}: {board.reasons[row, seed]}" for row in (comparison.row, comparison.control) if (row, seed) in board.reasons]
         if said:
             reasons[seed] = "; ".join(said)
     return reasons
 
 
-def _decide(comparison: Comparison, board: Aligned, plan: Plan, numbers: dict[str, float]) -> tuple[Verdict, str | None, list[str]]:
-    """Verdict, winner and notes of one comparison."""
+def _decide(
+    comparison: Comparison, board: Aligned, plan: Plan, used: int, numbers: dict[str, float]
+) -> tuple[Verdict, str | None, list[str]]:
+    """Verdict, winner and notes of one comparison with `used` common seeds."""
     pair = (comparison.row, comparison.control)
-    used = sum(all((row, seed) not in board.reasons for row in pair) for seed in board.seeds)
     mean, smallest = numbers["difference"], numbers["detectable"]
     notes = [f"{used} of {len(board.seeds)} seeds are common to both rows."] if used < len(board.seeds) else []
     if used < 2:
@@ -153,7 +154,7 @@ def _decide(comparison: Comparison, board: Aligned, plan: Plan, numbers: dict[st
         if numbers["moderated_sd"] == 0.0 and mean != 0.0:
             return "untestable", None, [*notes, "No variance to judge by."]
     winner = (comparison.row if mean < 0.0 else comparison.control) if numbers["p_adjusted"] <= plan.alpha else None
-    failed = [row for row in pair if board.failed(row)]
+    failed = [row for row in pair if row in board.failed]
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
         return "equivalent", winner, [*notes, "They differ, but by less than the margin."] if winner else notes
     if winner is not None and winner not in failed:

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Literal
 
 from bench.errors import UserError
+from bench.stats.sequential import family_level
 
 Family = Literal["primary", "secondary"]
 FAMILIES: tuple[Family, ...] = ("primary", "secondary")
@@ -73,6 +74,15 @@ class Plan:
         if len({comparison.family for comparison in self.comparisons}) < 2:
             return 1.0
         return PRIMARY_SHARE if family == "primary" else 1.0 - PRIMARY_SHARE
+
+    def levels(self, look: int | None = None) -> dict[Family, float]:
+        """Level of each family: its share of alpha, and at a declared look what alpha spending leaves of that."""
+        levels: dict[Family, float] = {}
+        for family in FAMILIES:
+            count, alpha = len(self.family(family)), self.alpha * self.share(family)
+            if count:
+                levels[family] = alpha if look is None else family_level(self.looks, look, alpha, count)
+        return levels
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -6,11 +6,21 @@ spending function of Lan and DeMets (1983, Biometrika 70): little early, nearly 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
 
 from bench.stats.paired import Floats
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One declared look: how many seeds it takes, alpha spent up to it, and the level that a single two-sided test has there."""
+
+    seeds: int
+    spent: float
+    level: float
 
 
 def spending(fraction: float, alpha: float) -> float:
@@ -53,6 +63,12 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
         density = bound * weights * (kernel @ density)
         points = fresh
     return tuple(levels)
+
+
+def stages(looks: Sequence[int], alpha: float) -> tuple[Stage, ...]:
+    """An extension in stages as it would be declared: the alpha each look may spend."""
+    levels = nominal_levels(looks, alpha)
+    return tuple(Stage(look, spending(look / looks[-1], alpha), level) for look, level in zip(looks, levels, strict=True))
 
 
 def family_level(looks: Sequence[int], look: int, alpha: float, comparisons: int) -> float:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.stats.align import Aligned, Losses, align
-from bench.stats.families import compare_family
-from bench.stats.moderation import fit_prior, row_variances
+from bench.stats.families import compare_board, pair_indices
 from bench.stats.noise import NoiseFloor, noise_floor
 from bench.stats.outcome import Outcome, build_outcomes
 from bench.stats.paired import Floats, seed_correlation
-from bench.stats.plan import FAMILIES, Comparison, Family, Plan
+from bench.stats.plan import Comparison, Family, Plan
 from bench.stats.ranks import Friedman, Rank, friedman, rank_intervals
-from bench.stats.sequential import family_level
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,25 +58,20 @@ def judge(losses: Losses, plan: Plan) -> Verdicts:
         UserError: no planned row has a loss.
     """
     board = align(losses, plan)
-    rows = fit_prior(*row_variances(board.values)) if board.values.shape[1] > 1 else fit_prior(np.empty(0), np.empty(0))
-    index = {row: i for i, row in enumerate(board.rows)}
+    levels = plan.levels(max(board.look, 0))
     found: dict[Comparison, Outcome] = {}
     prior: dict[Family, tuple[float, float]] = {}
-    for family in FAMILIES:
+    for family, tests in compare_board(board.values, pair_indices(plan), plan.margin, levels).items():
         comparisons = plan.family(family)
-        if not comparisons:
-            continue
-        pairs = np.array([(index[c.row], index[c.control]) for c in comparisons], dtype=np.intp)
-        level = family_level(plan.looks, max(board.look, 0), plan.alpha * plan.share(family), len(pairs))
-        tests = compare_family(board.values, pairs, rows, plan.margin, level)
         prior[family] = float(tests.prior.df), float(np.sqrt(tests.prior.variance))
-        found.update(zip(comparisons, build_outcomes(comparisons, tests, board, plan, level), strict=True))
+        found.update(zip(comparisons, build_outcomes(comparisons, tests, board, plan, levels[family]), strict=True))
     correlation = seed_correlation(board.values)
     off = correlation[~np.eye(len(correlation), dtype=bool)]
     off = off[~np.isnan(off)]
     secondary = [found[c] for c in plan.family("secondary")]
     better = {(o.row, o.control) if o.winner == o.row else (o.control, o.row) for o in secondary if o.verdict == "better"}
-    means = {row: float(np.mean(v)) if (v := board.values[i][~np.isnan(board.values[i])]).size else math.nan for row, i in index.items()}
+    seen = [row[~np.isnan(row)] for row in board.values]
+    means = {row: float(own.mean()) if own.size else math.nan for row, own in zip(board.rows, seen, strict=True)}
     return Verdicts(
         outcomes=tuple(found[comparison] for comparison in plan.comparisons),
         rows=board.rows,

@@ -31,7 +31,7 @@ def test_t_without_variance_or_seeds() -> None:
     np.testing.assert_array_equal(ours.p, [0.0, 1.0, np.nan, np.nan])
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12])
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 12])
 def test_sign_flip_is_the_exact_permutation_test(n: int) -> None:
     for seed in range(5):
         d = np.random.default_rng(seed).normal(0.5, 1.0, n)
