@@ -101,8 +101,8 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     routers = {layer: [_build_router(blueprint, layer, solution.capacity, seed, router_seed)] for layer in used}
     decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
     decoder.reset(seed)
-    ledgers = [Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")]
-    return Model(decoder, *ledgers, solution)
+    training, evaluation = (Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal"))
+    return Model(decoder, training, evaluation, solution)
 
 
 def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int) -> RouterSpec:

@@ -60,8 +60,8 @@ class TrainConfig(_Part):
 class EvaluationConfig(_Part):
     """Calibration and evaluation; windows are per domain and hold `seq_len` tokens."""
 
-    calibration_windows: int = Field(default=64, gt=0)
-    validation_windows: int = Field(default=128, gt=0)
+    calibration_windows: int = Field(default=48, gt=0)
+    validation_windows: int = Field(default=96, gt=0)
     probe_windows: int = Field(default=8, gt=0)
     batch_size: int = Field(default=64, gt=0)
     sweep: tuple[float, ...] = Field(default=(0.97, 0.985, 1.0, 1.015, 1.03), description="knob settings, as multiples of B")

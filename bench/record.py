@@ -102,6 +102,8 @@ class Flops(_Part):
 
 
 class Training(_Part):
+    """What training took, and how large the model is."""
+
     steps: int
     tokens: int
     seconds: float

@@ -67,7 +67,7 @@ def train(
     router_seed: int = 0,
     lr_scale: float = 1.0,
     dtype: torch.dtype = torch.float32,
-    statistics: TrainStatistics | None = None,
+    statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
 ) -> Trained:
     """Train until the allowance is spent, overshooting by at most one step.
@@ -82,16 +82,18 @@ def train(
         router_seed: gives a twin its own noise.
         lr_scale: factor on every learning rate.
         dtype: precision of matrix products.
-        statistics: counts over the training split, for routers that fit tables.
+        statistics: makes counts over the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
 
     Raises:
         Diverged: the loss is not finite.
     """
     loop = _Loop(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
-    if statistics is not None:
-        for router in model.decoder.routers:
-            router.fit(statistics)
+    fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
+    if fitting and statistics is not None:
+        counts = statistics()
+        for router in fitting:
+            router.fit(counts)
     done, since, probed = Trained(), [], 0
     while (progress := allowance.spent(model.ledger.total, done.tokens)) < 1.0:
         if probe is not None and progress * config.probes >= probed + 1:

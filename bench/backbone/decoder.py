@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.backbone.dispatch import chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
+from bench.backbone.dispatch import PathUpdates, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
 from bench.backbone.layers import Attention, rms_norm
 from bench.backbone.paths import ExpertBank
 from bench.backbone.routed import Pass, PathSet, is_block
@@ -52,7 +52,7 @@ class Layer(nn.Module):
         if run.reference:
             delta = self._block(x, run, chosen_pairs(chosen)) - x
             update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
-            path_updates = {"block": (None, delta.flatten(0, 1))}
+            path_updates: PathUpdates = {"block": (None, delta.flatten(0, 1))}
         else:
             index, valid = gather_chosen(chosen, None if plan.counts is None else plan.counts[1])
             kept = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -4,7 +4,7 @@ from bench.backbone.decoder import DecoderConfig
 from bench.errors import unknown
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"d_model": 64, "num_layers": 4, "num_heads": 4, "ffn_width": 256, "cheap_rank": 8},
+    "tiny": {"d_model": 64, "num_layers": 4, "num_heads": 2, "ffn_width": 256, "cheap_rank": 8},
     "small": {"d_model": 512, "num_layers": 8, "num_heads": 8, "ffn_width": 1408, "cheap_rank": 16},
     "paper": {"d_model": 768, "num_layers": 12, "num_heads": 12, "ffn_width": 1872, "cheap_rank": 16},
 }

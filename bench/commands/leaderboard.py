@@ -5,13 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.commands.options import Subparsers
 from bench.errors import UserError
 from bench.record import write_atomically
 
 COMMAND = "python -m bench leaderboard"
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("leaderboard", help="render leaderboard.md from records", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")

@@ -4,10 +4,11 @@ import argparse
 
 from tabulate import tabulate
 
+from bench.commands.options import Subparsers
 from bench.config import load_suite, suite_names
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("list", help="list routers and suites", description=__doc__)
     parser.set_defaults(run=run)

@@ -3,9 +3,11 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.errors import UserError
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,11 @@ import argparse
 
 from tabulate import tabulate
 
-from bench.commands.options import add_suite, overrides
+from bench.commands.options import Subparsers, add_suite, overrides
 from bench.config import load_suite
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("plan", help="show budget and solved sizes without running", description=__doc__)
     add_suite(parser)
@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         overhead = model.evaluation_ledger.routers / target
         layers = ", ".join(map(str, solution.layers))
         table.append((cell.row.name, cell.row.role, layers, shape, f"{overhead:.2%}", f"{total:,}", f"{model.active_parameters():,.0f}"))
-    print(
-        f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {3 * target * suite.train.reference_tokens:.3g} FLOPs"
-    )
-    print(tabulate(table, headers=("row", "role", "layers", "solved", "router share of B", "parameters", "active")))
+    spend = 3 * target * suite.train.reference_tokens
+    print(f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {spend:.3g} FLOPs")
+    headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
+    print(tabulate(table, headers=headers))
     return 0

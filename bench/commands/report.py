@@ -4,10 +4,11 @@ import argparse
 import webbrowser
 from pathlib import Path
 
+from bench.commands.options import Subparsers
 from bench.record import write_atomically
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("report", help="render report.html from records", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.commands.options import add_suite, default_workers, overrides, parse_seeds
+from bench.commands.options import Subparsers, add_suite, default_workers, overrides, parse_seeds
 from bench.config import load_suite
 from bench.errors import UserError
 
@@ -19,7 +19,7 @@ OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("run", help="train routers and render the board", description=__doc__)
     add_suite(parser)

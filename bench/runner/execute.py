@@ -136,7 +136,6 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch) -> Trained:
     by_flops = cell.match == "flops"
     infinity = float("inf")
     allowance = Allowance(3 * model.solution.target * tokens if by_flops else infinity, infinity if by_flops else tokens)
-    unigram, bigram = statistics(corpus)
     return train(
         model,
         corpus.train,
@@ -147,9 +146,14 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch) -> Trained:
         router_seed=cell.row.router_seed,
         lr_scale=cell.row.lr_scale,
         dtype=dtype_of(cell),
-        statistics=TrainStatistics(torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram)),
+        statistics=lambda: _statistics(corpus),
         probe=watch.probe,
     )
+
+
+def _statistics(corpus: Corpus) -> TrainStatistics:
+    unigram, bigram = statistics(corpus)
+    return TrainStatistics(torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram))
 
 
 def _provenance(cell: Cell, corpus: Corpus, command: str, started: str) -> Provenance:

@@ -1,0 +1,78 @@
+"""The price list of operations, by the name of the aten operation."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+
+def _mm(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    return 2.0 * a.shape[0] * a.shape[1] * b.shape[1]
+
+
+def _bmm(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    return 2.0 * prod(a.shape) * b.shape[2]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
+    batch, heads, queries, dim = query.shape
+    return 2.0 * batch * heads * queries * key.shape[2] * (dim + value.shape[3])
+
+
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
+    return 2.0 * _attention(query, key, value)
+
+
+def _grouped(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
+    if a.dim() == 2 and b.dim() == 3:
+        return 2.0 * a.shape[0] * a.shape[1] * b.shape[2]
+    return 2.0 * prod(a.shape) * b.shape[-1]
+
+
+MATRIX: Mapping[str, Callable[..., float]] = {
+    "mm": _mm,
+    "addmm": lambda _bias, a, b, *rest, **named: _mm(a, b),
+    "bmm": _bmm,
+    "baddbmm": lambda _bias, a, b, *rest, **named: _bmm(a, b),
+    "mv": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
+    "addmv": lambda _bias, a, b, *rest, **named: 2.0 * prod(a.shape),
+    "dot": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
+    "vdot": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
+    "addr": lambda _bias, a, b, *rest, **named: 2.0 * prod(a.shape) * prod(b.shape),
+    "_grouped_mm": _grouped,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "_scaled_dot_product_cudnn_attention": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
+    "_scaled_dot_product_flash_attention_backward": _attention_backward,
+    "_scaled_dot_product_efficient_attention_backward": lambda grad, query, key, value, *rest, **named: 2.0 * _attention(query, key, value),
+    "_scaled_dot_product_cudnn_attention_backward": _attention_backward,
+}
+"""Priced products, by the name of the aten operation."""
+
+PER_ELEMENT = frozenset(
+    """
+    _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data _safe_softmax nll_loss_forward nll_loss_backward sum mean
+    amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp cumsum cumprod cummax cummin logcumsumexp any all
+    topk sort argsort kthvalue median quantile searchsorted bucketize histc bincount unique_dim _unique2 count_nonzero _fused_rms_norm
+    _fused_rms_norm_backward native_layer_norm native_layer_norm_backward index_add index_put scatter_add scatter_reduce
+    _index_put_impl_ index_add_ index_put_ scatter_add_ native_dropout threshold_backward embedding_dense_backward smooth_l1_loss
+    huber_loss mse_loss binary_cross_entropy
+    """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
+)
+"""Reductions and the like: one FLOP an element of the largest floating-point tensor that goes in or comes out."""
+
+FREE = frozenset(
+    """
+    empty empty_like empty_strided new_empty new_empty_strided new_zeros new_ones new_full zeros zeros_like ones ones_like full
+    full_like arange linspace scalar_tensor eye tril triu rand randn rand_like randn_like randint randperm uniform_ normal_ bernoulli
+    bernoulli_ exponential_ random_ multinomial clone copy_ _to_copy contiguous fill_ zero_ cat stack gather index index_select
+    scatter scatter_ nonzero nonzero_static masked_select masked_fill masked_fill_ where embedding one_hot flip roll repeat
+    repeat_interleave constant_pad_nd pad select_backward slice_backward select_scatter slice_scatter _local_scalar_dense is_nonzero
+    resize_ set_ lift_fresh lift detach_ _assert_async _assert_scalar tril_indices triu_indices unfold_backward index_fill index_fill_
+    _foreach_add_ split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter
+    """.split()  # noqa: SIM905
+)
+"""Making, moving and choosing data: no arithmetic on it."""
