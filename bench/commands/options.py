@@ -19,6 +19,13 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--match", choices=("flops", "tokens"), help="train to equal FLOPs or to equal tokens (default: the suite's)")
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """`--workers`."""
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="processes side by side; 0 = in this one (default: one a core)"
+    )
+
+
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of the suite that the command line replaces."""
     found = {name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")}

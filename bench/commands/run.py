@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.commands.options import Subparsers, add_suite, default_workers, overrides, parse_seeds
+from bench.commands.options import Subparsers, add_suite, add_workers, overrides, parse_seeds
 from bench.config import load_suite
 from bench.errors import UserError
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--official", action="store_true", help="write results/ and leaderboard.md; needs a clean tree and the whole roster"
     )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes side by side (default: one a core)")
+    add_workers(parser)
     parser.set_defaults(run=run)
 
 
