@@ -1,6 +1,7 @@
 """The project's own description of itself: what is packaged, declared and pinned is what the sources use."""
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -40,6 +41,12 @@ def test_every_declared_package_is_pinned_within_its_range() -> None:
     pinned = pins()
     for requirement in [*DEPENDENCIES, *(extra for extras in EXTRAS.values() for extra in extras)]:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_corpus_is_pinned_to_the_versions_of_its_manifest() -> None:
+    """With any other version a run refuses the text."""
+    manifest = json.loads((ROOT / "bench/data/manifest.json").read_text("utf-8"))
+    assert {str(requirement) for requirement in EXTRAS["corpus"]} == {f"{name}=={part['version']}" for name, part in manifest.items()}
 
 
 def test_every_import_is_of_a_declared_package() -> None:
