@@ -74,7 +74,12 @@ class ComparisonConfig(_Part):
     margin: float = Field(default=0.01, gt=0, description="nats a byte; differences within it count as equivalent")
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     looks: tuple[int, ...] = Field(default=(), description="numbers of seeds at which the board may be judged")
-    dense_matched: str = "dense_matched"
+    largest_effect: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest plausible difference, nats a byte; where even that could not be found, the verdict is untestable",
+    )
+    dense_matched: str = Field(default="dense_matched", description="row that spends B without routing")
 
 
 class SuiteConfig(_Part):

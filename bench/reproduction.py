@@ -43,7 +43,8 @@ def compare(recorded: Mapping[int, float], rerun: Mapping[int, float], margin: f
     plan = Plan(comparisons=(Comparison("rerun", "recorded"),), margin=margin, alpha=alpha)
     (outcome,) = judge({"rerun": dict(rerun), "recorded": dict(recorded)}, plan).outcomes
     low, high = outcome.interval
-    found = f"mean difference {outcome.difference:+.4f} nats a byte, {100 * (1 - alpha):g} % interval {low:+.4f} to {high:+.4f}, margin {margin:g}"
+    interval = f"{100 * (1 - alpha):g} % interval {low:+.4f} to {high:+.4f}"
+    found = f"mean difference {outcome.difference:+.4f} nats a byte, {interval}, margin {margin:g}"
     if outcome.n >= 2 and (low > margin or high < -margin):
         return Reproduction("refuted", found, differences)
     if outcome.verdict == "equivalent" or (outcome.n >= 2 and -margin <= low and high <= margin):

@@ -21,9 +21,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """`--workers`."""
-    parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="processes side by side; 0 = in this one (default: one a core)"
-    )
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes side by side, 0 for none (default: one a core)")
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
