@@ -77,7 +77,7 @@ class ComparisonConfig(_Part):
     largest_effect: float | None = Field(
         default=None,
         gt=0,
-        description="largest plausible difference, nats a byte; where even that could not be found, the verdict is untestable",
+        description="largest plausible difference, nats a byte; untestable where even that could not be found",
     )
     dense_matched: str = Field(default="dense_matched", description="row that spends B without routing")
 
