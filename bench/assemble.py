@@ -59,14 +59,16 @@ class Model:
     evaluation_ledger: Ledger
     solution: Solution
 
-    def active_parameters(self) -> float:
-        """Parameters that a token meets on average, at the solved shares of tokens on each path."""
+    def active_parameters(self, shares: Sequence[Sequence[float]] | None = None) -> float:
+        """Parameters that a token meets on average.
+
+        Args:
+            shares: for each routed site the share of tokens on each path; by default those at which B is met.
+        """
         total = float(sum(p.numel() for p in self.decoder.parameters()))
-        for site in self.ledger.sites:
+        for site, share in zip(self.ledger.sites, shares or [self.solution.shares] * len(self.ledger.sites), strict=True):
             # a product of an m x n matrix with one vector costs 2mn: parameters are half the FLOPs of a token
-            whole = sum(site.token) / 2
-            met = sum(share * cost for share, cost in zip(self.solution.shares, site.token, strict=True)) / 2
-            total += met - whole
+            total -= sum((1 - part) * cost for part, cost in zip(share, site.token, strict=True)) / 2
         return total
 
 
@@ -127,7 +129,7 @@ def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, 
     own = key(seed, "router", layer, router_seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own >> 1)
-        router.build(router_spec(blueprint, router, layer, capacity, (own ^ router_seed) >> 1))
+        router.build(router_spec(blueprint, router, layer, capacity, own >> 1))
     return router
 
 

@@ -86,7 +86,7 @@ def run_cell(cell: Cell, command: str) -> Record:
         documents=document_losses(evaluation.nats, validation, corpus),
         budget=headline.audit,
         flops=_flops(cell, model, headline, trained),
-        training=_training(model, trained),
+        training=_training(model, headline, trained),
         curve=tuple(watch.curve),
         monitors=monitors(decoder, ledger, corpus, validation, evaluation, watch.churn),
         auxiliary=trained.auxiliary,
@@ -187,7 +187,8 @@ def _flops(cell: Cell, model: Model, headline: Headline, trained: Trained) -> Fl
     )
 
 
-def _training(model: Model, trained: Trained) -> Training:
+def _training(model: Model, headline: Headline, trained: Trained) -> Training:
+    shares = [mask.float().mean((0, 1)).tolist() for mask in headline.evaluation.masks.values()]
     total = sum(p.numel() for p in model.decoder.parameters())
     return Training(
         steps=trained.steps,
@@ -196,7 +197,7 @@ def _training(model: Model, trained: Trained) -> Training:
         tokens_per_second=trained.tokens / trained.seconds,
         peak_memory_mb=peak_memory_mb(),
         parameters_total=total,
-        parameters_active=model.active_parameters(),
+        parameters_active=model.active_parameters(shares),
     )
 
 
