@@ -32,9 +32,20 @@ def run(arguments: argparse.Namespace) -> int:
         target, dense = solution.target, solution.dense
         total = sum(p.numel() for p in model.decoder.parameters())
         shape = f"capacity {solution.capacity:.4f}" if solution.expert_width == 0 else f"expert width {solution.expert_width}"
+        bracket = cell.row.role == "bracket"
         overhead = model.evaluation_ledger.routers / target
         layers = ", ".join(map(str, solution.layers))
-        table.append((cell.row.name, cell.row.role, layers, shape, f"{overhead:.2%}", f"{total:,}", f"{model.active_parameters():,.0f}"))
+        table.append(
+            (
+                cell.row.name,
+                cell.row.role,
+                layers,
+                "-" if bracket else shape,
+                f"{overhead:.2%}",
+                f"{total:,}",
+                "-" if bracket else f"{model.active_parameters():,.0f}",
+            )
+        )
     spend = 3 * target * suite.train.reference_tokens
     print(f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {spend:.3g} FLOPs")
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
