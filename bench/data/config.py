@@ -20,7 +20,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: Literal["embedded", "local", "hub"] = Field(description="registered source of the text")
+    source: Literal["embedded", "local", "hub"] = Field(default="embedded", description="registered source of the text")
     path: str | None = Field(default=None, description="file, folder or glob; or owner/name on the hub")
     name: str | None = Field(default=None, description="configuration of a hub data set, e.g. sample-10BT")
     split: str = Field(default="train", description="split of a hub data set")
@@ -28,7 +28,7 @@ class DataConfig(BaseModel):
     text_column: str = Field(default="text", description="column that holds a document's text")
     domain_column: str | None = Field(default=None, description="column that names a document's domain; none: one domain")
     tokenizer: Literal["bytes", "bpe"] = Field(default="bytes", description="UTF-8 bytes, or a byte-level BPE learnt from training")
-    vocab_size: int = Field(ge=256, le=65536, description="token ids; 256 for bytes, 4096 by default for bpe")
+    vocab_size: int = Field(default=256, ge=256, le=65536, description="token ids; 256 for bytes, 4096 unless given for bpe")
     max_tokens: int | None = Field(
         default=None, gt=0, description="read text for at most this many tokens (a BPE token counts as 4 bytes); none: all of it"
     )

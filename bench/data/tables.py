@@ -1,6 +1,6 @@
 """Rows of tables as documents, streamed through `datasets`: parquet and JSON lines from a disk, any data set from a hub."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -9,7 +9,7 @@ from bench.data.documents import Document
 from bench.errors import UserError, unknown
 
 
-def stream(config: DataConfig, loader: str, **options: Any) -> Iterator[Document]:
+def stream(config: DataConfig, loader: str, **options: Any) -> Generator[Document, None, None]:
     """One document a row, in the order of the table, without shuffling or copying it.
 
     The iterator may be closed at any row. Order matters little: `bench.data.splits` deals documents by their hash.
@@ -33,10 +33,8 @@ def stream(config: DataConfig, loader: str, **options: Any) -> Iterator[Document
             for index, row in enumerate(rows):
                 yield _document(config, index, row)
     except (OSError, ValueError, DatasetsError) as error:
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"Cannot read the data {config.path!r} (name {config.name!r}): {reason[0] if reason else repr(error)} Check path and name."
-        ) from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise UserError(f"Cannot read the data {config.path!r} (name {config.name!r}): {reason}. Check path, name and split.") from error
 
 
 def _document(config: DataConfig, index: int, row: dict[str, Any]) -> Document:
