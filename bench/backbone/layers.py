@@ -69,7 +69,7 @@ class Attention(nn.Module):
             mask: allowed (query, key) pairs; None for causal attention over all tokens of `x`.
         """
         batch, seq, d_model = x.shape
-        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, -1)
+        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, d_model // self.num_heads)
         query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
         query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
         heads = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
