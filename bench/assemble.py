@@ -125,10 +125,10 @@ def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: floa
 
 def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int) -> Router:
     """Make and build a router with a random stream of its own, whatever generator its constructor draws from."""
-    router = blueprint.entry.make(dict(blueprint.options))
     own = key(seed, "router", layer, router_seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own >> 1)
+        router = blueprint.entry.make(dict(blueprint.options))
         router.build(router_spec(blueprint, router, layer, capacity, own >> 1))
     return router
 

@@ -141,7 +141,11 @@ class _Loop:
         run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        loss = token_loss.mean()
+        for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
+            if "token_loss" in router.needs:
+                trace.token_loss = token_loss.detach().view_as(run.tokens)
         auxiliary = self._auxiliary(run.traces)
         (loss + auxiliary if auxiliary is not None else loss).backward()
         self._update(progress)
