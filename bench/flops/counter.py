@@ -2,20 +2,23 @@
 
 `torch.utils.flop_counter` prices some operations and silently takes all others for nothing: matrix-vector
 products, grouped products, `(x * w).sum()`, LSTMs, custom operations. Here matrix products cost 2mnk,
-floating-point elementwise work and reductions cost one FLOP an element, moving data is free, and an operation
-that is on none of these lists is refused.
+elementwise work and reductions cost one FLOP an element, moving data is free, and an operation that is on none of these
+lists is refused. So is taking a tensor's data out of torch, where nothing could be counted.
 """
 
+import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.flops.operations import FREE, MATRIX, PER_ELEMENT
+from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements
 
 
 class UncountedOp(Exception):
@@ -23,11 +26,11 @@ class UncountedOp(Exception):
 
 
 class OpCounter(TorchDispatchMode):
-    """Counts what runs inside the `with` block on this thread.
+    """Counts what runs inside the `with` block on this thread; counters may be nested, and an outer one sees all.
 
     Attributes:
         matrix: FLOPs of products, 2mnk each.
-        elementwise: floating-point elements computed by everything else that has a price.
+        elementwise: elements computed by everything else that has a price.
         calls: operation name -> number of calls.
     """
 
@@ -50,23 +53,57 @@ class OpCounter(TorchDispatchMode):
             raise UncountedOp(f"Operation {func} has no known cost.")
         name = func.name().partition(".")[0].removeprefix("aten::")
         self.calls[name] += 1
-        if name in MATRIX:
-            self.matrix += MATRIX[name](*args, **kwargs)
+        base = name.removesuffix("_")
+        if base in MATRIX:
+            self.matrix += MATRIX[base](*args, **kwargs)
+        elif name in FREE or func.is_view or name.startswith("sym_") or func.namespace == "prim":
+            pass
         elif name in PER_ELEMENT or torch.Tag.pointwise in func.tags:
-            self.elementwise += _largest_float(args, out)
-        elif not (name in FREE or func.is_view or name.startswith("sym_") or func.namespace == "prim"):
-            shapes = [tuple(a.shape) for a in args if isinstance(a, Tensor)]
-            raise UncountedOp(f"Operation {func.name()} on shapes {shapes} has no known cost: use operations that the counter can price.")
+            self.elementwise += elements(base, _tensors((args, kwargs, out)))
+        else:
+            shapes = [tuple(tensor.shape) for tensor in _tensors(args)]
+            raise UncountedOp(
+                f"Operation {func.name()} on shapes {shapes} {_place()} has no known cost: use operations that the counter can price."
+            )
         return out
 
 
-def _largest_float(args: tuple[Any, ...], out: Any) -> float:
-    tensors = [t for t in (*args, *(out if isinstance(out, (tuple, list)) else (out,))) if isinstance(t, Tensor)]
-    return float(max((t.numel() for t in tensors if t.is_floating_point()), default=0))
+class _NoWayOut(TorchFunctionMode):
+    """Refuses to hand a tensor's data to code outside of torch."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in WAYS_OUT:
+            raise UncountedOp(f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay with tensors.")
+        return func(*args, **(kwargs or {}))
+
+
+WAYS_OUT = frozenset("numpy __array__ tolist data_ptr untyped_storage storage _typed_storage __dlpack__ share_memory_".split())  # noqa: SIM905
+"""Methods of a tensor through which work could leave torch."""
 
 
 def count(run: Callable[[], Any]) -> OpCounter:
     """Count the FLOPs of a call. Raises `UncountedOp` if something in it cannot be priced."""
-    with OpCounter() as counter:
+    with OpCounter() as counter, _NoWayOut():
         run()
     return counter
+
+
+def _tensors(data: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dictionaries."""
+    if isinstance(data, Tensor):
+        yield data
+    elif isinstance(data, (tuple, list, dict)):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from _tensors(part)
+
+
+def _place() -> str:
+    """The method of the innermost module that is running, and its line; for errors."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            return f"in {type(module).__name__}.{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
+        frame = frame.f_back
+    return "outside of any module"

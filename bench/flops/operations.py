@@ -1,18 +1,33 @@
 """The price list of operations, by the name of the aten operation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
 from torch import Tensor
 
+COMPLEX = 4.0
+"""Real products in a complex one."""
+
+
+def _real(flops: float, tensor: Tensor) -> float:
+    return flops * COMPLEX if tensor.is_complex() else flops
+
 
 def _mm(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
-    return 2.0 * a.shape[0] * a.shape[1] * b.shape[1]
+    return _real(2.0 * a.shape[0] * a.shape[1] * b.shape[1], a)
 
 
 def _bmm(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
-    return 2.0 * prod(a.shape) * b.shape[2]
+    return _real(2.0 * prod(a.shape) * b.shape[2], a)
+
+
+def _mv(a: Tensor, *_: Any, **__: Any) -> float:
+    return _real(2.0 * prod(a.shape), a)
+
+
+def _qr(a: Tensor, *_: Any, **__: Any) -> float:
+    return _real(4.0 * prod(a.shape) * min(a.shape[-2:]), a)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
@@ -35,11 +50,12 @@ MATRIX: Mapping[str, Callable[..., float]] = {
     "addmm": lambda _bias, a, b, *rest, **named: _mm(a, b),
     "bmm": _bmm,
     "baddbmm": lambda _bias, a, b, *rest, **named: _bmm(a, b),
-    "mv": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
-    "addmv": lambda _bias, a, b, *rest, **named: 2.0 * prod(a.shape),
-    "dot": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
-    "vdot": lambda a, b, *rest, **named: 2.0 * prod(a.shape),
-    "addr": lambda _bias, a, b, *rest, **named: 2.0 * prod(a.shape) * prod(b.shape),
+    "mv": _mv,
+    "addmv": lambda _bias, a, b, *rest, **named: _mv(a),
+    "dot": _mv,
+    "vdot": _mv,
+    "addr": lambda _bias, a, b, *rest, **named: _real(2.0 * prod(a.shape) * prod(b.shape), a),
+    "linalg_qr": _qr,
     "_grouped_mm": _grouped,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_flash_attention": _attention,
@@ -50,7 +66,13 @@ MATRIX: Mapping[str, Callable[..., float]] = {
     "_scaled_dot_product_efficient_attention_backward": lambda grad, query, key, value, *rest, **named: 2.0 * _attention(query, key, value),
     "_scaled_dot_product_cudnn_attention_backward": _attention_backward,
 }
-"""Priced products, by the name of the aten operation."""
+"""Priced products, by the name of the aten operation; one in place costs the same.
+
+`linalg_qr` is priced by its Householder bound: routers draw orthogonal matrices in `build`.
+"""
+
+FUSED: Mapping[str, float] = {"addcmul": 2.0, "addcdiv": 2.0, "lerp": 3.0}
+"""Elementwise operations that do the work of several: FLOPs an element."""
 
 PER_ELEMENT = frozenset(
     """
@@ -59,10 +81,10 @@ PER_ELEMENT = frozenset(
     topk sort argsort kthvalue median quantile searchsorted bucketize histc bincount unique_dim _unique2 count_nonzero _fused_rms_norm
     _fused_rms_norm_backward native_layer_norm native_layer_norm_backward index_add index_put scatter_add scatter_reduce
     _index_put_impl_ index_add_ index_put_ scatter_add_ native_dropout threshold_backward embedding_dense_backward smooth_l1_loss
-    huber_loss mse_loss binary_cross_entropy
+    huber_loss mse_loss binary_cross_entropy _foreach_add_ _foreach_mul_
     """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
 )
-"""Reductions and the like: one FLOP an element of the largest floating-point tensor that goes in or comes out."""
+"""Reductions and the like: one FLOP an element of the largest tensor that goes in or comes out, whatever its type."""
 
 FREE = frozenset(
     """
@@ -72,7 +94,22 @@ FREE = frozenset(
     scatter scatter_ nonzero nonzero_static masked_select masked_fill masked_fill_ where embedding one_hot flip roll repeat
     repeat_interleave constant_pad_nd pad select_backward slice_backward select_scatter slice_scatter _local_scalar_dense is_nonzero
     resize_ set_ lift_fresh lift detach_ _assert_async _assert_scalar tril_indices triu_indices unfold_backward index_fill index_fill_
-    _foreach_add_ split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter
+    split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter
     """.split()  # noqa: SIM905
 )
 """Making, moving and choosing data: no arithmetic on it."""
+
+
+def elements(name: str, tensors: Iterable[Tensor]) -> float:
+    """FLOPs of an operation that is priced by the element.
+
+    Integers cost as much as floats, or an integer product would hide a real one; a complex element costs six, the work of
+    a complex multiplication.
+
+    Args:
+        name: of the operation, without a trailing underscore.
+        tensors: that go in or come out.
+    """
+    sizes = [t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors]
+    largest = sum(sizes) if name.startswith("_foreach") else max(sizes, default=0.0)
+    return largest * FUSED.get(name, 1.0)
