@@ -1,7 +1,9 @@
 """What the records show: `leaderboard.md`, figures and `report.html`. Imports no torch."""
 
 from bench.board.build import build_board
+from bench.board.figures import write_figures
 from bench.board.markdown import render_leaderboard
 from bench.board.model import Board
+from bench.board.report import render_report
 
-__all__ = ["Board", "build_board", "render_leaderboard"]
+__all__ = ["Board", "build_board", "render_leaderboard", "render_report", "write_figures"]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.board.model import Board, Row, RowStatus, comparison, counts
 from bench.board.text import seeds as seed_runs
-from bench.board.verdicts import Judgement, judge_rows
+from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.errors import UserError, unknown
 from bench.record import CellId, Record, read_records
 
@@ -24,7 +24,7 @@ _WORST_FIRST: tuple[RowStatus, ...] = ("failed", "invalid", "off_budget")
 
 
 def build_board(root: Path, suite: str | None = None) -> list[Board]:
-    """Every board below `root`, by suite, the declared budget first.
+    """Every board below `root`, by suite.
 
     Args:
         root: a tree of records, `results` or `runs`.
@@ -42,12 +42,11 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
 
 
 def boards_of(records: Iterable[Record]) -> list[Board]:
-    """The boards of one suite's records: one a budget, with the equal-token ranking inside it."""
+    """The boards of one suite's records: one a budget, the one with most records first, with the equal-token ranking inside it."""
     by_budget: dict[float, list[Record]] = defaultdict(list)
     for record in records:
         by_budget[record.cell.budget].append(record)
-    boards = [_board(group) for _, group in sorted(by_budget.items())]
-    boards.sort(key=lambda board: (board.config.get("budget", board.budget) != board.budget, board.budget))
+    boards = [_board(group) for _, group in sorted(by_budget.items(), key=lambda item: (-len(item[1]), item[0]))]
     return [
         replace(board, other_budgets=tuple(row for other in boards if other.budget != board.budget for row in other.ranked))
         for board in boards
@@ -88,16 +87,17 @@ def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Reco
     brackets = [_check(row, ()) for row in _preferring("tokens", (r for r in records if r.cell.role == "bracket"))]
     informed = [_check(row, ()) for row in _preferring(match, (r for r in records if r.cell.role == "informed"))]
     config = (ranked or checked or brackets or informed)[0].first.provenance.config
-    judgement = judge_rows(ranked, comparison(config)) if ranked else Judgement()
-    standing = judgement.standings
+    judgement = judge_rows([_entrant(row) for row in checked], comparison(config)) if ranked else Judgement()
+    seeds = judgement.seeds or chosen
+    ranked = [replace(row, records=tuple(record for record in row.records if record.cell.seed in seeds)) for row in ranked]
     first = records[0].cell
     return Board(
         suite=first.suite,
         budget=first.budget,
         match=match,
         config=config,
-        seeds=chosen,
-        ranked=tuple(sorted(ranked, key=lambda row: (standing[row.name].tier, standing[row.name].mean, row.name))),
+        seeds=seeds,
+        ranked=tuple(sorted(ranked, key=lambda row: (judgement.ranks[row.name].mean, row.name))),
         brackets=tuple(row for row in brackets if row.status == "ok"),
         informed=tuple(row for row in informed if row.status == "ok"),
         unranked=tuple(row for row in (*checked, *brackets, *informed) if row.status != "ok"),
@@ -105,6 +105,12 @@ def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Reco
         apart=tuple(apart),
         judgement=judgement,
     )
+
+
+def _entrant(row: Row) -> Entrant:
+    role, control = row.role, row.first.cell.control
+    twin_of = row.name.removesuffix("@twin") if role == "twin" else None
+    return Entrant(row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {})
 
 
 def is_sensitivity(cell: CellId) -> bool:

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import numpy as np
+from scipy import special
 
 from bench.board.model import Board, Row
 from bench.record import CurvePoint, Record
@@ -53,6 +55,14 @@ def wins(row: Row, control: Row) -> tuple[int, int]:
     return sum(row.losses[seed] < control.losses[seed] for seed in common), len(common)
 
 
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """T interval of the mean; NaN with fewer than two values."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(special.stdtrit(len(values) - 1.0, 0.5 + level / 2)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
 def thresholds(board: Board) -> tuple[float, ...]:
     """Preset losses, nats a byte, whose cost the suite asks for."""
     return tuple(sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True))
@@ -77,17 +87,27 @@ def mean_cost_to_reach(row: Row, loss: float) -> tuple[float | None, int]:
     return (fmean(costs) if costs else None), len(costs)
 
 
-def mean_curve(row: Row, axis: str, points: int = 60) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Loss over `axis` ("flops", "tokens" or "seconds"): x, mean, lowest and highest of the seeds, on the range all cover."""
-    curves = [[p for p in record.curve if math.isfinite(p.loss)] for record in row.good]
+@dataclass(frozen=True)
+class MeanCurve:
+    """Curves of several seeds on one grid: mean, lowest and highest loss (nats a byte) at each x."""
+
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def mean_curve(row: Row, axis: str, points: int = 60) -> MeanCurve:
+    """Loss over `axis` ("flops", "tokens" or "seconds") on the range that all seeds cover; empty without curves."""
+    curves = [[point for point in record.curve if math.isfinite(point.loss)] for record in row.good]
     curves = [curve for curve in curves if len(curve) > 1]
     if not curves:
-        return [], [], [], []
+        return MeanCurve([], [], [], [])
     start = max(getattr(curve[0], axis) for curve in curves)
     end = min(getattr(curve[-1], axis) for curve in curves)
     grid = np.linspace(start, max(start, end), points)
     losses = np.stack([np.interp(grid, [getattr(p, axis) for p in curve], [p.loss for p in curve]) for curve in curves])
-    return grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist()
+    return MeanCurve(grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist())
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -97,3 +117,10 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
         if not best or loss < best[-1][1]:
             best.append((cost, loss))
     return best
+
+
+def domain_losses(row: Row) -> dict[str, float]:
+    """Domain -> mean loss over the seeds, nats a byte."""
+    names = sorted({name for record in row.good for name, loss in record.domain_loss.items() if math.isfinite(loss)})
+    means = {name: row.mean(lambda record, name=name: record.domain_loss.get(name)) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None}

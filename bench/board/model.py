@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from bench.board.verdicts import Contrast, Judgement
+from bench.board.verdicts import Judgement
 from bench.record import Record, Role
+from bench.stats import Outcome
 
 RowStatus = Literal["ok", "incomplete", "off_budget", "invalid", "failed", "mixed"]
 
@@ -97,9 +98,8 @@ class Board:
 
     @property
     def title(self) -> str:
-        """The suite and, where it is not the declared one, the budget."""
-        declared = self.config.get("budget", self.budget)
-        return self.suite if declared == self.budget else f"{self.suite} at budget {self.budget:g}"
+        """The suite and, where it was run at several, the budget."""
+        return f"{self.suite} at {100 * self.budget:g} % budget" if self.other_budgets else self.suite
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -109,7 +109,7 @@ class Board:
     @property
     def matched_control(self) -> str:
         """Name of the unrouted row that costs B."""
-        return str(comparison(self.config).get("matched_control", "dense_matched"))
+        return str(comparison(self.config)["dense_matched"])
 
     @property
     def dense(self) -> Row | None:
@@ -117,9 +117,9 @@ class Board:
         spends = {row.name: row.mean(lambda record: record.flops.active if record.flops else None) for row in self.brackets}
         return max((row for row in self.brackets if spends[row.name]), key=lambda row: spends[row.name] or 0, default=None)
 
-    def contrast(self, row: Row, control: str | None) -> Contrast | None:
+    def outcome(self, row: Row, control: str | None) -> Outcome | None:
         """The declared comparison of `row` with `control`, if there is one."""
-        return self.judgement.contrasts.get((row.name, control or ""))
+        return self.judgement.outcomes.get((row.name, control or "")) if row.status == "ok" else None
 
 
 def counts(record: Record) -> bool:
@@ -128,5 +128,5 @@ def counts(record: Record) -> bool:
 
 
 def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the suite declared before the run: margin (nats a byte), alpha, looks."""
-    return {"margin": 0.01, "alpha": 0.05, **(config.get("comparison") or {})}
+    """What the suite declared before the run: margin (nats a byte), alpha, looks, the unrouted control."""
+    return {"margin": 0.01, "alpha": 0.05, "dense_matched": "dense_matched", **(config.get("comparison") or {})}

@@ -16,7 +16,6 @@ MISSING = "–"
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _MARKUP = str.maketrans({symbol: f"&#{ord(symbol)};" for symbol in "&<>|`[]*\\~$#!"})
-_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def plain(text: str, limit: int = 80) -> str:
@@ -39,12 +38,6 @@ def code(text: str, limit: int = 80) -> str:
     """A name as a code span; as escaped prose where a code span in a table could be broken out of."""
     line = plain(text, limit)
     return escape(line) if set("|`\\") & set(line) or not line else f"`{line}`"
-
-
-def paper(text: str) -> str:
-    """A paper: arXiv numbers as links, anything else as literal prose."""
-    found = _ARXIV.fullmatch(text)
-    return f"[{text}](https://arxiv.org/abs/{found[1]})" if found else escape(text)
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:

@@ -1,118 +1,88 @@
-"""What the statistics say about a board, in the shape that the board prints."""
+"""From the rows of a board and what its suite declared to what the statistics say."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
-from scipy import stats
-
-Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
+from bench.stats import Comparison, Friedman, NoiseFloor, Outcome, Plan, Rank, all_pairs, judge
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """One row against one control, in nats a byte; negative differences favour the row.
+class Entrant:
+    """A row as the statistics see it.
 
     Attributes:
-        row: the row judged.
-        control: what it is compared with.
-        n: seeds that both have.
-        difference: mean over seeds of row - control.
-        low: lower end of the simultaneous interval.
-        high: its upper end.
-        p: corrected over the family of comparisons.
-        verdict: one of four.
-        winner: the better side, where the verdict is "better".
-        detectable: smallest difference this design finds with 80 % power.
-        notes: what was out of the ordinary.
+        name: the row.
+        control: row of `random` on the same paths, if the row is a router that has one.
+        is_router: it is judged against the controls; else it is a control or a twin itself.
+        twin_of: the row that it repeats, for an A/A twin.
+        losses: seed -> nats a byte; empty for a row that was declared and can't be ranked.
     """
 
-    row: str
-    control: str
-    n: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    verdict: Verdict
-    winner: str | None
-    detectable: float
-    notes: str = ""
-
-    @property
-    def word(self) -> str:
-        """The verdict from the row's side: "worse" is a "better" that the control won."""
-        return "worse" if self.verdict == "better" and self.winner != self.row else self.verdict
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a row stands: its tier, the interval of ranks it may hold, and its mean with a t interval (nats a byte)."""
-
-    tier: int
-    best_rank: int
-    worst_rank: int
-    mean: float
-    low: float
-    high: float
+    name: str
+    control: str | None
+    is_router: bool
+    twin_of: str | None
+    losses: Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every contrast of the plan and every row's standing."""
+    """Declared comparisons by (row, control), ranks by row, and what concerns the whole board."""
 
-    contrasts: Mapping[tuple[str, str], Contrast] = field(default_factory=dict[tuple[str, str], Contrast])
-    standings: Mapping[str, Standing] = field(default_factory=dict[str, Standing])
+    outcomes: Mapping[tuple[str, str], Outcome] = field(default_factory=dict[tuple[str, str], Outcome])
+    ranks: Mapping[str, Rank] = field(default_factory=dict[str, Rank])
+    seeds: tuple[int, ...] = ()
+    noise: tuple[NoiseFloor, ...] = ()
+    friedman: Friedman | None = None
+    correlation: float = float("nan")
     notes: tuple[str, ...] = ()
 
 
-def declared(rows: Sequence[Any], matched: str) -> list[tuple[str, str]]:
-    """The primary family: each ranked router against `random` on the same paths and against the matched dense model."""
-    names = {row.name for row in rows}
-    return [
-        (row.name, control)
-        for row in rows
-        if row.role == "ranked"
-        for control in (row.first.cell.control, matched)
-        if control in names and control != row.name
+def word(outcome: Outcome) -> str:
+    """The verdict from the row's side: "worse" is a "better" that the control won."""
+    return "worse" if outcome.verdict == "better" and outcome.winner != outcome.row else outcome.verdict
+
+
+def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judgement:
+    """Judge the rows of one ranking.
+
+    The primary family is each router against `random` on the same paths and against the matched dense model, whether or
+    not the row ran to its end: a failure must not make the correction milder. The secondary family is all pairs.
+
+    Args:
+        entrants: ranked rows, and those that would be but for their status.
+        declared: the suite's comparison settings.
+    """
+    ranked = [entrant for entrant in entrants if entrant.losses]
+    names = {entrant.name for entrant in entrants}
+    matched = str(declared["dense_matched"])
+    primary = [
+        Comparison(entrant.name, control)
+        for entrant in entrants
+        if entrant.is_router
+        for control in dict.fromkeys((entrant.control, matched if matched in names else None))
+        if control is not None and control != entrant.name
     ]
-
-
-def judge_rows(rows: Sequence[Any], plan: Mapping[str, Any]) -> Judgement:
-    """Judge ranked rows as the suite declared."""
-    pairs = declared(rows, str(plan.get("matched_control", "dense_matched")))
-    losses = {row.name: row.losses for row in rows}
-    out: dict[tuple[str, str], Contrast] = {}
-    for row, control in pairs:
-        d = np.array([losses[row][s] - losses[control][s] for s in losses[row]])
-        n = len(d)
-        if n < 2:
-            out[row, control] = Contrast(row, control, n, float(d.mean()), math.nan, math.nan, math.nan, "untestable", None, math.nan)
-            continue
-        half = float(stats.t.ppf(1 - 0.025 / len(pairs), n - 1) * d.std(ddof=1) / math.sqrt(n))
-        p = min(1.0, float(stats.ttest_1samp(d, 0).pvalue) * len(pairs))
-        mean = float(d.mean())
-        out[row, control] = Contrast(
-            row,
-            control,
-            n,
-            mean,
-            mean - half,
-            mean + half,
-            p,
-            "better" if p < 0.05 else "inconclusive",
-            (row if mean < 0 else control) if p < 0.05 else None,
-            3.3 * float(d.std(ddof=1)),
-        )
-    means = {name: float(np.mean(list(v.values()))) for name, v in losses.items()}
-    order = sorted(means, key=lambda name: means[name])
-    standings = {}
-    for index, name in enumerate(order):
-        v = np.array(list(losses[name].values()))
-        half = float(stats.t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v))) if len(v) > 1 else math.nan
-        standings[name] = Standing(
-            1 + index // 3, max(1, index - 1), min(len(order), index + 3), means[name], means[name] - half, means[name] + half
-        )
-    return Judgement(out, standings)
+    twins = [(entrant.twin_of, entrant.name) for entrant in ranked if entrant.twin_of]
+    plan = Plan(
+        comparisons=(*primary, *all_pairs([entrant.name for entrant in ranked])),
+        margin=float(declared["margin"]),
+        alpha=float(declared["alpha"]),
+        looks=tuple(declared.get("looks") or ()),
+        largest_effect=declared.get("largest_effect"),
+        twins=tuple(twins),
+    )
+    if not plan.comparisons:
+        return Judgement(ranks={e.name: Rank(e.name, sum(e.losses.values()) / len(e.losses), 1, 1, 1) for e in ranked})
+    said = judge({entrant.name: entrant.losses for entrant in ranked}, plan)
+    absent = len(said.rows) - len(ranked)
+    return Judgement(
+        outcomes={(o.row, o.control): o for o in said.outcomes if o.family == "primary"},
+        ranks={rank.row: replace(rank, high=rank.high - absent) for rank in said.ranks if rank.row in {e.name for e in ranked}},
+        seeds=said.seeds,
+        noise=said.noise,
+        friedman=said.friedman,
+        correlation=said.mean_correlation,
+        notes=said.notes,
+    )

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "name": "quick",
     "purpose": "Which routing family makes best use of half the FLOPs of a small decoder?",
     "budget": 0.5,
-    "comparison": {"margin": 0.01, "alpha": 0.05, "looks": [3, 6]},
+    "comparison": {"margin": 0.01, "alpha": 0.05, "looks": []},
     "thresholds": [2.4, 2.2],
     "seeds": 3,
 }
@@ -77,7 +77,7 @@ QUICK = (
 )
 
 
-def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, spread: float = 0.012, **changes: Any) -> Record:
+def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, spread: float = 0.004, **changes: Any) -> Record:
     """One record of `kind`: paired by seed, so that rows of a seed share most of its noise.
 
     `changes` replace top-level fields; those of the cell and the provenance are dictionaries merged into it.
@@ -86,16 +86,16 @@ def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, 
     draw = np.random.default_rng([seed, *kind.row.encode(errors="surrogatepass"), *match.encode()])
     loss = kind.loss + shared + float(draw.normal(0, spread))
     share = kind.share * (budget / 0.5 if kind.role not in ("bracket",) else 1)
-    cell = {
+    cell: dict[str, Any] = {
         "suite": "quick", "row": kind.row, "router": kind.row.split("@")[0], "family": kind.family, "paper": kind.paper,
         "role": kind.role, "control": kind.control, "site": "block" if "block" in kind.paths else "ffn",
         "seed": seed, "match": "tokens" if kind.role == "bracket" else match, "budget": budget, **changes.pop("cell", {}),
     }  # fmt: skip
-    made = {
+    made: dict[str, Any] = {
         "command": "python -m bench run --suite quick --seeds 3", "commit": "0123456789abcdef0123", "dirty": False,
         "started": f"2026-11-22T10:{seed:02d}:00Z", "device": "cpu", "processor": "AVX-512", "threads": 1, "dtype": "float32",
-        "versions": {"python": "3.11.9", "torch": "2.13.0"}, "config": CONFIG, "config_hash": "c0ffee", "plugin_hash": f"hash-{kind.row[:8]}",
-        "data_hash": "da7a",
+        "versions": {"python": "3.11.9", "torch": "2.13.0"}, "config": CONFIG, "config_hash": "c0ffee",
+        "plugin_hash": f"hash-{kind.row[:8]}", "data_hash": "da7a",
         **changes.pop("provenance", {}),
     }  # fmt: skip
     fields: dict[str, Any] = {
@@ -179,7 +179,8 @@ def _monitor(layer: int, kind: Kind, draw: np.random.Generator) -> LayerMonitor:
 
     return LayerMonitor(
         layer=layer, paths=kind.paths, load=loads(1)[0], load_by_domain=dict(zip(DOMAINS, loads(len(DOMAINS)), strict=True)),
-        load_by_position=loads(16), load_by_frequency=loads(10), entropy=None if "heuristic" in kind.family else float(draw.uniform(0.3, 1)),
+        load_by_position=loads(16), load_by_frequency=loads(10),
+        entropy=None if kind.family == "heuristic" else float(draw.uniform(0.3, 1)),
         churn=float(draw.uniform(0, 0.2)), domain_information=float(draw.uniform(0, 0.1)),
     )  # fmt: skip
 

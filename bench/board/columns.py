@@ -1,0 +1,171 @@
+"""The columns of a board, once for Markdown and HTML: each reads one row and gives text and a number to sort by."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.board import measures
+from bench.board.model import Board, Row
+from bench.board.text import BITS, MISSING, interval, number, percent, probability, quantity, seeds
+from bench.board.verdicts import word
+from bench.record import Record
+from bench.stats import Outcome
+
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one cell.
+
+    Attributes:
+        text: as shown.
+        value: to sort by; None sorts last.
+        foreign: the text is a plugin's own and is to be escaped.
+        link: an address that the text leads to.
+    """
+
+    text: str
+    value: float | int | None = None
+    foreign: bool = False
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what the heading means, and how to read a row."""
+
+    title: str
+    meaning: str
+    cell: Callable[[Row], Cell]
+    numeric: bool = True
+    foreign: bool = False
+
+
+def verdict_columns(board: Board) -> list[Column]:
+    """Mean loss, and the declared comparisons with `random` on the same paths and with the matched dense model."""
+
+    def loss(row: Row) -> Cell:
+        if row.shown_loss is None:
+            return Cell(MISSING)
+        low, high = measures.mean_interval(list(row.losses.values()))
+        return Cell(f"{number(BITS * row.shown_loss)} {interval(BITS * low, BITS * high)}".strip(), row.shown_loss)
+
+    matched = board.matched_control
+    return [
+        Column("bits per byte", "headline loss, mean over seeds [95 % t interval]", loss),
+        *_comparison(board, "random", "random choice on the same paths", lambda row: row.first.cell.control),
+        *_comparison(board, matched, "the unrouted model that costs the budget", lambda row: matched, foreign=True),
+    ]
+
+
+def _comparison(board: Board, title: str, what: str, control: Callable[[Row], str | None], foreign: bool = False) -> list[Column]:
+    def found(row: Row) -> Outcome | None:
+        return board.outcome(row, control(row))
+
+    def difference(row: Row) -> Cell:
+        if (outcome := found(row)) is None:
+            return Cell(MISSING)
+        low, high = outcome.interval
+        limits = interval(BITS * low, BITS * high, signed=True)
+        return Cell(f"{number(BITS * outcome.difference, signed=True)} {limits}".strip(), outcome.difference)
+
+    def verdict(row: Row) -> Cell:
+        return Cell(MISSING) if (outcome := found(row)) is None else Cell(verdict_text(outcome), outcome.p_adjusted)
+
+    def won(row: Row) -> Cell:
+        opponent = next((other for other in board.ranked if other.name == control(row)), None)
+        if opponent is None or found(row) is None:
+            return Cell(MISSING)
+        count, of = measures.wins(row, opponent)
+        return Cell(f"{count}/{of}", count)
+
+    return [
+        Column(f"to {title}", f"difference to {what}, bits per byte [simultaneous interval]", difference, foreign=foreign),
+        Column("verdict (p)", f"against {what}; p corrected over the declared family", verdict, numeric=False),
+        Column("wins", f"seeds in which the row beats {what}", won),
+    ]
+
+
+def verdict_text(outcome: Outcome) -> str:
+    """The verdict from the row's side with the corrected p that it rests on: of equivalence, or of a difference."""
+    p = probability(outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted)
+    return word(outcome) if p == MISSING else f"{word(outcome)} ({p})"
+
+
+def cost_columns(board: Board) -> list[Column]:
+    """What inference and training cost, in FLOPs, tokens, parameters, time and memory."""
+
+    def speed(row: Row) -> Cell:
+        ratio = measures.relative_throughput(row, board.dense)
+        return Cell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
+
+    def memory(row: Row) -> Cell:
+        used = row.mean(measures.from_training("peak_memory_mb"))
+        return Cell(MISSING if used is None else f"{used:,.0f} MB", used)
+
+    return [
+        Column("inference FLOPs", "active FLOPs a token, forward", _mean(measures.active, quantity)),
+        Column("of dense", "active FLOPs as a share of the dense model's", _mean(measures.active_share, percent)),
+        Column("executed", "FLOPs with padding and full-square attention, share of dense", _mean(measures.executed_share, percent)),
+        Column("training FLOPs", "charged over the whole of training", _mean(measures.training_flops, quantity)),
+        Column("tokens", "seen in training", _mean(measures.from_training("tokens"), quantity)),
+        Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
+        Column("active", "parameters that a token meets, mean", _mean(measures.from_training("parameters_active"), quantity)),
+        Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed),
+        Column("memory", "peak, in training", memory),
+    ]
+
+
+def audit_columns(board: Board) -> list[Column]:
+    """Family, paper, budget audit, causality stamp, training FLOPs to preset losses, seeds."""
+
+    def paper(row: Row) -> Cell:
+        text = row.first.cell.paper
+        arxiv = _ARXIV.fullmatch(text)
+        return Cell(text or MISSING, foreign=arxiv is None, link=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else None)
+
+    def headline(row: Row) -> Cell:
+        return Cell(row.first.budget.headline if row.first.budget else MISSING)
+
+    def reached(limit: float) -> Callable[[Row], Cell]:
+        return lambda row: _reached(row, limit)
+
+    return [
+        Column("family", "of routers", lambda row: Cell(row.first.cell.family, foreign=True), numeric=False),
+        Column("paper", "the source", paper, numeric=False),
+        Column("spend", "of the budget, on the validation split at the calibrated setting", _mean(measures.validation_spend, _fine)),
+        Column("headline", "how the loss at the budget was read", headline, numeric=False),
+        Column("causality", "trials of changing the future of the trained router without changing its past", _causality, numeric=False),
+        *(
+            Column(f"FLOPs to {number(BITS * limit, 2)}", f"training FLOPs to {number(BITS * limit, 2)} bits per byte", reached(limit))
+            for limit in measures.thresholds(board)
+        ),
+        Column("seeds", "that the means are over", lambda row: Cell(seeds(list(row.losses)), len(row.losses)), numeric=False),
+    ]
+
+
+def _fine(share: float | None) -> str:
+    return percent(share, 2)
+
+
+def _mean(read: Callable[[Record], float | None], show: Callable[[float | None], str]) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        value = row.mean(read)
+        return Cell(show(value), value)
+
+    return cell
+
+
+def _causality(row: Row) -> Cell:
+    tried = [record.causality for record in row.records if record.causality]
+    if not tried:
+        return Cell(MISSING)
+    return Cell(f"pass ({sum(one.trials for one in tried)})" if all(one.passed for one in tried) else "fail")
+
+
+def _reached(row: Row, limit: float) -> Cell:
+    cost, hits = measures.mean_cost_to_reach(row, limit)
+    if cost is None:
+        return Cell("not reached" if any(record.curve for record in row.good) else MISSING)
+    return Cell(quantity(cost) + (f" ({hits}/{len(row.good)})" if hits < len(row.good) else ""), cost)

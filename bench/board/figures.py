@@ -1,0 +1,36 @@
+"""Every figure of a board, and the files they are written to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.board import charts, curves
+from bench.board.model import Board
+from bench.board.svg import Figure, standalone
+from bench.record import write_atomically
+
+_MAKERS: tuple[Callable[[Board], list[Figure]], ...] = (
+    charts.forest,
+    charts.rank_intervals,
+    curves.loss_curves,
+    curves.pareto,
+    curves.spend_sweep,
+    charts.domains,
+    curves.sensitivity,
+)
+
+
+def figures(board: Board) -> list[Figure]:
+    """The figures that the board's records have data for, in the order of the report."""
+    return [figure for make in _MAKERS for figure in make(board)]
+
+
+def write_figures(board: Board, directory: Path) -> list[Path]:
+    """Write each figure as `directory/<slug>.svg`; boards of one suite at several budgets get a folder each.
+
+    The bytes depend on the records alone.
+    """
+    folder = directory / f"b{round(100 * board.budget)}" if board.other_budgets else directory
+    made = {folder / f"{figure.slug}.svg": standalone(figure) for figure in figures(board)}
+    for path, text in made.items():
+        write_atomically(path, text)
+    return list(made)
