@@ -185,7 +185,8 @@ class Router(nn.Module):
         trains_dense: training runs more paths than evaluation does; both are charged.
         allows_none: a token may take no path at all.
         aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.
-        knob: None, or a scalar buffer that makes causal evaluation spend more as it rises. The harness bisects it.
+        knob: None, or a buffer that makes causal evaluation spend more as it rises: a scalar, or one number a path for thresholds of
+            each expert. The harness bisects it.
     """
 
     paths: Paths

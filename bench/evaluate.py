@@ -114,13 +114,14 @@ def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype =
         spend: what to aim for, as a multiple of B.
         dtype: precision of matrix products.
     """
-    ledger, target = model.evaluation_ledger, model.solution.target
-    nominal = [site.at(model.solution.shares, ledger.seq_len) for site in ledger.sites]
-    factor = (spend * target - ledger.fixed - ledger.routers) / sum(nominal) if sum(nominal) else 1.0
-    sites = iter(zip(ledger.sites, nominal, strict=True))
+    ledger, target, shares = model.evaluation_ledger, model.solution.target, torch.tensor([model.solution.shares], dtype=torch.float64)
+    nominal = [site.by_path(shares * ledger.seq_len) / ledger.seq_len for site in ledger.sites]
+    total = sum(float(cost.sum()) for cost in nominal)
+    factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
+    sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
-        site, cost = next(sites)
+        site, cost = sites[router]
         if router.knob is not None:
             _bisect(router, inputs, site, cost * factor)
         return ask(router, inputs)
@@ -135,23 +136,26 @@ def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype =
     return spent / run.tokens.numel() / target
 
 
-def _bisect(router: Router, inputs: RouterInput, site: SiteCost, target: float) -> None:
-    """Find the knob at which a site spends `target` FLOPs a token on these inputs."""
+def _bisect(router: Router, inputs: RouterInput, site: SiteCost, target: Float[Tensor, " path"]) -> None:
+    """Find the knob at which a site spends `target` FLOPs a token on these inputs: in sum, or path by path if the knob has one a path."""
     knob = router.knob
     assert knob is not None
+    wanted = target if knob.dim() else target.sum()
 
-    def spend(value: float) -> float:
-        knob.fill_(value)
-        return site.active(ask(router, inputs).mask.sum(1)) / inputs.tokens.numel()
+    def spend(value: Tensor) -> Tensor:
+        knob.copy_(value)
+        found = site.by_path(ask(router, inputs).mask.sum(1)) / inputs.tokens.numel()
+        return found if knob.dim() else found.sum()
 
-    low, high = -1.0, 1.0
-    while spend(low) > target and low > -1e6:
-        low *= 4
-    while spend(high) < target and high < 1e6:
-        high *= 4
+    low, high = -torch.ones_like(wanted), torch.ones_like(wanted)
+    while (wide := (spend(low) > wanted) & (low > -1e6)).any():
+        low = torch.where(wide, low * 4, low)
+    while (wide := (spend(high) < wanted) & (high < 1e6)).any():
+        high = torch.where(wide, high * 4, high)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         found = spend(middle)
-        if abs(found - target) <= SPEND_TOLERANCE * target:
+        if ((found - wanted).abs() <= SPEND_TOLERANCE * wanted).all():
             break
-        low, high = (middle, high) if found < target else (low, middle)
+        less = found < wanted
+        low, high = torch.where(less, middle, low), torch.where(less, high, middle)

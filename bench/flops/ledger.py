@@ -39,11 +39,15 @@ class SiteCost:
     pair: tuple[float, ...]
     router: float
 
-    def active(self, counts: Counts) -> float:
-        """FLOPs of the paths, summed over the batch, when each sequence sends `counts` tokens along each path."""
+    def by_path(self, counts: Counts) -> Float[Tensor, " path"]:
+        """FLOPs of each path, summed over the batch, when each sequence sends `counts` tokens along each path; float64."""
         token, pair = torch.tensor(self.token, dtype=torch.float64), torch.tensor(self.pair, dtype=torch.float64)
         n = counts.double().cpu()
-        return float((n * token + n * (n + 1) / 2 * pair).sum())
+        return (n * token + n * (n + 1) / 2 * pair).sum(0)
+
+    def active(self, counts: Counts) -> float:
+        """FLOPs of all paths together."""
+        return float(self.by_path(counts).sum())
 
     def executed(self, counts: Counts, padded: bool) -> float:
         """The same as the hardware sees it: square attention, each sequence padded to the longest if `padded`."""
@@ -55,8 +59,7 @@ class SiteCost:
 
     def at(self, share: Sequence[float], seq_len: int) -> float:
         """FLOPs a token of the paths when every sequence sends these shares of its tokens along each path."""
-        counts = torch.tensor([share], dtype=torch.float64) * seq_len
-        return self.active(counts) / seq_len
+        return self.active(torch.tensor([share], dtype=torch.float64) * seq_len) / seq_len
 
 
 class Ledger:
