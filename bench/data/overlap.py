@@ -6,7 +6,9 @@ does not depend on a Python version's Unicode tables.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Doc
     Returns:
         Domain -> share between 0 and 1, counted by occurrence; 0 where no document has 13 words.
     """
-    vocabulary: dict[bytes, int] = {}
+    vocabulary = _vocabulary()
     grams = {domain: [_ngrams(_ids(document, vocabulary)) for document in documents] for domain, documents in validation.items()}
     wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *(part for parts in grams.values() for part in parts)]))
     if not len(wanted):
@@ -35,8 +37,7 @@ def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Doc
     hit = np.zeros(len(wanted), bool)
     for document in training:
         # A word unseen in validation shares the id 0, which no validation n-gram holds.
-        ids = np.array([vocabulary.get(word, 0) for word in _words(document)], np.uint64)
-        found = _ngrams(ids)
+        found = _ngrams(np.fromiter(map(vocabulary.get, _words(document), repeat(0)), np.uint64))
         place = np.minimum(np.searchsorted(wanted, found), len(wanted) - 1)
         hit[place[wanted[place] == found]] = True
     return {domain: _share(np.concatenate([np.empty(0, np.uint64), *parts]), wanted, hit) for domain, parts in grams.items()}
@@ -44,11 +45,11 @@ def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Doc
 
 def drop_near_duplicates(documents: Iterable[Document], threshold: float) -> Iterable[Document]:
     """Leave out each document of which more than `threshold` of the 13-grams stand in those kept before it."""
-    vocabulary: dict[bytes, int] = {}
+    vocabulary = _vocabulary()
     seen: set[int] = set()
     for document in documents:
         grams = _ngrams(_ids(document, vocabulary)).tolist()
-        if sum(gram in seen for gram in grams) <= threshold * len(grams):
+        if sum(map(seen.__contains__, grams)) <= threshold * len(grams):
             seen.update(grams)
             yield document
 
@@ -57,8 +58,13 @@ def _words(document: Document) -> list[bytes]:
     return _WORD.findall(document.data.lower())
 
 
-def _ids(document: Document, vocabulary: dict[bytes, int]) -> NDArray[np.uint64]:
-    return np.array([vocabulary.setdefault(word, len(vocabulary) + 1) for word in _words(document)], np.uint64)
+def _vocabulary() -> defaultdict[bytes, int]:
+    """Word -> id, from 1 on in order of appearance."""
+    return defaultdict(count(1).__next__)
+
+
+def _ids(document: Document, vocabulary: defaultdict[bytes, int]) -> NDArray[np.uint64]:
+    return np.fromiter(map(vocabulary.__getitem__, _words(document)), np.uint64)
 
 
 def _ngrams(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -66,10 +72,10 @@ def _ngrams(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)
-    count = max(0, len(ids) - NGRAM + 1)
-    result = np.zeros(count, np.uint64)
+    length = max(0, len(ids) - NGRAM + 1)
+    result = np.zeros(length, np.uint64)
     for start in range(NGRAM):
-        result = result * np.uint64(0x94D049BB133111EB) + mixed[start : start + count]
+        result = result * np.uint64(0x94D049BB133111EB) + mixed[start : start + length]
     return result
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,9 @@ DEFAULT = DataConfig()
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """One for the whole test run: the first worker builds, the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "embedded-cache"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,11 @@ def test_at_least_four_domains_stand_in_the_headline(corpus: Corpus) -> None:
     assert corpus.domains == ("code", "languages", "mathematics", "prose", "reference", "speech")
     assert corpus.headline_domains == ("code", "languages", "mathematics", "prose", "speech")
     assert corpus.vocab_size == 256
+
+
+def test_the_text_and_its_splits_never_change_unnoticed(corpus: Corpus) -> None:
+    """Pinned: another value means that records made before were trained on other data; then FORMAT_VERSION rises too."""
+    assert corpus.content_hash == "aedfda021b7dcc5206cde5bf3cf4c3008de4fffda36a1fac25f23889da77dcb9"
 
 
 def test_sizes_are_as_stated(corpus: Corpus) -> None:
