@@ -10,14 +10,14 @@ from scipy import special
 from bench.stats.paired import Floats
 
 POWER = 0.8
-_NODES = 24
+_NODES = 32
 
 
 def rejection_power(effect: Floats, n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float) -> Floats:
     """Probability that a true difference is found at the first step of Holm's procedure.
 
     Given the sample variance, both tests ask whether |mean| exceeds a bound, and the mean is normal: one integral over
-    chi^2_{n-1}, by Gauss-Laguerre quadrature. With `prior_df` 0 and one comparison this is the noncentral t.
+    the sample SD, by Gauss-Legendre quadrature. With `prior_df` 0 and one comparison this is the noncentral t.
 
     Args:
         effect: true difference in SDs of a single difference, `[pair]`.
@@ -39,10 +39,13 @@ def _bounds(n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level:
     df = n - 1.0
     variance = np.ones((n.size, _NODES))
     weights = np.full((n.size, _NODES), 1.0 / _NODES)
+    nodes, mass = np.polynomial.legendre.leggauss(_NODES)
     for value in np.unique(df[df >= 1.0]):
-        nodes, mass = special.roots_genlaguerre(_NODES, value / 2.0 - 1.0)
-        variance[df == value] = 2.0 * nodes / value
-        weights[df == value] = mass / mass.sum()
+        low, high = np.sqrt(special.chdtri(value, [1.0 - 1e-13, 1e-13]) / value)
+        sd = low + (high - low) * (nodes + 1.0) / 2.0
+        density = mass * np.exp((value - 1.0) * np.log(sd) - value * sd**2 / 2.0 + value / 2.0)
+        variance[df == value] = sd**2
+        weights[df == value] = density / density.sum()
     squeezed = (prior_df * np.where(prior_df > 0.0, ratio, 0.0))[:, None] + df[:, None] * variance
     squeezed = squeezed / np.maximum(prior_df + df, 1e-300)[:, None]
     safe = np.maximum(df, 1.0)

@@ -77,7 +77,7 @@ def fit_prior(variance: Floats, df: Floats) -> Prior:
     log = np.log(np.where(usable, np.maximum(variance, floor), 1.0)) - special.digamma(df / 2.0) + np.log(df / 2.0)
     centre = np.nanmean(log, axis=-1)
     excess = np.nanvar(log, axis=-1, ddof=1) - np.nanmean(special.polygamma(1, df / 2.0), axis=-1)
-    prior_df = np.where(excess > 0.0, 2.0 * trigamma_inverse(np.maximum(excess, 1e-12)), np.inf)
+    prior_df = np.where(excess > 0.0, 2.0 * trigamma_inverse(np.asarray(np.maximum(excess, 1e-12))), np.inf)
     half = np.minimum(prior_df, 1e12) / 2.0
     fitted = np.exp(centre + special.digamma(half) - np.log(half))
     alive = usable[..., 0] & (count >= 3)
@@ -129,7 +129,7 @@ def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
         rows: prior fitted to the residual variances of the rows.
     """
     own = fit_prior(differences, df)
-    prior_df = np.minimum(own.df, rows.df)
+    prior_df = np.asarray(np.minimum(own.df, rows.df))
     half = np.clip(prior_df, 1e-3, 1e12) / 2.0
     own_half = np.clip(own.df, 1e-3, 1e12) / 2.0
     refitted = own.variance * np.exp(special.digamma(half) - np.log(half) - special.digamma(own_half) + np.log(own_half))

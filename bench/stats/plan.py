@@ -12,7 +12,7 @@ from bench.stats.sequential import family_level
 Family = Literal["primary", "secondary"]
 FAMILIES: tuple[Family, ...] = ("primary", "secondary")
 
-PRIMARY_SHARE = 0.8
+PRIMARY_SHARE = 0.7
 """Share of alpha given to the primary family when there is a secondary one; the board as a whole then errs with alpha."""
 
 

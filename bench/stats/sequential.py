@@ -24,8 +24,11 @@ class Stage:
 
 
 def spending(fraction: float, alpha: float) -> float:
-    """Share of a two-sided `alpha` spent when `fraction` of the declared seeds is in: 2 - 2 Phi(z_{alpha/2} / sqrt(fraction))."""
-    return float(2.0 * special.ndtr(special.ndtri(alpha / 2.0) / np.sqrt(fraction)))
+    """What is spent of a two-sided `alpha` when `fraction` of the declared seeds is in.
+
+    Each side spends its half by 2 - 2 Phi(z / sqrt(fraction)), z the upper alpha/4 point of the normal distribution.
+    """
+    return float(4.0 * special.ndtr(special.ndtri(alpha / 4.0) / np.sqrt(fraction)))
 
 
 def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.stats.sequential import family_level, nominal_levels, spending, stages
+
+
+def test_boundaries_are_the_published_ones() -> None:
+    """Five equal looks, two-sided 0.05: Lan and DeMets' O'Brien-Fleming-like bounds as published for R's ldbounds."""
+    bounds = stats.norm.isf(np.array(nominal_levels((1, 2, 3, 4, 5), 0.05)) / 2)
+    np.testing.assert_allclose(bounds, [4.8769, 3.3569, 2.6803, 2.2898, 2.0310], atol=2e-4)
+
+
+@pytest.mark.parametrize(("looks", "alpha"), [((3, 6), 0.05), ((3, 6, 10), 0.01), ((2, 5), 1e-4)])
+def test_all_looks_together_spend_alpha(looks: tuple[int, ...], alpha: float) -> None:
+    """The joint law of the looks is a multivariate normal; scipy integrates it."""
+    bounds = stats.norm.isf(np.array(nominal_levels(looks, alpha)) / 2)
+    times = np.array(looks)
+    covariance = np.sqrt(np.minimum.outer(times, times) / np.maximum.outer(times, times))
+    mean = np.zeros(len(looks))
+    inside = stats.multivariate_normal.cdf(
+        bounds, mean=mean, cov=covariance, lower_limit=-bounds, abseps=1e-9, releps=1e-9, maxpts=4_000_000
+    )
+    assert 1.0 - inside == pytest.approx(alpha, rel=2e-3)
+
+
+def test_one_look_spends_all() -> None:
+    assert nominal_levels((7,), 0.03) == pytest.approx((0.03,))
+    assert family_level((7,), 0, 0.03, 12) == 0.03
+    assert family_level((), 0, 0.03, 12) == 0.03
+
+
+def test_stages_say_what_is_spent() -> None:
+    first, last = stages((3, 6), 0.05)
+    assert (first.seeds, last.seeds) == (3, 6)
+    assert first.spent == pytest.approx(first.level)
+    assert first.spent == pytest.approx(4 * stats.norm.sf(stats.norm.isf(0.0125) / np.sqrt(0.5)))
+    assert last.spent == pytest.approx(0.05) == spending(1.0, 0.05)
+
+
+def test_a_familys_level_lies_between_spending_and_alpha() -> None:
+    """Rare events at different looks hardly overlap, so the last look gets at least what is left unspent, and at most alpha."""
+    looks, alpha, count = (3, 6, 10), 0.04, 20
+    spent = [count * spending(look / looks[-1], alpha / count) for look in looks]
+    for k, before in enumerate([0.0, *spent[:-1]]):
+        assert spent[k] - before <= family_level(looks, k, alpha, count) * (1 + 1e-9)
+        assert family_level(looks, k, alpha, count) <= alpha
