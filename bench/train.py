@@ -3,13 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assemble import Model
+from bench.checkpoint import Checkpoints
 from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router, TrainStatistics
 from bench.data import Split, train_batch
@@ -69,6 +71,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train until the allowance is spent, overshooting by at most one step.
 
@@ -84,6 +87,7 @@ def train(
         dtype: precision of matrix products.
         statistics: makes counts over the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
+        checkpoints: where to go on from, and where to leave the state now and then.
 
     Raises:
         Diverged: the loss is not finite.
@@ -94,27 +98,34 @@ def train(
         counts = statistics()
         for router in fitting:
             router.fit(counts)
-    done, since, probed = Trained(), [], 0
+    if checkpoints is not None:
+        checkpoints.parts["training"] = loop
+        checkpoints.restore(model.decoder)
+    done = loop.done
     while (progress := allowance.spent(model.ledger.total, done.tokens)) < 1.0:
-        if probe is not None and progress * config.probes >= probed + 1:
-            probed += 1
-            probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(since))
-            since = []
+        if checkpoints is not None:
+            checkpoints.save_if_due(model.decoder, done.steps)
+        if probe is not None and progress * config.probes >= loop.probed + 1:
+            loop.probed += 1
+            probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(loop.since))
+            loop.since = []
         started = time.perf_counter()
         batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
-        since.append(loop.step(torch.from_numpy(batch.tokens), torch.from_numpy(batch.tags), progress))
+        loop.since.append(loop.step(torch.from_numpy(batch.tokens), torch.from_numpy(batch.tags), progress))
         done.steps += 1
         done.tokens += config.batch_size * seq_len
         done.seconds += time.perf_counter() - started
+    if checkpoints is not None:
+        checkpoints.save_if_due(model.decoder, done.steps)
     if probe is not None:
-        probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(since))
+        probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(loop.since))
     done.optimizer_flops = loop.muon_flops * done.steps
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
 
 
 class _Loop:
-    """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses."""
+    """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses, how far it is."""
 
     def __init__(self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator) -> None:
         self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
@@ -134,6 +145,33 @@ class _Loop:
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         self.auxiliary_flops: float | None = None
         self.last_auxiliary: dict[str, Tensor] = {}
+        self.done = Trained()
+        self.since: list[Tensor] = []
+        self.probed = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, but the weights."""
+        return {
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "noise": self.noise.get_state(),
+            "spent": [dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)],
+            "auxiliary": (self.auxiliary_flops, self.last_auxiliary),
+            "done": asdict(self.done),
+            "since": self.since,
+            "probed": self.probed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(theirs)
+        self.noise.set_state(state["noise"])
+        for ledger, spent in zip((self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True):
+            ledger.spent.clear()
+            ledger.spent.update(spent)
+        self.auxiliary_flops, self.last_auxiliary = state["auxiliary"]
+        self.done = Trained(**state["done"])
+        self.since, self.probed = state["since"], state["probed"]
 
     def step(self, tokens: Tensor, tags: Tensor, progress: float) -> Tensor:
         """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""

@@ -3,13 +3,14 @@
 import datetime
 import resource
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.presets import decoder_config
+from bench.checkpoint import Checkpoints
 from bench.contract import TrainStatistics
 from bench.data import Corpus, Windows, load_corpus, statistics, windows
 from bench.errors import UserError
@@ -47,7 +48,7 @@ def cell_key(cell: Cell, corpus: Corpus) -> str:
     return cell.key(corpus.content_hash, machine_of(torch.device(cell.suite.device), cell.suite.dtype))
 
 
-def run_cell(cell: Cell, command: str) -> Record:
+def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -> Record:
     """Train, calibrate, evaluate, and say what came of it.
 
     A run that diverges leaves a record of status "failed": that is a result too.
@@ -55,6 +56,7 @@ def run_cell(cell: Cell, command: str) -> Record:
     Args:
         cell: what to run.
         command: the command line to name in the record.
+        checkpoints: where an interrupted run left its state; None to start afresh and leave none.
     """
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     corpus = load_corpus(cell.suite.data)
@@ -64,7 +66,7 @@ def run_cell(cell: Cell, command: str) -> Record:
         model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
         model.decoder.to(cell.suite.device)
         watch = _Watch(cell, corpus, model)
-        trained = _train(cell, corpus, model, watch)
+        trained = _train(cell, corpus, model, watch, checkpoints)
     except Diverged as error:
         return Record(key=key, status="failed", reason=str(error), cell=identity, provenance=provenance)
     validation = _cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
@@ -120,6 +122,15 @@ class _Watch:
         self.validation = _cut(self.cell, self.corpus, "validation", count)
         self.calibration = _cut(self.cell, self.corpus, "calibration", count)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the probes have found so far."""
+        return {"curve": [point.model_dump() for point in self.curve], "churn": self.churn, "masks": self.masks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
+        self.churn, self.masks = state["churn"], state["masks"]
+
     def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
         """Calibrate and evaluate on a few windows of every domain."""
         calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
@@ -130,8 +141,10 @@ class _Watch:
         self.masks = found.masks
 
 
-def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch) -> Trained:
+def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch, checkpoints: Checkpoints | None) -> Trained:
     suite = cell.suite
+    if checkpoints is not None:
+        checkpoints.parts["watch"] = watch
     tokens = suite.train.reference_tokens
     by_flops = cell.match == "flops"
     infinity = float("inf")
@@ -148,6 +161,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch) -> Trained:
         dtype=dtype_of(cell),
         statistics=lambda: _statistics(corpus),
         probe=watch.probe,
+        checkpoints=checkpoints,
     )
 
 

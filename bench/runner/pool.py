@@ -4,17 +4,23 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+
+from filelock import FileLock, Timeout
 
 from bench.errors import UserError
 from bench.record import Record
 from bench.runner.cells import Cell
 
 SUPERSEDED = ".superseded"
+CHECKPOINTS = ".checkpoints"
+CHECKPOINT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,8 @@ class Outcome:
 
     Attributes:
         cell: the cell.
-        status: the record's status, "kept" for a record that was already there, or "crashed" where there is none.
+        status: the record's status, "kept" for a record that was already there, "crashed" where there is none, or
+            "busy" while another process runs the cell.
         detail: the loss, or what went wrong.
         seconds: wall-clock time.
     """
@@ -35,12 +42,18 @@ class Outcome:
 
 
 def run_cells(
-    cells: Sequence[Cell], root: Path, command: str, workers: int, report: Callable[[Outcome], None] = lambda _: None
+    cells: Sequence[Cell],
+    root: Path,
+    command: str,
+    workers: int,
+    report: Callable[[Outcome], None] = lambda _: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[Outcome]:
     """Run the cells that have no record yet; each worker writes its own.
 
     A record of the same content key is kept. One of another key, from other code or configuration, is moved to
-    `.superseded` below `root`, never deleted.
+    `.superseded` below `root`, never deleted. Cells that another run on the same tree has in hand are left to it, and
+    looked at again at the end. A cell that was killed goes on from its last checkpoint.
 
     Args:
         cells: what to run, in order.
@@ -48,65 +61,126 @@ def run_cells(
         command: the command line, for the records.
         workers: processes; 0 runs the cells in this one.
         report: called with each outcome as it comes.
+        checkpoint_seconds: time between two checkpoints of a cell.
     """
     outcomes: list[Outcome] = []
-
-    def done(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        report(outcome)
-
-    if workers == 0:
-        for cell in cells:
-            done(work(cell, root, command))
-        return outcomes
-    # Threads must be fixed before a worker imports torch, so by environment.
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(workers, len(cells) or 1), mp_context=context) as pool:
-        futures: dict[Future[Outcome], Cell] = {pool.submit(work, cell, root, command): cell for cell in cells}
-        try:
-            for future in as_completed(futures):
-                done(_outcome(future, futures[future]))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pending = list(cells)
+    for wait in (False, True):
+        busy: list[Cell] = []
+        task = partial(work, root=root, command=command, checkpoint_seconds=checkpoint_seconds, wait=wait)
+        for outcome in _in_processes(pending, task, workers) if workers else map(task, pending):
+            if outcome.status == "busy":
+                busy.append(outcome.cell)
+                continue
+            outcomes.append(outcome)
+            report(outcome)
+        pending = busy
     return outcomes
 
 
-def _outcome(future: "Future[Outcome]", cell: Cell) -> Outcome:
+def _in_processes(cells: Sequence[Cell], task: Callable[[Cell], Outcome], workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come, from single-threaded processes."""
+    # Threads must be fixed before a worker imports torch, so by environment.
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    count = min(workers, len(cells)) or 1
+    idle: SimpleQueue[_Worker] = SimpleQueue()
+    for _ in range(count):
+        idle.put(_Worker())
+
+    def run(cell: Cell) -> Outcome:
+        worker = idle.get()
+        try:
+            return worker.run(task, cell)
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(max_workers=count) as threads:
+        try:
+            for future in as_completed([threads.submit(run, cell) for cell in cells]):
+                yield future.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    for _ in range(count):
+        idle.get().close()
+
+
+class _Worker:
+    """A process for one cell after another, started anew when it dies: a cell that is killed takes no other with it."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, task: Callable[[Cell], Outcome], cell: Cell) -> Outcome:
+        """The outcome of one cell."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            return self._pool.submit(task, cell).result()
+        except BrokenProcessPool:
+            self.close()
+            self._pool = None
+            return Outcome(cell, "crashed", "its process died (out of memory, or killed); run the same command again to resume", 0.0)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECKPOINT_SECONDS, wait: bool = True) -> Outcome:
+    """Run one cell in this process unless its record is there, and write the record.
+
+    Args:
+        cell: what to run.
+        root: the tree of records.
+        command: the command line, for the record.
+        checkpoint_seconds: time between two checkpoints.
+        wait: for another process that runs this very cell, instead of saying that it is busy.
+    """
+    started = time.perf_counter()
     try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(cell, "crashed", "a worker process died (out of memory, or killed); run the same command again to resume", 0.0)
+        path = cell.path(root)
+        state = root / CHECKPOINTS / "~".join(path.relative_to(root).with_suffix("").parts)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(state.with_name(f"{state.name}.lock"), timeout=-1 if wait else 0) as lock:
+            status, detail = _work(cell, root, command, state, checkpoint_seconds)
+            Path(lock.lock_file).unlink(missing_ok=True)  # the record is there: whoever comes next has no need of the lock
+    except Timeout:
+        status, detail = "busy", "another process runs it"
+    except UserError as error:
+        status, detail = "crashed", str(error)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        status, detail = "crashed", " ".join(said.split())
+    return Outcome(cell, status, detail, 0.0 if status == "kept" else time.perf_counter() - started)
 
 
-def work(cell: Cell, root: Path, command: str) -> Outcome:
-    """Run one cell in this process unless its record is there, and write the record."""
+def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds: float) -> tuple[str, str]:
+    """Status and detail of a cell that nobody else has in hand."""
     import torch
 
+    from bench.checkpoint import Checkpoints
     from bench.data import load_corpus
     from bench.runner.execute import cell_key, run_cell
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    started = time.perf_counter()
-    try:
-        path = cell.path(root)
-        if path.exists():
-            key = cell_key(cell, load_corpus(cell.suite.data))
-            there = Record.read(path)
-            if there.key == key:
-                return Outcome(cell, "kept", _loss(there), 0.0)
-            _set_aside(path, root, there.key)
-        record = run_cell(cell, command)
-        record.write(path)
-    except UserError as error:
-        return Outcome(cell, "crashed", str(error), time.perf_counter() - started)
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        return Outcome(cell, "crashed", " ".join(detail.split()), time.perf_counter() - started)
-    return Outcome(cell, record.status, record.reason or _loss(record), time.perf_counter() - started)
+    key, path = cell_key(cell, load_corpus(cell.suite.data)), cell.path(root)
+    checkpoints = Checkpoints(state, key, checkpoint_seconds)
+    if path.exists():
+        there = Record.read(path)
+        if there.key == key:
+            checkpoints.clear()
+            return "kept", _loss(there)
+        _set_aside(path, root, there.key)
+    for left in path.parent.glob(f".{path.name}.*"):  # half a record of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
+    record = run_cell(cell, command, checkpoints)
+    record.write(path)
+    checkpoints.clear()
+    return record.status, record.reason or _loss(record)
 
 
 def _loss(record: Record) -> str:

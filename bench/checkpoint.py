@@ -1,0 +1,144 @@
+"""Checkpoints of one cell: a run that was killed goes on exactly where it would have been.
+
+A checkpoint is a folder that appears by one rename, so that it is whole or not there. It holds the weights as safetensors
+(a model is useful by itself), the rest of the state in a file that is read with `weights_only=True`, so that reading it runs
+no code, and a manifest with the cell's content key and the SHA-256 of both.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+"""Raised when what a checkpoint holds changes; those of another version are dropped."""
+
+KEPT = 2
+"""Checkpoints kept of a cell: the newest, and one to fall back on."""
+
+LARGEST_SHARE = 0.05
+"""Share of the time that writing checkpoints may take: a large model is saved less often."""
+
+_WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+_log = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """Something whose state is dictionaries, lists, numbers, strings and tensors."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that what comes next depends on."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Take up a state."""
+        ...
+
+
+class Checkpoints:
+    """The checkpoints of one cell in a folder of its own.
+
+    Args:
+        folder: where they lie.
+        key: content key of the cell; checkpoints of another key are dropped.
+        seconds: time between two checkpoints; 0 for one at every step.
+        parts: what is saved beside the weights, by name; the training loop adds itself.
+    """
+
+    def __init__(self, folder: Path, key: str, seconds: float, parts: dict[str, Stateful] | None = None) -> None:
+        self.folder, self.key, self.seconds = folder, key, seconds
+        self.parts: dict[str, Stateful] = parts or {}
+        self._next = time.monotonic() + seconds
+
+    def restore(self, model: nn.Module) -> bool:
+        """Take up the newest whole checkpoint, if there is one; damaged ones are set aside with a notice."""
+        for path in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
+            try:
+                weights, state = self._read(path)
+            except _Foreign:
+                shutil.rmtree(path, ignore_errors=True)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s is damaged (%s) and set aside; the checkpoint before it is used, if there is one.", path, error)
+                _set_aside(path)
+            else:
+                model.load_state_dict(weights)
+                for name, part in self.parts.items():
+                    part.load_state_dict(state[name])
+                return True
+        return False
+
+    def save_if_due(self, model: nn.Module, step: int) -> None:
+        """Write a checkpoint if the last is old enough. A full or read-only disk costs the checkpoint, not the run."""
+        if time.monotonic() < self._next:
+            return
+        started = time.monotonic()
+        try:
+            self._save(model, self.folder / f"step-{step:09}")
+        except OSError as error:
+            _log.warning("No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.", self.folder, error)
+        took = time.monotonic() - started
+        self._next = started + took + (max(self.seconds, took / LARGEST_SHARE) if self.seconds else 0)
+
+    def clear(self) -> None:
+        """Remove them all: the record is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _save(self, model: nn.Module, target: Path) -> None:
+        if target.exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
+        try:
+            weights = model.state_dict()
+            tensors = {name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)}
+            state = {"weights": {name: value for name, value in weights.items() if name not in tensors}}
+            state |= {name: part.state_dict() for name, part in self.parts.items()}
+            torch.save(state, stream := io.BytesIO())
+            files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
+            manifest = {"format": FORMAT_VERSION, "key": self.key, "sha256": {name: _sha256(data) for name, data in files.items()}}
+            for name, data in {**files, _MANIFEST: json.dumps(manifest).encode()}.items():
+                (temporary / name).write_bytes(data)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for old in sorted(self.folder.glob("step-*[0-9]"))[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        if (manifest["format"], manifest["key"]) != (FORMAT_VERSION, self.key):
+            raise _Foreign
+        files = {name: (path / name).read_bytes() for name in (_WEIGHTS, _STATE)}
+        for name, data in files.items():
+            if _sha256(data) != manifest["sha256"][name]:
+                raise ValueError(f"{name} does not match its digest")
+        state = torch.load(io.BytesIO(files[_STATE]), weights_only=True)
+        return {**load(files[_WEIGHTS]), **state["weights"]}, state
+
+
+class _Foreign(Exception):
+    """A whole checkpoint, but of another cell."""
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A copy that shares its memory with no other tensor, which safetensors asks for."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _set_aside(path: Path) -> None:
+    target = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
