@@ -21,7 +21,24 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """`--workers`."""
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes side by side, 0 for none (default: one a core)")
+    parser.add_argument("--workers", type=_workers, default=default_workers(), help="processes side by side, 0 for none (default: one a core)")
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"it is {text!r}; give 0 to run in this process, or a number of processes")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time of 0 or more, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"it is {text!r}; give a number of seconds, 0 or more")
+    return value
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.commands.options import Subparsers, add_suite, add_workers, overrides, parse_seeds
+from bench.commands.options import Subparsers, add_suite, add_workers, overrides, parse_seeds, seconds
 from bench.config import load_suite
 from bench.errors import UserError
 
@@ -31,6 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--official", action="store_true", help="write results/ and leaderboard.md; needs a clean tree and the whole roster"
     )
     add_workers(parser)
+    parser.add_argument("--checkpoint-seconds", type=seconds, default=20.0, help="time between two checkpoints of a cell (default: 20)")
     parser.set_defaults(run=run)
 
 
@@ -44,8 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     suite = load_suite(arguments.suite, overrides(arguments))
     rows = parse_rows(suite, arguments.routers, arguments.plugin)
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else list(range(suite.seeds))
-    if arguments.workers < 0:
-        raise UserError(f"--workers is {arguments.workers}: give 0 to run in this process, or a number of processes.")
     check_device(suite.device)
     root = _root(arguments)
     console = Console(highlight=False)
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"{done:4}/{len(cells)}  {outcome.cell!s:28} {status} {outcome.seconds:6.0f} s  ", end="")
         console.print(outcome.detail, markup=False)
 
-    outcomes = run_cells(cells, root, command, arguments.workers, report)
+    outcomes = run_cells(cells, root, command, arguments.workers, report, arguments.checkpoint_seconds)
     crashed = [outcome for outcome in outcomes if outcome.status in ("crashed", "failed")]
     if any(outcome.status != "crashed" for outcome in outcomes):
         render(root, Path("leaderboard.md") if arguments.official else root / "leaderboard.md", console)
