@@ -37,11 +37,35 @@ class Judgement:
     friedman: Friedman | None = None
     correlation: float = float("nan")
     notes: tuple[str, ...] = ()
+    plan: Plan | None = None
 
 
 def word(outcome: Outcome) -> str:
     """The verdict from the row's side: "worse" is a "better" that the control won."""
     return "worse" if outcome.verdict == "better" and outcome.winner != outcome.row else outcome.verdict
+
+
+def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Plan:
+    """The comparisons that follow from the suite's declaration and the roles of the rows; see `judge_rows`."""
+    ranked = [entrant for entrant in entrants if entrant.losses]
+    names = {entrant.name for entrant in entrants}
+    matched = str(declared["dense_matched"])
+    primary = [
+        Comparison(entrant.name, control)
+        for entrant in entrants
+        if entrant.is_router
+        for control in dict.fromkeys((entrant.control, matched if matched in names else None))
+        if control is not None and control != entrant.name
+    ]
+    twins = [(entrant.twin_of, entrant.name) for entrant in ranked if entrant.twin_of]
+    return Plan(
+        comparisons=(*primary, *all_pairs([entrant.name for entrant in ranked])),
+        margin=float(declared["margin"]),
+        alpha=float(declared["alpha"]),
+        looks=tuple(declared.get("looks") or ()),
+        largest_effect=declared.get("largest_effect"),
+        twins=tuple(twins),
+    )
 
 
 def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judgement:
@@ -54,25 +78,8 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
         entrants: ranked rows, and those that would be but for their status.
         declared: the suite's comparison settings.
     """
+    plan = declared_plan(entrants, declared)
     ranked = [entrant for entrant in entrants if entrant.losses]
-    names = {entrant.name for entrant in entrants}
-    matched = str(declared["dense_matched"])
-    primary = [
-        Comparison(entrant.name, control)
-        for entrant in entrants
-        if entrant.is_router
-        for control in dict.fromkeys((entrant.control, matched if matched in names else None))
-        if control is not None and control != entrant.name
-    ]
-    twins = [(entrant.twin_of, entrant.name) for entrant in ranked if entrant.twin_of]
-    plan = Plan(
-        comparisons=(*primary, *all_pairs([entrant.name for entrant in ranked])),
-        margin=float(declared["margin"]),
-        alpha=float(declared["alpha"]),
-        looks=tuple(declared.get("looks") or ()),
-        largest_effect=declared.get("largest_effect"),
-        twins=tuple(twins),
-    )
     if not plan.comparisons:
         return Judgement(ranks={e.name: Rank(e.name, sum(e.losses.values()) / len(e.losses), 1, 1, 1) for e in ranked})
     said = judge({entrant.name: entrant.losses for entrant in ranked}, plan)
@@ -85,4 +92,5 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
         friedman=said.friedman,
         correlation=said.mean_correlation,
         notes=said.notes,
+        plan=plan,
     )

@@ -1,0 +1,74 @@
+"""`bench power`: what this many seeds can find, and how many more each comparison needs, with their cost."""
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from tabulate import tabulate
+
+from bench.board import Board, build_board
+from bench.commands.options import Subparsers
+from bench.errors import UserError
+from bench.stats import CellCost, Need, power, stages
+
+Effect = float | Literal["margin", "observed"]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("power", help="seeds still needed for each comparison", description=__doc__)
+    parser.add_argument("--suite", help="only this suite (default: all)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--effect", default="margin", help="difference to find: margin (default), observed, or nats a byte")
+    parser.add_argument("--power", type=float, default=0.8, help="power asked for (default: 0.8)")
+    parser.add_argument("--all-pairs", action="store_true", help="also the secondary family, every pair of rows")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line a comparison, and the stages in which seeds may be added."""
+    effect = _effect(arguments.effect)
+    for board in build_board(arguments.results, arguments.suite):
+        plan = board.judgement.plan
+        if plan is None:
+            raise UserError(f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. Run more routers.")
+        losses = {row.name: row.losses for row in board.ranked}
+        needs = power(losses, plan, _costs(board), effect, arguments.power)
+        shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
+        print(f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, {len(board.seeds)} seeds")
+        headers = ("row", "against", "SD", "detectable", "to find", "seeds", "up to", "missing", "FLOPs", "hours")
+        print(tabulate([_line(need) for need in shown], headers=headers, floatfmt=".4f"))
+        looks = plan.looks or (len(board.seeds), 2 * len(board.seeds))
+        levels = ", ".join(f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha))
+        print(f"Seeds beyond those declared count only in declared looks; comparison.looks: {list(looks)} would test at {levels}.")
+    return 0
+
+
+def _effect(text: str) -> Effect:
+    if text == "margin":
+        return "margin"
+    if text == "observed":
+        return "observed"
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--effect is {text!r}: give margin, observed, or a number of nats a byte.") from None
+
+
+def _costs(board: Board) -> dict[str, CellCost]:
+    """Mean training FLOPs and hours of one cell, a row."""
+    found: dict[str, CellCost] = {}
+    for row in board.ranked:
+        flops = row.mean(lambda record: record.flops.training_total if record.flops else None)
+        seconds = row.mean(lambda record: record.training.seconds if record.training else None)
+        if flops is not None and seconds is not None:
+            found[row.name] = CellCost(flops, seconds / 3600)
+    return found
+
+
+def _line(need: Need) -> tuple[object, ...]:
+    seeds = "over 512" if need.seeds is None else need.seeds
+    upper = "over 512" if need.seeds_upper is None else need.seeds_upper
+    flops = "-" if need.flops is None else f"{need.flops:.3g}"
+    hours = "-" if need.hours is None else f"{need.hours:.2f}"
+    return need.row, need.control, need.sd, need.detectable, need.effect, seeds, upper, need.missing, flops, hours
