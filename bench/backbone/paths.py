@@ -43,13 +43,21 @@ class ExpertBank(nn.Module):
     def grouped(self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]) -> Float[Tensor, "token d_model"]:
         """Run all experts at once on tokens sorted by expert.
 
+        The kernel wants rows of whole 16 bytes, so the hidden width is padded with zeros; and autocast passes it by, so the
+        precision is taken from there by hand.
+
         Args:
             x: tokens, those of expert 0 first.
             ends: end of each expert's tokens in `x`, int32.
         """
-        gate = F.grouped_mm(x, self.gate.transpose(1, 2), offs=ends)
-        up = F.grouped_mm(x, self.up.transpose(1, 2), offs=ends)
-        return F.grouped_mm(F.silu(gate) * up, self.down.transpose(1, 2), offs=ends)
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        spare = -self.width % (16 // dtype.itemsize)
+        gate, up = (F.pad(rows.to(dtype), (0, 0, 0, spare)).transpose(1, 2) for rows in (self.gate, self.up))
+        down = F.pad(self.down.to(dtype), (0, spare)).transpose(1, 2)
+        x = x.to(dtype)
+        hidden = F.silu(F.grouped_mm(x, gate, offs=ends)) * F.grouped_mm(x, up, offs=ends)
+        return F.grouped_mm(hidden, down, offs=ends)
 
     def flops(self) -> float:
         """FLOPs a token through one expert."""
