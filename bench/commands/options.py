@@ -21,7 +21,9 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """`--workers`."""
-    parser.add_argument("--workers", type=_workers, default=default_workers(), help="processes side by side, 0 for none (default: one a core)")
+    parser.add_argument(
+        "--workers", type=_workers, default=default_workers(), help="processes side by side, 0 for none (default: one a core)"
+    )
 
 
 def _workers(text: str) -> int:
