@@ -45,7 +45,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
-    """A pass over whole sequences."""
+    """A pass over whole sequences. The tokens are a copy: a slice would let a router reach what it was cut from, the targets."""
+    tokens = tokens.clone()
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.presets import decoder_config
+from bench.causality import prove
 from bench.checkpoint import Checkpoints
 from bench.contract import TrainStatistics
 from bench.data import Corpus, Windows, load_corpus, statistics, windows
@@ -73,8 +74,10 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -
     calibration = _cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
     headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell))
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
-    reason = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
-    status: Status = "off_budget" if reason else "ok"
+    causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
+    missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
+    reason = missed if causality.passed else causality.detail
+    status: Status = "ok" if not reason else "off_budget" if causality.passed else "invalid"
     return Record(
         key=key,
         status=status,
