@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load, save
@@ -32,6 +32,7 @@ _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Something whose state is dictionaries, lists, numbers, strings and tensors."""
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -105,7 +105,7 @@ class SuiteConfig(_Part):
     compile: bool = False
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "SuiteConfig":
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
