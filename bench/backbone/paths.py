@@ -35,7 +35,7 @@ class ExpertBank(nn.Module):
             parameter.data.copy_(rows.view_as(parameter) * self.d_model**-0.5)
         self.down.data.zero_()
 
-    def forward(self, x: Float[Tensor, "token d_model"], index: int = 0) -> Float[Tensor, "token d_model"]:
+    def forward(self, x: Float[Tensor, "*token d_model"], index: int = 0) -> Float[Tensor, "*token d_model"]:
         """Run one expert."""
         hidden = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
         return F.linear(hidden, self.down[index])
@@ -78,7 +78,7 @@ class LowRank(nn.Module):
         self.down.data.copy_(draw("down", self.rank, self.d_model) * self.d_model**-0.5)
         self.up.data.zero_()
 
-    def forward(self, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+    def forward(self, x: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token d_model"]:
         """Project down, then up."""
         return F.linear(F.linear(x, self.down), self.up)
 
