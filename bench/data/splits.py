@@ -37,7 +37,7 @@ def divide(documents: Iterable[Document], config: DataConfig) -> dict[str, list[
         if not train:
             raise UserError(
                 f"Domain {domain!r} has {len(domains[domain])} distinct documents, too few for training, calibration and validation:"
-                " give more and shorter documents."
+                " give more and shorter ones, or raise max_tokens."
             )
         splits["validation"] += held
         splits["calibration"] += calibration

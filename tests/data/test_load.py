@@ -136,28 +136,28 @@ def test_statistics_agree_with_a_loop(two_domains: Path, tmp_path: Path, monkeyp
 
 RUN = """
 import sys, time
-from itertools import pairwise
 from pathlib import Path
-import bench.data.load as load
-from bench.data import DataConfig, load_corpus
-if sys.argv[3] == "slow":
-    build = load._build
-    def announced(*arguments):
+from bench.data import DataConfig, load_corpus, store
+write_split = store._write_split
+def announced(directory, split, *arguments):
+    write_split(directory, split, *arguments)
+    if split == "calibration":
         print("building", flush=True)
-        build(*arguments)
-    load._build = announced
+        time.sleep(float(sys.argv[3]))
+store._write_split = announced
 print(load_corpus(DataConfig(path=sys.argv[1]), Path(sys.argv[2])).content_hash)
 """
 
 
-def start(path: Path, cache: Path, mode: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", RUN, str(path), str(cache), mode], stdout=subprocess.PIPE, text=True)
+def start(path: Path, cache: Path, pause: float) -> "subprocess.Popen[str]":
+    """Load a corpus in a process that says when it is halfway through writing, and then pauses for some seconds."""
+    return subprocess.Popen([sys.executable, "-c", RUN, str(path), str(cache), str(pause)], stdout=subprocess.PIPE, text=True)
 
 
 def test_processes_at_once_build_one_corpus(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"line {i} says {i * i % 9973}\n" for i in range(60_000)))
-    runs = [start(text, tmp_path, "slow") for _ in range(3)]
+    runs = [start(text, tmp_path, 0.5) for _ in range(3)]
     outputs = [run.communicate(timeout=60)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert "".join(outputs).count("building") == 1
@@ -167,11 +167,12 @@ def test_processes_at_once_build_one_corpus(tmp_path: Path) -> None:
 def test_a_build_killed_halfway_leaves_nothing_that_is_used(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"line {i} says {i * i % 9973}\n" for i in range(60_000)))
-    run = start(text, tmp_path / "killed", "slow")
+    run = start(text, tmp_path / "killed", 60)
     assert run.stdout is not None
     assert run.stdout.readline() == "building\n"
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
+    assert [path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")], "half a corpus"
     settings = DataConfig.model_validate({"path": str(text)})
     assert load_corpus(settings, tmp_path / "killed").content_hash == load_corpus(settings, tmp_path / "whole").content_hash
     assert not [path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")]
