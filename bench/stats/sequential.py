@@ -26,9 +26,10 @@ class Stage:
 def spending(fraction: float, alpha: float) -> float:
     """What is spent of a two-sided `alpha` when `fraction` of the declared seeds is in.
 
-    Each side spends its half by 2 - 2 Phi(z / sqrt(fraction)), z the upper alpha/4 point of the normal distribution.
+    Each side spends its half by 2 - 2 Phi(z / sqrt(fraction)), z the upper alpha/4 point of the normal distribution. Never below
+    1e-250, since levels are divided by.
     """
-    return float(4.0 * special.ndtr(special.ndtri(alpha / 4.0) / np.sqrt(fraction)))
+    return max(float(4.0 * special.ndtr(special.ndtri(alpha / 4.0) / np.sqrt(fraction))), 1e-250)
 
 
 def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
@@ -42,30 +43,34 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
         alpha: level of all looks together.
     """
     times = np.asarray(looks, dtype=np.float64) / looks[-1]
-    spent = [spending(time, alpha) for time in times]
-    levels: list[float] = [spent[0]]
     nodes, weights = np.polynomial.legendre.leggauss(160)
-    bound = -float(special.ndtri(spent[0] / 2.0)) * np.sqrt(times[0])
-    points: Floats = bound * nodes
-    density: Floats = bound * weights * np.exp(-(points**2) / (2.0 * times[0])) / np.sqrt(2.0 * np.pi * times[0])
-    for k in range(1, len(looks)):
-        step = float(np.sqrt(times[k] - times[k - 1]))
-        target = spent[k] - spent[k - 1]
-
-        def crossing(log_level: float, points: Floats = points, density: Floats = density, step: float = step, k: int = k) -> float:
-            edge = -float(special.ndtri(np.exp(log_level) / 2.0)) * float(np.sqrt(times[k]))
-            tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
-            return float(np.log(density @ tails))
-
-        wanted = float(np.log(target))
-        root = float(optimize.brentq(lambda x, f=crossing, w=wanted: f(x) - w, np.log(target), np.log(alpha) + 1e-9, xtol=1e-13))
-        levels.append(float(np.exp(root)))
-        bound = -float(special.ndtri(np.exp(root) / 2.0)) * float(np.sqrt(times[k]))
-        fresh: Floats = bound * nodes
+    points, mass = np.zeros(1), np.ones(1)  # where the statistic may stand, none of the looks before crossed
+    levels: list[float] = []
+    spent, before = 0.0, 0.0
+    for time in times.tolist():
+        step, target = float(np.sqrt(time - before)), spending(time, alpha) - spent
+        level = _solve_level(points, mass, step, time, target, alpha)
+        levels.append(level)
+        bound = -float(special.ndtri(level / 2.0)) * float(np.sqrt(time))
+        fresh = bound * nodes
         kernel = np.exp(-(((fresh[:, None] - points) / step) ** 2) / 2.0) / (np.sqrt(2.0 * np.pi) * step)
-        density = bound * weights * (kernel @ density)
-        points = fresh
+        points, mass = fresh, bound * weights * (kernel @ mass)
+        spent, before = spent + target, time
     return tuple(levels)
+
+
+def _solve_level(points: Floats, mass: Floats, step: float, time: float, target: float, alpha: float) -> float:
+    """Nominal level whose bound is crossed with probability `target` after a normal step from `points`."""
+
+    def excess(log_level: float) -> float:
+        edge = -float(special.ndtri(np.exp(log_level) / 2.0)) * float(np.sqrt(time))
+        tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
+        return float(np.log(mass @ tails)) - float(np.log(target))
+
+    log_target = float(np.log(target))
+    if excess(log_target) >= 0.0:
+        return float(np.exp(log_target))
+    return float(np.exp(float(optimize.brentq(excess, log_target, float(np.log(alpha)) + 1e-6, xtol=1e-13))))
 
 
 def stages(looks: Sequence[int], alpha: float) -> tuple[Stage, ...]:

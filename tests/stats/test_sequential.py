@@ -45,3 +45,9 @@ def test_a_familys_level_lies_between_spending_and_alpha() -> None:
     for k, before in enumerate([0.0, *spent[:-1]]):
         assert spent[k] - before <= family_level(looks, k, alpha, count) * (1 + 1e-9)
         assert family_level(looks, k, alpha, count) <= alpha
+
+
+def test_a_very_early_look_spends_next_to_nothing_and_the_rest_is_left() -> None:
+    levels = nominal_levels((2, 1000), 1e-3)
+    assert 0.0 < levels[0] < 1e-100
+    assert levels[1] == pytest.approx(1e-3, rel=1e-6)
