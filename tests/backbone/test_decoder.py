@@ -1,0 +1,126 @@
+"""The decoder under every registered router: dispatch against the reference, sizes, precision, shapes."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.backbone.decoder import Decoder
+from bench.backbone.presets import PRESETS, decoder_config
+from bench.contract import Selection
+from bench.errors import UserError
+from bench.registry import find
+from tests.small import CONFIG, ROWS, Recorder, model, row_id, run_of, tokens, trained_like
+
+every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
+every_selection = pytest.mark.parametrize("selection", ["topk", "causal"])
+
+
+def with_knobs(decoder: Decoder, value: float) -> Decoder:
+    for router in decoder.routers:
+        if router.knob is not None:
+            router.knob.fill_(value)
+    return decoder
+
+
+def outcome(decoder: Decoder, out: Tensor) -> dict[str, Tensor]:
+    """The logits, and the gradient of a functional of them for every parameter."""
+    decoder.zero_grad()
+    out.float().square().sum().backward()
+    gradients = {name: p.grad.clone() for name, p in decoder.named_parameters() if p.grad is not None}
+    return {"logits": out.detach(), **gradients}
+
+
+@every_selection
+@every_router
+def test_dispatch_equals_the_reference_under_the_same_plan(name: str, options: Mapping[str, object], selection: Selection) -> None:
+    decoder = with_knobs(trained_like(model(name, options).decoder), -0.4 if name == "random" else 0.1)
+    ids, recorder = tokens(), Recorder()
+    sparse = outcome(decoder, decoder(run_of(ids, selection, decide=recorder.record)))
+    reference = outcome(decoder, decoder(run_of(ids, selection, decide=recorder.replay, reference=True)))
+    for part, wanted in reference.items():
+        if part in sparse:
+            assert (sparse[part] - wanted).norm() <= 1e-5 * wanted.norm(), part
+        else:  # a path that no token took
+            assert not wanted.any(), part
+    assert sparse.keys() <= reference.keys()
+    assert len({plan.mask.shape for plan in recorder.plans}) == 1
+
+
+@every_router
+def test_a_decoder_of_random_text_sees_every_trace_in_order(name: str, options: Mapping[str, object]) -> None:
+    decoder, run = model(name, options).decoder, run_of(tokens())
+    logits = decoder(run)
+    assert logits.shape == (3, 24, CONFIG.vocab_size)
+    used = (1, 3) if decoder.routers[0].layers == "other" else (1, 2, 3)
+    assert tuple(trace.layer for trace in run.traces) == used
+    assert [trace.inputs.previous for trace in run.traces] == [None, *run.traces[:-1]]
+    assert [trace.paths for trace in run.traces] == [router.paths for router in decoder.routers]
+
+
+@every_selection
+@every_router
+def test_bfloat16_gives_finite_outputs_and_gradients(name: str, options: Mapping[str, object], selection: Selection) -> None:
+    decoder = trained_like(model(name, options).decoder)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = decoder(run_of(tokens(), selection))
+    assert out.dtype is torch.bfloat16
+    assert all(value.isfinite().all() for value in outcome(decoder, out).values())
+
+
+@pytest.mark.parametrize(("name", "options"), [("mod", {}), ("random", {"over": "block"}), ("mlp_gate", {})], ids=row_id)
+def test_a_site_that_nobody_enters_changes_nothing(name: str, options: Mapping[str, object]) -> None:
+    decoder = with_knobs(trained_like(model(name, options).decoder), -1e6)
+    run = run_of(tokens(), "causal")
+    assert decoder(run).isfinite().all()
+    assert not any(trace.plan.mask[..., 1].any() for trace in run.traces)
+
+
+def test_tokens_outside_a_block_are_invisible_to_those_inside() -> None:
+    decoder = trained_like(model("mod", routed_layers=(1,)).decoder)
+    ids = tokens(batch=1)
+    run = run_of(ids, "topk")
+    before = decoder(run)
+    chosen = run.traces[0].plan.mask[0, :, 1]
+    outside = int((~chosen).nonzero()[0])
+    layer = decoder.layers[1]
+    x = torch.randn(1, ids.shape[1], CONFIG.d_model)
+    replay = Recorder()
+    replay.plans = [run.traces[0].plan] * 2
+    decide = replay.replay
+    first = layer(x, run_of(ids, decide=decide))
+    x[0, outside] += 1.0
+    second = layer(x, run_of(ids, decide=decide))
+    moved = (first - second).abs().amax(-1)[0] > 0
+    assert moved.nonzero().flatten().tolist() == [outside]
+    assert before.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocab_size", "millions", "tolerance"),
+    [("paper", 50257, 157.5, 0.005), ("small", 4096, 30.0, 0.02), ("tiny", 256, 0.297, 0.01)],
+)
+def test_presets_have_the_size_they_claim(preset: str, vocab_size: int, millions: float, tolerance: float) -> None:
+    config = decoder_config(preset, vocab_size, 128)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    d, layers, width = config.d_model, config.num_layers, config.ffn_width
+    assert sum(p.numel() for p in decoder.parameters()) == 2 * vocab_size * d + layers * (4 * d * d + 3 * d * width)
+    assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(millions * 1e6, rel=tolerance)
+
+
+def test_the_paper_preset_runs_on_shapes_alone() -> None:
+    config = decoder_config("paper", 50257, 256)
+    with torch.device("meta"):
+        routers = {1: [find("top2_moe").make({})]}
+        decoder = Decoder(config, routers, expert_width=100)
+        assert decoder.layers[1].ffn.bank.gate.shape == (8, 100, 768)
+        out = Decoder(config)(run_of(torch.zeros(2, 256, dtype=torch.long), generator=None))
+    assert out.shape == (2, 256, 50257)
+
+
+def test_an_unknown_preset_is_the_users_error() -> None:
+    with pytest.raises(UserError, match=r"Unknown backbone preset 'tinny'.*Did you mean 'tiny'"):
+        decoder_config("tinny", 256, 128)
+    assert set(PRESETS) == {"tiny", "small", "paper"}

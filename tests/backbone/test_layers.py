@@ -1,0 +1,100 @@
+"""Norm, rotary positions and attention against formulas written out."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.backbone.layers import Attention, Rotary, rms_norm
+from bench.rng import generator, normal
+
+D_MODEL, HEADS, SEQ = 16, 2, 7
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed, "noise"))
+
+
+def attention() -> Attention:
+    module = Attention(D_MODEL, HEADS, max_seq_len=64)
+    module.reset(lambda name, rows, columns: normal(0, name, rows, columns))
+    module.out.data.copy_(noise(D_MODEL, D_MODEL))
+    return module
+
+
+def rotated(vector: Tensor, position: int) -> Tensor:
+    """Rotate neighbouring channels one pair at a time, with sines and cosines."""
+    out = vector.clone()
+    for pair in range(len(vector) // 2):
+        angle = position * 10_000.0 ** (-2 * pair / len(vector))
+        x, y = float(vector[2 * pair]), float(vector[2 * pair + 1])
+        out[2 * pair] = x * math.cos(angle) - y * math.sin(angle)
+        out[2 * pair + 1] = x * math.sin(angle) + y * math.cos(angle)
+    return out
+
+
+@torch.no_grad()
+def naive_attention(module: Attention, x: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
+    """One query, key and head at a time, float64."""
+    size = D_MODEL // HEADS
+    out = torch.zeros(*x.shape, dtype=torch.float64)
+    for b, sequence in enumerate(x.double()):
+        query, key, value = (sequence @ matrix.double().T for matrix in module.qkv)
+        for head in range(HEADS):
+            part = slice(head * size, (head + 1) * size)
+            for i in range(len(sequence)):
+                q = rotated(unit(query[i, part]), int(positions[b, i]))
+                seen = [j for j in range(len(sequence)) if allowed[b, i, j]]
+                scores = torch.stack([q @ rotated(unit(key[j, part]), int(positions[b, j])) / math.sqrt(size) for j in seen])
+                out[b, i, part] = scores.softmax(0) @ value[seen][:, part]
+    return out @ module.out.double().T
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / (x.square().mean() + torch.finfo(torch.float32).eps).sqrt()
+
+
+def test_rms_norm_is_torchs_own_without_a_gain() -> None:
+    x = noise(3, 5, D_MODEL)
+    torch.testing.assert_close(rms_norm(x), nn.RMSNorm(D_MODEL, elementwise_affine=False)(x))
+    torch.testing.assert_close(rms_norm(x).square().mean(-1), torch.ones(3, 5))
+
+
+def test_rotary_turns_each_pair_by_its_angle() -> None:
+    x, positions = noise(1, SEQ, 1, 8), torch.tensor([[0, 1, 2, 5, 11, 30, 63]])
+    found = Rotary(8, 64)(x, positions)
+    wanted = torch.stack([rotated(x[0, i, 0], int(positions[0, i])) for i in range(SEQ)])
+    torch.testing.assert_close(found[0, :, 0], wanted)
+
+
+def test_rotary_products_depend_on_distance_alone() -> None:
+    rotary, query, key = Rotary(8, 64), noise(1, 1, 1, 8), noise(1, 1, 1, 8, seed=1)
+
+    def product(i: int, j: int) -> float:
+        return float((rotary(query, torch.tensor([[i]])) * rotary(key, torch.tensor([[j]]))).sum())
+
+    assert product(9, 4) == pytest.approx(product(50, 45), abs=1e-5)
+    assert abs(product(9, 4) - product(9, 5)) > 1e-3
+
+
+@pytest.mark.parametrize("gathered", [False, True], ids=["all", "gathered"])
+def test_attention_is_the_naive_sum(gathered: bool) -> None:
+    module, x = attention(), noise(2, SEQ, D_MODEL)
+    positions = torch.tensor([[0, 3, 4, 9, 20, 21, 40], [1, 2, 3, 4, 5, 6, 63]]) if gathered else torch.arange(SEQ).expand(2, SEQ)
+    causal = torch.ones(2, SEQ, SEQ, dtype=torch.bool).tril()
+    torch.testing.assert_close(module(x, positions), naive_attention(module, x, positions, causal).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_under_a_mask_is_the_naive_sum() -> None:
+    module, x, positions = attention(), noise(2, SEQ, D_MODEL), torch.arange(SEQ).expand(2, SEQ)
+    allowed = (noise(2, SEQ, SEQ) > 0).tril() | torch.eye(SEQ, dtype=torch.bool)
+    torch.testing.assert_close(module(x, positions, allowed), naive_attention(module, x, positions, allowed).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_starts_silent_and_takes_an_empty_sequence() -> None:
+    module = Attention(D_MODEL, HEADS, max_seq_len=64)
+    module.reset(lambda name, rows, columns: normal(0, name, rows, columns))
+    assert not module(noise(1, SEQ, D_MODEL), torch.arange(SEQ).unsqueeze(0)).any()
+    assert module(noise(2, 0, D_MODEL), torch.zeros(2, 0, dtype=torch.long)).shape == (2, 0, D_MODEL)
+    assert module.qkv.std().item() == pytest.approx(D_MODEL**-0.5, rel=0.05)
