@@ -82,6 +82,19 @@ class ComparisonConfig(_Part):
     dense_matched: str = Field(default="dense_matched", description="row that spends B without routing")
 
 
+class SensitivityConfig(_Part):
+    """Extra cells that show how much each row depends on its learning rate. They are on a seed that no ranking uses."""
+
+    lr_scales: tuple[float, ...] = Field(default=(), description="factors on every learning rate of a row")
+    seed: int = Field(default=100, ge=0)
+
+    @model_validator(mode="after")
+    def _positive(self) -> "SensitivityConfig":
+        if any(scale <= 0 for scale in self.lr_scales):
+            raise ValueError(f"lr_scales is {list(self.lr_scales)}; factors must be above 0")
+        return self
+
+
 class SuiteConfig(_Part):
     """A suite, whole."""
 
@@ -98,6 +111,7 @@ class SuiteConfig(_Part):
     train: TrainConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     comparison: ComparisonConfig = ComparisonConfig()
+    sensitivity: SensitivityConfig = SensitivityConfig()
     thresholds: tuple[float, ...] = Field(default=(), description="losses in nats a byte whose first crossing is timed")
     rows: tuple[RowConfig, ...] = Field(min_length=1)
     device: str = "cpu"

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed."""
     from bench.commands.leaderboard import render
     from bench.data import load_corpus
-    from bench.runner.cells import parse_rows, plan_cells
+    from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells
     from bench.runner.pool import run_cells
 
     suite = load_suite(arguments.suite, overrides(arguments))
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     corpus = load_corpus(suite.data)
     console.print(f"[bold]{suite.name}[/bold]: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/")
-    cells = plan_cells(suite, rows, seeds, arguments.plugin)
+    cells = plan_cells(suite, rows, seeds, arguments.plugin) + (sensitivity_cells(suite, rows) if arguments.official else [])
     command = "python -m bench " + shlex.join(sys.argv[1:])
     done = 0
 

@@ -12,7 +12,7 @@ from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
-NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "thresholds", "budget", "match", "name")
+NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match", "name")
 """Fields of a suite that change nothing inside a cell, or are part of the cell itself."""
 
 
@@ -124,3 +124,14 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
 def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:
     """All cells, seed by seed, so that an interrupted run leaves whole seeds behind."""
     return [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
+
+
+def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[Cell]:
+    """One cell a row and learning-rate factor, named `row@lr<factor>`, factor 1 included, on the suite's sensitivity seed."""
+    scales = sorted({1.0, *suite.sensitivity.lr_scales}) if suite.sensitivity.lr_scales else []
+    return [
+        Cell(suite, row.model_copy(update={"name": f"{row.name}@lr{scale:g}", "lr_scale": row.lr_scale * scale}), suite.sensitivity.seed)
+        for row in rows
+        if row.role in ("ranked", "control")
+        for scale in scales
+    ]
