@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.backbone.decoder import Decoder
-from bench.backbone.routed import Pass, ask
+from bench.backbone.routed import Decide, Pass, ask
 from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import Windows
 from bench.flops.ledger import SiteCost, path_counts
@@ -64,7 +64,9 @@ def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def evaluate(model: Model, windows: Windows, batch_size: int, dtype: torch.dtype = torch.float32, keep: bool = False) -> Evaluation:
+def evaluate(
+    model: Model, windows: Windows, batch_size: int, dtype: torch.dtype = torch.float32, keep: bool = False, decide: Decide = ask
+) -> Evaluation:
     """Evaluate causally on fixed windows, and book what that cost.
 
     Args:
@@ -73,6 +75,7 @@ def evaluate(model: Model, windows: Windows, batch_size: int, dtype: torch.dtype
         batch_size: windows at a time; it changes nothing but speed.
         dtype: precision of matrix products.
         keep: keep plans and scores, for metrics.
+        decide: the way to a plan, for inspection.
     """
     decoder, ledger, device = model.decoder, model.evaluation_ledger, device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
@@ -82,7 +85,7 @@ def evaluate(model: Model, windows: Windows, batch_size: int, dtype: torch.dtype
     kept: list[list[LayerTrace]] = []
     for start in range(0, len(tokens), batch_size):
         batch = tokens[start : start + batch_size]
-        run = make_pass(batch[:, :-1], tags[start : start + batch_size])
+        run = make_pass(batch[:, :-1], tags[start : start + batch_size], decide=decide)
         with autocast(device, dtype):
             logits = decoder(run)
         nats.append(F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none").view(batch[:, 1:].shape))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 
 from bench.assemble import Model
+from bench.backbone.routed import Decide, ask
 from bench.config import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate
@@ -66,13 +67,19 @@ def document_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, cor
 
 
 def measure(
-    model: Model, corpus: Corpus, calibration: Windows, validation: Windows, config: EvaluationConfig, dtype: torch.dtype
+    model: Model,
+    corpus: Corpus,
+    calibration: Windows,
+    validation: Windows,
+    config: EvaluationConfig,
+    dtype: torch.dtype,
+    decide: Decide = ask,
 ) -> Headline:
     """Calibrate, evaluate and read the loss off at B.
 
     A router with knobs is calibrated on the calibration split to each spend of `config.sweep`, and evaluated there on the
     validation split; the headline is interpolated at spend B on the validation split itself, so that the drift of a threshold
-    between the two moves nobody's score. A router without knobs is evaluated once.
+    between the two moves nobody's score. A router without knobs is evaluated once. Evaluation comes to its plans by `decide`.
     """
     has_knob = any(router.knob is not None for router in model.decoder.routers)
     targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
@@ -80,7 +87,7 @@ def measure(
     at_budget: Evaluation | None = None
     for target in sorted(targets, key=lambda t: t == 1.0):  # B comes last and leaves its knobs set
         spends[target] = calibrate(model, calibration, target, dtype)
-        found = evaluate(model, validation, config.batch_size, dtype, keep=target == 1.0)
+        found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
         losses = domain_losses(found.nats, validation, corpus)
         sweep.points.append(SpendPoint(target=target, spend=found.active / model.solution.target, loss=mean_loss(losses, corpus)))

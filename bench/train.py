@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assemble import Model
+from bench.backbone.routed import Decide, ask
 from bench.checkpoint import Checkpoints
 from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router, TrainStatistics
 from bench.data import Split, train_batch
 from bench.evaluate import autocast, device_of, make_pass
+from bench.flops.audit import Inspector
 from bench.flops.counter import count
 from bench.flops.ledger import path_counts
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
@@ -72,6 +74,7 @@ def train(
     statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
     checkpoints: Checkpoints | None = None,
+    inspector: Inspector | None = None,
 ) -> Trained:
     """Train until the allowance is spent, overshooting by at most one step.
 
@@ -88,16 +91,18 @@ def train(
         statistics: makes counts over the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
         checkpoints: where to go on from, and where to leave the state now and then.
+        inspector: asks the routers under the counter at some of the steps.
 
     Raises:
         Diverged: the loss is not finite.
+        RuleBroken: a router was not in the run what it was priced as.
     """
     loop = _Loop(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()
         for router in fitting:
-            router.fit(counts)
+            model.ledger.charge("router", "fit", count(lambda: router.fit(counts)).total)  # noqa: B023
     if checkpoints is not None:
         checkpoints.parts["training"] = loop
         checkpoints.restore(model.decoder)
@@ -110,6 +115,8 @@ def train(
             probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(loop.since))
             loop.since = []
         started = time.perf_counter()
+        if inspector is not None:
+            loop.inspect(inspector, done.steps)
         batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
         loop.since.append(loop.step(torch.from_numpy(batch.tokens), torch.from_numpy(batch.tags), progress))
         done.steps += 1
@@ -148,6 +155,13 @@ class _Loop:
         self.done = Trained()
         self.since: list[Tensor] = []
         self.probed = 0
+        self.decide: Decide = ask
+
+    def inspect(self, inspector: Inspector, step: int) -> None:
+        """At the steps that are due, ask the routers under the counter and price the auxiliary losses anew."""
+        self.decide = inspector.decide_at(step)
+        if inspector.due(step):
+            self.auxiliary_flops = None
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, but the weights."""
@@ -176,7 +190,7 @@ class _Loop:
     def step(self, tokens: Tensor, tags: Tensor, progress: float) -> Tensor:
         """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
         tokens, tags = tokens.to(self.device), tags.to(self.device)
-        run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress)
+        run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
         token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
@@ -193,7 +207,7 @@ class _Loop:
         return loss.detach()
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Weighted sum of the auxiliary losses, each a mean over layers; priced once, at the first step."""
+        """Weighted sum of the auxiliary losses, each a mean over layers; priced at the first step and where a step is inspected."""
         values: dict[str, list[Tensor]] = {}
         flops = 0.0
         for router, trace in zip(self.model.decoder.routers, traces, strict=True):

@@ -68,7 +68,7 @@ class OpCounter(TorchDispatchMode):
         return out
 
 
-class _NoWayOut(TorchFunctionMode):
+class Sealed(TorchFunctionMode):
     """Refuses to hand a tensor's data to code outside of torch."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -84,7 +84,7 @@ WAYS_OUT = frozenset("numpy __array__ tolist data_ptr untyped_storage storage _t
 
 def count(run: Callable[[], Any]) -> OpCounter:
     """Count the FLOPs of a call. Raises `UncountedOp` if something in it cannot be priced."""
-    with OpCounter() as counter, _NoWayOut():
+    with OpCounter() as counter, Sealed():
         run()
     return counter
 

@@ -16,6 +16,8 @@ from bench.contract import TrainStatistics
 from bench.data import Corpus, Windows, load_corpus, statistics, windows
 from bench.errors import UserError
 from bench.evaluate import calibrate, evaluate
+from bench.flops.audit import Inspector, RuleBroken
+from bench.flops.counter import UncountedOp
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
 from bench.metrics import changed, monitors, passage
 from bench.record import CurvePoint, Flops, Provenance, Record, Status, Training
@@ -52,7 +54,7 @@ def cell_key(cell: Cell, corpus: Corpus) -> str:
 def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -> Record:
     """Train, calibrate, evaluate, and say what came of it.
 
-    A run that diverges leaves a record of status "failed": that is a result too.
+    A run that diverges leaves a record of status "failed", one whose router breaks a rule "invalid": results too.
 
     Args:
         cell: what to run.
@@ -67,12 +69,15 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -
         model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
         model.decoder.to(cell.suite.device)
         watch = _Watch(cell, corpus, model)
-        trained = _train(cell, corpus, model, watch, checkpoints)
+        inspector = Inspector(model, cell.seed)
+        trained = _train(cell, corpus, model, watch, checkpoints, inspector)
+        validation = _cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
+        calibration = _cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
+        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     except Diverged as error:
         return Record(key=key, status="failed", reason=str(error), cell=identity, provenance=provenance)
-    validation = _cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
-    calibration = _cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
-    headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell))
+    except (RuleBroken, UncountedOp) as error:
+        return Record(key=key, status="invalid", reason=str(error), cell=identity, provenance=provenance)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
     missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
@@ -92,6 +97,7 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -
         budget=headline.audit,
         flops=_flops(cell, model, headline, trained),
         training=_training(model, headline, trained),
+        causality=causality,
         curve=tuple(watch.curve),
         monitors=monitors(decoder, ledger, corpus, validation, evaluation, watch.churn),
         auxiliary=trained.auxiliary,
@@ -144,7 +150,7 @@ class _Watch:
         self.masks = found.masks
 
 
-def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch, checkpoints: Checkpoints | None) -> Trained:
+def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch, checkpoints: Checkpoints | None, inspector: Inspector) -> Trained:
     suite = cell.suite
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
@@ -165,6 +171,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch, checkpoints:
         statistics=lambda: _statistics(corpus),
         probe=watch.probe,
         checkpoints=checkpoints,
+        inspector=inspector,
     )
 
 
