@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
@@ -29,12 +30,12 @@ class Row:
     status: RowStatus = "ok"
     reason: str = ""
 
-    @property
+    @cached_property
     def first(self) -> Record:
         """The record to read names and settings from: the lowest seed that counts, if any does."""
         return next(iter(self.good), self.records[0])
 
-    @property
+    @cached_property
     def good(self) -> tuple[Record, ...]:
         """Records that were run to the end and kept the rules."""
         return tuple(record for record in self.records if counts(record))
@@ -44,7 +45,7 @@ class Row:
         """The part the row plays on the board."""
         return self.first.cell.role
 
-    @property
+    @cached_property
     def losses(self) -> dict[int, float]:
         """Seed -> headline loss, nats a byte, of the seeds that count."""
         return {record.cell.seed: record.loss for record in self.good if record.loss is not None}
