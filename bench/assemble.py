@@ -7,9 +7,9 @@ import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.budget import Solution, dense_costs, solve
-from bench.contract import Router, RouterInput, RouterSpec
+from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.errors import UserError
-from bench.flops.counter import UncountedOp, count
+from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
 from bench.registry import Entry
 from bench.rng import generator, key
@@ -100,10 +100,11 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
 
     costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
     solution = solve(probe, ledger_at, costs, blueprint.budget, used, blueprint.bracket, blueprint.entry.name)
-    routers = {layer: [_build_router(blueprint, layer, solution.capacity, seed, router_seed)] for layer in used}
-    decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
+    built = {layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed) for layer in used}
+    decoder = Decoder(blueprint.decoder, {layer: [router] for layer, (router, _) in built.items()}, solution.expert_width)
     decoder.reset(seed)
     training, evaluation = (Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal"))
+    training.charge("router", "build", sum(flops for _, flops in built.values()))
     return Model(decoder, training, evaluation, solution)
 
 
@@ -123,28 +124,36 @@ def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: floa
     )
 
 
-def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int) -> Router:
-    """Make and build a router with a random stream of its own, whatever generator its constructor draws from."""
+def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int) -> tuple[Router, float]:
+    """Make and build a router with a random stream of its own, whatever generator its constructor draws from.
+
+    Returns:
+        The router, and the FLOPs that making it took.
+    """
     own = key(seed, "router", layer, router_seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), OpCounter() as counter:
         torch.manual_seed(own >> 1)
         router = blueprint.entry.make(dict(blueprint.options))
         router.build(router_spec(blueprint, router, layer, capacity, own >> 1))
-    return router
+    return router, counter.total
 
 
-def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[str, dict[int, float]]:
+def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection, dict[int, float]]:
     """FLOPs a token of each layer's router, in training and in evaluation, by running it under the counter."""
-    prices: dict[str, dict[int, float]] = {"topk": {}, "causal": {}}
-    for layer in used:
-        router = _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)
+    prices: dict[Selection, dict[int, float]] = {"topk": {}, "causal": {}}
+    try:
+        routers = {layer: _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)[0] for layer in used}
         for selection, found in prices.items():
-            inputs = replace(sample_input(blueprint, router), selection=selection)
-            try:
+            previous: LayerTrace | None = None
+            for layer, router in routers.items():
+                inputs = replace(sample_input(blueprint, router), selection=selection, previous=previous)
+                plans: list[RoutingPlan] = []
                 with torch.no_grad():
-                    found[layer] = count(lambda: router(inputs)).total / blueprint.seq_len  # noqa: B023
-            except UncountedOp as error:
-                raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
+                    found[layer] = count(lambda: plans.append(router(inputs))).total / blueprint.seq_len  # noqa: B023
+                updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
+                previous = LayerTrace(layer, router.paths, inputs, plans[0], inputs.hidden, {**updates})
+    except UncountedOp as error:
+        raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
     return prices
 
 
