@@ -71,9 +71,9 @@ def write_suite(path: Path, text: Path, **changes: Any) -> Path:
 
 
 def without_clock(record: Record) -> dict[str, Any]:
-    """A record less what the clock, the process and the command line put in."""
+    """A record less what the clock, the process, the command line and the state of the source tree put in."""
     data = record.model_dump(mode="json")
-    data["provenance"] |= {"started": "", "command": ""}
+    data["provenance"] |= {"started": "", "command": "", "commit": "", "dirty": False}
     if data["training"]:
         data["training"] |= {"seconds": 0, "tokens_per_second": 0, "peak_memory_mb": 0}
     data["curve"] = [point | {"seconds": 0} for point in data["curve"]]
