@@ -50,13 +50,13 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`3` means seeds 0, 1, 2; `0,2,5` means these.
+    """`3` means seeds 0, 1, 2; `0,2,5` means these, `7,` seed 7 alone.
 
     Raises:
         UserError: not numbers, negative, or none.
     """
     try:
-        seeds = [int(part) for part in text.split(",")]
+        seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         seeds = []
     if "," not in text and seeds:
