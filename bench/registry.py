@@ -6,11 +6,10 @@ One registration path serves all three: the decorator `@register(name, family=..
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,19 +31,17 @@ class Entry:
         family: the kind of routing it belongs to, for the board.
         paper: its source, e.g. "arXiv:2404.02258"; empty for controls of our own.
         router: the class.
+        plugin_hash: SHA-256 of the source that defines it, as it was when it was loaded.
     """
 
     name: str
     family: str
     paper: str
     router: type[Router]
+    plugin_hash: str = field(init=False)
 
-    @property
-    def plugin_hash(self) -> str:
-        """SHA-256 of the source file that defines the router."""
-        source = inspect.getsourcefile(self.router)
-        text = Path(source).read_bytes() if source else self.router.__qualname__.encode()
-        return hashlib.sha256(text).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plugin_hash", _source_hash(self.router))
 
     def make(self, options: dict[str, Any]) -> Router:
         """Construct the router with options by name.
@@ -60,6 +57,16 @@ class Entry:
             return self.router(**options)
         except (TypeError, ValueError) as error:
             raise UserError(f"Router {self.name!r} refused the options {options}: {error}") from error
+
+
+def _source_hash(router: type[Router]) -> str:
+    """SHA-256 of the files that define the class and the bases it does not have from the bench or from torch."""
+    own = [base for base in router.__mro__ if base.__module__.split(".")[0] not in ("bench", "torch", "builtins")]
+    text = b""
+    for module in dict.fromkeys(base.__module__ for base in own):
+        source = getattr(sys.modules.get(module), "__file__", None)
+        text += Path(source).read_bytes() if source else router.__qualname__.encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 _entries: dict[str, Entry] = {}
@@ -127,11 +134,12 @@ def load_file(file: Path) -> list[Entry]:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except UserError:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise
-        except BaseException as error:
-            del sys.modules[name]
+            for entry in [entry for entry in _entries.values() if entry.router.__module__ == name]:
+                del _entries[entry.name]
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"Plugin file {str(file)!r} failed to import: {error!r}.") from error
     found = [entry for entry in _entries.values() if entry.router.__module__ == name]
     if not found:
