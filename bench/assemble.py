@@ -77,6 +77,7 @@ def layers_used(router: Router, routed_layers: Sequence[int]) -> tuple[int, ...]
     return tuple(routed_layers) if router.layers == "every" else tuple(routed_layers)[::2]
 
 
+@torch.random.fork_rng(devices=[])  # torch's modules draw from the global generator when they are made
 def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     """Build the model of one seed at the budget.
 

@@ -1,0 +1,82 @@
+"""Muon against the singular value decomposition, one matrix at a time, and the counter."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.flops.counter import count
+from bench.optim import Muon, muon_parameters, newton_schulz_flops, orthogonalise
+from bench.rng import generator
+from tests.small import ROWS, model, row_id
+
+SHAPES = [(8, 8), (24, 8), (8, 24), (64, 48)]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed, "noise"))
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+def test_singular_values_come_near_one_and_vectors_stay(rows: int, columns: int) -> None:
+    matrix = noise(1, rows, columns)
+    u, values, v = torch.linalg.svd(matrix[0], full_matrices=False)
+    inner = u.T @ orthogonalise(matrix)[0] @ v.T
+    assert (inner - inner.diag().diag()).abs().max() < 1e-3
+    sure = values / values.norm() > 0.02  # smaller ones need more than five steps
+    assert sure.sum() >= min(rows, columns) - 1
+    assert inner.diag()[sure].min() > 0.6
+    assert inner.diag()[sure].max() < 1.25
+
+
+def test_a_stack_is_orthogonalised_one_by_one() -> None:
+    stack = noise(5, 12, 8)
+    together = orthogonalise(stack)
+    for index in range(5):
+        torch.testing.assert_close(together[index], orthogonalise(stack[index : index + 1])[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(orthogonalise(stack.mT), together.mT, rtol=1e-4, atol=1e-5)
+
+
+def test_a_zero_gradient_moves_nothing() -> None:
+    assert not orthogonalise(torch.zeros(2, 6, 4)).any()
+
+
+def test_steps_are_nesterov_momentum_orthogonalised_and_scaled() -> None:
+    tall, square = nn.Parameter(noise(2, 12, 3)), nn.Parameter(noise(4, 4))
+    before = [p.detach().clone() for p in (tall, square)]
+    average = [torch.zeros_like(p) for p in before]
+    optimiser = Muon([tall, square], lr=0.1, momentum=0.9)
+    for step in range(3):
+        for index, p in enumerate((tall, square)):
+            gradient = noise(*p.shape, seed=10 * step + index)
+            p.grad = gradient.clone()
+            average[index] = 0.9 * average[index] + 0.1 * gradient
+            direction = 0.1 * gradient + 0.9 * average[index]
+            scale = 0.1 * max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5
+            before[index] -= scale * orthogonalise(direction.view(-1, *p.shape[-2:])).view_as(p)
+        optimiser.step()
+    torch.testing.assert_close(tall.detach(), before[0])
+    torch.testing.assert_close(square.detach(), before[1])
+
+
+def test_a_parameter_without_a_gradient_stays_and_its_twin_of_the_same_shape_moves() -> None:
+    still, moved = nn.Parameter(noise(4, 4)), nn.Parameter(noise(4, 4))
+    moved.grad = noise(4, 4, seed=1)
+    kept = still.detach().clone()
+    Muon([still, moved], lr=0.1).step()
+    assert torch.equal(still, kept)
+    assert not torch.equal(moved, noise(4, 4))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 24), (24, 8), (6, 6)])
+def test_newton_schulz_flops_are_what_the_counter_sees(shape: tuple[int, ...]) -> None:
+    matrices = noise(*shape).view(-1, *shape[-2:])
+    assert newton_schulz_flops([nn.Parameter(noise(*shape))]) == count(lambda: orthogonalise(matrices)).matrix
+
+
+@pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
+def test_muon_has_the_matrices_of_layers_and_paths_and_no_more(name: str, options: dict[str, object]) -> None:
+    decoder = model(name, options).decoder
+    taken = {id(p) for p in muon_parameters(decoder, decoder.routers)}
+    for full_name, parameter in decoder.named_parameters():
+        belongs = full_name.startswith("layers.") and "router" not in full_name
+        assert (id(parameter) in taken) == belongs, full_name
