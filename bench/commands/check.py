@@ -1,0 +1,75 @@
+"""`bench check`: does a router keep the rules? The same named checks that the tests run."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from bench.commands.options import Subparsers
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.conformance import Outcome
+    from bench.registry import Entry
+
+MARKS = {"passed": "ok", "failed": "FAILED", "exempt": "exempt", "expected_failure": "expected failure", "not_run": "not run"}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("check", help="check that a router keeps the rules", description=__doc__)
+    parser.add_argument("router", help="name of a registered router, or a plugin FILE.py")
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="set an option of the router")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, text and noise (default: 0)")
+    parser.add_argument(
+        "--expect-failure", action="append", default=[], metavar="CHECK=REASON", help="a check that is known to fail; strict: it must"
+    )
+    parser.add_argument("--json", action="store_true", help="print plain data instead of lines")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check every router that the name or file stands for; 1 if a check fails."""
+    import torch
+
+    from bench.conformance import resolve, run_checks
+
+    if arguments.seed < 0:
+        raise UserError(f"--seed is {arguments.seed}: give a whole number from 0.")
+    torch.set_num_threads(1)
+    options = {name: yaml.safe_load(value) for name, value in _pairs("--set", arguments.set).items()}
+    reasons = _pairs("--expect-failure", arguments.expect_failure)
+    reports: list[tuple[Entry, list[Outcome]]] = []
+    for entry in resolve(arguments.router):
+        entry.make(options)
+        reports.append((entry, run_checks(entry, options=options, seed=arguments.seed, expected_failures=reasons)))
+        if not arguments.json:
+            _print(*reports[-1])
+    if arguments.json:
+        json.dump([_plain(entry, outcomes) for entry, outcomes in reports], sys.stdout, indent=2)
+        print()
+    return 0 if all(outcome.ok for _, outcomes in reports for outcome in outcomes) else 1
+
+
+def _pairs(flag: str, given: list[str]) -> dict[str, str]:
+    for text in given:
+        if not all(text.partition("=")):
+            raise UserError(f"{flag} is {text!r}: give a name, an equals sign and a value.")
+    return {name: value for name, _, value in (text.partition("=") for text in given)}
+
+
+def _print(entry: "Entry", outcomes: "list[Outcome]") -> None:
+    print(f"{entry.name} ({entry.family})")
+    for outcome in outcomes:
+        print(f"  {MARKS[outcome.status]:10} {outcome.check}" + (f" ({outcome.reason})" if outcome.reason else ""))
+        if outcome.status == "failed":
+            print(f"      expected: {outcome.expected}\n      seen:     {outcome.seen}\n      hint:     {outcome.hint}")
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    print(f"{len(outcomes)} checks, {failed} failed")
+
+
+def _plain(entry: "Entry", outcomes: "list[Outcome]") -> dict[str, Any]:
+    checks = [outcome.as_dict() for outcome in outcomes]
+    return {"router": entry.name, "family": entry.family, "passed": all(outcome.ok for outcome in outcomes), "checks": checks}

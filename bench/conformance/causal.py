@@ -1,0 +1,52 @@
+"""Checks of what a decision may depend on, by `bench.causality` on a trained, calibrated model."""
+
+import torch
+
+from bench.conformance.check import Exempt, demand, rule
+from bench.conformance.subject import Subject
+from bench.record import Causality
+
+_TAG_TRIALS = 64
+
+
+def _hold(subject: Subject, proof: Causality, *trials: str) -> None:
+    """Fail if the proof stopped at one of these trials; another check answers for the others."""
+    demand(proof.passed or not proof.detail.startswith(trials), "no difference", proof.detail)
+    if not proof.passed:
+        raise Exempt(f"not reached, since the proof stopped at: {proof.detail}")
+
+
+@rule("In causal selection compare each score with a threshold; a top-k, mean or norm over the sequence sees the future.")
+def causal(subject: Subject) -> None:
+    """Changing what follows a token changes neither its path nor its prediction: suffix perturbation, and decoding token by token."""
+    _hold(subject, subject.proof, "Suffix perturbation", "Decoding", "Ties")
+
+
+@rule("Reduce over the sequence's own dimension at most, never over the batch; batch statistics belong in `after_step`.")
+def batch_invariant(subject: Subject) -> None:
+    """A sequence is decided the same in any batch, in any order, and alone."""
+    _hold(subject, subject.proof, "Batch", "Official evaluation")
+
+
+@rule(
+    "Evaluation has no generator: use bench.select.hash_noise for randomness; update buffers in `after_step` only, which runs in training."
+)
+def evaluation_is_stationary(subject: Subject) -> None:
+    """Evaluating twice gives the same plans and losses, and changes no parameter or buffer."""
+    _hold(subject, subject.proof, "Determinism", "State", "Predictions")
+
+
+@rule("Use the tag of the token itself; a tag further on says what comes next.")
+def tags_are_causal(subject: Subject) -> None:
+    """Changing the domain tags after a token changes no decision up to it."""
+    if "tags" not in subject.probe.needs:
+        raise Exempt("the router does not ask for tags")
+    tokens, tags = subject.batch(_TAG_TRIALS)
+    cut = 1 + torch.arange(_TAG_TRIALS).unsqueeze(1) % (tokens.shape[1] - 1)
+    later = torch.arange(tokens.shape[1]) >= cut
+    other = torch.where(later, (tags + 1) % int(tags.max() + 1), tags)
+    with torch.no_grad():
+        traces, changed = (subject.run(subject.trained, tokens, each, "causal")[1] for each in (tags, other))
+    for before, after in zip(traces, changed, strict=True):
+        leaks = ((before.plan.mask != after.plan.mask).any(-1) & ~later).nonzero().tolist()
+        demand(not leaks, f"the same plan up to the change in layer {before.layer}", f"others at (sequence, position) {leaks[:1]}")

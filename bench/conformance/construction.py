@@ -1,0 +1,118 @@
+"""Checks of how a router comes into being."""
+
+import inspect
+from contextlib import suppress
+from functools import cache
+
+import torch
+
+from bench.budget import dense_costs
+from bench.conformance.check import Exempt, demand, rule
+from bench.conformance.guard import sealed
+from bench.conformance.memory import digest
+from bench.conformance.subject import SEQ_LEN, Subject
+from bench.contract import FFN_GATE, Paths, Router, RouterInput, RoutingPlan
+from bench.evaluate import calibrate, evaluate
+from bench.flops.counter import UncountedOp, count
+from bench.registry import Entry
+from bench.select import gate_plan
+
+KNOWN_NEEDS = {"tags", "utility", "token_loss", "probe", "attention"}
+
+
+@rule("Give every option of __init__ a default, call super().__init__(), and set `paths`.", essential=True)
+def builds_without_arguments(subject: Subject) -> None:
+    """Every option of the constructor has a default, so that any router can be built blind."""
+    parameters = list(inspect.signature(subject.entry.router.__init__).parameters.values())[1:]
+    loose = [p.name for p in parameters if p.default is p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    demand(not loose, "keyword options with defaults", f"options without a default: {', '.join(loose)}")
+    router = subject.entry.make({})
+    paths = getattr(router, "paths", None)
+    demand(isinstance(paths, Paths), "`paths` to be a bench.contract.Paths", repr(paths))
+    demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
+    strange = set(router.needs) - KNOWN_NEEDS
+    demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
+
+
+@rule(
+    "Only do arithmetic in torch: no files, sockets, threads or processes. Tables come from `fit`, randomness from the inputs.",
+    essential=True,
+)
+def no_side_effects(subject: Subject) -> None:
+    """Building, training and evaluating reads and writes no file, opens no connection, starts no thread or process."""
+    _warm_up()
+    with sealed() as refused, suppress(Exception):  # what else goes wrong is the business of later checks
+        _short_life(subject)
+    demand(not refused, "no file, connection, thread or process", refused[:1])
+
+
+def _short_life(subject: Subject) -> None:
+    """Build, train, calibrate and evaluate."""
+    model, windows = subject.assemble(), subject.windows(4)
+    subject.train(model, steps=2)
+    calibrate(model, windows, 1.0)
+    evaluate(model, windows, batch_size=4)
+
+
+@cache
+def _warm_up() -> None:
+    """Let torch import and set up what it puts off until it is needed, which makes folders and reads files."""
+    _short_life(Subject(Entry("alternate", "control", "", _Alternate)))
+
+
+class _Alternate(Router):
+    """Upgrades every other token; does nothing that could be mistaken for a side effect of a plugin."""
+
+    paths = FFN_GATE
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Upgrade odd positions."""
+        return gate_plan(inputs.positions % 2 == 1, None)
+
+
+@rule(
+    "Use operations that bench.flops.operations prices; a library call or a custom operation that it does not know cannot be used.",
+    essential=True,
+)
+def every_operation_is_priced(subject: Subject) -> None:
+    """The cost of every operation that the router runs is known, so that the budget can be solved for it."""
+    demand(subject.model.solution.target > 0, "a positive budget", subject.model.solution.target)
+
+
+@rule("Make parameters in `build` and nothing else; what has to be computed from text belongs in `fit`, which is charged.")
+def construction_is_cheap(subject: Subject) -> None:
+    """Making a router costs no more than drawing and orthogonalising its own parameters: nothing is computed there unpaid."""
+    size = sum(t.numel() for t in subject.build().state_dict().values())
+    limit = float(10 * size * subject.blueprint.decoder.d_model + 10_000)
+    try:
+        spent = count(subject.build).total
+    except UncountedOp as error:
+        demand(False, "initialisation by operations whose cost is known", error)
+        return
+    demand(spent <= limit, f"at most {limit:,.0f} FLOPs for {size:,} numbers", f"{spent:,.0f} FLOPs")
+
+
+@rule("Draw parameters with torch's default generator, which the harness seeds; not with `random`, NumPy, the clock or the process id.")
+def same_seed_same_weights(subject: Subject) -> None:
+    """Two models of one seed are equal, whatever state the global generators are in."""
+    first = {name: digest(value) for name, value in subject.model.decoder.state_dict().items()}
+    torch.rand(3)
+    second = {name: digest(value) for name, value in subject.assemble().decoder.state_dict().items()}
+    different = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+    demand(not different, "equal weights", f"different ones in {', '.join(different[:3])}")
+
+
+@rule("If the router cannot be made to fit, choose another default for `layers` or make it cheaper.", waivable=True)
+def budget_is_met(subject: Subject) -> None:
+    """The solved size costs the budget: within 1 %, or half a unit of an expert's width where that is more."""
+    if subject.is_bracket:
+        raise Exempt("a bracket ignores the budget")
+    model = subject.assemble()
+    solution = model.solution
+    windows = subject.windows(48)
+    spend = calibrate(model, windows, 1.0)
+    costs = dense_costs(subject.blueprint.decoder, subject.blueprint.routed_layers, SEQ_LEN)
+    demand(abs(costs.at(subject.blueprint.budget) - solution.target) < 1e-6 * solution.target, "the budget of the suite", solution.target)
+    unit = 6 * subject.blueprint.decoder.d_model * len(solution.layers) * subject.probe.mean_experts if solution.expert_width else 0.0
+    allowed = max(0.01, 0.5 * unit / solution.target)
+    demand(abs(spend - 1) <= allowed, f"1 ± {allowed:.4f} of B spent in causal evaluation", f"{spend:.4f} of B")

@@ -1,0 +1,177 @@
+"""Checks that a router costs in the run what it was priced at, and that the ledger charges what is executed."""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler_legacy import profile  # pyright: ignore[reportDeprecated]  # the new one writes to stderr
+
+from bench.assemble import Model
+from bench.backbone.routed import Pass
+from bench.conformance.check import Exempt, demand, rule
+from bench.conformance.plans import SELECTIONS
+from bench.conformance.state import plan_digest
+from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
+from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
+from bench.evaluate import calibrate, evaluate
+from bench.flops.counter import OpCounter
+from bench.flops.ledger import Ledger
+from bench.flops.operations import MATRIX
+
+PRICE_TOLERANCE = 0.01
+REFERENCE_TOLERANCE = 1e-5
+STEPS = 4
+
+
+@rule("Do the same work whenever called: no caches, no warm-up, no look at batch size, progress or whether anyone counts.")
+def price_holds(subject: Subject) -> None:
+    """Through training and evaluation no router and no auxiliary loss costs more than it was priced at."""
+    model = subject.assemble()
+    prices = {"topk": model.ledger, "causal": model.evaluation_ledger}
+    seen: dict[tuple[int, str], float] = {}
+    with _counting(model.decoder.routers, seen), _counting_losses(model.decoder.routers) as losses:
+        subject.train(model, steps=STEPS)
+        calibrate(model, subject.windows(8), 1.0)
+        evaluate(model, subject.windows(8, "validation"), batch_size=4)
+    for (index, selection), dearest in seen.items():
+        price = prices[selection].sites[index].router
+        expected = f"{price:,.0f} FLOPs a token in {selection}, as priced before the run"
+        demand(dearest <= price * (1 + PRICE_TOLERANCE) + 1, expected, f"{dearest:,.0f} at site {index}")
+    for name, calls in losses.items():
+        demand(max(calls) <= calls[0] * (1 + PRICE_TOLERANCE), f"{calls[0]:,.0f} FLOPs in each call of loss {name!r}", f"{max(calls):,.0f}")
+
+
+@contextmanager
+def _counting(routers: list[Router], seen: dict[tuple[int, str], float]) -> Generator[None]:
+    """Note for each router and selection the most that a token cost in any call."""
+
+    def counted(index: int, forward: Callable[[RouterInput], RoutingPlan]) -> Callable[[RouterInput], RoutingPlan]:
+        def call(inputs: RouterInput) -> RoutingPlan:
+            with OpCounter() as counter:
+                plan = forward(inputs)
+            place = index, inputs.selection
+            seen[place] = max(seen.get(place, 0.0), counter.total / inputs.tokens.numel())
+            return plan
+
+        return call
+
+    patches = [mock.patch.object(router, "forward", counted(index, router.forward)) for index, router in enumerate(routers)]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+@contextmanager
+def _counting_losses(routers: list[Router]) -> Generator[dict[str, list[float]]]:
+    """Note what each call of an auxiliary loss costs, by name and layer, in order."""
+    seen: dict[str, list[float]] = {}
+
+    def counted(name: str, loss: AuxLoss) -> AuxLoss:
+        def compute(trace: LayerTrace) -> Tensor:
+            with OpCounter() as counter:
+                value = loss.compute(trace)
+            seen.setdefault(name, []).append(counter.total)
+            return value
+
+        return AuxLoss(compute, loss.weight)
+
+    before = [router.aux_losses for router in routers]
+    for router in routers:
+        router.aux_losses = {name: counted(f"{name} of layer {router.spec.layer}", loss) for name, loss in router.aux_losses.items()}
+    try:
+        yield seen
+    finally:
+        for router, losses in zip(routers, before, strict=True):
+            router.aux_losses = losses
+
+
+@rule("Do not look for counters, modes or profilers: the plan and the work must be those of the run.")
+def same_when_audited(subject: Subject) -> None:
+    """A counter around a router changes neither its plan nor the products it computes."""
+    for selection in SELECTIONS:
+        for router, inputs in zip(subject.trained.decoder.routers, subject.inputs(selection, model=subject.trained), strict=True):
+            with profile() as watch:  # pyright: ignore[reportDeprecated]
+                plan = plan_digest(router, subject.fresh(inputs))
+            with OpCounter() as counter:
+                audited = plan_digest(router, subject.fresh(inputs))
+            events: Any = watch.function_events  # pyright: ignore[reportOptionalMemberAccess]
+            work = Counter(event.name.removeprefix("aten::") for event in events)
+            unseen = {name: count for name, count in work.items() if name in MATRIX and count != counter.calls[name]}
+            where = f"in layer {router.spec.layer}, {selection}"
+            demand(plan == audited, f"the same plan with and without a counter {where}", "another plan")
+            demand(not unseen, f"the products that a counter sees {where}", f"without one: {unseen}")
+
+
+@rule("Leave plans alone once they are made, whether one's own, or `previous`: the ledger reads them after the step.")
+def charged_as_executed(subject: Subject) -> None:
+    """What the ledger charges for paths is what the plans said when they were executed."""
+    model = subject.assemble()
+    masks: list[list[Tensor]] = [[] for _ in model.decoder.routers]
+    handles = [router.register_forward_hook(_keeper(kept)) for router, kept in zip(model.decoder.routers, masks, strict=True)]
+    subject.train(model, steps=STEPS)
+    _compare(_paths(model.ledger, masks), model.ledger.spent["paths/forward"], "in training")
+    for kept in masks:
+        kept.clear()
+    found = evaluate(model, subject.windows(BATCH_SIZE), batch_size=BATCH_SIZE)
+    for handle in handles:
+        handle.remove()
+    tokens, ledger = BATCH_SIZE * SEQ_LEN, model.evaluation_ledger
+    _compare(_paths(ledger, masks), (found.active - ledger.fixed - ledger.routers) * tokens, "in evaluation")
+
+
+def _keeper(kept: list[Tensor]) -> Callable[[Any, Any, Any], None]:
+    """A hook that copies the mask of each plan the moment it is made."""
+    return lambda _router, _inputs, plan: kept.append(plan.mask.clone())
+
+
+def _paths(ledger: Ledger, masks: list[list[Tensor]]) -> float:
+    return sum(site.active(mask.sum(1)) for site, kept in zip(ledger.sites, masks, strict=True) for mask in kept)
+
+
+def _compare(executed: float, charged: float, where: str) -> None:
+    demand(abs(executed - charged) <= 1e-6 * executed + 1, f"{executed:,.0f} FLOPs charged for paths {where}", f"{charged:,.0f}")
+
+
+@rule("The dispatcher relies on mask, weight and counts agreeing: see counts_match_mask, and keep weights finite.")
+def sparse_equals_reference(subject: Subject) -> None:
+    """Running each path on its own tokens gives the outputs and gradients of running all of them everywhere and masking."""
+    if subject.is_bracket:
+        raise Exempt("a bracket has one path")
+    for selection in SELECTIONS:
+        plans: list[RoutingPlan] = []
+
+        def record(router: Router, inputs: RouterInput, kept: list[RoutingPlan] = plans) -> RoutingPlan:
+            kept.append(router(inputs))
+            return kept[-1]
+
+        def replay(router: Router, inputs: RouterInput, kept: list[RoutingPlan] = plans) -> RoutingPlan:
+            del router, inputs
+            return kept.pop(0)
+
+        with torch.no_grad():
+            subject.run(subject.trained, *subject.batch(4), selection, decide=record)
+        again = list(plans)
+        sparse = _outputs_and_gradients(subject.trained, subject.run_of(selection, decide=replay))
+        plans.extend(again)
+        dense = _outputs_and_gradients(subject.trained, subject.run_of(selection, decide=replay, reference=True))
+        for name, value in sparse.items():
+            error = float((value - dense[name]).abs().max() / dense[name].abs().max().clamp_min(1e-6))
+            demand(error <= REFERENCE_TOLERANCE, f"{name} to {REFERENCE_TOLERANCE:g} relative, {selection}", f"{error:.2g}")
+
+
+def _outputs_and_gradients(model: Model, run: Pass) -> dict[str, Tensor]:
+    """Logits, and the gradients of their mean square in every parameter but the routers', whose plans are replayed."""
+    model.decoder.zero_grad(set_to_none=True)
+    logits = model.decoder(run)
+    logits.square().mean().backward()
+    found = {name: parameter.grad for name, parameter in model.decoder.named_parameters() if parameter.grad is not None}
+    model.decoder.zero_grad(set_to_none=True)
+    return {"logits": logits.detach(), **{f"gradient of {name}": gradient for name, gradient in found.items()}}

@@ -1,0 +1,86 @@
+"""Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread or process.
+
+Interpreter audit events (PEP 578) tell of all of these, whichever library does it. The two that C++ hides from them, the
+archive readers and writers behind `torch.load` and `torch.save`, are replaced while the guard is up.
+"""
+
+import importlib.machinery
+import os
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from unittest import mock
+
+_REFUSED = (
+    "socket.",
+    "subprocess.",
+    "_thread.start",
+    "os.fork",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.exec",
+    "os.system",
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "shutil.",
+    "urllib.",
+    "sqlite3.",
+)
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MODULES = tuple(importlib.machinery.all_suffixes())
+
+_refused: dict[int, list[str]] = {}
+"""Thread under guard -> what was refused on it."""
+_installed: list[bool] = []
+
+
+class SideEffect(Exception):
+    """A router did more than arithmetic."""
+
+
+@contextmanager
+def sealed() -> Generator[list[str]]:
+    """Refuse side effects on this thread by raising `SideEffect` out of the operation, and yield the list of those refused.
+
+    The list also tells of those whose exception the plugin swallowed. Modules may still be imported, without leaving
+    bytecode behind.
+    """
+    if not _installed:
+        sys.addaudithook(_hook)
+        _installed.append(True)
+    thread = threading.get_ident()
+    _refused[thread] = refused = []
+    patches = [mock.patch(f"torch._C.{name}", _refuse_archive) for name in ("PyTorchFileReader", "PyTorchFileWriter")]
+    try:
+        with mock.patch.object(sys, "dont_write_bytecode", True), patches[0], patches[1]:
+            yield refused
+    finally:
+        del _refused[thread]
+
+
+def _refuse(what: str) -> NoReturn:
+    _refused[threading.get_ident()].append(what)
+    raise SideEffect(what)
+
+
+def _refuse_archive(*_: Any, **__: Any) -> NoReturn:
+    _refuse("torch.load or torch.save")
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if threading.get_ident() not in _refused:
+        return
+    if event == "open":
+        path, _, flags = arguments
+        reads_module = isinstance(path, str | bytes) and os.fsdecode(path).endswith(_MODULES) and not int(flags or 0) & _WRITING
+        if not reads_module:
+            _refuse(f"open of {str(path)!r}")
+    elif event.startswith(_REFUSED):
+        _refuse(event)

@@ -1,0 +1,118 @@
+"""Checks that a router with parameters learns."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.conformance.check import Exempt, demand, rule
+from bench.conformance.subject import DECODER, SEQ_LEN, Subject
+from bench.contract import LayerTrace, Router, RouterInput
+from bench.rng import generator, normal
+from bench.train import active_losses
+
+VOCABULARY = 256
+STEPS = 200
+BATCH = 16
+PERMUTATIONS = 8
+LEARNING_RATE = 0.01
+MIN_Z = 3.0
+"""Standard errors above chance: a router that learns nothing reaches it in one of 700 trials."""
+
+
+@rule("A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, or register a buffer.", waivable=True)
+def parameters_change(subject: Subject) -> None:
+    """Every trainable parameter of the router has changed after 20 steps."""
+    before = subject.model.decoder.routers
+    still = [
+        name
+        for start, router in zip(before, subject.trained.decoder.routers, strict=True)
+        for (name, old), new in zip(start.named_parameters(), router.parameters(), strict=True)
+        if new.requires_grad and torch.equal(old, new)
+    ]
+    if not any(p.requires_grad for router in before for p in router.parameters()):
+        raise Exempt("the router has no trainable parameter")
+    demand(not still, "a change in every parameter", f"none in {', '.join(sorted(set(still)))}")
+
+
+@rule("Let the loss reach the scores: through plan.weight, an estimator of bench.estimators, or an auxiliary loss.", waivable=True)
+def learns_planted_rule(subject: Subject) -> None:
+    """Where one path is right for each token, training sends tokens along it more often than chance does."""
+    router = subject.build(vocab_size=VOCABULARY)
+    parameters = [p for p in router.parameters() if p.requires_grad]
+    if not parameters or len(router.paths.names) < 2:
+        raise Exempt("the router has nothing to learn with, or nothing to choose")
+    problem = _Problem(subject, router)
+    optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
+    for step in range(STEPS):
+        tokens = torch.randint(VOCABULARY, (BATCH, SEQ_LEN), generator=generator(subject.seed, f"planted/{step}"))
+        trace = problem.trace(router, tokens, step / STEPS)
+        losses = [weight * loss.compute(trace) for _, weight, loss in active_losses(router, {})]
+        torch.stack([problem.error(trace.update, tokens).mean(), *losses]).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            router.after_step(trace)
+    seen, chance = problem.share_right(router)
+    z = (seen - chance) / math.sqrt(chance * (1 - chance) / VOCABULARY)
+    demand(
+        z >= MIN_Z, f"{MIN_Z:g} standard errors above the chance of {chance:.3f} on the right path", f"{seen:.3f}, {z:.1f} standard errors"
+    )
+
+
+class _Problem:
+    """One site on its own. Each token id has a fixed hidden state and one right path, drawn by the seed.
+
+    A path's output for a token is a fixed random vector (0 for "skip"), and what is wanted is the output of the right path.
+    """
+
+    def __init__(self, subject: Subject, router: Router) -> None:
+        self.names = router.paths.names
+        width = DECODER.d_model
+        self.hidden = normal(subject.seed, "planted/hidden", VOCABULARY, width)
+        outputs = normal(subject.seed, "planted/outputs", VOCABULARY * len(self.names), width).view(VOCABULARY, -1, width) / width**0.5
+        self.outputs = outputs * torch.tensor([name != "skip" for name in self.names]).view(1, -1, 1)
+        self.noise = generator(subject.seed, "planted/noise")
+        draws = torch.rand(VOCABULARY, generator=self.noise)
+        upgraded = draws < router.spec.capacity
+        self.right = upgraded.long() if router.paths.base else (draws * len(self.names)).long()
+
+    def trace(self, router: Router, tokens: Tensor, progress: float) -> LayerTrace:
+        """Ask the router, execute its plan, and tell what an auxiliary loss may be told."""
+        inputs = RouterInput(
+            hidden=self.hidden[tokens],
+            tokens=tokens,
+            positions=torch.arange(tokens.shape[1]).expand(tokens.shape),
+            tags=torch.zeros_like(tokens) if "tags" in router.needs else None,
+            previous=None,
+            generator=self.noise,
+            progress=progress,
+            selection="topk",
+        )
+        plan = router(inputs)
+        outputs = self.outputs[tokens]
+        factor = plan.mask.float() if plan.weight is None else plan.mask * plan.weight
+        update = (factor.unsqueeze(-1) * outputs).sum(2)
+        every: dict[str, tuple[Tensor | None, Tensor]] = {
+            name: (None, outputs[:, :, path].flatten(0, 1)) for path, name in enumerate(self.names)
+        }
+        utility = self.error(outputs[:, :, 0], tokens) - self.error(outputs[:, :, -1], tokens) if router.paths.base else None
+        trace = LayerTrace(router.spec.layer, router.paths, inputs, plan, update, every)
+        return replace(trace, token_loss=self.error(update, tokens).detach(), utility=utility, labels=self.right[tokens])
+
+    def error(self, update: Tensor, tokens: Tensor) -> Tensor:
+        """Squared distance of an update to the one that is wanted, a token."""
+        wanted = self.outputs[tokens, self.right[tokens]]
+        return (update - wanted).square().sum(-1)
+
+    @torch.no_grad()
+    def share_right(self, router: Router) -> tuple[float, float]:
+        """Mean share of a token's weight that lies on its right path, and what it would be were the two independent."""
+        tokens = torch.stack([torch.randperm(VOCABULARY, generator=self.noise) for _ in range(PERMUTATIONS)]).view(-1, SEQ_LEN)
+        plan = self.trace(router, tokens, 1.0).plan
+        counts_weight = plan.weight is not None and (router.trains_dense or not router.paths.base)
+        factor = plan.mask * plan.weight.clamp_min(0) if counts_weight and plan.weight is not None else plan.mask.float()
+        share = (factor / factor.sum(-1, keepdim=True).clamp_min(1e-9)).flatten(0, 1)
+        right = torch.nn.functional.one_hot(self.right[tokens].flatten(), len(self.names)).float()
+        return float((share * right).sum(1).mean()), float((share.mean(0) * right.mean(0)).sum())

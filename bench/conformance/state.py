@@ -1,0 +1,124 @@
+"""Checks of what a router keeps in mind, and of where it keeps it."""
+
+import copy
+import random
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.assemble import Model
+from bench.conformance.check import demand, rule
+from bench.conformance.memory import changed_places, digest, hidden_state
+from bench.conformance.plans import SELECTIONS
+from bench.conformance.subject import Subject
+from bench.contract import Router, RouterInput, RoutingPlan
+from bench.evaluate import calibrate, evaluate
+
+RESUME_STEPS = 5
+THREAD_PROBE_SECONDS = 0.05
+
+
+def plan_digest(router: Router, inputs: RouterInput) -> str:
+    """Digest of the plan that a router makes."""
+    with torch.no_grad():
+        plan: RoutingPlan = router(inputs)
+    return digest([plan.mask, plan.weight, plan.scores, plan.counts])
+
+
+@rule("Take random numbers from inputs.generator and pass it to every torch call that draws; use hash_noise where there is none.")
+def deterministic(subject: Subject) -> None:
+    """The same inputs and noise give the same plan, whatever the global random state, which is left alone."""
+    for selection in SELECTIONS:
+        for router, inputs in zip(subject.trained.decoder.routers, subject.inputs(selection, model=subject.trained), strict=True):
+            before = _global_randomness()
+            first = plan_digest(router, subject.fresh(inputs))
+            demand(_global_randomness() == before, "global random state as it was", f"a draw from it, {selection}")
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(subject.seed + 1)
+                second = plan_digest(router, subject.fresh(inputs))
+            demand(first == second, f"the same plan twice, {selection}", f"another plan in layer {router.spec.layer}")
+
+
+def _global_randomness() -> str:
+    return digest([torch.get_rng_state(), np.random.get_state(), random.getstate()])
+
+
+@rule("Compute the plan anew at every call; keep no cache keyed by `id`, address or content, and count no calls.")
+def plan_depends_on_inputs_alone(subject: Subject) -> None:
+    """A call in between, or other content in the same tensors, does not change what a router decides."""
+    one, two = (subject.batch(4, stream) for stream in ("one", "two"))
+    for selection in SELECTIONS:
+        with torch.no_grad():
+            ours, others = ([trace.inputs for trace in subject.run(subject.trained, *batch, selection)[1]] for batch in (one, two))
+        for router, first, second in zip(subject.trained.decoder.routers, ours, others, strict=True):
+            first, second = _alone(first), _alone(second)
+            where = f"in layer {router.spec.layer}, {selection}"
+            expected = plan_digest(router, subject.fresh(first)), plan_digest(copy.deepcopy(router), subject.fresh(second))
+            demand(plan_digest(router, subject.fresh(first)) == expected[0], f"the same plan after another call {where}", "another plan")
+            for name, value in vars(first).items():
+                if isinstance(value, Tensor):
+                    getattr(first, name).copy_(getattr(second, name))
+            demand(
+                plan_digest(router, subject.fresh(first)) == expected[1], f"a plan for what the tensors hold now {where}", "a stale plan"
+            )
+
+
+def _alone(inputs: RouterInput) -> RouterInput:
+    """Copies of the inputs, without the trace of the layer before."""
+    copies = {name: value.clone() for name, value in vars(inputs).items() if isinstance(value, Tensor)}
+    return replace(inputs, previous=None, **copies)
+
+
+@rule("Register buffers for state that training changes (in `build`), and pass what an auxiliary loss needs through plan.extras.")
+def no_hidden_state(subject: Subject) -> None:
+    """Training and evaluation change nothing that the state_dict does not save: attributes, class attributes, global variables."""
+    model = subject.assemble()
+    before = [hidden_state(router) for router in model.decoder.routers]
+    subject.train(model, steps=3)
+    windows = subject.windows(8)
+    calibrate(model, windows, 1.0)
+    evaluate(model, windows, batch_size=8)
+    changed = {
+        place for router, state in zip(model.decoder.routers, before, strict=True) for place in changed_places(state, hidden_state(router))
+    }
+    demand(not changed, "all state in parameters and buffers", f"changes in {', '.join(sorted(changed)[:3])}")
+
+
+@rule("Keep every count, schedule, table and running mean in a persistent buffer; read inputs.progress instead of counting steps.")
+def resumes_exactly(subject: Subject) -> None:
+    """Training goes on from the state_dict alone: a fresh model that loads it ends with the same weights and losses."""
+    first, second = subject.assemble(), subject.assemble()
+    subject.train(first, steps=RESUME_STEPS)
+    missing = second.decoder.load_state_dict(copy.deepcopy(first.decoder.state_dict()), strict=False)
+    strange = [*missing.missing_keys, *missing.unexpected_keys]
+    demand(not strange, "the same names in every state_dict", f"{', '.join(strange[:3])} in one only")
+    ends = [_go_on(subject, model) for model in (first, second)]
+    different = sorted(name for name in ends[0] if ends[0][name] != ends[1][name])
+    demand(not different, "equal weights, buffers and losses after resuming", f"other ones in {', '.join(different[:3])}")
+
+
+def _go_on(subject: Subject, model: Model) -> dict[str, str]:
+    subject.train(model, steps=RESUME_STEPS, seed=subject.seed + 1, fit=False)
+    found = {name: digest(value) for name, value in model.decoder.state_dict().items()}
+    return found | {"losses": digest(evaluate(model, subject.windows(8), batch_size=8).nats)}
+
+
+@rule("Compute in the thread that calls: what another one does is not counted.")
+def works_on_one_thread(subject: Subject) -> None:
+    """While a router decides, no other thread of the process computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pairs = list(zip(subject.trained.decoder.routers, subject.inputs("causal", size=64, model=subject.trained), strict=True))
+        everywhere, here = time.process_time(), time.thread_time()
+        while time.thread_time() - here < THREAD_PROBE_SECONDS:
+            for router, inputs in pairs:
+                with torch.no_grad():
+                    router(inputs)
+        here, everywhere = time.thread_time() - here, time.process_time() - everywhere
+    finally:
+        torch.set_num_threads(threads)
+    demand(everywhere < 1.5 * here, "all work on the calling thread", f"{everywhere:.3f} s of CPU, {here:.3f} s of them here")
