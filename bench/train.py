@@ -17,8 +17,8 @@ from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router, TrainStatistics
 from bench.data import Split, train_batch
 from bench.evaluate import autocast, device_of, make_pass
-from bench.flops.audit import Inspector
 from bench.flops.counter import count
+from bench.flops.inspector import Inspector
 from bench.flops.ledger import path_counts
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.rng import generator

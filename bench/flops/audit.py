@@ -1,106 +1,167 @@
-"""Audit of a run: what routers do in it must be what they were priced for.
+"""Audit of the ledger: a real training step and a real evaluation, counted operation by operation, beside what is charged.
 
-Prices are taken before training. At steps of training that follow from the seed, and in every official evaluation, the
-routers are asked under the counter, so that work which only the run sees, or a plan that is not what it says, is found.
+The ledger prices products by formula. Here the same pass runs under the counter, attention on its plain kernel so that its
+products show, and each product is attributed to the component whose code made it; in the backward pass, to the component
+whose code made the node.
 """
 
-import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch._C import _current_autograd_node  # pyright: ignore[reportPrivateUsage]
+from torch.autograd import _get_sequence_nr  # pyright: ignore
+from torch.autograd.graph import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.assemble import Model
-from bench.backbone.routed import Decide, ask
-from bench.contract import Router, RouterInput, RoutingPlan
-from bench.flops.counter import OpCounter, Sealed, UncountedOp
-from bench.rng import key
+from bench.backbone.decoder import Layer
+from bench.backbone.routed import PathSet
+from bench.contract import Router, RouterInput, RoutingPlan, Selection
+from bench.evaluate import make_pass
+from bench.flops.counter import OpCounter
+from bench.flops.ledger import Ledger, path_counts
 
-INSPECTED = 0.02
-"""Share of training steps under inspection; the first is one of them."""
-PRICE_TOLERANCE = 0.01
-SLACK = 1e-5
-"""Of B: what a router may cost a token beyond its price however small the price is."""
-OTHER_THREADS = 0.1
-"""Processor time that threads beside the router's own may take while it is asked, as a share of its own, over a whole run."""
-OTHER_SECONDS = 0.05
-"""What they may take in any case, for those that draw progress bars."""
+Phase = Literal["forward", "backward"]
+COMPONENTS = ("backbone", "paths", "router")
 
 
-class RuleBroken(Exception):
-    """A router did something in the run that makes its record worthless; the text says what and where."""
+@dataclass(frozen=True)
+class Line:
+    """One component of one pass, in executed FLOPs.
+
+    Backbone and paths are counted in products and must agree exactly, forward and backward. A router is counted with its
+    elementwise work, which agrees exactly forward; backward it is charged twice its forward work, which is exact for its
+    products, a bound for most elementwise work, and too much where nothing flows back.
+
+    Attributes:
+        component: "backbone", "paths" or "router".
+        phase: "forward" or "backward".
+        ledger: what the ledger says.
+        counted: what was counted.
+    """
+
+    component: str
+    phase: Phase
+    ledger: float
+    counted: float
 
 
-class Inspector:
-    """Stands between the model and its routers where a run is inspected.
+class _Attributed(OpCounter):
+    """Counts products by component and phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: defaultdict[tuple[str, Phase], float] = defaultdict(float)
+        self._stack: list[str] = []
+        self._starts: list[int] = []
+        self._names: list[str] = []
+        self._enter("backbone")
+
+    @contextmanager
+    def within(self, component: str) -> Generator[None]:
+        """Attribute what runs inside to a component."""
+        self._enter(component)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def watch(self, module: nn.Module) -> list[Any]:
+        """Attribute a module to the paths; returns the hooks to remove."""
+        return [
+            module.register_forward_pre_hook(lambda _module, _inputs: self._enter("paths")),
+            module.register_forward_hook(lambda _module, _inputs, _output: self._leave()),
+        ]
+
+    def _enter(self, component: str) -> None:
+        self._stack.append(component)
+        self._mark()
+
+    def _leave(self) -> None:
+        self._stack.pop()
+        self._mark()
+
+    def _mark(self) -> None:
+        self._starts.append(_get_sequence_nr())  # of the next node of the graph
+        self._names.append(self._stack[-1])
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        before = self.matrix, self.elementwise
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        node = cast("Node | None", _current_autograd_node())
+        component, phase = (self._stack[-1], "forward") if node is None else (self._component_of(node), "backward")
+        elementwise = self.elementwise - before[1] if component == "router" else 0.0
+        self.parts[component, phase] += self.matrix - before[0] + elementwise
+        return out
+
+    def _component_of(self, node: Node) -> str:
+        return self._names[bisect_right(self._starts, node._sequence_nr()) - 1]  # pyright: ignore[reportPrivateUsage]
+
+
+def audit(model: Model, tokens: Int[Tensor, "batch seq_plus_1"], tags: Int[Tensor, "batch seq_plus_1"]) -> dict[Selection, list[Line]]:
+    """Count a training step and an evaluation of these sequences beside what the ledger says of them.
 
     Args:
-        model: the assembled model, its ledgers holding the prices.
-        seed: of the cell; fixes the steps that are inspected.
-    """
-
-    def __init__(self, model: Model, seed: int) -> None:
-        self.seed = seed
-        self.slack = SLACK * model.solution.target
-        self.own = self.others = 0.0
-        ledgers = {"topk": model.ledger, "causal": model.evaluation_ledger}
-        self.prices = {
-            (id(router), selection): site.router
-            for selection, ledger in ledgers.items()
-            for router, site in zip(model.decoder.routers, ledger.sites, strict=True)
-        }
-
-    def due(self, step: int) -> bool:
-        """Whether a step of training is inspected: a function of seed and step, so that a resumed run inspects the same."""
-        return step == 0 or key(self.seed, "inspect", step) % 10_000 < INSPECTED * 10_000
-
-    def decide_at(self, step: int) -> Decide:
-        """The way to a plan at a step of training."""
-        return self.decide if self.due(step) else ask
-
-    def decide(self, router: Router, inputs: RouterInput) -> RoutingPlan:
-        """Ask the router under the counter and hold the answer against its price and the contract.
-
-        Raises:
-            RuleBroken: it costs more than its price, leaves its inputs changed, works on other threads, or its plan is malformed.
-        """
-        where = f"Router of layer {router.spec.layer}, {inputs.selection} selection"
-        given = [tensor for tensor in (inputs.hidden, inputs.tokens, inputs.positions, inputs.tags) if tensor is not None]
-        copies = [tensor.detach().clone() for tensor in given]
-        process, thread = time.process_time(), time.thread_time()
-        try:
-            with OpCounter() as counter, Sealed():
-                plan = router(inputs)
-        except UncountedOp as error:
-            raise RuleBroken(f"{where}: {error}") from None
-        own, process = time.thread_time() - thread, time.process_time() - process
-        if any(not torch.equal(tensor, copy) for tensor, copy in zip(given, copies, strict=True)):
-            raise RuleBroken(f"{where}: it changed its inputs in place.")
-        spent, price = counter.total / inputs.tokens.numel(), self.prices[id(router), inputs.selection]
-        if spent > price * (1 + PRICE_TOLERANCE) + self.slack:
-            raise RuleBroken(f"{where}: it costs {spent:,.0f} FLOPs a token in the run; its price, taken before, is {price:,.0f}.")
-        self._threads(own, process - own, inputs.hidden, where)
-        check_plan(plan, inputs, len(router.paths.names), where)
-        return plan
-
-    def _threads(self, own: float, others: float, hidden: Tensor, where: str) -> None:
-        """The counter sees its own thread. On one CPU thread a process that works more than it has company."""
-        if hidden.is_cuda or torch.get_num_threads() > 1:
-            return
-        self.own, self.others = self.own + own, self.others + others
-        if self.others > OTHER_SECONDS + OTHER_THREADS * self.own:
-            raise RuleBroken(f"{where}: other threads worked for {self.others:.3f} s of processor time while it was asked.")
-
-
-def check_plan(plan: RoutingPlan, inputs: RouterInput, num_paths: int, where: str) -> None:
-    """Hold a plan to the contract that dispatch and ledger rely on.
+        model: the model; gradients are dropped, nothing else changes.
+        tokens: sequences and, shifted by one, their targets.
+        tags: domain of each token.
 
     Raises:
-        RuleBroken: shape or type of the mask or weight is wrong, or the counts are not those of the mask.
+        UncountedOp: an operation without a price was run; the text names it, its shapes and the module.
     """
-    shape = (*inputs.tokens.shape, num_paths)
-    if plan.mask.shape != shape or plan.mask.dtype is not torch.bool:
-        raise RuleBroken(f"{where}: plan.mask is {plan.mask.dtype} {tuple(plan.mask.shape)}; it must be torch.bool {shape}.")
-    if plan.weight is not None and plan.weight.shape != shape:
-        raise RuleBroken(f"{where}: plan.weight has shape {tuple(plan.weight.shape)}; it must be {shape}.")
-    if plan.counts is not None and bool((plan.mask.sum(1) != torch.tensor(plan.counts, device=plan.mask.device)).any()):
-        raise RuleBroken(f"{where}: plan.counts is {plan.counts}, which the mask does not keep in every sequence.")
+    training = _count(model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0))
+    with torch.no_grad():
+        evaluation = _count(model, "causal", tokens, tags, None)
+    return {"topk": training, "causal": evaluation}
+
+
+def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, generator: torch.Generator | None) -> list[Line]:
+    counter = _Attributed()
+    hooks = [hook for module in _paths(model) for hook in counter.watch(module)]
+
+    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+        with counter.within("router"):
+            return router(inputs)
+
+    run = make_pass(tokens[:, :-1], tags[:, :-1], selection=selection, generator=generator, decide=decide)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            logits = model.decoder(run)
+            if generator is not None:
+                F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.decoder.zero_grad(set_to_none=True)
+    ledger = model.ledger if selection == "topk" else model.evaluation_ledger
+    expected = _expected(ledger, path_counts(run.traces), run.tokens.numel(), padded=selection == "causal")
+    factors: dict[Phase, float] = {"forward": 1.0} if generator is None else {"forward": 1.0, "backward": 2.0}
+    return [
+        Line(component, phase, factor * expected[component], counter.parts[component, phase])
+        for component in COMPONENTS
+        for phase, factor in factors.items()
+    ]
+
+
+def _paths(model: Model) -> Iterator[nn.Module]:
+    """The modules that are paths: whole layers where blocks are routed, else what a routed site holds."""
+    for layer in model.decoder.layers:
+        assert isinstance(layer, Layer)
+        if layer.block_router is not None:
+            yield layer
+        elif isinstance(layer.ffn, PathSet):
+            yield from layer.ffn.children()
+
+
+def _expected(ledger: Ledger, counts: list[Tensor], tokens: int, padded: bool) -> dict[str, float]:
+    router = ledger.routers * tokens
+    backbone = ledger.fixed_executed * tokens
+    return {"backbone": backbone, "router": router, "paths": ledger.executed(counts, tokens, padded) - backbone - router}

@@ -16,8 +16,8 @@ from bench.contract import TrainStatistics
 from bench.data import Corpus, Windows, load_corpus, statistics, windows
 from bench.errors import UserError
 from bench.evaluate import calibrate, evaluate
-from bench.flops.audit import Inspector, RuleBroken
 from bench.flops.counter import UncountedOp
+from bench.flops.inspector import Inspector, RuleBroken
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
 from bench.metrics import changed, monitors, passage
 from bench.record import CurvePoint, Flops, Provenance, Record, Status, Training
