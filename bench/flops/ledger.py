@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.routed import PathSet
 from bench.contract import LayerTrace
 
-Counts = Float[Tensor, "batch path"]
+Counts = Real[Tensor, "batch path"]
 
 
 @dataclass(frozen=True)
