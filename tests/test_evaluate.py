@@ -1,0 +1,140 @@
+"""Causal evaluation: batch size changes nothing, calibration spends what it is asked to, FLOPs are those of the plans."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from bench.assemble import Model
+from bench.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.data import Windows
+from bench.evaluate import calibrate, evaluate
+from bench.registry import Entry
+from tests.small import CONFIG, ROWS, SEQ_LEN, model, row_id, run_of, trained_like, windows
+
+every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
+WITH_KNOB = [row for row in ROWS if model(*row).decoder.routers[0].knob is not None]
+
+
+def trained(name: str, options: Mapping[str, object]) -> Model:
+    found = model(name, options)
+    trained_like(found.decoder)
+    return found
+
+
+def test_the_routers_that_choose_how_many_have_a_knob() -> None:
+    assert {row_id(name) + row_id(options) for name, options in WITH_KNOB} == {
+        "adaptive_moe",
+        "mlp_gate",
+        "mod",
+        "randomffn",
+        "randomblock",
+    }
+
+
+@every_router
+def test_batch_size_and_order_change_nothing(name: str, options: Mapping[str, object]) -> None:
+    found, text = trained(name, options), windows(7, domains=1)
+    calibrate(found, windows(60, seed=2), 1.0)  # not on `text`: a threshold may lie on a score to the last bit
+    whole = evaluate(found, text, 7, keep=True)
+    for batch_size in (1, 3):
+        parts = evaluate(found, text, batch_size, keep=True)
+        np.testing.assert_allclose(parts.nats, whole.nats, rtol=1e-4, atol=1e-5)
+        assert parts.active == pytest.approx(whole.active, rel=1e-12)
+        assert all(torch.equal(parts.masks[site], whole.masks[site]) for site in whole.masks)
+    turned = Windows(text.tokens[::-1].copy(), text.tags, text.documents)
+    np.testing.assert_allclose(evaluate(found, turned, 7).nats[::-1], whole.nats, rtol=1e-4, atol=1e-5)
+
+
+@every_router
+def test_losses_are_those_of_the_next_token(name: str, options: Mapping[str, object]) -> None:
+    found, text = trained(name, options), windows(3)
+    ids = torch.from_numpy(text.tokens)
+    with torch.no_grad():
+        log_p = found.decoder(run_of(ids[:, :-1], "causal")).log_softmax(-1)
+    nats = evaluate(found, text, 2).nats
+    for window in range(3):
+        for place in range(SEQ_LEN):
+            assert nats[window, place] == pytest.approx(-log_p[window, place, ids[window, place + 1]].item(), rel=1e-4, abs=1e-5)
+
+
+@every_router
+def test_active_flops_are_counted_off_the_plans_by_hand(name: str, options: Mapping[str, object]) -> None:
+    found, text = trained(name, options), windows(6)
+    result = evaluate(found, text, 4, keep=True)
+    ledger, d = found.evaluation_ledger, CONFIG.d_model
+    attention, pair = 8 * d * d, 4 * d
+    full, cheap, expert = 6 * d * CONFIG.ffn_width, 4 * d * CONFIG.cheap_rank, 6 * d * found.solution.expert_width
+    costs = {"full": full, "cheap": cheap, "skip": 0, "block": attention + full}
+    mean_pairs = (SEQ_LEN + 1) / 2
+    blocks = len(result.masks) if "block" in found.decoder.routers[0].paths.names else 0
+    routed_ffns = len(result.masks) - blocks
+    plain = CONFIG.num_layers - blocks
+    total = 2 * d * CONFIG.vocab_size + plain * (attention + pair * mean_pairs) + (plain - routed_ffns) * full + ledger.routers
+    for site, mask in result.masks.items():
+        for path, name_of_path in enumerate(found.decoder.routers[site].paths.names):
+            taken = mask[..., path].sum(1).double()
+            pairs = (taken * (taken + 1) / 2).sum() * pair if name_of_path == "block" else torch.zeros(())
+            total += float(taken.sum() * costs.get(name_of_path, expert) + pairs) / mask[..., 0].numel()
+    assert result.active == pytest.approx(total, rel=1e-9)
+    assert result.executed >= result.active
+    assert ledger.spent["evaluation/forward"] == pytest.approx(total * mask.shape[0] * SEQ_LEN, rel=1e-9)
+
+
+@pytest.mark.parametrize("spend", [0.97, 1.0, 1.03])
+@pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
+def test_calibration_hits_what_it_is_asked_for(name: str, options: Mapping[str, object], spend: float) -> None:
+    found, text = trained(name, options), windows(60)
+    said = calibrate(found, text, spend)
+    spent = evaluate(found, text, 16).active / found.solution.target
+    assert said == pytest.approx(spent, rel=1e-9)
+    assert said == pytest.approx(spend, abs=0.004)  # a token is 1 / 1440 of a site's choices
+
+
+@pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
+def test_every_layer_has_its_own_knob_and_an_equal_share(name: str, options: Mapping[str, object]) -> None:
+    found, text = trained(name, options), windows(60)
+    calibrate(found, text, 1.0)
+    knobs = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
+    assert len(set(knobs)) == len(found.decoder.routers)
+    for mask, shares in zip(evaluate(found, text, 16, keep=True).masks.values(), [found.solution.shares] * 3, strict=False):
+        assert mask.double().mean((0, 1)).sum().item() == pytest.approx(sum(shares), abs=0.02)
+
+
+class _Thresholds(Router):
+    """Each expert has a threshold of its own."""
+
+    paths = experts(4)
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.register_buffer("knob", torch.zeros(4))
+        self.logits = torch.nn.Linear(spec.d_model, 4, bias=False)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        scores = self.logits(inputs.hidden) + torch.arange(4)
+        assert self.knob is not None
+        return RoutingPlan(scores > -self.knob, scores=scores)
+
+
+def test_a_knob_for_each_path_balances_the_paths() -> None:
+    found = model("hash", entry=Entry("thresholds", "tests", "", _Thresholds))
+    trained_like(found.decoder)
+    text = windows(60)
+    said = calibrate(found, text, 1.0)
+    assert said == pytest.approx(1.0, abs=0.004)
+    for mask in evaluate(found, text, 16, keep=True).masks.values():
+        np.testing.assert_allclose(mask.double().mean((0, 1)).numpy(), 0.25, atol=0.006)  # equal first tokens have equal scores
+
+
+def test_calibration_reads_the_layers_below_as_they_will_be() -> None:
+    """One pass over all layers is right only if each is calibrated on what the calibrated ones below it send up."""
+    found, text = trained("mlp_gate", {}), windows(60)
+    calibrate(found, text, 0.97)
+    first = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
+    for router in found.decoder.routers:
+        assert router.knob is not None
+        router.knob.fill_(123.0)
+    calibrate(found, text, 0.97)
+    assert first == [float(router.knob) for router in found.decoder.routers if router.knob is not None]
