@@ -1,5 +1,6 @@
 """The brackets and the controls: what a learned router has to be compared with."""
 
+import math
 from typing import Literal
 
 import torch
@@ -60,7 +61,8 @@ class Random(Router):
     Args:
         over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
         num_experts: size of the bank, for "experts".
-        active_experts: experts a token takes, for "experts"; each is weighed 1 / active_experts.
+        active_experts: experts a token takes on average, for "experts"; 1.2 is one, and a second for a fifth of the
+            tokens. Each is weighed by 1 / the number that the token takes.
         layers: routed layers to use; None for the default of the family: every layer, and for "block" every other.
     """
 
@@ -68,7 +70,7 @@ class Random(Router):
         self,
         over: Literal["ffn", "block", "experts"] = "ffn",
         num_experts: int = 8,
-        active_experts: int = 2,
+        active_experts: float = 2.0,
         layers: Literal["every", "other"] | None = None,
     ) -> None:
         super().__init__()
@@ -98,11 +100,15 @@ class Random(Router):
         return gate_plan(*upgrade(scores, inputs, self.spec, self.knob))
 
     def _experts(self, inputs: RouterInput) -> RoutingPlan:
-        index = torch.arange(self.num_experts, device=inputs.tokens.device)
+        seq_shape, device = inputs.tokens.shape, inputs.tokens.device
         if inputs.selection == "topk":
-            shape = (*inputs.tokens.shape, self.num_experts)
-            scores = torch.rand(shape, generator=inputs.generator, device=inputs.tokens.device)
+            noise = torch.rand(*seq_shape, self.num_experts + 1, generator=inputs.generator, device=device)
         else:
-            scores = hash_noise(self.spec, inputs, index)
-        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(self.active_experts).indices, True)
-        return RoutingPlan(mask, weight=mask / self.active_experts)
+            noise = hash_noise(self.spec, inputs, torch.arange(self.num_experts + 1, device=device))
+        most = math.ceil(self.active_experts)
+        taken = torch.ones(*seq_shape, most, dtype=torch.bool, device=device)
+        if most > self.active_experts:
+            taken[..., -1] = noise[..., -1] < self.active_experts - (most - 1)
+        chosen = noise[..., :-1].topk(most).indices
+        mask = torch.zeros(*seq_shape, self.num_experts, dtype=torch.bool, device=device).scatter(2, chosen, taken)
+        return RoutingPlan(mask, weight=mask / mask.sum(-1, keepdim=True))

@@ -127,11 +127,14 @@ def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[in
 
 
 def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[Cell]:
-    """One cell a row and learning-rate factor, named `row@lr<factor>`, factor 1 included, on the suite's sensitivity seed."""
+    """One cell a router or unrouted control and learning-rate factor, named `row@lr<factor>`, on the suite's sensitivity seed.
+
+    Factor 1 is included, to compare with. `random` has nothing to tune but what `dense_matched` has, and is left out.
+    """
     scales = sorted({1.0, *suite.sensitivity.lr_scales}) if suite.sensitivity.lr_scales else []
     return [
         Cell(suite, row.model_copy(update={"name": f"{row.name}@lr{scale:g}", "lr_scale": row.lr_scale * scale}), suite.sensitivity.seed)
         for row in rows
-        if row.role in ("ranked", "control")
+        if row.role == "ranked" or row.name == suite.comparison.dense_matched
         for scale in scales
     ]
