@@ -227,7 +227,8 @@ class _Loop:
     def _update(self, progress: float) -> None:
         if self.config.router_clip is not None:
             for router in self.model.decoder.routers:
-                nn.utils.clip_grad_norm_(router.parameters(), self.config.router_clip)
+                if parameters := list(router.parameters()):
+                    nn.utils.clip_grad_norm_(parameters, self.config.router_clip)
         factor = trapezoid(progress, self.config.warmup, self.config.decay)
         for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):

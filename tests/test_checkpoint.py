@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import bench.train
 from bench.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
+from bench.data import train_batch
 from bench.registry import find, load_all
 from tests import tiny
 
@@ -188,7 +188,7 @@ def dying_at(step: int) -> Callable[..., Any]:
     def draw(*arguments: Any, **options: Any) -> Any:
         if options["step"] == step:
             raise Killed
-        return bench.data.train_batch(*arguments, **options)
+        return train_batch(*arguments, **options)
 
     return draw
 

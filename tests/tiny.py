@@ -3,28 +3,40 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
+import bench.registry
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
 from bench.config import SuiteConfig, TrainConfig, parse_suite
 from bench.contract import TrainStatistics
-from bench.data import Split
+from bench.data import Split, Windows
+from bench.data import windows as cut_windows
 from bench.record import Record
-from bench.registry import Entry
+from bench.registry import Entry, load_all
 from bench.runner.cells import Cell
 from bench.train import Allowance, Probe, Trained, train
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2
-RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2)
+RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, muon_lr=0.05, warmup=0.0)
+
+
+@contextmanager
+def own_registry() -> Generator[None]:
+    """Whatever is registered inside is forgotten outside."""
+    load_all()
+    with patch.dict(bench.registry._entries):
+        yield
 
 
 def write_text(folder: Path) -> Path:
@@ -83,7 +95,9 @@ def without_clock(record: Record) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """SHA-256 of nested dictionaries, lists, numbers and tensors, less anything called seconds."""
     if isinstance(value, Tensor):
-        text = f"{value.dtype}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        text = (
+            f"{value.dtype}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     elif isinstance(value, Mapping):
         text = "".join(f"{name}:{digest(part)};" for name, part in value.items() if name != "seconds").encode()
     elif isinstance(value, list | tuple):
@@ -95,9 +109,7 @@ def digest(value: Any) -> str:
 
 def model(entry: Entry, seed: int = 0, options: Mapping[str, Any] | None = None) -> Model:
     """A four-layer model of width 16 with the router in layers 1 to 3."""
-    decoder = DecoderConfig(
-        vocab_size=VOCAB, d_model=16, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=SEQ_LEN
-    )
+    decoder = DecoderConfig(vocab_size=VOCAB, d_model=16, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=SEQ_LEN)
     layers = (1, 2, 3)
     return assemble(Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, entry.family == "bracket"), seed)
 
@@ -120,6 +132,9 @@ def statistics() -> TrainStatistics:
 def train_steps(built: Model, steps: int, probe: Probe | None = None, checkpoints: Checkpoints | None = None) -> Trained:
     """Train for a number of steps on the split."""
     allowance = Allowance(float("inf"), steps * RECIPE.batch_size * SEQ_LEN)
-    return train(
-        built, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0, statistics=statistics, probe=probe, checkpoints=checkpoints
-    )
+    return train(built, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0, statistics=statistics, probe=probe, checkpoints=checkpoints)
+
+
+def windows() -> Windows:
+    """Eight windows of the split, four a domain."""
+    return cut_windows(split(), seq_len=SEQ_LEN, per_domain=4)
