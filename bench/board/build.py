@@ -3,24 +3,22 @@
 Every choice is a function of the records alone, so that the same records make the same board.
 """
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from bench.board.model import Board, Row, RowStatus, comparison, counts
-from bench.board.text import seeds as seed_runs
+from bench.board.model import Board, Row, comparison
+from bench.board.rows import Match, checked_row, common_seeds, group_rows, preferring
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.errors import UserError, unknown
 from bench.record import CellId, Record, read_records
 
-Match = Literal["flops", "tokens"]
-
 _SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")
 _RANKED_ROLES = ("ranked", "control", "twin")
-_WORST_FIRST: tuple[RowStatus, ...] = ("failed", "invalid", "off_budget")
 
 
 def build_board(root: Path, suite: str | None = None) -> list[Board]:
@@ -80,14 +78,15 @@ def _board(records: Sequence[Record]) -> Board:
 
 def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Record], apart: list[tuple[Record, str]]) -> Board:
     """One ranking: rows of the roles that compete, at equal FLOPs or equal tokens, and what stands beside them."""
-    competing = _rows(r for r in records if r.cell.role in _RANKED_ROLES and r.cell.match == match)
-    chosen = _common_seeds(competing)
-    checked = [_check(row, chosen) for row in competing]
+    competing = group_rows(r for r in records if r.cell.role in _RANKED_ROLES and r.cell.match == match)
+    chosen = common_seeds(competing)
+    checked = [checked_row(row, chosen) for row in competing]
     ranked = [row for row in checked if row.status == "ok"]
-    brackets = [_check(row, ()) for row in _preferring("tokens", (r for r in records if r.cell.role == "bracket"))]
-    informed = [_check(row, ()) for row in _preferring(match, (r for r in records if r.cell.role == "informed"))]
-    config = (ranked or checked or brackets or informed)[0].first.provenance.config
-    judgement = judge_rows([_entrant(row) for row in checked], comparison(config)) if ranked else Judgement()
+    brackets = [checked_row(row, ()) for row in preferring("tokens", (r for r in records if r.cell.role == "bracket"))]
+    informed = [checked_row(row, ()) for row in preferring(match, (r for r in records if r.cell.role == "informed"))]
+    config, notes = _declaration([record for row in (ranked or checked or brackets or informed) for record in row.records])
+    entrants = [*map(_entrant, checked), *_not_run(config, {row.name for row in checked})]
+    judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
     ranked = [replace(row, records=tuple(record for record in row.records if record.cell.seed in seeds)) for row in ranked]
     first = records[0].cell
@@ -101,10 +100,30 @@ def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Reco
         brackets=tuple(row for row in brackets if row.status == "ok"),
         informed=tuple(row for row in informed if row.status == "ok"),
         unranked=tuple(row for row in (*checked, *brackets, *informed) if row.status != "ok"),
-        sensitivity=tuple(_rows(sensitivity)),
+        sensitivity=tuple(group_rows(sensitivity)),
         apart=tuple(apart),
-        judgement=judgement,
+        judgement=replace(judgement, notes=(*judgement.notes, *notes)),
     )
+
+
+def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration that says what is compared, and a note if not all records were made under the same declaration.
+
+    What is compared is no condition of a run, so records that differ in it stay together; that of most records holds.
+    """
+    declared = [json.dumps(comparison(record.provenance.config), sort_keys=True) for record in records]
+    votes = Counter(declared)
+    most = min(votes, key=lambda text: (-votes[text], text))
+    others = len(declared) - votes[most]
+    said = f"{others} of {len(declared)} records were made when other comparisons were declared; those of most records hold."
+    notes = [said] if others else []
+    return records[declared.index(most)].provenance.config, notes
+
+
+def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
+    """Routers of the suite's roster without a record: they count in the correction, as was declared."""
+    rows = [row for row in config.get("rows") or () if row.get("role") == "ranked" and row["name"] not in run]
+    return [Entrant(row["name"], row.get("control") or None, True, None, {}) for row in rows]
 
 
 def _entrant(row: Row) -> Entrant:
@@ -149,55 +168,3 @@ def _separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Recor
         gone = {id(record) for record in differs}
         together = [record for record in together if id(record) not in gone]
     return together, sorted(apart, key=lambda pair: (pair[0].cell.row, pair[0].cell.match, pair[0].cell.seed))
-
-
-def _rows(records: Iterable[Record]) -> list[Row]:
-    """Records grouped by row name, seeds in order."""
-    rows: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        rows[record.cell.row].append(record)
-    return [Row(name, tuple(sorted(rows[name], key=lambda record: record.cell.seed))) for name in sorted(rows)]
-
-
-def _preferring(match: Match, records: Iterable[Record]) -> list[Row]:
-    """Rows of the preferred mode where they have one, else of the other."""
-    both = list(records)
-    preferred = _rows(record for record in both if record.cell.match == match)
-    names = {row.name for row in preferred}
-    return sorted(preferred + _rows(r for r in both if r.cell.row not in names), key=lambda row: row.name)
-
-
-def _common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
-    """The seeds to rank on: the set that most rows have; of equals the larger, then the one that sorts first."""
-    sets = Counter(tuple(row.losses) for row in rows if row.losses)
-    return min(sets, key=lambda chosen: (-sets[chosen], -len(chosen), chosen)) if sets else ()
-
-
-def _check(row: Row, seeds: tuple[int, ...]) -> Row:
-    """The row with its status; a row that may be ranked keeps the board's seeds only."""
-    bad = [record for record in row.records if not counts(record)]
-    status = next((status for status in _WORST_FIRST for record in bad if record.status == status), "invalid")
-    if bad:
-        return replace(row, status=status, reason=_reasons(bad))
-    for name, values in (
-        ("sources of the plugin", {record.provenance.plugin_hash for record in row.records}),
-        ("options", {repr(sorted(record.cell.options.items())) for record in row.records}),
-        ("controls", {record.cell.control for record in row.records}),
-    ):
-        if len(values) > 1:
-            return replace(row, status="mixed", reason=f"its seeds were run with {len(values)} different {name}")
-    missing = sorted(set(seeds) - set(row.losses))
-    if missing:
-        return replace(row, status="incomplete", reason=f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}")
-    extra = sorted(set(row.losses) - set(seeds)) if seeds else []
-    kept = tuple(record for record in row.records if record.cell.seed not in extra)
-    return replace(row, records=kept, reason=f"seeds {seed_runs(extra)} left out: most rows lack them" if extra else "")
-
-
-def _reasons(bad: Sequence[Record]) -> str:
-    """Why records do not count, seeds of one cause together."""
-    causes: dict[str, list[int]] = {}
-    for record in bad:
-        said = record.reason or ("no finite loss" if record.status == "ok" else record.status)
-        causes.setdefault(said.strip().removesuffix("."), []).append(record.cell.seed)
-    return "; ".join(f"seed{'s' * (len(found) > 1)} {seed_runs(found)}: {said}" for said, found in causes.items())

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bench.board import details
 from bench.board.columns import Cell, Column, audit_columns, cost_columns, verdict_columns
+from bench.board.domains import domain_differences
 from bench.board.figures import figures
 from bench.board.markdown import MARKS, MATCHES, rank_text
 from bench.board.model import Board, Row, comparison
@@ -88,6 +89,7 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
         "families": sorted({plain(row.first.cell.family) for row in _shown(board)}),
         "remarks": remarks(board, _whole),
         "figures": figures(board),
+        "domains": domain_differences(board),
         "has_sensitivity": bool(board.sensitivity),
         "tokens_note": disagreements(board, _whole),
         "tokens_columns": [*_places(tokens), *verdict_columns(tokens)] if tokens else [],

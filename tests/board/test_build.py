@@ -136,3 +136,22 @@ def test_an_edited_record_and_a_doubled_cell_are_refused_by_name(tmp_path: Path)
     path.with_name("seed-7.json").write_text(original)
     with pytest.raises(UserError, match=r"seed-1\.json.*records of one cell|seed-7\.json.*records of one cell"):
         build_board(tmp_path)
+
+
+def test_rows_that_the_suite_declared_and_nobody_ran_count_in_the_correction():
+    late = {"name": "late", "role": "ranked", "control": "random@ffn"}
+    config = {**CONFIG, "rows": [{"name": kind.row, "role": kind.role, "control": ""} for kind in QUICK] + [late]}
+    alone, declared = (boards_of(records(provenance={"config": one}))[0].judgement for one in (CONFIG, config))
+    assert any("late" in note for note in declared.notes)
+    for pair, outcome in alone.outcomes.items():
+        assert declared.outcomes[pair].detectable > outcome.detectable
+        assert declared.outcomes[pair].p_adjusted >= outcome.p_adjusted
+    assert declared.ranks.keys() == alone.ranks.keys()
+    assert max(rank.high for rank in declared.ranks.values()) == len(declared.ranks)
+
+
+def test_the_declaration_of_most_records_holds_and_others_are_noted():
+    other = {**CONFIG, "comparison": {"margin": 0.5}}
+    board = board_with(*(record(EXTRA, seed, provenance={"config": other}) for seed in range(3)))
+    assert board.judgement.plan is not None and board.judgement.plan.margin == 0.01
+    assert any("3 of 33 records" in note for note in board.judgement.notes)

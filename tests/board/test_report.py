@@ -62,7 +62,7 @@ def test_everything_promised_is_there(full: str):
     for figure in (
         "Differences to the controls", "Ranks that each row may hold", "Loss against training FLOPs", "Loss against training tokens",
         "Loss against wall-clock", "Loss against inference FLOPs", "Loss against measured time", "Loss against spend around the budget",
-        "Loss by domain", "Sensitivity to the learning rate", "Where the tokens go", "A passage of code",
+        "Loss by domain", "Sensitivity to the learning rate", "Where the tokens go", "A passage of code", "Differences by domain",
     ):  # fmt: skip
         assert figure in text, figure
     assert "out of memory" in text and "threads 2, the board has 1" in text
