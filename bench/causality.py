@@ -38,6 +38,7 @@ AGREEMENT = 0.9
 """Share of decisions that an official evaluation below float32 must share with this one."""
 
 Tokens = Int[Tensor, "batch seq"]
+Text = Int[Tensor, "batch seq_and_target"]
 
 
 @dataclass
@@ -213,7 +214,7 @@ def prove(decoder: Decoder, windows: Windows, evaluation: Evaluation, seed: int,
     return Causality(passed=True, trials=whole, detail=detail)
 
 
-def _official(prover: _Prover, tokens: Tokens, tags: Tokens, evaluation: Evaluation, dtype: torch.dtype) -> None:
+def _official(prover: _Prover, tokens: Text, tags: Tokens, evaluation: Evaluation, dtype: torch.dtype) -> None:
     """Some windows of the official evaluation, in other company: the same plans and losses must come out."""
     rows = _draw(prover, len(tokens), BASES).to(tokens.device)
     chosen = tokens[rows]
@@ -231,7 +232,7 @@ def _official(prover: _Prover, tokens: Tokens, tags: Tokens, evaluation: Evaluat
     prover.check("Official evaluation", rows, *run, official)
 
 
-def _splices(prover: _Prover, tokens: Tokens, tags: Tokens) -> tuple[Tokens, Tokens]:
+def _splices(prover: _Prover, tokens: Text, tags: Tokens) -> tuple[Tensor, Tensor]:
     """Sequences of `seq + 1` that begin as one window and go on as another."""
     heads, tails = (_draw(prover, len(tokens), BASES).to(tokens.device) for _ in range(2))
     cut = torch.randint(1, tokens.shape[1], (BASES, 1), generator=prover.noise).to(tokens.device)
@@ -239,7 +240,7 @@ def _splices(prover: _Prover, tokens: Tokens, tags: Tokens) -> tuple[Tokens, Tok
     return torch.where(index < cut, tokens[heads], tokens[tails]), tags[heads]
 
 
-def _batches(prover: _Prover, spliced: Tokens, tags: Tokens, base: _Seen) -> None:
+def _batches(prover: _Prover, spliced: Text, tags: Tokens, base: _Seen) -> None:
     """The same again, in another order, a few at a time, and alone."""
     every = torch.arange(BASES, device=spliced.device)
     shuffled = torch.randperm(BASES, generator=prover.noise).to(spliced.device)
@@ -253,7 +254,7 @@ def _batches(prover: _Prover, spliced: Tokens, tags: Tokens, base: _Seen) -> Non
             prover.check(name, part, spliced[part, :-1], tags[part], spliced[part, 1:], base)
 
 
-def _suffixes(prover: _Prover, spliced: Tokens, tags: Tokens, base: _Seen) -> int:
+def _suffixes(prover: _Prover, spliced: Text, tags: Tokens, base: _Seen) -> int:
     """Replace what follows a cut, the last target included; decisions and losses up to the cut must stay."""
     seq, device = spliced.shape[1] - 1, spliced.device
     rows, others, cuts = (_draw(prover, limit, TRIALS).to(device) for limit in (BASES, BASES, seq))
@@ -265,7 +266,7 @@ def _suffixes(prover: _Prover, spliced: Tokens, tags: Tokens, base: _Seen) -> in
     return prover.check("Suffix perturbation", rows, perturbed[:, :-1], tags[rows], original[:, 1:], base, cuts + 1)
 
 
-def _decoding(prover: _Prover, spliced: Tokens, tags: Tokens, base: _Seen) -> None:
+def _decoding(prover: _Prover, spliced: Text, tags: Tokens, base: _Seen) -> None:
     """Token by token: each prefix, computed anew, must decide as the whole sequence does."""
     rows = torch.arange(DECODED, device=spliced.device)
     for length in _lengths(prover, spliced.shape[1] - 1):
