@@ -6,6 +6,7 @@ will be made. Nothing here depends on torch, so the board can read it too.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -147,8 +148,8 @@ def suite_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in files("bench.suites").iterdir() if item.name.endswith(".yaml"))
 
 
-def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None) -> SuiteConfig:
-    """Read a suite by name or from a YAML file, and lay overrides over its top level.
+def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()) -> SuiteConfig:
+    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments `train.batch_size=8`.
 
     Raises:
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
@@ -170,7 +171,7 @@ def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None) -> Su
         raise UserError(f"Suite {name_or_file!r} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"Suite {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/suites/quick.yaml.")
-    return parse_suite({**data, **(overrides or {})}, name_or_file)
+    return parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
 
 
 def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
@@ -181,10 +182,43 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
         raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
 
 
+def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
+    """Set fields by their dotted name; values are YAML."""
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign or not name:
+            raise UserError(f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8.")
+        *parents, last = name.split(".")
+        target = data
+        for parent in parents:
+            child = target.get(parent) or {}
+            if not isinstance(child, dict):
+                raise UserError(
+                    f"--set {assignment!r}: {parent!r} is not a group of fields. Name one inside a group, as train.batch_size=8."
+                )
+            target[parent] = dict(child)
+            target = target[parent]
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None
+    return data
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "suite"
     if problem["type"] == "extra_forbidden":
-        return f"unknown field {where!r}. Remove it or mend its spelling; bench/config.py lists the fields."
+        return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
     value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
     return f"field {where!r}: {problem['msg']}{value}."
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """Dotted names of the fields that exist at a place of the suite."""
+    model: Any = SuiteConfig
+    for part in place:
+        if isinstance(part, str):
+            model = model.model_fields[part].annotation
+        model = RowConfig if model == tuple[RowConfig, ...] else model
+    return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]

@@ -1,6 +1,7 @@
 """`bench leaderboard`: render leaderboard.md from records, or check that it is fresh."""
 
 import argparse
+import difflib
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from bench.errors import UserError
 from bench.record import write_atomically
 
 COMMAND = "python -m bench leaderboard"
+SHOWN = 40
+"""Lines of a difference that `--check` prints."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     text = _text(root)
     if not target.is_file():
         raise UserError(f"{target} does not exist. Run `{COMMAND}` and commit what it writes.")
-    if target.read_text(encoding="utf-8") != text:
-        print(f"{target} is not what {root}/ gives. Run `{COMMAND}` and commit what it writes.")
+    there = target.read_text(encoding="utf-8")
+    if there != text:
+        changes = list(difflib.unified_diff(there.splitlines(), text.splitlines(), str(target), f"from {root}/", n=0, lineterm=""))
+        print("\n".join(changes[:SHOWN]))
+        print(f"{target} is not what {root}/ gives: {len(changes)} lines of difference. Run `{COMMAND}` and commit what it writes.")
         return 1
     print(f"{target} is what {root}/ gives.")
     return 0

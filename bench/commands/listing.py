@@ -11,25 +11,29 @@ from bench.config import load_suite, suite_names
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("list", help="list routers and suites", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("routers", "suites"), help="only these (default: both)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print both tables."""
+    """Print the tables."""
+    tables = {"routers": _routers, "suites": _suites}
+    print("\n\n".join(table() for what, table in tables.items() if arguments.what in (None, what)))
+    return 0
+
+
+def _routers() -> str:
     from bench.contract import options_of
     from bench.registry import load_all
 
-    del arguments
     rows = [
         (entry.name, entry.family, entry.paper, (entry.router.__doc__ or "").splitlines()[0], ", ".join(options_of(entry.router)))
         for entry in load_all().values()
     ]
-    print(tabulate(rows, headers=("router", "family", "paper", "what it does", "options"), tablefmt="simple"))
+    return tabulate(rows, headers=("router", "family", "paper", "what it does", "options"), maxcolwidths=(None, None, None, 60, 40))
+
+
+def _suites() -> str:
     suites = [load_suite(name) for name in suite_names()]
-    print()
-    print(
-        tabulate(
-            [(s.name, len(s.rows), s.seeds, s.purpose) for s in suites], headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=100
-        )
-    )
-    return 0
+    rows = [(suite.name, len(suite.rows), suite.seeds, suite.purpose) for suite in suites]
+    return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=100)

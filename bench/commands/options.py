@@ -19,6 +19,13 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--match", choices=("flops", "tokens"), help="train to equal FLOPs or to equal tokens (default: the suite's)")
 
 
+def add_assignments(parser: argparse.ArgumentParser) -> None:
+    """`--set`."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a field of the suite, e.g. train.batch_size=8"
+    )
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """`--workers`."""
     parser.add_argument(

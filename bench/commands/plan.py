@@ -4,7 +4,7 @@ import argparse
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_suite, overrides
+from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
 from bench.config import load_suite
 
 
@@ -12,6 +12,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("plan", help="show budget and solved sizes without running", description=__doc__)
     add_suite(parser)
+    add_assignments(parser)
     parser.set_defaults(run=run)
 
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.cells import parse_rows, plan_cells
     from bench.runner.execute import blueprint
 
-    suite = load_suite(arguments.suite, overrides(arguments))
+    suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     corpus = load_corpus(suite.data)
     table: list[tuple[object, ...]] = []
     target = dense = 0.0

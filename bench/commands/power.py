@@ -2,14 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tabulate import tabulate
 
-from bench.board import Board, build_board
 from bench.commands.options import Subparsers
 from bench.errors import UserError
-from bench.stats import CellCost, Need, power, stages
+
+if TYPE_CHECKING:
+    from bench.board import Board
+    from bench.stats import CellCost, Need
 
 Effect = float | Literal["margin", "observed"]
 
@@ -27,6 +29,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a comparison, and the stages in which seeds may be added."""
+    from bench.board import build_board
+    from bench.stats import power, stages
+
     effect = _effect(arguments.effect)
     for board in build_board(arguments.results, arguments.suite):
         plan = board.judgement.plan
@@ -55,8 +60,10 @@ def _effect(text: str) -> Effect:
         raise UserError(f"--effect is {text!r}: give margin, observed, or a number of nats a byte.") from None
 
 
-def _costs(board: Board) -> dict[str, CellCost]:
+def _costs(board: "Board") -> "dict[str, CellCost]":
     """Mean training FLOPs and hours of one cell, a row."""
+    from bench.stats import CellCost
+
     found: dict[str, CellCost] = {}
     for row in board.ranked:
         flops = row.mean(lambda record: record.flops.training_total if record.flops else None)
@@ -66,7 +73,7 @@ def _costs(board: Board) -> dict[str, CellCost]:
     return found
 
 
-def _line(need: Need) -> tuple[object, ...]:
+def _line(need: "Need") -> tuple[object, ...]:
     seeds = "over 512" if need.seeds is None else need.seeds
     upper = "over 512" if need.seeds_upper is None else need.seeds_upper
     flops = "-" if need.flops is None else f"{need.flops:.3g}"

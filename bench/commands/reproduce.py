@@ -10,7 +10,6 @@ from bench.commands.options import Subparsers, add_workers
 from bench.config import RowConfig, SuiteConfig, parse_suite
 from bench.errors import UserError, unknown
 from bench.record import RULES_VERSION, Record, read_records
-from bench.reproduction import compare
 
 if TYPE_CHECKING:
     from bench.runner.cells import Cell
@@ -32,6 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rerun, compare, print; 0 only if the row is confirmed."""
+    from bench.reproduction import compare
     from bench.runner.pool import run_cells
 
     records = _records(arguments.results / arguments.suite, arguments.row)

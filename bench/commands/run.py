@@ -4,16 +4,13 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.commands.options import Subparsers, add_suite, add_workers, overrides, parse_seeds, seconds
-from bench.config import load_suite
+from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, overrides, parse_seeds, seconds
+from bench.commands.progress import Progress
+from bench.config import RowConfig, load_suite
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.runner.pool import Outcome
 
 OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")
@@ -24,6 +21,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("run", help="train routers and render the board", description=__doc__)
     add_suite(parser)
     parser.add_argument("--seeds", help="number of seeds, or a comma-separated list (default: the suite's)")
+    parser.add_argument("--seed-start", type=int, default=0, help="added to every seed (default: 0)")
+    add_assignments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="precision of matrix products (default: the suite's)")
     parser.add_argument("--out", type=Path, help="where records go (default: runs)")
@@ -39,34 +38,29 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed."""
     from bench.commands.leaderboard import render
     from bench.data import load_corpus
-    from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells
-    from bench.runner.pool import run_cells
+    from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells, unmet_needs
+    from bench.runner.pool import CHECKPOINTS, run_cells
 
-    suite = load_suite(arguments.suite, overrides(arguments))
-    rows = parse_rows(suite, arguments.routers, arguments.plugin)
-    seeds = parse_seeds(arguments.seeds) if arguments.seeds else list(range(suite.seeds))
+    suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
-    root = _root(arguments)
-    console = Console(highlight=False)
     corpus = load_corpus(suite.data)
-    console.print(f"[bold]{suite.name}[/bold]: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/")
+    console = Console(highlight=False)
+    rows: list[RowConfig] = []
+    for row in parse_rows(suite, arguments.routers, arguments.plugin):
+        if reason := unmet_needs(row, len(corpus.domains)):
+            console.print(f"skipped  {row.name}: {reason}", markup=False)
+        else:
+            rows.append(row)
+    seeds = [arguments.seed_start + seed for seed in (parse_seeds(arguments.seeds) if arguments.seeds else range(suite.seeds))]
+    root = _root(arguments)
+    console.print(f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/", markup=False)
     cells = plan_cells(suite, rows, seeds, arguments.plugin) + (sensitivity_cells(suite, rows) if arguments.official else [])
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    done = 0
-
-    def report(outcome: "Outcome") -> None:
-        nonlocal done
-        done += 1
-        colour = {"ok": "green", "kept": "dim", "off_budget": "yellow"}.get(outcome.status, "red")
-        status = f"[{colour}]{outcome.status:10}[/{colour}]"
-        console.print(f"{done:4}/{len(cells)}  {outcome.cell!s:28} {status} {outcome.seconds:6.0f} s  ", end="")
-        console.print(outcome.detail, markup=False)
-
-    outcomes = run_cells(cells, root, command, arguments.workers, report, arguments.checkpoint_seconds)
-    crashed = [outcome for outcome in outcomes if outcome.status in ("crashed", "failed")]
+    with Progress(console, len(cells), root / CHECKPOINTS) as progress:
+        outcomes = run_cells(cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds)
     if any(outcome.status != "crashed" for outcome in outcomes):
         render(root, Path("leaderboard.md") if arguments.official else root / "leaderboard.md", console)
-    return 1 if crashed else 0
+    return 1 if any(outcome.status in ("crashed", "failed") for outcome in outcomes) else 0
 
 
 def check_device(device: str) -> None:

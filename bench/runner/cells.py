@@ -12,6 +12,9 @@ from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
+PROVIDED = frozenset({"tags", "token_loss"})
+"""What the `joint` regime can give a router beyond the default."""
+
 NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match", "name")
 """Fields of a suite that change nothing inside a cell, or are part of the cell itself."""
 
@@ -119,6 +122,15 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
             raise unknown("router", row.router, {*known, *(r.name for r in suite.rows)}, "Give a plugin's file with --plugin FILE.py.")
         known[row.router].make(row.options)
     return chosen
+
+
+def unmet_needs(row: RowConfig, num_domains: int) -> str:
+    """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
+    needs = find(row.router).make(row.options).needs
+    if "tags" in needs and num_domains < 2:
+        return "it needs domain tags, and the data has one domain"
+    missing = sorted(needs - PROVIDED)
+    return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
 
 
 def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:

@@ -2,27 +2,26 @@
 
 import datetime
 import resource
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import traceback
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
 from bench.contract import TrainStatistics
-from bench.data import Corpus, Windows, load_corpus, statistics, windows
+from bench.data import Corpus, load_corpus, statistics
 from bench.errors import UserError
-from bench.evaluate import calibrate, evaluate
 from bench.flops.counter import UncountedOp
 from bench.flops.inspector import Inspector, RuleBroken
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
-from bench.metrics import changed, monitors, passage
-from bench.record import CurvePoint, Flops, Provenance, Record, Status, Training
+from bench.metrics import monitors, passage
+from bench.record import Flops, Provenance, Record, Status, Training
 from bench.runner.cells import UNRANKED, Cell
 from bench.runner.provenance import commit_state, machine_of, processor
+from bench.runner.watch import Watch, cut, dtype_of
 from bench.train import Allowance, Diverged, Trained, train
 
 
@@ -51,106 +50,74 @@ def cell_key(cell: Cell, corpus: Corpus) -> str:
     return cell.key(corpus.content_hash, machine_of(torch.device(cell.suite.device), cell.suite.dtype))
 
 
-def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None) -> Record:
+def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, progress: Path | None = None) -> Record:
     """Train, calibrate, evaluate, and say what came of it.
 
-    A run that diverges leaves a record of status "failed", one whose router breaks a rule "invalid": results too.
+    Whatever goes wrong inside the cell is a result too: a run that diverges or breaks off leaves a record of status "failed",
+    one whose router breaks a rule "invalid", with the reason.
 
     Args:
         cell: what to run.
         command: the command line to name in the record.
         checkpoints: where an interrupted run left its state; None to start afresh and leave none.
+        progress: file that says how far the cell is; None to say nothing.
     """
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     corpus = load_corpus(cell.suite.data)
-    provenance = _provenance(cell, corpus, command, started)
-    identity, key = cell.identity(), cell_key(cell, corpus)
+    blank = Record(
+        key=cell_key(cell, corpus), status="failed", cell=cell.identity(), provenance=_provenance(cell, corpus, command, started)
+    )
     try:
-        model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
-        model.decoder.to(cell.suite.device)
-        watch = _Watch(cell, corpus, model)
-        inspector = Inspector(model, cell.seed)
-        trained = _train(cell, corpus, model, watch, checkpoints, inspector)
-        validation = _cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
-        calibration = _cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
-        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
-    except Diverged as error:
-        return Record(key=key, status="failed", reason=str(error), cell=identity, provenance=provenance)
+        return _run(cell, corpus, blank, checkpoints, progress)
     except (RuleBroken, UncountedOp) as error:
-        return Record(key=key, status="invalid", reason=str(error), cell=identity, provenance=provenance)
+        return blank.model_copy(update={"status": "invalid", "reason": str(error)})
+    except (Diverged, UserError) as error:
+        return blank.model_copy(update={"reason": str(error)})
+    except Exception as error:
+        return blank.model_copy(update={"reason": describe(error)})
+
+
+def describe(error: Exception) -> str:
+    """An unforeseen error in one line, with the place it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
+
+
+def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:
+    model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
+    model.decoder.to(cell.suite.device)
+    watch = Watch(cell, corpus, model, progress)
+    inspector = Inspector(model, cell.seed)
+    trained = _train(cell, corpus, model, watch, checkpoints, inspector)
+    validation = cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
+    calibration = cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
+    headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
     missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
     reason = missed if causality.passed else causality.detail
     status: Status = "ok" if not reason else "off_budget" if causality.passed else "invalid"
-    return Record(
-        key=key,
-        status=status,
-        reason=reason,
-        cell=identity,
-        provenance=provenance,
-        loss=headline.loss,
-        calibrated_loss=mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
-        domain_loss=headline.domain_loss,
-        headline_domains=corpus.headline_domains,
-        documents=document_losses(evaluation.nats, validation, corpus),
-        budget=headline.audit,
-        flops=_flops(cell, model, headline, trained),
-        training=_training(model, headline, trained),
-        causality=causality,
-        curve=tuple(watch.curve),
-        monitors=monitors(decoder, ledger, corpus, validation, evaluation, watch.churn),
-        auxiliary=trained.auxiliary,
-        passage=passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
-    )
+    found = {
+        "status": status,
+        "reason": reason,
+        "loss": headline.loss,
+        "calibrated_loss": mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
+        "domain_loss": headline.domain_loss,
+        "headline_domains": corpus.headline_domains,
+        "documents": document_losses(evaluation.nats, validation, corpus),
+        "budget": headline.audit,
+        "flops": _flops(cell, model, headline, trained),
+        "training": _training(model, headline, trained),
+        "causality": causality,
+        "curve": tuple(watch.curve),
+        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.churn),
+        "auxiliary": trained.auxiliary,
+        "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
+    }
+    return Record.model_validate({**dict(blank), **found})
 
 
-def dtype_of(cell: Cell) -> torch.dtype:
-    """Precision of matrix products."""
-    return torch.bfloat16 if cell.suite.dtype == "bfloat16" else torch.float32
-
-
-def _cut(cell: Cell, corpus: Corpus, split: Literal["calibration", "validation"], per_domain: int) -> Windows:
-    held_out = corpus.calibration if split == "calibration" else corpus.validation
-    return windows(held_out, seq_len=cell.suite.seq_len, per_domain=per_domain)
-
-
-@dataclass
-class _Watch:
-    """Causal probes during training: the curve, and how much routing still moves."""
-
-    cell: Cell
-    corpus: Corpus
-    model: Model
-    curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
-    churn: dict[int, float] = field(default_factory=dict[int, float])
-    masks: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-
-    def __post_init__(self) -> None:
-        count = self.cell.suite.evaluation.probe_windows
-        self.validation = _cut(self.cell, self.corpus, "validation", count)
-        self.calibration = _cut(self.cell, self.corpus, "calibration", count)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the probes have found so far."""
-        return {"curve": [point.model_dump() for point in self.curve], "churn": self.churn, "masks": self.masks}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
-        self.churn, self.masks = state["churn"], state["masks"]
-
-    def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
-        """Calibrate and evaluate on a few windows of every domain."""
-        calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
-        found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
-        loss = mean_loss(domain_losses(found.nats, self.validation, self.corpus), self.corpus)
-        self.curve.append(CurvePoint(step=step, tokens=tokens, flops=flops, seconds=seconds, train_loss=train_loss, loss=loss))
-        self.churn = {site: changed(mask, self.masks[site]) for site, mask in found.masks.items() if site in self.masks}
-        self.masks = found.masks
-
-
-def _train(cell: Cell, corpus: Corpus, model: Model, watch: _Watch, checkpoints: Checkpoints | None, inspector: Inspector) -> Trained:
+def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: Checkpoints | None, inspector: Inspector) -> Trained:
     suite = cell.suite
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch

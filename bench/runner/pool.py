@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from bench.runner.cells import Cell
 
 SUPERSEDED = ".superseded"
 CHECKPOINTS = ".checkpoints"
+PROGRESS = ".progress"
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -51,9 +51,9 @@ def run_cells(
 ) -> list[Outcome]:
     """Run the cells that have no record yet; each worker writes its own.
 
-    A record of the same content key is kept. One of another key, from other code or configuration, is moved to
-    `.superseded` below `root`, never deleted. Cells that another run on the same tree has in hand are left to it, and
-    looked at again at the end. A cell that was killed goes on from its last checkpoint.
+    A record of the same content key is kept, but a failed cell is tried again. One of another key, from other code or
+    configuration, is moved to `.superseded` below `root`, never deleted. Cells that another run on the same tree has in
+    hand are left to it, and looked at again at the end. A cell that was killed goes on from its last checkpoint.
 
     Args:
         cells: what to run, in order.
@@ -151,9 +151,9 @@ def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECK
     except UserError as error:
         status, detail = "crashed", str(error)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        status, detail = "crashed", " ".join(said.split())
+        from bench.runner.execute import describe
+
+        status, detail = "crashed", describe(error)
     return Outcome(cell, status, detail, 0.0 if status == "kept" else time.perf_counter() - started)
 
 
@@ -171,15 +171,17 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
     checkpoints = Checkpoints(state, key, checkpoint_seconds)
     if path.exists():
         there = Record.read(path)
-        if there.key == key:
+        if there.key == key and there.status != "failed":
             checkpoints.clear()
             return "kept", _loss(there)
         _set_aside(path, root, there.key)
     for left in path.parent.glob(f".{path.name}.*"):  # half a record of a run that was killed while it wrote
         left.unlink(missing_ok=True)
-    record = run_cell(cell, command, checkpoints)
+    progress = state.with_name(state.name + PROGRESS)
+    record = run_cell(cell, command, checkpoints, progress)
     record.write(path)
     checkpoints.clear()
+    progress.unlink(missing_ok=True)
     return record.status, record.reason or _loss(record)
 
 

@@ -1,0 +1,70 @@
+"""What a run shows while it works: a line a finished cell, and on a terminal what is running and how long it will take."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from bench.runner.pool import Outcome
+
+COLOURS = {"ok": "green", "kept": "dim", "off_budget": "yellow"}
+
+
+class Progress:
+    """Reports outcomes as they come.
+
+    Args:
+        console: where to write; plain lines where it is no terminal.
+        total: number of cells.
+        beats: folder in which running cells say how far they are.
+    """
+
+    def __init__(self, console: Console, total: int, beats: Path) -> None:
+        self.console, self.total, self.beats = console, total, beats
+        self.done, self.run, self.started = 0, 0, time.monotonic()
+        self._live = Live(console=console, get_renderable=self._running, refresh_per_second=1, transient=True)
+
+    def __enter__(self) -> "Progress":
+        """Start showing what runs, on a terminal."""
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop."""
+        self._live.stop()
+
+    def __call__(self, outcome: "Outcome") -> None:
+        """Print the line of a finished cell."""
+        self.done += 1
+        self.run += outcome.status != "kept"
+        line = Text(f"{self.done:4}/{self.total}  {outcome.cell!s:28} ")
+        line.append(f"{outcome.status:10}", style=COLOURS.get(outcome.status, "red"))
+        line.append(f" {outcome.seconds:6.0f} s  {outcome.detail}")
+        if not self.console.is_terminal and (left := self.time_left()):
+            line.append(f"  ({left} left)")
+        self.console.print(line, soft_wrap=True)
+
+    def time_left(self) -> str:
+        """Estimate of the time to the end, from the cells that were really run; empty before the first."""
+        if not self.run or self.done == self.total:
+            return ""
+        seconds = (time.monotonic() - self.started) / self.run * (self.total - self.done)
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+    def _running(self) -> Text:
+        left = self.time_left()
+        text = Text(f"{self.done}/{self.total} cells" + (f", {left} left" if left else ""), style="bold")
+        for file in sorted(self.beats.glob("*.progress")):
+            try:
+                beat = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # being replaced, or just removed
+                continue
+            text.append(f"\n  {beat['cell']:28} {beat['share']:4.0%}  {beat['loss']:.4f} nats a byte", style="dim")
+        return text

@@ -1,0 +1,77 @@
+"""Causal probes while a cell trains: the curve, how much routing still moves, and a word on how far it is."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.assemble import Model
+from bench.data import Corpus, Windows, windows
+from bench.evaluate import calibrate, evaluate
+from bench.headline import domain_losses, mean_loss
+from bench.metrics import changed
+from bench.record import CurvePoint, write_atomically
+from bench.runner.cells import Cell
+
+
+def dtype_of(cell: Cell) -> torch.dtype:
+    """Precision of matrix products."""
+    return torch.bfloat16 if cell.suite.dtype == "bfloat16" else torch.float32
+
+
+def cut(cell: Cell, corpus: Corpus, split: Literal["calibration", "validation"], per_domain: int) -> Windows:
+    """Fixed windows of a held-out split."""
+    held_out = corpus.calibration if split == "calibration" else corpus.validation
+    return windows(held_out, seq_len=cell.suite.seq_len, per_domain=per_domain)
+
+
+@dataclass
+class Watch:
+    """Causal probes during training.
+
+    Attributes:
+        cell: the cell under way.
+        corpus: its text.
+        model: its model.
+        progress: file that says how far the cell is, for whoever waits; None for nobody.
+        curve: what the probes have found.
+        churn: a routed site -> share of tokens that changed paths between the last two probes.
+        masks: a routed site -> plans of the last probe.
+    """
+
+    cell: Cell
+    corpus: Corpus
+    model: Model
+    progress: Path | None = None
+    curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
+    churn: dict[int, float] = field(default_factory=dict[int, float])
+    masks: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    def __post_init__(self) -> None:
+        count = self.cell.suite.evaluation.probe_windows
+        self.validation = cut(self.cell, self.corpus, "validation", count)
+        self.calibration = cut(self.cell, self.corpus, "calibration", count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the probes have found so far."""
+        return {"curve": [point.model_dump() for point in self.curve], "churn": self.churn, "masks": self.masks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
+        self.churn, self.masks = state["churn"], state["masks"]
+
+    def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
+        """Calibrate and evaluate on a few windows of every domain."""
+        calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
+        found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
+        loss = mean_loss(domain_losses(found.nats, self.validation, self.corpus), self.corpus)
+        self.curve.append(CurvePoint(step=step, tokens=tokens, flops=flops, seconds=seconds, train_loss=train_loss, loss=loss))
+        self.churn = {site: changed(mask, self.masks[site]) for site, mask in found.masks.items() if site in self.masks}
+        self.masks = found.masks
+        if self.progress is not None:
+            share = len(self.curve) / self.cell.suite.train.probes
+            write_atomically(self.progress, json.dumps({"cell": str(self.cell), "share": share, "loss": loss}))
