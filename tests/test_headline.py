@@ -83,7 +83,7 @@ def test_measuring_meets_the_budget_or_says_so(name: str, options: Mapping[str, 
     assert headline.loss == pytest.approx(mean_loss(headline.domain_loss, corpus()))
     if knobs and audit.headline == "interpolated":
         below = [point for point in audit.points if point.spend <= 1][-1]
-        above = [point for point in audit.points if point.spend >= 1][0]
+        above = next(point for point in audit.points if point.spend >= 1)
         assert min(below.loss, above.loss) - 1e-9 <= headline.loss <= max(below.loss, above.loss) + 1e-9
     assert audit.validation_spend * found.solution.target == pytest.approx(headline.evaluation.active)
     if name not in ("dense", "cheap"):
