@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from bench.stats import Comparison, Friedman, NoiseFloor, Outcome, Plan, Rank, all_pairs, judge
@@ -80,8 +81,9 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
     """
     plan = declared_plan(entrants, declared)
     ranked = [entrant for entrant in entrants if entrant.losses]
-    if not plan.comparisons:
-        return Judgement(ranks={e.name: Rank(e.name, sum(e.losses.values()) / len(e.losses), 1, 1, 1) for e in ranked})
+    alone = {e.name: Rank(e.name, fmean(e.losses.values()), 1, 1, 1) for e in ranked}
+    if len(ranked) < 2:  # nothing to compare it with: it stands alone, first of one
+        return Judgement(ranks=alone, plan=plan)
     said = judge({entrant.name: entrant.losses for entrant in ranked}, plan)
     absent = len(said.rows) - len(ranked)
     return Judgement(

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     effect = _effect(arguments.effect)
     for board in build_board(arguments.results, arguments.suite):
         plan = board.judgement.plan
-        if plan is None:
+        if plan is None or len(board.ranked) < 2:
             raise UserError(f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. Run more routers.")
         losses = {row.name: row.losses for row in board.ranked}
         needs = power(losses, plan, _costs(board), effect, arguments.power)

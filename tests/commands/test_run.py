@@ -1,0 +1,122 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.record import Record, read_records
+from tests import tiny
+
+PLUGIN = """
+from bench.contract import FFN_GATE, Router
+from bench.registry import register
+from bench.select import gate_plan
+import torch
+
+
+class Half(Router):
+    paths = FFN_GATE
+
+    def forward(self, inputs):
+        seq = inputs.tokens.shape[1]
+        return gate_plan((torch.arange(seq) < seq // 2).expand(inputs.tokens.shape), seq // 2)
+
+
+@register("wants_utility", family="tests")
+class WantsUtility(Half):
+    needs = frozenset({"utility"})
+
+
+@register("breaks", family="tests")
+class Breaks(Half):
+    def forward(self, inputs):
+        if inputs.progress > 0 and inputs.selection == "topk":
+            raise RuntimeError("broken on purpose")
+        return super().forward(inputs)
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    with tiny.own_registry():
+        yield tiny.write_suite(tmp_path / "tiny.yaml", tiny.write_text(tmp_path))
+
+
+def run(suite: Path, *arguments: str) -> int:
+    folder = suite.parent
+    shared = ("--suite", str(suite), "--plugin", str(folder / "plugin.py"), "--out", str(folder / "runs"), "--workers", "0")
+    return main(["run", *shared, *arguments])
+
+
+def records(suite: Path) -> dict[tuple[str, int], Record]:
+    return {(record.cell.row, record.cell.seed): record for _, record in read_records(suite.parent / "runs")}
+
+
+def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "breaks,mlp_gate", "--seeds", "1") == 1
+    found = records(suite)
+    assert found["breaks", 0].status == "failed"
+    assert found["breaks", 0].reason.startswith("RuntimeError: broken on purpose (plugin.py:")
+    assert found["mlp_gate", 0].loss is not None
+    assert "Traceback" not in capsys.readouterr().err
+    assert "broken on purpose" in (suite.parent / "runs" / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "wants_utility,mlp_gate", "--seeds", "1") == 0
+    assert set(records(suite)) == {("mlp_gate", 0)}
+    assert "skipped  wants_utility: it needs utility" in capsys.readouterr().out
+
+
+def test_seed_start_and_set_reach_the_cells(suite: Path) -> None:
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "2", "--seed-start", "7", "--set", "train.reference_tokens=512") == 0
+    found = records(suite)
+    assert set(found) == {("mlp_gate", 7), ("mlp_gate", 8)}
+    assert all(record.provenance.config["train"]["reference_tokens"] == 512 for record in found.values())
+
+
+def test_a_misspelt_field_is_answered_with_the_nearest(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--set", "train.batchsize=4") == 2
+    assert "Did you mean 'train.batch_size'?" in capsys.readouterr().err
+
+
+def test_a_run_again_keeps_what_is_there_and_reproduce_confirms_it(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
+    before = (suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json").read_bytes()
+    capsys.readouterr()
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
+    assert " kept " in capsys.readouterr().out
+    assert (suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json").read_bytes() == before
+    again = ["--results", str(suite.parent / "runs"), "--out", str(suite.parent / "again"), "--suite", "tiny", "--workers", "0"]
+    assert main(["reproduce", "mlp_gate", *again]) == 0
+    assert "mlp_gate: confirmed" in capsys.readouterr().out
+
+
+def test_reproduce_notices_a_record_whose_loss_was_changed(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
+    path = suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(data | {"loss": data["loss"] - 0.5}), encoding="utf-8")
+    assert main(["reproduce", "mlp_gate", "--results", str(suite.parent / "runs"), "--suite", "tiny", "--workers", "0"]) == 2
+    assert "does not match its own digest" in capsys.readouterr().err
+
+
+def test_help_of_every_command_loads_no_torch() -> None:
+    code = "import sys; from bench.cli import build_parser; build_parser(); print('torch' in sys.modules, 'scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
+
+
+def test_a_stale_board_is_told_with_what_changed(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
+    board = suite.parent / "runs" / "leaderboard.md"
+    check = ["leaderboard", "--results", str(suite.parent / "runs"), "--check"]
+    assert main(check) == 0
+    board.write_text(board.read_text(encoding="utf-8").replace("mlp_gate", "my_gate"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(check) == 1
+    said = capsys.readouterr().out
+    assert "-" in said and "my_gate" in said and "mlp_gate" in said
