@@ -67,7 +67,7 @@ def tokens(batch: int = 3, seq_len: int = SEQ_LEN, seed: int = 0) -> Tensor:
 def run_of(ids: Tensor, selection: Selection = "topk", **changes: Any) -> Pass:
     """A pass with noise of its own over token ids."""
     positions = torch.arange(ids.shape[1]).expand(ids.shape)
-    fields = {"tags": torch.zeros_like(ids), "selection": selection, "generator": generator(0, "routing"), "progress": 0.5}
+    fields: dict[str, Any] = {"tags": torch.zeros_like(ids), "selection": selection, "generator": generator(0, "routing"), "progress": 0.5}
     return Pass(ids, positions, **(fields | changes))
 
 
