@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, no display, shapes checked, reproducible examples."""
+"""What every test runs under: one thread, shapes checked, reproducible examples."""
 
 import os
 import sys
@@ -6,7 +6,6 @@ from types import ModuleType
 
 # Before torch is imported anywhere: pytest-xdist fills the cores with processes.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["MPLBACKEND"] = "Agg"
 
 import hypothesis
 from beartype import BeartypeConf, beartype
