@@ -1,7 +1,9 @@
 """From a row of a suite to a model: build routers where they belong, price them, solve the free size for the budget."""
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -155,6 +157,10 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
                 previous = LayerTrace(layer, router.paths, inputs, plans[0], inputs.hidden, {**updates})
     except UncountedOp as error:
         raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        raise UserError(f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {said}.") from error
     return prices
 
 

@@ -182,7 +182,7 @@ class Record(_Part):
 
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of everything in the record: sorted keys, as in the file."""
-        return hashlib.sha256(json.dumps(json.loads(self.model_dump_json()), sort_keys=True).encode()).hexdigest()
+        return _digest(json.loads(self.model_dump_json()))
 
     def write(self, path: Path) -> None:
         """Write the record and its digest to `path` atomically, so that a killed run leaves no half a file."""
@@ -200,12 +200,16 @@ class Record(_Part):
             data = json.loads(path.read_text(encoding="utf-8"))
             digest = data.pop("digest")
             record = cls.model_validate(data)
-        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError) as error:
             said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
             raise UserError(f"{path} is not a record of schema {SCHEMA_VERSION}: {said}. Delete it and run its cell again.") from None
-        if record.digest() != digest:
+        if _digest(data) != digest:
             raise UserError(f"{path} does not match its own digest: it was changed after it was written. Restore it or run its cell again.")
         return record
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -224,7 +228,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def record_path(root: Path, cell: CellId) -> Path:
     """`root/<suite>/<row>/b<budget>-<match>/seed-<n>.json`: one file, one writer."""
-    return root / cell.suite / cell.row / f"b{round(cell.budget * 100)}-{cell.match}" / f"seed-{cell.seed}.json"
+    return root / cell.suite / cell.row / f"b{cell.budget * 100:g}-{cell.match}" / f"seed-{cell.seed}.json"
 
 
 def read_records(root: Path) -> Iterator[tuple[Path, Record]]:

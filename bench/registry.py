@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.contract import Router, options_of
+from bench.contract import Paths, Router, options_of
 from bench.errors import UserError, unknown
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
@@ -54,9 +54,12 @@ class Entry:
             if option not in known:
                 raise unknown(f"option of router {self.name!r}", option, known)
         try:
-            return self.router(**options)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"Router {self.name!r} refused the options {options}: {error}") from error
+            router = self.router(**options)
+        except Exception as error:
+            raise UserError(f"Router {self.name!r} refused the options {options}: {error or repr(error)}") from error
+        if not isinstance(getattr(router, "paths", None), Paths):
+            raise UserError(f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count).")
+        return router
 
 
 def _source_hash(router: type[Router]) -> str:
