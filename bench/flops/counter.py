@@ -59,7 +59,7 @@ class OpCounter(TorchDispatchMode):
         elif name in FREE or func.is_view or name.startswith("sym_") or func.namespace == "prim":
             pass
         elif name in PER_ELEMENT or torch.Tag.pointwise in func.tags:
-            self.elementwise += elements(base, _tensors((args, kwargs, out)))
+            self.elementwise += elements(base, _tensors((args, kwargs)), _tensors(out))
         else:
             shapes = [tuple(tensor.shape) for tensor in _tensors(args)]
             raise UncountedOp(

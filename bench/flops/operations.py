@@ -94,22 +94,23 @@ FREE = frozenset(
     scatter scatter_ nonzero nonzero_static masked_select masked_fill masked_fill_ where embedding one_hot flip roll repeat
     repeat_interleave constant_pad_nd pad select_backward slice_backward select_scatter slice_scatter _local_scalar_dense is_nonzero
     resize_ set_ lift_fresh lift detach_ _assert_async _assert_scalar tril_indices triu_indices unfold_backward index_fill index_fill_
-    split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter
+    split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter diagonal_copy
     """.split()  # noqa: SIM905
 )
 """Making, moving and choosing data: no arithmetic on it."""
 
 
-def elements(name: str, tensors: Iterable[Tensor]) -> float:
+def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> float:
     """FLOPs of an operation that is priced by the element.
 
     Integers cost as much as floats, or an integer product would hide a real one; a complex element costs six, the work of
-    a complex multiplication.
+    a complex multiplication. An operation on lists costs what it does to all of a list.
 
     Args:
         name: of the operation, without a trailing underscore.
-        tensors: that go in or come out.
+        given: tensors that go in.
+        made: tensors that come out.
     """
-    sizes = [t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors]
-    largest = sum(sizes) if name.startswith("_foreach") else max(sizes, default=0.0)
+    sizes = [[t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors] for tensors in (given, made)]
+    largest = max(map(sum, sizes)) if name.startswith("_foreach") else max(sizes[0] + sizes[1], default=0.0)
     return largest * FUSED.get(name, 1.0)
