@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from bench.board.columns import verdict_text
 from bench.board.measures import domain_losses
 from bench.board.model import Board, Row, comparison
-from bench.board.svg import Canvas, Figure, Scale
+from bench.board.svg import Canvas, Figure, Scale, decimals
 from bench.board.text import BITS, interval, number, plain
 from bench.board.verdicts import word
 from bench.stats import Outcome, Rank
 
 _ROW, _TOP, _NAMES, _PANEL, _GAP, _DOMAIN = 22, 44, 148, 194, 14, 76
-
-_signed = partial(number, digits=2, signed=True)
 
 
 def forest(board: Board) -> list[Figure]:
@@ -68,8 +65,9 @@ def _forest_panel(canvas: Canvas, left: float, heading: str, outcomes: Sequence[
     canvas.text(scale(0), 14, f"to {plain(heading, 24)}", "strong mid")
     canvas.text(left + 8, _TOP - 8, "better", "quiet")
     canvas.text(left + _PANEL - 8, _TOP - 8, "worse", "quiet end")
-    for value in scale.ticks(5):
-        canvas.text(scale(value), bottom + 16, _signed(value), "quiet mid")
+    ticks = scale.ticks(5)
+    for value in ticks:
+        canvas.text(scale(value), bottom + 16, number(value, decimals(ticks), signed=True), "quiet mid")
     canvas.text(scale(0), bottom + 32, "bits per byte", "quiet mid")
     for index, outcome in enumerate(outcomes):
         if outcome and math.isfinite(outcome.difference):

@@ -17,7 +17,6 @@ from bench.record import Record
 _AXES = (("flops", "training FLOPs"), ("tokens", "training tokens"), ("seconds", "wall-clock seconds of training"))
 _LOSS = "bits per byte"
 
-_short = partial(number, digits=2)
 _whole_percent = partial(percent, digits=0)
 
 
@@ -37,7 +36,7 @@ def _loss_curve(board: Board, axis: str, label: str) -> Figure | None:
     )
     shown = [BITS * curve.mean[index] for curve in curves.values() for index in (2 * len(curve.mean) // 5, -1)]
     reach = max(curve.x[-1] for curve in curves.values())
-    plot = Plot(f"Loss against {label}", description, (0, reach), padded(shown, 0.04), (label, _LOSS), (quantity, _short))
+    plot = Plot(f"Loss against {label}", description, (0, reach), padded(shown, 0.04), (label, _LOSS), quantity)
     for limit in measures.thresholds(board):
         plot.limit(BITS * limit, number(BITS * limit, 2))
     classes = styles(board)
@@ -68,7 +67,7 @@ def _pareto(board: Board, slug: str, label: str, read: Callable[[Record], float 
         return None
     description = f"Headline loss of each row against {label}; lower left is better. The line joins rows that no other beats in both."
     spans = padded([x for _, x, _ in points]), padded([y for _, _, y in points])
-    plot = Plot(f"Loss against {label}", description, *spans, (label, _LOSS), (show, _short))
+    plot = Plot(f"Loss against {label}", description, *spans, (label, _LOSS), show)
     steps = _stairs(measures.frontier([(x, y) for _, x, y in points]))
     plot.canvas.path([(plot.x(x), plot.y(y)) for x, y in steps], "curve muted")
     classes = styles(board)
@@ -100,7 +99,7 @@ def spend_sweep(board: Board) -> list[Figure]:
     points = [(name, spend, BITS * loss) for name, sweep in sweeps.items() for spend, loss in sweep]
     spans = padded([spend for _, spend, _ in points]), padded([loss for _, _, loss in points])
     labels = ("spend, share of the budget", _LOSS)
-    plot = Plot("Loss against spend around the budget", description, *spans, labels, (_whole_percent, _short))
+    plot = Plot("Loss against spend around the budget", description, *spans, labels, _whole_percent)
     plot.limit(1.0, "the budget", "x")
     classes = styles(board)
     for name in sorted(sweeps, key=lambda name: classes[name] != "faint"):
@@ -137,7 +136,7 @@ def sensitivity(board: Board) -> list[Figure]:
     powers = {name: [math.log2(factor) for factor in line] for name, line in lines.items()}
     spans = padded([x for xs in powers.values() for x in xs]), padded([y for ys in above.values() for y in ys])
     labels = ("factor on the learning rate", "bits per byte above own best")
-    plot = Plot("Sensitivity to the learning rate", description, *spans, labels, (_factor, _short))
+    plot = Plot("Sensitivity to the learning rate", description, *spans, labels, _factor)
     classes = styles(board)
     for name in lines:
         plot.curve(name, powers[name], above[name], classes.get(name, "faint"))

@@ -29,7 +29,7 @@ def write_figures(board: Board, directory: Path) -> list[Path]:
 
     The bytes depend on the records alone.
     """
-    folder = directory / f"b{round(100 * board.budget)}" if board.other_budgets else directory
+    folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
     made = {folder / f"{figure.slug}.svg": standalone(figure) for figure in figures(board)}
     for path, text in made.items():
         write_atomically(path, text)

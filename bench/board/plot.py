@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from bench.board.model import Board
-from bench.board.svg import Canvas, Figure, Scale
-from bench.board.text import plain
+from bench.board.svg import Canvas, Figure, Scale, decimals
+from bench.board.text import number, plain
 
 NUM_FOCUS = 6
 """Routers drawn in colour; beyond that a reader can't tell lines apart, so the rest are faint and named on hover."""
@@ -34,7 +34,7 @@ class Plot:
         x: tuple[float, float],
         y: tuple[float, float],
         labels: tuple[str, str],
-        formats: tuple[Callable[[float], str], Callable[[float], str]],
+        show: Callable[[float], str],
         size: tuple[int, int] = (560, 340),
     ) -> None:
         width, height = size
@@ -43,11 +43,12 @@ class Plot:
         self.y = Scale(*y, height - _BOTTOM, _TOP)
         self._labels: list[tuple[float, str, str]] = []
         frame = self.canvas.group()
-        for value in self.y.ticks(5):
+        heights = self.y.ticks(5)
+        for value in heights:
             self.canvas.line(self.x.start, self.y(value), self.x.end, self.y(value), "grid", frame)
-            self.canvas.text(self.x.start - 7, self.y(value) + 4, formats[1](value), "quiet end", frame)
+            self.canvas.text(self.x.start - 7, self.y(value) + 4, number(value, decimals(heights)), "quiet end", frame)
         for value in self.x.ticks(5):
-            self.canvas.text(self.x(value), self.y.start + 17, formats[0](value), "quiet mid", frame)
+            self.canvas.text(self.x(value), self.y.start + 17, show(value), "quiet mid", frame)
         self.canvas.line(self.x.start, self.y.start, self.x.end, self.y.start, "axis", frame)
         self.canvas.text((self.x.start + self.x.end) / 2, height - 6, labels[0], "quiet mid", frame)
         self.canvas.text(2, 12, labels[1], "quiet", frame)

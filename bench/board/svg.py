@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 
 from bench.board.text import plain
 
@@ -86,6 +87,12 @@ class Scale:
         step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
+
+
+def decimals(ticks: Sequence[float]) -> int:
+    """Digits after the point that tell neighbouring ticks apart."""
+    step = min((after - before for before, after in pairwise(ticks)), default=1.0)
+    return max(0, math.ceil(-math.log10(step) - 1e-9)) if step > 0 else 0
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
