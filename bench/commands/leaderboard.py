@@ -48,11 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render(root: Path, target: Path, console: Console) -> None:
     """Write the board and the figures, and say where they are."""
-    from bench.board import build_board, write_figures
+    from bench.board import build_board, render_leaderboard, write_figures
 
-    write_atomically(target, _text(root))
+    boards = build_board(root)
+    write_atomically(target, render_leaderboard(boards, command=COMMAND))
     console.print(f"board    {target}", markup=False)
-    for board in build_board(root):
+    for board in boards:
         figures = write_figures(board, root / board.suite / "figures")
         if figures:
             console.print(f"figures  {figures[0].parent}/ ({len(figures)} files)", markup=False)
