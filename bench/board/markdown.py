@@ -146,8 +146,8 @@ def _apart(board: Board) -> str:
 
 _FOOTNOTES = """## How to read this
 
-- **Tier**: rows of one tier are not told apart from its first row by the simultaneous comparison of all pairs. † is a control, ‡ the second copy of a router
-  (its own initialisation and noise), which must come out not better.
+- **Tier**: rows of one tier are not told apart from its first row by the simultaneous comparison of all pairs. † is a control, ‡ the
+  second copy of a router (its own initialisation and noise), which must come out not better.
 - **Intervals**: of a mean, a 95 % t interval over seeds; of a difference, paired by seed and simultaneous over the declared family.
 - **p**: corrected over the declared family. *Better* and *worse* name the side that won; *equivalent* means inside the margin;
   *inconclusive* neither; *untestable* that this design could not have found a plausible difference.
