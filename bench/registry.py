@@ -156,7 +156,8 @@ def _load_package() -> None:
     if not sibling.is_dir():
         return
     package = importlib.import_module("routers")
-    origin = Path(next(iter(package.__path__))).resolve()  # a namespace package has no __file__
+    # A namespace package has no __file__, a module no __path__.
+    origin = Path(next(iter(getattr(package, "__path__", [package.__file__])))).resolve()
     if origin != sibling:
         raise UserError(f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path.")
     for module in pkgutil.iter_modules(package.__path__):

@@ -1,0 +1,159 @@
+"""Malformed suites, records, checkpoints and plugins: one line and exit code 2, and no good file lost or altered."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench import cli
+from bench.errors import UserError
+from bench.record import Record, record_path
+from tests import tiny
+from tests.test_record import cell, record
+
+fuzz = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+
+
+@pytest.fixture
+def told(capsys: Any) -> Callable[..., str]:
+    """Runs a command that must refuse, and returns what it said."""
+
+    def run(*arguments: str) -> str:
+        assert cli.main(arguments) == 2
+        said: str = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and said.endswith("\n"), said
+        return said
+
+    return run
+
+
+def places(data: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in nested data, the whole first."""
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [where] + [place for name, part in items for place in places(part, (*where, name))]
+
+
+def put(data: Any, where: tuple[Any, ...], value: Any) -> Any:
+    """The data with another value at a place."""
+    if not where:
+        return value
+    copy = dict(data) if isinstance(data, dict) else list(data)
+    copy[where[0]] = put(data[where[0]], where[1:], value)
+    return copy
+
+
+@st.composite
+def broken_bytes(draw: st.DrawFn, good: bytes) -> bytes:
+    """The good content cut, overwritten or spliced at some place; or anything at all."""
+    start = draw(st.integers(0, len(good)))
+    stop = draw(st.integers(start, min(len(good), start + 50)))
+    spliced = good[:start] + draw(st.binary(max_size=20)) + good[stop:]
+    return draw(st.sampled_from([spliced, good[:start]])) if draw(st.integers(0, 5)) else draw(st.binary(max_size=200))
+
+
+@pytest.fixture
+def no_corpus(monkeypatch: Any) -> None:
+    """Refuses the data of every suite, which are not what is broken here: a hub may be asked, or a corpus built."""
+
+    def refuse(_: object) -> None:
+        raise UserError("no data")
+
+    monkeypatch.setattr("bench.data.load_corpus", refuse)
+
+
+@given(data=st.data())
+@fuzz
+def test_suites(tmp_path: Path, told: Callable[..., str], no_corpus: None, data: st.DataObject) -> None:
+    """A suite with one value replaced is refused in one line, or is a suite and refused for its data."""
+    good = tiny.suite_data(tmp_path / "text.jsonl")
+    path = tmp_path / "suite.yaml"
+    if data.draw(st.booleans(), label="as bytes"):
+        path.write_bytes(data.draw(broken_bytes(yaml.safe_dump(good).encode())))
+    else:
+        where = data.draw(st.sampled_from(places(good)))
+        path.write_text(yaml.safe_dump(put(good, where, data.draw(values))), encoding="utf-8")
+    before = path.read_bytes()
+    assert "Traceback" not in told("plan", "--suite", str(path))
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """Two good records, and the assurance that they are still there and the same at the end."""
+    for seed in (0, 1):
+        one = record(cell=cell(seed=seed))
+        one.write(record_path(tmp_path, one.cell))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    yield tmp_path
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@given(data=st.data())
+@fuzz
+def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> None:
+    """A broken record stops the board by name; the good ones beside it stay as they are."""
+    path = tree / "quick" / "mlp_gate" / "b50-flops" / "seed-2.json"
+    good = record(cell=cell(seed=2))
+    good.write(path)
+    text = path.read_bytes()
+    if data.draw(st.booleans(), label="as bytes"):
+        content = data.draw(broken_bytes(text))
+    else:
+        where = data.draw(st.sampled_from(places(json.loads(text))))
+        content = json.dumps(put(json.loads(text), where, data.draw(values))).encode()
+    path.write_bytes(content)
+    try:
+        Record.read(path)
+    except Exception:
+        said = told("leaderboard", "--results", str(tree))
+        assert "seed-2.json" in said
+        assert not (tree / "leaderboard.md").exists()
+    else:
+        assert json.loads(content) == json.loads(text), "what is read is what was written"
+    assert path.read_bytes() == content
+    path.unlink()
+
+
+PLUGIN = '''
+from bench.contract import FFN_GATE, Router
+from bench.registry import register
+
+
+@register("fuzzed", family="tests")
+class Fuzzed(Router):
+    """A router."""
+
+    paths = FFN_GATE
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, inputs):
+        raise RuntimeError("in the forward pass")
+'''
+
+
+@given(data=st.data())
+@fuzz
+def test_plugins(tmp_path: Path, told: Callable[..., str], monkeypatch: Any, data: st.DataObject) -> None:
+    """A plugin file cut or spliced anywhere is refused, or its router is, when it is asked for a plan; the file stays as it is."""
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / f"plugin{data.draw(st.integers(0, 2**40))}.py"
+    suite = tmp_path / "suite.yaml"
+    if not suite.exists():
+        tiny.write_suite(suite, tiny.write_text(tmp_path))
+    content = data.draw(broken_bytes(PLUGIN.encode()))
+    path.write_bytes(content)
+    with tiny.own_registry():
+        told("plan", "--suite", str(suite), "--plugin", str(path), "--routers", "fuzzed")
+    assert path.read_bytes() == content
+    path.unlink()
