@@ -27,6 +27,8 @@ def main(folder: Path) -> None:
     losses: dict[str, dict[int, float]] = defaultdict(dict)
     controls: dict[str, str] = {}
     for _, record in read_records(folder):
+        if "@lr" in record.cell.row:  # the learning-rate variants have seeds of their own
+            continue
         if record.loss is not None:
             losses[record.cell.row][record.cell.seed] = record.loss
         if record.cell.control:
