@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder
+from bench.backbone.merge import merge_by_token
 from bench.contract import LayerTrace, RouterInput
 from bench.data import Windows
 from bench.evaluate import Evaluation, autocast, device_of, make_pass, window_tensors
@@ -111,7 +112,7 @@ class _Prover:
             raise _Offence("Predictions: the probabilities of some next token do not add up to 1.")
         nats = F.nll_loss(log_p.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
         seq = tokens.shape[1]
-        weights = [t.plan.mask.float() if t.plan.weight is None else t.plan.weight.float().where(t.plan.mask, 0) for t in run.traces]
+        weights = [_weights(t) for t in run.traces]
         return _Seen(
             nats,
             [_by_position(t.plan.mask, t, seq) for t in run.traces],
@@ -168,6 +169,14 @@ class _Prover:
             noise = torch.randn(inputs.hidden.shape, generator=self.noise).to(inputs.hidden)
             turned |= (router(replace(inputs, hidden=inputs.hidden + TIE * noise * here)).mask != plan).any(-1)
         return torch.zeros_like(differs).scatter(1, inputs.positions, turned) & ~moved
+
+
+def _weights(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
+    """What each path counts for in a token's update: merging weights, weights, or 1 where it ran."""
+    plan = trace.plan
+    if plan.merge is not None and trace.paths.segment is not None:
+        return merge_by_token(plan, trace.paths.segment).float()
+    return plan.mask.float() if plan.weight is None else plan.weight.float().where(plan.mask, 0)
 
 
 def _by_position(data: Tensor, trace: LayerTrace, seq: int) -> Tensor:

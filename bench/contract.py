@@ -37,24 +37,29 @@ class Paths:
         names: one name a path, the order of the plan's last axis.
         base: the path a token takes when it is not upgraded; the first of two. With a base the budget fixes a
             `capacity`, the share of tokens that take the other path; without one it fixes the width of an expert.
+        segment: tokens that share one merged expert, for experts that are merged and not chosen (see
+            `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut as the whole is.
     """
 
     site: Site
     names: tuple[str, ...]
     base: str | None = None
+    segment: int | None = None
 
     def __post_init__(self) -> None:
         if self.base is not None and (len(self.names) != 2 or self.names[0] != self.base):
             raise ValueError(f"Paths with a base are (base, upgrade); got names={self.names} with base={self.base!r}.")
+        if self.segment is not None and self.segment < 1:
+            raise ValueError(f"segment is {self.segment}; a segment has at least 1 token.")
 
 
 FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
 BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")
 
 
-def experts(count: int) -> Paths:
-    """`count` experts of equal width, without a base."""
-    return Paths(Site.FFN, tuple(f"expert{index}" for index in range(count)))
+def experts(count: int, segment: int | None = None) -> Paths:
+    """`count` experts of equal width, without a base; merged for every `segment` tokens if that is given."""
+    return Paths(Site.FFN, tuple(f"expert{index}" for index in range(count)), segment=segment)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,10 @@ class RoutingPlan:
         counts: for each path the number of tokens a sequence that take it, if that is known beforehand. Lets the
             dispatcher work without waiting for the device.
         extras: what the router's own auxiliary losses need.
+        merge: weights with which the experts' parameters are averaged into one for each segment of
+            `Paths.segment` tokens, the last of which may be shorter (SMEAR, arXiv:2306.03745, section 3; Lory,
+            arXiv:2405.03133, section 2.2). To be causal, a segment's weights come from the segments before it. One merged
+            expert runs, so `mask` marks one path a token, any of them; `weight` factors what comes out.
     """
 
     mask: Bool[Tensor, "batch seq path"]
@@ -134,6 +143,7 @@ class RoutingPlan:
     scores: Float[Tensor, "batch seq path"] | None = None
     counts: tuple[int, ...] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    merge: Float[Tensor, "batch segment path"] | None = None
 
 
 @dataclass
@@ -146,7 +156,8 @@ class LayerTrace:
         inputs: what the router saw.
         plan: what it chose.
         update: the weighted sum of the paths' outputs, `[batch, seq, d_model]`.
-        path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path).
+        path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path);
+            "merged" -> the same of merged experts.
         token_loss: LM loss of each token, training only, where `needs` has "token_loss".
         utility: oracle utility of the upgrade, where `needs` has "utility".
         labels: supervised path index, -100 where there is none.

@@ -12,6 +12,7 @@ from bench.backbone.layers import Attention, rms_norm
 from bench.backbone.paths import ExpertBank
 from bench.backbone.routed import Pass, PathSet, is_block
 from bench.contract import LayerTrace, Router
+from bench.errors import UserError
 from bench.rng import normal
 
 
@@ -37,6 +38,8 @@ class Layer(nn.Module):
         self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
         self.block_router = next((router for router in routers if is_block(router)), None)
         self.ffn_router = next((router for router in routers if not is_block(router)), None)
+        if self.block_router is not None and self.ffn_router is not None and self.ffn_router.paths.segment is not None:
+            raise UserError(f"Layer {index} merges experts in a routed block, whose tokens make no equal segments. Use only one.")
         if self.ffn_router is None:
             self.ffn = ExpertBank(config.d_model, config.ffn_width)
         else:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bench.backbone.merge import merge_paths, reference_merge
 from bench.backbone.routed import PathSet
 from bench.contract import RoutingPlan
 
@@ -39,6 +40,8 @@ def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden
     Returns:
         The update `[batch, seq, d_model]`, and the unweighted output of each path with its tokens.
     """
+    if plan.merge is not None or paths.segment is not None:
+        return merge_paths(x, plan, paths)
     flat = x.flatten(0, 1)
     indices = assign(plan)
     outputs = _run_grouped(flat, indices, paths) if _groupable(flat, indices, paths) else _run_each(flat, indices, paths)
@@ -92,6 +95,8 @@ def _combine(update: Tensor | None, flat: Tensor, index: Tensor | None, output: 
 
 def reference_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden, PathUpdates]:
     """The same as `dispatch_paths`, by running every path on every token."""
+    if plan.merge is not None or paths.segment is not None:
+        return reference_merge(x, plan, paths)
     flat, update = x.flatten(0, 1), torch.zeros_like(x.flatten(0, 1))
     path_updates: PathUpdates = {}
     for path in range(plan.mask.shape[-1]):

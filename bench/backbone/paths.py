@@ -35,8 +35,13 @@ class ExpertBank(nn.Module):
             parameter.data.copy_(rows.view_as(parameter) * self.d_model**-0.5)
         self.down.data.zero_()
 
-    def forward(self, x: Float[Tensor, "*token d_model"], index: int = 0) -> Float[Tensor, "*token d_model"]:
-        """Run one expert."""
+    def forward(
+        self, x: Float[Tensor, "*token d_model"], index: int = 0, merge: Float[Tensor, "batch count"] | None = None
+    ) -> Float[Tensor, "*token d_model"]:
+        """Run one expert: that of an index, or with `merge` and `x` of `[batch, token, d_model]` a weighted mean of all a sequence."""
+        if merge is not None:
+            gate, up, down = (torch.einsum("be,eij->bji", merge, rows) for rows in (self.gate, self.up, self.down))
+            return (F.silu(x @ gate) * (x @ up)) @ down
         hidden = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
         return F.linear(hidden, self.down[index])
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.backbone.paths import Draw, ExpertBank, LowRank
 from bench.contract import LayerTrace, Paths, Router, RouterInput, RoutingPlan, Selection, Site
+from bench.errors import UserError
 
 Decide = Callable[[Router, RouterInput], RoutingPlan]
 
@@ -79,12 +80,17 @@ class PathSet(nn.Module):
 
     "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that begin with
     "expert" share one bank.
+
+    Raises:
+        UserError: merging is asked for, and not all paths are experts.
     """
 
     def __init__(self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int) -> None:
         super().__init__()
-        self.names = paths.names
+        self.names, self.segment = paths.names, paths.segment
         self.experts = [name for name in paths.names if name.startswith("expert")]
+        if self.segment is not None and not self.is_bank:
+            raise UserError(f"Paths {self.names} cannot be merged: their parameters differ in shape. Use experts(count, segment=...).")
         if "full" in self.names:
             self.full = ExpertBank(d_model, ffn_width)
         if "cheap" in self.names:

@@ -95,12 +95,15 @@ def check_plan(plan: RoutingPlan, inputs: RouterInput, num_paths: int, where: st
     """Hold a plan to the contract that dispatch and ledger rely on.
 
     Raises:
-        RuleBroken: shape or type of the mask or weight is wrong, or the counts are not those of the mask.
+        RuleBroken: shape or type of the mask or weight is wrong, merged experts have other than one path a token, or the counts are not
+            those of the mask.
     """
     shape = (*inputs.tokens.shape, num_paths)
     if plan.mask.shape != shape or plan.mask.dtype is not torch.bool:
         raise RuleBroken(f"{where}: plan.mask is {plan.mask.dtype} {tuple(plan.mask.shape)}; it must be torch.bool {shape}.")
     if plan.weight is not None and plan.weight.shape != shape:
         raise RuleBroken(f"{where}: plan.weight has shape {tuple(plan.weight.shape)}; it must be {shape}.")
+    if plan.merge is not None and bool((plan.mask.sum(-1) != 1).any()):
+        raise RuleBroken(f"{where}: plan.mask marks other than one path for a token whose experts are merged, of which one runs.")
     if plan.counts is not None and bool((plan.mask.sum(1) != torch.tensor(plan.counts, device=plan.mask.device)).any()):
         raise RuleBroken(f"{where}: plan.counts is {plan.counts}, which the mask does not keep in every sequence.")

@@ -6,6 +6,7 @@ figure that the counter must reproduce. Routers are priced by running them once 
 state a cost of their own.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class SiteCost:
         token: FLOPs a token through each path.
         pair: FLOPs a pair of tokens that attend to each other inside each path.
         router: FLOPs of the router, a token.
+        merge: FLOPs of merging the experts, a token that runs the merged one: 2 x the parameters of all experts, a segment.
     """
 
     layer: int
@@ -38,12 +40,13 @@ class SiteCost:
     token: tuple[float, ...]
     pair: tuple[float, ...]
     router: float
+    merge: float = 0.0
 
     def by_path(self, counts: Counts) -> Float[Tensor, " path"]:
         """FLOPs of each path, summed over the batch, when each sequence sends `counts` tokens along each path; float64."""
         token, pair = torch.tensor(self.token, dtype=torch.float64), torch.tensor(self.pair, dtype=torch.float64)
         n = counts.double().cpu()
-        return (n * token + n * (n + 1) / 2 * pair).sum(0)
+        return (n * (token + self.merge) + n * (n + 1) / 2 * pair).sum(0)
 
     def active(self, counts: Counts) -> float:
         """FLOPs of all paths together."""
@@ -55,7 +58,7 @@ class SiteCost:
         n = counts.double().cpu()
         if padded:
             n = n.max(dim=0, keepdim=True).values.expand_as(n)
-        return float((n * token + n**2 * pair).sum())
+        return float((n * (token + self.merge) + n**2 * pair).sum())
 
     def at(self, share: Sequence[float], seq_len: int) -> float:
         """FLOPs a token of the paths when every sequence sends these shares of its tokens along each path."""
@@ -87,7 +90,8 @@ class Ledger:
         if isinstance(layer.ffn, PathSet):
             names = layer.ffn.names
             token = tuple(layer.ffn.flops(index) for index in range(len(names)))
-            self.sites.append(SiteCost(layer.index, names, token, (0.0,) * len(names), router))
+            segments = 0 if layer.ffn.segment is None else math.ceil(self.seq_len / layer.ffn.segment)
+            self.sites.append(SiteCost(layer.index, names, token, (0.0,) * len(names), router, sum(token) * segments / self.seq_len))
         else:
             linear += layer.ffn.flops()
         if layer.block_router is None:
