@@ -19,7 +19,8 @@ from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.routed import PathSet
 from bench.contract import LayerTrace
 
-Counts = Real[Tensor, "batch path"]
+Counts = Real[Tensor, "batch _path"]
+"""Tokens of each sequence on each path; the underscore, because sites differ in their paths."""
 
 
 @dataclass(frozen=True)

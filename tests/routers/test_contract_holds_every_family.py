@@ -291,6 +291,18 @@ class Supervised(Router):
         return nn.functional.cross_entropy(trace.plan.scores.flatten(0, 1), trace.labels.flatten(), ignore_index=-100)
 
 
+class Merged(Linear):
+    """SMEAR and Lory: experts averaged into one for each segment, by the mean of the segment before; evenly in the first."""
+
+    paths = experts(4, segment=6)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        before = [part.mean(1) for part in inputs.hidden.split(6, dim=1)[:-1]]
+        scores = self.score(torch.stack([torch.zeros_like(inputs.hidden[:, 0]), *before], dim=1))
+        marked = scores.argmax(-1).repeat_interleave(6, dim=1)[:, : inputs.tokens.shape[1]]
+        return RoutingPlan(nn.functional.one_hot(marked, 4).bool(), merge=scores.softmax(-1))
+
+
 class Depth(Linear):
     """The block half of staged MoDE."""
 
@@ -317,6 +329,7 @@ FAMILIES: dict[str, Callable[[], list[Router]]] = {
     "surprisal": lambda: [Surprisal()],
     "tagged": lambda: [Tagged()],
     "supervised": lambda: [Supervised(FollowsLayerBelow())],
+    "merged": lambda: [Merged()],
     "staged_mode": lambda: [Depth(), BiasBalanced()],
 }
 
