@@ -117,7 +117,10 @@ class SuiteConfig(_Part):
     rows: tuple[RowConfig, ...] = Field(min_length=1)
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
+    compile: bool = Field(
+        default=False,
+        description="compile attention and paths with torch.compile; rounding then differs, so records stand apart from those without",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteConfig":

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from bench.assemble import Blueprint, Model, assemble
+from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
@@ -86,6 +87,8 @@ def describe(error: Exception) -> str:
 def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:
     model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
     model.decoder.to(cell.suite.device)
+    if cell.suite.compile:
+        compile_parts(model.decoder)
     watch = Watch(cell, corpus, model, progress)
     inspector = Inspector(model, cell.seed)
     trained = _train(cell, corpus, model, watch, checkpoints, inspector)
