@@ -157,7 +157,7 @@ def _load_package() -> None:
         return
     package = importlib.import_module("routers")
     # A namespace package has no __file__, a module no __path__.
-    origin = Path(next(iter(getattr(package, "__path__", [package.__file__])))).resolve()
+    origin = Path(next(iter(getattr(package, "__path__", None) or [package.__file__ or ""]))).resolve()
     if origin != sibling:
         raise UserError(f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path.")
     for module in pkgutil.iter_modules(package.__path__):

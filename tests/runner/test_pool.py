@@ -1,0 +1,218 @@
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from bench.data import load_corpus
+from bench.record import Record
+from bench.runner.cells import Cell
+from bench.runner.pool import CHECKPOINTS, SUPERSEDED, Outcome, run_cells, work
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+
+PLUGINS = """
+import os
+import signal
+from bench.contract import FFN_GATE, Router
+from bench.registry import register
+from bench.select import gate_plan
+
+
+class Base(Router):
+    paths = FFN_GATE
+
+    def forward(self, inputs):
+        if inputs.hidden.requires_grad and inputs.progress > 0:
+            self.harm()
+        return gate_plan(inputs.positions % 2 == 0, None, weights=self.weights(inputs))
+
+    def weights(self, inputs):
+        return None
+
+    def harm(self):
+        pass
+
+
+@register("harmless", family="tests")
+class Harmless(Base):
+    pass
+
+
+@register("killed", family="tests")
+class Killed(Base):
+    def harm(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@register("greedy", family="tests")
+class Greedy(Base):
+    def harm(self):
+        raise MemoryError("tried to allocate\\n1 EiB")
+
+
+@register("diverging", family="tests")
+class Diverging(Base):
+    def weights(self, inputs):
+        nothing = inputs.hidden.new_full(inputs.tokens.shape, float("nan"))
+        return (nothing, nothing) if inputs.selection == "topk" else None
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: Any) -> Iterator[Path]:
+    """The tiny corpus, built once for all tests of this file and their processes."""
+    folder: Path = tmp_path_factory.mktemp("text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(folder / "cache"))
+        path = tiny.write_text(folder)
+        load_corpus(tiny.suite(path).data)
+        yield path
+
+
+@pytest.fixture
+def harmful(tmp_path: Path) -> Iterator[Path]:
+    """A file of routers that do harm once training is under way."""
+    path = tmp_path / "harmful.py"
+    path.write_text(PLUGINS, encoding="utf-8")
+    with tiny.own_registry():
+        yield path
+
+
+def from_plugin(text: Path, plugin: Path, *routers: str) -> list[Cell]:
+    return [replace(tiny.cell(text, router), plugin_files=(plugin,)) for router in routers]
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) -> None:
+    cell = tiny.cell(text)
+    first = work(cell, tmp_path, "first")
+    before = cell.path(tmp_path).read_bytes()
+    second = work(cell, tmp_path, "second")
+    assert (first.status, second.status) == ("ok", "kept")
+    assert first.detail == second.detail
+    assert cell.path(tmp_path).read_bytes() == before
+    assert files(tmp_path) == ["tiny/mlp_gate/b50-flops/seed-0.json"]
+
+
+def test_a_record_of_another_key_is_moved_and_not_lost(text: Path, tmp_path: Path) -> None:
+    old, new = tiny.cell(text), tiny.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2})
+    assert old.path(tmp_path) == new.path(tmp_path)
+    work(old, tmp_path, "old")
+    before = old.path(tmp_path).read_bytes()
+    assert work(new, tmp_path, "new").status == "ok"
+    (moved,) = (tmp_path / SUPERSEDED).rglob("*.json.old")
+    assert moved.read_bytes() == before
+    assert Record.read(new.path(tmp_path)).key != Record.read(moved).key
+
+
+def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) -> None:
+    cell = tiny.cell(text)
+    path = cell.path(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}", encoding="utf-8")
+    outcome = work(cell, tmp_path, "again")
+    assert outcome.status == "crashed" and str(path) in outcome.detail
+    assert path.read_text(encoding="utf-8") == "{}"
+
+
+def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
+    cell = tiny.cell(text)
+    path = cell.path(tmp_path)
+    path.parent.mkdir(parents=True)
+    (path.parent / f".{path.name}.abc123").write_text("half a rec", encoding="utf-8")
+    assert work(cell, tmp_path, "again").status == "ok"
+    assert files(tmp_path) == ["tiny/mlp_gate/b50-flops/seed-0.json"]
+
+
+def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(text: Path, tmp_path: Path) -> None:
+    first, second = tiny.cell(text), tiny.cell(text, seed=1)
+    lock = FileLock(tmp_path / CHECKPOINTS / "tiny~mlp_gate~b50-flops~seed-0.lock")
+    seen: list[str] = []
+
+    def report(outcome: Outcome) -> None:
+        seen.append(f"{outcome.cell} {outcome.status}")
+        lock.release(force=True)
+
+    (tmp_path / CHECKPOINTS).mkdir()
+    with lock:
+        assert work(first, tmp_path, "now", wait=False).status == "busy"
+        run_cells([first, second], tmp_path, "both", 0, report)
+    assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
+
+
+def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
+    suite = tiny.write_suite(tmp_path / "suite.yaml", text, rows=["mlp_gate", "hash"])
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "bench", "run", "--suite", str(suite), "--seeds", "2", "--workers", "0", "--out", str(out)]
+    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    outputs = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    words = Counter(word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed"))
+    assert words == {"ok": 4, "kept": 4}, outputs
+    assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 4
+
+
+@pytest.mark.slow
+def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
+    cells = [tiny.cell(text, router) for router in ("mlp_gate", "hash")]
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    run_cells(cells, inside, "c", 0)
+    run_cells(cells, outside, "c", 2)
+    for cell in cells:
+        assert tiny.without_clock(Record.read(cell.path(inside))) == tiny.without_clock(Record.read(cell.path(outside)))
+
+
+def test_a_cell_whose_process_dies_takes_no_other_with_it(text: Path, tmp_path: Path, harmful: Path) -> None:
+    cells = from_plugin(text, harmful, "killed", "harmless")
+    outcomes = {outcome.cell.row.name: outcome for outcome in run_cells(cells, tmp_path / "out", "c", 1)}
+    assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
+    assert outcomes["harmless"].status in ("ok", "off_budget")
+    assert not cells[0].path(tmp_path / "out").exists()
+
+
+def test_memory_and_divergence_are_said_in_one_line(text: Path, tmp_path: Path, harmful: Path) -> None:
+    greedy, diverging = from_plugin(text, harmful, "greedy", "diverging")
+    lack, nan = run_cells([greedy, diverging], tmp_path, "c", 0)
+    assert lack.status == "failed" and lack.detail.startswith("MemoryError: tried to allocate 1 EiB (harmful.py:")
+    assert nan.status == "failed" and nan.detail == "The training loss is not finite."
+    assert Record.read(diverging.path(tmp_path)).status == "failed"
+    assert work(diverging, tmp_path, "c").status == "failed", "tried again"
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    outcome = work(tiny.cell(text), tmp_path / "file", "c")
+    assert outcome.status == "crashed" and "NotADirectoryError" in outcome.detail and "\n" not in outcome.detail
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    outcome = work(tiny.cell(text), tmp_path / "out", "c")
+    tmp_path.chmod(0o700)
+    assert outcome.status == "crashed" and "PermissionError" in outcome.detail and "\n" not in outcome.detail
+
+
+def test_the_disk_is_full_when_the_record_is_written(text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    cell = tiny.cell(text)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.record.os.fdopen", full)
+        outcome = work(cell, tmp_path, "c", checkpoint_seconds=0)
+    assert outcome.status == "crashed" and "No space left on device" in outcome.detail and "\n" not in outcome.detail
+    assert not cell.path(tmp_path).exists()
+    assert not list(cell.path(tmp_path).parent.glob(".*"))
+    assert work(cell, tmp_path, "c").status == "ok", "goes on from the last checkpoint"

@@ -1,0 +1,127 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import cli, commands
+from bench.errors import UserError, unknown
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: Any) -> Path:
+    """The text of the tiny suite, and the cache of its corpus, built once."""
+    folder: Path = tmp_path_factory.mktemp("elsewhere")
+    tiny.write_text(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, elsewhere: Path, monkeypatch: Any) -> Path:
+    """A working directory with a tiny suite and an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(elsewhere / "cache"))
+    tiny.write_suite(tmp_path / "tiny.yaml", elsewhere / "text.jsonl")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+WRONG = [
+    ([], "required: COMMAND"),
+    (["rum"], "invalid choice: 'rum'"),
+    (["run", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+    (["run", "--suite", "quik"], "Did you mean 'quick'?"),
+    (["run", "--suite", "absent.yaml"], "does not exist"),
+    (["run", "--suite", "tiny.yaml", "--budget", "1.5"], "field 'budget': Input should be less than 1 (got '1.5')"),
+    (["run", "--suite", "tiny.yaml", "--budget", "nan"], "field 'budget'"),
+    (["run", "--suite", "tiny.yaml", "--budget", "half"], "invalid float value: 'half'"),
+    (["run", "--suite", "tiny.yaml", "--match", "time"], "invalid choice: 'time'"),
+    (["run", "--suite", "tiny.yaml", "--dtype", "int8"], "invalid choice: 'int8'"),
+    (["run", "--suite", "tiny.yaml", "--device", "cdua"], "--device is 'cdua'"),
+    (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),
+    (["run", "--suite", "tiny.yaml", "--workers", "two"], "it is 'two'"),
+    (["run", "--suite", "tiny.yaml", "--checkpoint-seconds", "inf"], "it is 'inf'"),
+    (["run", "--suite", "tiny.yaml", "--routers", "mlp_gat"], "Did you mean 'mlp_gate'?"),
+    (["run", "--suite", "tiny.yaml", "--routers", ","], "name at least one router"),
+    (["run", "--suite", "tiny.yaml", "--plugin", "absent.py"], "'absent.py' does not exist"),
+    (["run", "--suite", "tiny.yaml", "--official", "--routers", "mod"], "--official runs the suite's whole roster"),
+    *((["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}") for seeds in ("0", "-1", "x", "1,1", ",", "1.5")),
+    (["plan", "--suite", "tiny.yaml", "--budget", "0.001", "--routers", "mlp_gate"], "mlp_gate"),
+    (["leaderboard", "--results", "empty", "--check"], "No records below 'empty'"),
+    (["reproduce", "nothing", "--results", "absent"], "There are no records"),
+    (["list", "extra"], "invalid choice: 'extra'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+def test_bad_input_is_one_line_and_exit_code_2(place: Path, capsys: Any, arguments: list[str], said: str) -> None:
+    before = sorted(place.rglob("*"))
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.startswith("error: ") and told.count("\n") == 1 and "Traceback" not in told
+    assert sorted(place.rglob("*")) == before, "nothing is written"
+
+
+@pytest.mark.parametrize("command", [(), *((module.__name__.rpartition(".")[2].replace("listing", "list"),) for module in commands.ALL)])
+def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m bench" in capsys.readouterr().out
+
+
+def test_help_needs_no_torch() -> None:
+    program = "import sys; from bench import cli\ntry: cli.main(['run', '-h'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("two\nlines   and spaces"), 2, "error: two lines and spaces\n"),
+        (KeyboardInterrupt(), 130, "interrupted; finished cells are kept, the same command resumes\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_how_a_command_ends(error: BaseException, code: int, told: str, monkeypatch: Any, capsys: Any) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("bench.commands.listing.run", fail)
+    assert cli.main(["list"]) == code
+    assert capsys.readouterr().err == told
+
+
+def test_a_bug_of_our_own_is_not_hidden(monkeypatch: Any) -> None:
+    def fail(_: object) -> int:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr("bench.commands.listing.run", fail)
+    with pytest.raises(AssertionError, match="a bug"):
+        cli.main(["list"])
+
+
+def test_from_suite_to_board(place: Path, capsys: Any) -> None:
+    command = ["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]
+    assert cli.main(command) == 0
+    assert "ok" in capsys.readouterr().out
+    record = place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json"
+    assert record.is_file() and (place / "out" / "leaderboard.md").is_file()
+    before = record.read_bytes()
+    assert cli.main(command) == 0
+    assert "kept" in capsys.readouterr().out and record.read_bytes() == before
+    record.write_bytes(before.replace(b'"seed": 0', b'"seed": 1'))
+    assert cli.main(["leaderboard", "--results", "out"]) == 2
+    told = capsys.readouterr().err
+    assert str(Path("out/tiny/hash/b50-flops/seed-0.json")) in told and told.count("\n") == 1
+
+
+def test_an_unknown_name_without_anything_like_it() -> None:
+    assert "Did you mean" not in str(unknown("suite", "x", []))
+    assert "Available: none." in str(unknown("suite", "x", []))
