@@ -1,0 +1,168 @@
+"""What a model decided in one company, held against what it decided in another.
+
+Decisions near their threshold honestly turn by rounding, which depends on how many tokens share a product. Such ties are told
+apart by noise on the router's own input, a hundred times larger than rounding, and are left out and counted.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bench.backbone.decoder import Decoder
+from bench.backbone.merge import merge_by_token
+from bench.contract import LayerTrace, RouterInput
+from bench.evaluate import make_pass
+
+TIE = 1e-4
+"""A decision that noise of this size on the router's input can turn is a tie."""
+TIE_DRAWS = 16
+TOLERANCE = 1e-4
+"""Largest relative difference of weights and absolute one of losses (nats) that is put down to rounding."""
+
+Tokens = Int[Tensor, "batch seq"]
+
+
+@dataclass
+class Seen:
+    """What one forward pass decided, every site laid out by position.
+
+    Attributes:
+        nats: loss of each token.
+        masks: a routed site -> the executed paths.
+        weights: a routed site -> weight of each executed path, 0 elsewhere; none where they were not kept.
+        scores: a routed site -> scores, None where the plan has none.
+        inputs: a routed site -> what its router saw.
+    """
+
+    nats: Float[Tensor, "batch seq"]
+    masks: list[Bool[Tensor, "batch seq path"]]
+    weights: list[Float[Tensor, "batch seq path"]]
+    scores: list[Float[Tensor, "batch seq path"] | None]
+    inputs: list[RouterInput] = field(default_factory=list[RouterInput])
+
+    def rows(self, index: Tensor, length: int) -> "Seen":
+        """Some sequences, the first `length` positions."""
+
+        def cut(data: list[Tensor]) -> list[Tensor]:
+            return [tensor[index, :length] for tensor in data]
+
+        scores = [None if tensor is None else tensor[index, :length] for tensor in self.scores]
+        return Seen(self.nats[index, :length], cut(self.masks), cut(self.weights), scores)
+
+
+class Offence(Exception):
+    """A rule that was broken; the text names where."""
+
+
+class Comparison:
+    """The model under test, and the decisions that were left out as ties: (site, sequence, position)."""
+
+    def __init__(self, decoder: Decoder, noise: torch.Generator, batch_size: int) -> None:
+        self.decoder, self.noise, self.batch_size = decoder, noise, batch_size
+        self.ties: set[tuple[int, int, int]] = set()
+
+    def look(self, tokens: Tokens, tags: Tokens, targets: Tokens) -> Seen:
+        """Run sequences and collect decisions and the losses of `targets`, for others to be held against."""
+        parts = [self._look(*part) for part in zip(*(t.split(self.batch_size) for t in (tokens, tags, targets)), strict=True)]
+
+        def joined(found: list[list[Tensor]]) -> list[Tensor]:
+            return [torch.cat(site) for site in zip(*found, strict=True)]
+
+        scores = [None if None in site else torch.cat(site) for site in zip(*(part.scores for part in parts), strict=True)]
+        nats = torch.cat([part.nats for part in parts])
+        return Seen(nats, joined([part.masks for part in parts]), joined([part.weights for part in parts]), scores)
+
+    def check(self, name: str, rows: Tensor, tokens: Tokens, tags: Tokens, targets: Tokens, base: Seen, upto: Tensor | None = None) -> int:
+        """Run sequences that came from `rows` of the base and hold them against it, up to a position each.
+
+        Returns:
+            How many sequences agreed with nothing left out.
+        """
+        limits = torch.full_like(rows, tokens.shape[1]) if upto is None else upto
+        whole = 0
+        for row, limit, *part in zip(*(t.split(self.batch_size) for t in (rows, limits, tokens, tags, targets)), strict=True):
+            whole += self._compare(name, row, base.rows(row, tokens.shape[1]), self._look(*part), limit)
+        return whole
+
+    def _look(self, tokens: Tokens, tags: Tokens, targets: Tokens) -> Seen:
+        run = make_pass(tokens, tags)
+        log_p = self.decoder(run).float().log_softmax(-1)
+        if not bool(((log_p.exp().sum(-1) - 1).abs() < 1e-3).all()):
+            raise Offence("Predictions: the probabilities of some next token do not add up to 1.")
+        nats = F.nll_loss(log_p.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+        seq = tokens.shape[1]
+        weights = [_weights(t) for t in run.traces]
+        return Seen(
+            nats,
+            [_by_position(t.plan.mask, t, seq) for t in run.traces],
+            [_by_position(weight, t, seq) for weight, t in zip(weights, run.traces, strict=True)],
+            [None if t.plan.scores is None else _by_position(t.plan.scores.float(), t, seq) for t in run.traces],
+            [t.inputs for t in run.traces],
+        )
+
+    def _compare(self, name: str, rows: Int[Tensor, " batch"], base: Seen, seen: Seen, upto: Int[Tensor, " batch"]) -> int:
+        """Hold what was seen against the base, for the first `upto` positions of each sequence.
+
+        A tie leaves out what follows it in its sequence, since its consequences are honest.
+
+        Returns:
+            How many sequences agreed with nothing left out.
+
+        Raises:
+            Offence: a decision, weight or loss differs.
+        """
+        clean = torch.arange(base.nats.shape[1], device=rows.device) < upto.unsqueeze(1)
+        whole = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+
+        def hold(differs: Bool[Tensor, "batch seq"], what: str) -> None:
+            if differs.any():
+                row, position = differs.nonzero()[0].tolist()
+                raise Offence(f"{name}: {what} differs at sequence {int(rows[row])}, position {position}.")
+
+        for site, (expected, found) in enumerate(zip(base.masks, seen.masks, strict=True)):
+            layer = f"layer {self.decoder.routers[site].spec.layer}"
+            differs = (expected != found).any(-1) & clean
+            if differs.any():
+                tie = differs & self._tied(site, base, seen, differs)
+                hold(differs & ~tie, f"the plan of {layer}")
+                self.ties |= {(site, int(rows[row]), position) for row, position in tie.nonzero().tolist()}
+                whole &= ~tie.any(1)
+                clean &= tie.cumsum(1) == 0
+            if base.weights:
+                close = torch.isclose(base.weights[site], seen.weights[site], rtol=TOLERANCE, atol=TOLERANCE)
+                hold(~close.all(-1) & clean, f"a weight of {layer}")
+        hold(~((base.nats - seen.nats).abs() <= TOLERANCE) & clean, "the loss")
+        return int(whole.sum())
+
+    def _tied(self, site: int, base: Seen, seen: Seen, differs: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+        """Which of the differing decisions noise of size TIE on the router's own input turns, the scores being unmoved."""
+        before, after = base.scores[site], seen.scores[site]
+        moved = torch.zeros_like(differs)
+        if before is not None and after is not None:
+            moved = ~torch.isclose(before, after, rtol=TIE, atol=TIE, equal_nan=True).all(-1)
+        inputs, router = seen.inputs[site], self.decoder.routers[site]
+        here = differs.gather(1, inputs.positions).unsqueeze(-1)
+        plan, turned = router(inputs).mask, torch.zeros_like(inputs.positions, dtype=torch.bool)
+        if not torch.equal(router(inputs).mask, plan):
+            raise Offence(f"Determinism: asked the same twice, the router of layer {router.spec.layer} plans differently.")
+        for _ in range(TIE_DRAWS):
+            noise = torch.randn(inputs.hidden.shape, generator=self.noise).to(inputs.hidden)
+            turned |= (router(replace(inputs, hidden=inputs.hidden + TIE * noise * here)).mask != plan).any(-1)
+        return torch.zeros_like(differs).scatter(1, inputs.positions, turned) & ~moved
+
+
+def _weights(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
+    """What each path counts for in a token's update: merging weights, weights, or 1 where it ran."""
+    plan = trace.plan
+    if plan.merge is not None and trace.paths.segment is not None:
+        return merge_by_token(plan, trace.paths.segment).float()
+    return plan.mask.float() if plan.weight is None else plan.weight.float().where(plan.mask, 0)
+
+
+def _by_position(data: Tensor, trace: LayerTrace, seq: int) -> Tensor:
+    """Lay out what a site says of the tokens it was given by their positions; 0 where it was given none."""
+    positions = trace.inputs.positions.unsqueeze(-1).expand(data.shape)
+    return data.new_zeros(data.shape[0], seq, data.shape[2]).scatter(1, positions, data)
