@@ -48,6 +48,7 @@ CHECKS: tuple[Check, ...] = (
     costs.price_holds,
     costs.same_when_audited,
     costs.charged_as_executed,
+    costs.ledger_equals_audit,
     costs.sparse_equals_reference,
     construction.budget_is_met,
     learning.parameters_change,

@@ -3,7 +3,9 @@
 import torch
 
 from bench.conformance.check import Exempt, demand, rule
+from bench.conformance.memory import digest
 from bench.conformance.subject import Subject
+from bench.evaluate import evaluate
 from bench.record import Causality
 
 _TAG_TRIALS = 64
@@ -33,6 +35,12 @@ def batch_invariant(subject: Subject) -> None:
 )
 def evaluation_is_stationary(subject: Subject) -> None:
     """Evaluating twice gives the same plans and losses, and changes no parameter or buffer."""
+    model, windows = subject.trained, subject.windows(8)
+    before = digest(model.decoder.state_dict())
+    first, second = (evaluate(model, windows, batch_size=8, keep=True) for _ in range(2))
+    demand(digest(model.decoder.state_dict()) == before, "parameters and buffers as they were", "a change")
+    demand(digest(first.masks) == digest(second.masks), "the same plans twice", "other plans")
+    demand(digest(first.nats) == digest(second.nats), "the same losses twice", "other losses")
     _hold(subject, subject.proof, "Determinism", "State", "Predictions")
 
 

@@ -18,11 +18,13 @@ from bench.conformance.state import plan_digest
 from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
 from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
+from bench.flops.audit import audit
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger
 from bench.flops.operations import MATRIX
 
 PRICE_TOLERANCE = 0.01
+BACKWARD_TOLERANCE = 0.5
 REFERENCE_TOLERANCE = 1e-5
 STEPS = 4
 
@@ -138,6 +140,19 @@ def _paths(ledger: Ledger, masks: list[list[Tensor]]) -> float:
 
 def _compare(executed: float, charged: float, where: str) -> None:
     demand(abs(executed - charged) <= 1e-6 * executed + 1, f"{executed:,.0f} FLOPs charged for paths {where}", f"{charged:,.0f}")
+
+
+@rule("Leave the backward pass to autograd: one of one's own may cost no more than twice the forward pass, which is what is charged.")
+def ledger_equals_audit(subject: Subject) -> None:
+    """A training step and an evaluation, counted operation by operation, cost what the ledger says of each component."""
+    for selection, lines in audit(subject.trained, *subject.batch(4, seq_len=SEQ_LEN + 1)).items():
+        for line in lines:
+            # Paths and backbone are exact. A router's elementwise work is priced by formula, backward only as a bound.
+            slack = 0.0 if line.component != "router" else PRICE_TOLERANCE if line.phase == "forward" else BACKWARD_TOLERANCE
+            over = line.counted > line.ledger * (1 + slack) + 1
+            under = line.phase == "forward" and line.counted < line.ledger * (1 - slack) - 1
+            expected = f"{line.ledger:,.0f} FLOPs {line.phase} for {line.component} in {selection}"
+            demand(not over and not under, expected, f"{line.counted:,.0f} counted")
 
 
 @rule("The dispatcher relies on mask, weight and counts agreeing: see counts_match_mask, and keep weights finite.")

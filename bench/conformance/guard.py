@@ -1,7 +1,7 @@
 """Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread or process.
 
-Interpreter audit events (PEP 578) tell of all of these, whichever library does it. The two that C++ hides from them, the
-archive readers and writers behind `torch.load` and `torch.save`, are replaced while the guard is up.
+Interpreter audit events (PEP 578) tell of nearly all of these, whichever library does it. What they do not tell of is replaced
+while the guard is up: threads before Python 3.12, and the archive readers and writers in C++ behind `torch.load` and `torch.save`.
 """
 
 import importlib.machinery
@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -57,9 +57,17 @@ def sealed() -> Generator[list[str]]:
         _installed.append(True)
     thread = threading.get_ident()
     _refused[thread] = refused = []
-    patches = [mock.patch(f"torch._C.{name}", _refuse_archive) for name in ("PyTorchFileReader", "PyTorchFileWriter")]
+    start = threading.Thread.start
+
+    def start_elsewhere(self: threading.Thread) -> None:
+        _refuse("Thread.start") if threading.get_ident() in _refused else start(self)
+
+    replaced = {"sys.dont_write_bytecode": True, "threading.Thread.start": start_elsewhere}
+    replaced |= {f"torch._C.PyTorchFile{kind}": _refuse_archive for kind in ("Reader", "Writer")}
     try:
-        with mock.patch.object(sys, "dont_write_bytecode", True), patches[0], patches[1]:
+        with ExitStack() as stack:
+            for name, value in replaced.items():
+                stack.enter_context(mock.patch(name, value))
             yield refused
     finally:
         del _refused[thread]

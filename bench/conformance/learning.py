@@ -1,6 +1,5 @@
 """Checks that a router with parameters learns."""
 
-import math
 from dataclasses import replace
 
 import torch
@@ -13,12 +12,12 @@ from bench.rng import generator, normal
 from bench.train import active_losses
 
 VOCABULARY = 256
-STEPS = 200
+STEPS = 120
 BATCH = 16
 PERMUTATIONS = 8
 LEARNING_RATE = 0.01
-MIN_Z = 3.0
-"""Standard errors above chance: a router that learns nothing reaches it in one of 700 trials."""
+MIN_GAIN = 0.5
+"""Part of the way from chance to always right. Over 20 seeds an untrained gate came to 0.41 by luck, a trained one to 0.63 at least."""
 
 
 @rule("A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, or register a buffer.", waivable=True)
@@ -38,7 +37,7 @@ def parameters_change(subject: Subject) -> None:
 
 @rule("Let the loss reach the scores: through plan.weight, an estimator of bench.estimators, or an auxiliary loss.", waivable=True)
 def learns_planted_rule(subject: Subject) -> None:
-    """Where one path is right for each token, training sends tokens along it more often than chance does."""
+    """Where one path is right for each token, training sends tokens along it far more often than chance does."""
     router = subject.build(vocab_size=VOCABULARY)
     parameters = [p for p in router.parameters() if p.requires_grad]
     if not parameters or len(router.paths.names) < 2:
@@ -55,14 +54,12 @@ def learns_planted_rule(subject: Subject) -> None:
         with torch.no_grad():
             router.after_step(trace)
     seen, chance = problem.share_right(router)
-    z = (seen - chance) / math.sqrt(chance * (1 - chance) / VOCABULARY)
-    demand(
-        z >= MIN_Z, f"{MIN_Z:g} standard errors above the chance of {chance:.3f} on the right path", f"{seen:.3f}, {z:.1f} standard errors"
-    )
+    needed = chance + MIN_GAIN * (1 - chance)
+    demand(seen >= needed, f"at least {needed:.3f} of the weight on the right path, where chance gives {chance:.3f}", f"{seen:.3f}")
 
 
 class _Problem:
-    """One site on its own. Each token id has a fixed hidden state and one right path, drawn by the seed.
+    """One site on its own. Each token id has a fixed hidden state, drawn by the seed, and one right path, a function of it.
 
     A path's output for a token is a fixed random vector (0 for "skip"), and what is wanted is the output of the right path.
     """
@@ -74,9 +71,10 @@ class _Problem:
         outputs = normal(subject.seed, "planted/outputs", VOCABULARY * len(self.names), width).view(VOCABULARY, -1, width) / width**0.5
         self.outputs = outputs * torch.tensor([name != "skip" for name in self.names]).view(1, -1, 1)
         self.noise = generator(subject.seed, "planted/noise")
-        draws = torch.rand(VOCABULARY, generator=self.noise)
-        upgraded = draws < router.spec.capacity
-        self.right = upgraded.long() if router.paths.base else (draws * len(self.names)).long()
+        # A linear rule, so that what is learnt of one token holds for others: top-k routing hears nothing of those it leaves out.
+        votes = self.hidden @ normal(subject.seed, "planted/rule", width, len(self.names))
+        upgraded = votes[:, -1] >= votes[:, -1].quantile(1 - router.spec.capacity)
+        self.right = upgraded.long() if router.paths.base else votes.argmax(1)
 
     def trace(self, router: Router, tokens: Tensor, progress: float) -> LayerTrace:
         """Ask the router, execute its plan, and tell what an auxiliary loss may be told."""

@@ -1,0 +1,35 @@
+"""Plugin files as a test sees them: registered while it runs, forgotten afterwards."""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import registry
+from bench.conformance import resolve
+from bench.registry import Entry
+
+GALLERY = Path(__file__).resolve().parent.parent / "gallery"
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[str, Entry]]]:
+    """Loads a plugin file and gives its routers by name."""
+    monkeypatch.setattr(registry, "_entries", registry.load_all())
+    torch.set_num_threads(1)
+    yield lambda file: {entry.name: entry for entry in resolve(file)}
+    for name in [name for name in sys.modules if name.startswith("router_plugin_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def gallery(plugins: Callable[[Path], dict[str, Entry]]) -> Callable[[str], dict[str, Entry]]:
+    """Loads a file of cheaters by its name."""
+    return partial(_load, plugins)
+
+
+def _load(plugins: Callable[[Path], dict[str, Entry]], name: str) -> dict[str, Entry]:
+    return plugins(GALLERY / f"{name}.py")

@@ -1,0 +1,81 @@
+"""`bench check` and the example of routers/README.md, as a newcomer meets them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.conformance import CHECKS, checks_for
+from bench.errors import UserError
+from bench.registry import Entry
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def example(tmp_path: Path, plugins: Callable[[Path], dict[str, Entry]]) -> Path:
+    """The first Python block of the README, as a file."""
+    block = re.search(r"```python\n(.*?)```", (ROOT / "routers" / "README.md").read_text("utf-8"), re.DOTALL)
+    assert block
+    file = tmp_path / "my_router.py"
+    file.write_text(block.group(1), "utf-8")
+    assert set(plugins(file)) == {"linear_gate"}
+    return file
+
+
+def test_example_of_the_readme_passes(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(example)]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(CHECKS)} checks, 0 failed" in out
+    assert all(check.name in out for check in CHECKS)
+
+
+def test_example_is_short(example: Path) -> None:
+    body = example.read_text("utf-8").split("@register")[1]
+    assert len(body.strip().splitlines()) <= 20
+
+
+def test_failure_is_explained_and_gives_exit_code_1(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = example.with_name("broken.py")
+    broken.write_text(example.read_text("utf-8").replace("(1 - p, p)", "(1 - p, p / 0)").replace("linear_gate", "broken_gate"), "utf-8")
+    assert main(["check", str(broken), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)[0]
+    assert (report["router"], report["passed"]) == ("broken_gate", False)
+    failed = {check["check"]: check for check in report["checks"] if check["status"] == "failed"}
+    assert {"expected", "seen", "hint"} <= failed["plan_is_well_formed"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no_such_router"], "no_such_router"),
+        (["no_such_file.py"], "no_such_file.py"),
+        (["mlp_gate", "--set", "width_ratio"], "width_ratio"),
+        (["mlp_gate", "--set", "no_such_option=1"], "no_such_option"),
+        (["mlp_gate", "--set", "width_ratio=-1"], "-1"),
+        (["mlp_gate", "--seed", "-1"], "-1"),
+        (["mlp_gate", "--expect-failure", "no_such_check=because"], "no_such_check"),
+        (["mlp_gate", "--expect-failure", "causal=because"], "cannot be waived"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
+def test_checks_are_importable_for_pytest(example: Path) -> None:
+    bound = checks_for(example)
+    assert [str(check) for check in bound] == [check.name for check in CHECKS]
+    bound[0]()
+    with pytest.raises(AssertionError, match="bfloat16_agrees: expected a failure"):
+        next(
+            check for check in checks_for(example, expected_failures={"bfloat16_agrees": "on purpose"}) if str(check) == "bfloat16_agrees"
+        )()
+    with pytest.raises(UserError, match="cannot be waived"):
+        checks_for(example, expected_failures={"causal": "on purpose"})

@@ -1,0 +1,145 @@
+"""Routers that cheat nobody and still break a rule."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.registry import register
+from bench.select import gate_plan
+from routers.gates import MLPGate
+
+
+@register("option_without_default", family="cheater")
+class OptionWithoutDefault(MLPGate):
+    """Cannot be built blind."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width_ratio=width / 32)
+
+
+@register("weight_not_finite", family="cheater")
+class WeightNotFinite(MLPGate):
+    """Divides by a score that may be 0."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        plan.weight = plan.weight / (inputs.tokens > 0).unsqueeze(-1)
+        return plan
+
+
+@register("mask_of_numbers", family="cheater")
+class MaskOfNumbers(MLPGate):
+    """Gives a mask of type uint8, which arithmetic takes for numbers."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        plan.mask = plan.mask.to(torch.uint8)
+        return plan
+
+
+@register("leaves_tokens_out", family="cheater")
+class LeavesTokensOut(MLPGate):
+    """Gives the first token no path."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        return RoutingPlan(plan.mask & (inputs.positions > 0).unsqueeze(-1), plan.weight, plan.scores)
+
+
+@register("spends_more_in_training", family="cheater")
+class SpendsMoreInTraining(MLPGate):
+    """Upgrades three tokens of every sequence beyond its capacity."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        if inputs.selection == "causal":
+            return plan
+        return gate_plan(plan.mask[..., 1] | (inputs.positions < 8), None, plan.scores)
+
+
+@register("one_length_only", family="cheater")
+class OneLengthOnly(MLPGate):
+    """Has a table of the positions seen in training."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.place = nn.Embedding(32, spec.d_model)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        plan.weight = plan.weight + self.place(inputs.positions).mean(-1, keepdim=True)
+        return plan
+
+
+@register("knob_reversed", family="cheater")
+class KnobReversed(MLPGate):
+    """Spends less as its knob rises."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        if inputs.selection == "topk" or self.knob is None or plan.scores is None:
+            return plan
+        return gate_plan(plan.scores[..., 1] > self.knob, None, plan.scores)
+
+
+@register("hashes_in_floating_point", family="cheater")
+class HashesInFloatingPoint(MLPGate):
+    """Chooses by digits of the hidden state that bfloat16 does not have."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        scores = (self.score(nn.functional.gelu(self.hidden(inputs.hidden))).squeeze(-1) * 1000).frac()
+        chosen = scores > 0 if self.knob is None else scores > -self.knob
+        return gate_plan(chosen, None, scores)
+
+
+@register("drawn_from_numpy", family="cheater")
+class DrawnFromNumpy(MLPGate):
+    """Draws its start where no seed reaches."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.register_buffer("offset", torch.from_numpy(np.random.default_rng().standard_normal(1)))
+
+
+@register("random_from_nowhere", family="cheater")
+class RandomFromNowhere(MLPGate):
+    """Draws from the global generator instead of the one that it is given."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        plan.weight = plan.weight * torch.rand(plan.weight.shape)
+        return plan
+
+
+@register("spends_at_will", family="cheater")
+class SpendsAtWill(Router):
+    """Upgrades every third token, whatever the budget, and has no knob."""
+
+    paths = MLPGate.paths
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        return gate_plan(inputs.positions % 3 == 0, None)
+
+
+@register("score_without_gradient", family="cheater")
+class ScoreWithoutGradient(MLPGate):
+    """Has parameters that no loss reaches."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        return RoutingPlan(plan.mask, None, None, plan.counts)
+
+
+@register("gradient_reversed", family="cheater")
+class GradientReversed(MLPGate):
+    """Learns to send each token along the worse path."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        plan.weight = 2 * plan.weight.detach() - plan.weight
+        return plan

@@ -1,0 +1,88 @@
+"""Routers that remember what they must not, or where nothing saves it."""
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.registry import register
+from bench.select import gate_plan, upgrade
+from routers.gates import MLPGate
+
+SEEN: dict[int, int] = {}
+
+
+@register("memory_in_global", family="cheater")
+class InGlobal(MLPGate):
+    """Writes the text down in a global variable."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        SEEN[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
+        return super().forward(inputs)
+
+
+@register("memory_in_class", family="cheater")
+class InClass(MLPGate):
+    """Keeps a running mean on the class, which all layers share."""
+
+    level = 0.0
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        InClass.level = 0.9 * InClass.level + 0.1 * float(inputs.hidden.detach().mean())
+        return super().forward(inputs)
+
+
+@register("memory_in_default", family="cheater")
+class InDefault(MLPGate):
+    """Keeps a list in a default argument."""
+
+    def forward(self, inputs: RouterInput, seen: list[int] = []) -> RoutingPlan:  # noqa: B006
+        seen.append(int(inputs.tokens[0, 0]))
+        return super().forward(inputs)
+
+
+@register("capacity_in_attribute", family="cheater")
+class CapacityInAttribute(MLPGate):
+    """Lets its weights grow by the number of calls, counted in an attribute that a resumed run begins anew."""
+
+    calls = 0
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        self.calls += 1
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        plan.weight = plan.weight * (1 + 0.01 * self.calls)
+        return plan
+
+
+@register("table_in_attribute", family="cheater")
+class TableInAttribute(MLPGate):
+    """Keeps the table that it fits in an attribute."""
+
+    table: Tensor | None = None
+
+    def fit(self, statistics: TrainStatistics) -> None:
+        self.table = statistics.unigram / statistics.unigram.max()
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        if self.table is not None:
+            plan.weight = plan.weight * (1 + self.table[inputs.tokens].unsqueeze(-1))
+        return plan
+
+
+@register("training_in_evaluation", family="cheater")
+class TrainingInEvaluation(MLPGate):
+    """Adapts its bias to the text that it is evaluated on."""
+
+    bias: Tensor
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.register_buffer("bias", torch.zeros(()))
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        if inputs.selection == "causal":
+            self.bias += 0.01
+        scores = self.score(nn.functional.gelu(self.hidden(inputs.hidden))).squeeze(-1) + self.bias
+        return gate_plan(*upgrade(scores, inputs, self.spec, self.knob), scores)

@@ -1,0 +1,85 @@
+"""Routers that report what is not so, or rewrite what was."""
+
+import contextlib
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from bench.contract import BLOCK_GATE, AuxLoss, LayerTrace, RouterInput, RoutingPlan
+from bench.registry import register
+from routers.gates import MLPGate
+
+
+@register("counts_of_its_own", family="cheater")
+class CountsOfItsOwn(MLPGate):
+    """Reports more upgraded tokens than its mask shows: the dispatcher runs the one, the ledger charges the other."""
+
+    paths = BLOCK_GATE
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        seq = inputs.tokens.shape[1]
+        return replace(plan, counts=(0, seq)) if inputs.selection == "topk" else plan
+
+
+@register("rewrites_its_plan", family="cheater")
+class RewritesItsPlan(MLPGate):
+    """Clears its mask once it has been executed, in an auxiliary loss, before the ledger reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux_losses = {"tidy": AuxLoss(self._tidy, 1.0)}
+
+    def _tidy(self, trace: LayerTrace) -> Tensor:
+        trace.plan.mask.data.zero_()
+        return trace.update.sum() * 0
+
+
+@register("rewrites_the_layer_before", family="cheater")
+class RewritesTheLayerBefore(MLPGate):
+    """Clears the mask of the layer before, which has been executed."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        if inputs.previous is not None:
+            inputs.previous.plan.mask.data[..., 1] = False
+        return super().forward(inputs)
+
+
+@register("writes_to_inputs", family="cheater")
+class WritesToInputs(MLPGate):
+    """Adds to the hidden state that the paths are about to read."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        inputs.hidden.data.add_(0.1)
+        return super().forward(inputs)
+
+
+@register("phones_home", family="cheater")
+class PhonesHome(MLPGate):
+    """Asks a server, and goes on quietly when it cannot."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        with contextlib.suppress(Exception):
+            urllib.request.urlopen("http://127.0.0.1:9", timeout=0.1)
+        return super().forward(inputs)
+
+
+@register("writes_a_file", family="cheater")
+class WritesAFile(MLPGate):
+    """Leaves a note for the next run."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        Path("note").write_text(str(inputs.tokens[0, 0]))
+        return super().forward(inputs)
+
+
+@register("reads_a_file", family="cheater")
+class ReadsAFile(MLPGate):
+    """Reads the text that it will be judged on."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        with Path(__file__).with_name("validation.bin").open("rb") as file:
+            file.read()
+        return super().forward(inputs)

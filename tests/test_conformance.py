@@ -1,0 +1,34 @@
+"""Every router that ships keeps every rule: no false alarm, whatever the seed."""
+
+import pytest
+import torch
+
+from bench.config import load_suite
+from bench.conformance import run_checks
+from bench.registry import load_all
+
+SEEDS, MORE_SEEDS = range(2), range(2, 20)
+ROUTERS = load_all()
+OPTIONS = {row.name: (row.router, row.options) for row in load_suite("quick").rows if row.options}
+ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
+"""Every router with its defaults, and every row of the main suite that sets options."""
+
+
+def failures(row: str, seed: int) -> list[str]:
+    router, options = ROWS[row]
+    torch.set_num_threads(1)
+    outcomes = run_checks(ROUTERS[router], options=options, seed=seed)
+    return [f"{outcome.check}: expected {outcome.expected}; saw {outcome.seen}" for outcome in outcomes if not outcome.ok]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("row", ROWS)
+def test_router_conforms(row: str, seed: int) -> None:
+    assert not failures(row, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", MORE_SEEDS)
+@pytest.mark.parametrize("row", ROWS)
+def test_router_conforms_at_more_seeds(row: str, seed: int) -> None:
+    assert not failures(row, seed)
