@@ -193,6 +193,7 @@ class _Loop:
         run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
+        counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
         token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         loss = token_loss.mean()
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
@@ -202,7 +203,7 @@ class _Loop:
         (loss + auxiliary if auxiliary is not None else loss).backward()
         self._update(progress)
         after = self._after_step(run.traces)
-        self.model.ledger.charge_step(path_counts(run.traces), run.tokens.numel(), self.auxiliary_flops or 0.0)
+        self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0)
         self.model.ledger.charge("router", "after_step", after)
         return loss.detach()
 
