@@ -58,7 +58,7 @@ def prove(decoder: Decoder, windows: Windows, evaluation: Evaluation, seed: int,
         spliced, row_tags = _splices(prover, tokens, tags)
         base = prover.look(spliced[:, :-1], row_tags, spliced[:, 1:])
         _batches(prover, spliced, row_tags, base)
-        whole = _suffixes(prover, spliced, row_tags, base)
+        whole = _suffixes(prover, spliced, row_tags, tokens, base)
         _decoding(prover, spliced, row_tags, base)
         if whole < TRIALS_NEEDED:
             raise Offence(f"Ties: only {whole} of {TRIALS} trials were free of them; {TRIALS_NEEDED} are needed.")
@@ -116,12 +116,16 @@ def _batches(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> Non
             prover.check(name, part, spliced[part, :-1], tags[part], spliced[part, 1:], base)
 
 
-def _suffixes(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> int:
-    """Replace what follows a cut, the last target included; decisions and losses up to the cut must stay."""
+def _suffixes(prover: Comparison, spliced: Text, tags: Tokens, pool: Int[Tensor, "window seq_and_target"], base: Seen) -> int:
+    """Replace what follows a cut, the last target included; decisions and losses up to the cut must stay.
+
+    What it is replaced by is text too, from any window of the pool, turned round by any number of tokens: with few
+    endings to choose from, a leak that depends on rare ones would be missed together by all trials.
+    """
     seq, device = spliced.shape[1] - 1, spliced.device
-    rows, others, cuts = (_draw(prover, limit, TRIALS).to(device) for limit in (BASES, BASES, seq))
-    original, suffix, cut = spliced[rows], spliced[others], cuts.unsqueeze(1)
-    index = torch.arange(seq + 1, device=device)
+    rows, others, turns, cuts = (_draw(prover, limit, TRIALS).to(device) for limit in (BASES, len(pool), seq + 1, seq))
+    index, cut = torch.arange(seq + 1, device=device), cuts.unsqueeze(1)
+    original, suffix = spliced[rows], pool[others].gather(1, (index + turns.unsqueeze(1)) % (seq + 1))
     suffix = torch.where((index == cut + 1) & (suffix == original), (suffix + 1) % prover.decoder.config.vocab_size, suffix)
     # Targets are the original ones: whether they were seen shows in the loss up to the cut.
     perturbed = torch.where(index > cut, suffix, original)
