@@ -4,10 +4,11 @@ import contextlib
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
-from bench.contract import BLOCK_GATE, AuxLoss, LayerTrace, RouterInput, RoutingPlan
+from bench.contract import BLOCK_GATE, RouterInput, RoutingPlan
 from bench.registry import register
 from routers.gates import MLPGate
 
@@ -26,15 +27,16 @@ class CountsOfItsOwn(MLPGate):
 
 @register("rewrites_its_plan", family="cheater")
 class RewritesItsPlan(MLPGate):
-    """Clears its mask once it has been executed, in an auxiliary loss, before the ledger reads it."""
+    """Clears each mask once it has been executed, when the next layer is asked and before the ledger reads any."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.aux_losses = {"tidy": AuxLoss(self._tidy, 1.0)}
+    executed: ClassVar[list[Tensor]] = []
 
-    def _tidy(self, trace: LayerTrace) -> Tensor:
-        trace.plan.mask.data.zero_()
-        return trace.update.sum() * 0
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        while self.executed:
+            self.executed.pop().zero_()
+        plan = super().forward(inputs)
+        self.executed.append(plan.mask)
+        return plan
 
 
 @register("rewrites_the_layer_before", family="cheater")
