@@ -4,26 +4,16 @@ A suite fixes everything but the router: data, backbone, budget, training recipe
 will be made. Nothing here depends on torch, so the board can read it too.
 """
 
-import hashlib
-import json
-from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from bench.data.config import DataConfig
-from bench.errors import UserError, unknown
+from bench.parts import Part
 from bench.record import Role
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RowConfig(_Part):
+class RowConfig(Part):
     """One row of the board."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.@+=-]+$", description="the plugin's name, or plugin@variant")
@@ -43,7 +33,7 @@ class RowConfig(_Part):
         return data
 
 
-class TrainConfig(_Part):
+class TrainConfig(Part):
     """The training recipe; `docs/decisions` says where each figure comes from."""
 
     reference_tokens: int = Field(gt=0, description="the training budget is 3 * B * reference_tokens FLOPs")
@@ -58,7 +48,7 @@ class TrainConfig(_Part):
     probes: int = Field(default=10, ge=2, description="causal evaluations during training, for the curves")
 
 
-class EvaluationConfig(_Part):
+class EvaluationConfig(Part):
     """Calibration and evaluation; windows are per domain and hold `seq_len` tokens."""
 
     calibration_windows: int = Field(default=48, gt=0)
@@ -69,7 +59,7 @@ class EvaluationConfig(_Part):
     tolerance: float = Field(default=0.01, gt=0, lt=1, description="largest relative miss of B")
 
 
-class ComparisonConfig(_Part):
+class ComparisonConfig(Part):
     """What will be compared, declared before the run."""
 
     margin: float = Field(default=0.01, gt=0, description="nats a byte; differences within it count as equivalent")
@@ -83,7 +73,7 @@ class ComparisonConfig(_Part):
     dense_matched: str = Field(default="dense_matched", description="row that spends B without routing")
 
 
-class SensitivityConfig(_Part):
+class SensitivityConfig(Part):
     """Extra cells that show how much each row depends on its learning rate. They are on a seed that no ranking uses."""
 
     lr_scales: tuple[float, ...] = Field(default=(), description="factors on every learning rate of a row")
@@ -96,7 +86,7 @@ class SensitivityConfig(_Part):
         return self
 
 
-class SuiteConfig(_Part):
+class SuiteConfig(Part):
     """A suite, whole."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -135,93 +125,3 @@ class SuiteConfig(_Part):
         """The row of a name; a bare router that the suite does not list gets a ranked row of its own."""
         found = {row.name: row for row in self.rows}
         return found[name] if name in found else RowConfig.model_validate({"name": name})
-
-    def canonical(self) -> dict[str, Any]:
-        """Plain JSON data that say all of it, for records and hashes."""
-        return self.model_dump(mode="json")
-
-
-def hash_of(data: Any) -> str:
-    """SHA-256 of JSON data in canonical form."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def suite_names() -> list[str]:
-    """Names of the suites that come with the bench."""
-    return sorted(item.name.removesuffix(".yaml") for item in files("bench.suites").iterdir() if item.name.endswith(".yaml"))
-
-
-def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()) -> SuiteConfig:
-    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments `train.batch_size=8`.
-
-    Raises:
-        UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
-    """
-    path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UserError(
-                f"Suite file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(suite_names())}."
-            )
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif name_or_file in suite_names():
-        text = files("bench.suites").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        raise unknown("suite", name_or_file, suite_names(), "A path that ends in .yaml is read as a file.")
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"Suite {name_or_file!r} is not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"Suite {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/suites/quick.yaml.")
-    return parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
-
-
-def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
-    """Validate the data of a suite; `origin` names it in the error."""
-    try:
-        return SuiteConfig.model_validate(data)
-    except ValidationError as error:
-        raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
-
-
-def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
-    """Set fields by their dotted name; values are YAML."""
-    for assignment in assignments:
-        name, sign, text = assignment.partition("=")
-        if not sign or not name:
-            raise UserError(f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8.")
-        *parents, last = name.split(".")
-        target = data
-        for parent in parents:
-            child = target.get(parent) or {}
-            if not isinstance(child, dict):
-                raise UserError(
-                    f"--set {assignment!r}: {parent!r} is not a group of fields. Name one inside a group, as train.batch_size=8."
-                )
-            target[parent] = dict(child)
-            target = target[parent]
-        try:
-            target[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None
-    return data
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "suite"
-    if problem["type"] == "extra_forbidden":
-        return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
-    value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
-    return f"field {where!r}: {problem['msg']}{value}."
-
-
-def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """Dotted names of the fields that exist at a place of the suite."""
-    model: Any = SuiteConfig
-    for part in place:
-        if isinstance(part, str):
-            model = model.model_fields[part].annotation
-        model = RowConfig if model == tuple[RowConfig, ...] else model
-    return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]

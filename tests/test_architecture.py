@@ -25,7 +25,10 @@ ROUTERS_MAY_IMPORT = (
     "torch",
     "jaxtyping",
 )
-TORCH_FREE = ("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.errors", "bench.cli", "bench.__main__")
+TORCH_FREE = (
+    *("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.parts", "bench.suite"),
+    *("bench.errors", "bench.cli", "bench.__main__"),
+)
 PATH_NAMES = {"cheap", "full", "skip", "block"}
 
 

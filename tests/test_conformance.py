@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bench.config import load_suite
 from bench.conformance import run_checks
 from bench.registry import load_all
+from bench.suite import load_suite
 
 SEEDS, MORE_SEEDS = range(2), range(2, 20)
 ROUTERS = load_all()

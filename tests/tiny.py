@@ -18,13 +18,14 @@ import bench.registry
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
-from bench.config import SuiteConfig, TrainConfig, parse_suite
+from bench.config import SuiteConfig, TrainConfig
 from bench.contract import TrainStatistics
 from bench.data import Split, Windows
 from bench.data import windows as cut_windows
 from bench.record import Record
 from bench.registry import Entry, load_all
 from bench.runner.cells import Cell
+from bench.suite import parse_suite
 from bench.train import Allowance, Probe, Trained, train
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2

@@ -5,7 +5,7 @@ import argparse
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
-from bench.config import load_suite
+from bench.suite import load_suite
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_workers
-from bench.config import RowConfig, SuiteConfig, parse_suite
+from bench.config import RowConfig, SuiteConfig
 from bench.errors import UserError, unknown
 from bench.record import RULES_VERSION, Record, read_records
+from bench.suite import parse_suite
 
 if TYPE_CHECKING:
     from bench.runner.cells import Cell

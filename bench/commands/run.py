@@ -9,8 +9,9 @@ from rich.console import Console
 
 from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, overrides, parse_seeds, seconds
 from bench.commands.progress import Progress
-from bench.config import RowConfig, load_suite
+from bench.config import RowConfig
 from bench.errors import UserError
+from bench.suite import load_suite
 
 OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bench.parts import Part
 
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 TEXT_SUFFIXES = (".txt", ".md")
@@ -11,14 +13,12 @@ STREAM_TOKENS = 2**25
 """Tokens taken from a hub stream unless the suite says how many it needs."""
 
 
-class DataConfig(BaseModel):
+class DataConfig(Part):
     """Where the text comes from, how it becomes tokens, and how much is held out.
 
     Without `source` it follows from `path`: no path is the embedded corpus, a path that exists or looks like a file is
     local, `owner/name` is a data set on the hub.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["embedded", "local", "hub"] = Field(default="embedded", description="registered source of the text")
     path: str | None = Field(default=None, description="file, folder or glob; or owner/name on the hub")

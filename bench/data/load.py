@@ -52,7 +52,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
         UserError: the text cannot be had, is not what the manifest says, or is too little to split.
     """
     source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(config)
-    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.model_dump(), source.key], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.canonical(), source.key], sort_keys=True).encode()).hexdigest()
     directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
     if (corpus := store.read(directory)) is not None:
         return corpus

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import RowConfig, SuiteConfig, hash_of
+from bench.config import RowConfig, SuiteConfig
 from bench.contract import Paths, Site
 from bench.errors import UserError, unknown
+from bench.parts import hash_of
 from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
@@ -77,7 +78,7 @@ class Cell:
     def numerics(self) -> dict[str, Any]:
         """Everything in the configuration that can change a number in the record."""
         suite = {name: value for name, value in self.suite.canonical().items() if name not in NOT_NUMERICS}
-        row = self.row.model_dump(mode="json")
+        row = self.row.canonical()
         cell = {"budget": self.suite.budget, "match": self.match, "seed": self.seed}
         return {"suite": suite, "row": {k: v for k, v in row.items() if k not in ("name", "control")}, "cell": cell}
 

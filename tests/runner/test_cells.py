@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import bench.runner.cells
-from bench.config import SuiteConfig, parse_suite
+from bench.config import SuiteConfig
 from bench.errors import UserError
 from bench.registry import load_file
 from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells
 from bench.runner.provenance import machine_of
+from bench.suite import parse_suite
 from tests import tiny
 
 SUITE: dict[str, Any] = {

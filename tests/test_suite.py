@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.config import RowConfig, SuiteConfig, hash_of, load_suite, parse_suite, suite_names
+from bench.config import RowConfig, SuiteConfig
 from bench.errors import UserError
+from bench.parts import hash_of
+from bench.suite import load_suite, parse_suite, suite_names
 
 SUITE: dict[str, Any] = {
     "name": "s",

@@ -1,0 +1,93 @@
+"""Reading suites: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from bench.config import RowConfig, SuiteConfig
+from bench.errors import UserError, unknown
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with the bench."""
+    return sorted(item.name.removesuffix(".yaml") for item in files("bench.suites").iterdir() if item.name.endswith(".yaml"))
+
+
+def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()) -> SuiteConfig:
+    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments `train.batch_size=8`.
+
+    Raises:
+        UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
+    """
+    path = Path(name_or_file)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(
+                f"Suite file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(suite_names())}."
+            )
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name_or_file in suite_names():
+        text = files("bench.suites").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown("suite", name_or_file, suite_names(), "A path that ends in .yaml is read as a file.")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"Suite {name_or_file!r} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"Suite {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/suites/quick.yaml.")
+    return parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
+
+
+def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
+    """Validate the data of a suite; `origin` names it in the error."""
+    try:
+        return SuiteConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
+
+
+def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
+    """Set fields by their dotted name; values are YAML."""
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign or not name:
+            raise UserError(f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8.")
+        *parents, last = name.split(".")
+        target = data
+        for parent in parents:
+            child = target.get(parent) or {}
+            if not isinstance(child, dict):
+                raise UserError(
+                    f"--set {assignment!r}: {parent!r} is not a group of fields. Name one inside a group, as train.batch_size=8."
+                )
+            target[parent] = dict(child)
+            target = target[parent]
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None
+    return data
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "suite"
+    if problem["type"] == "extra_forbidden":
+        return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
+    value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
+    return f"field {where!r}: {problem['msg']}{value}."
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """Dotted names of the fields that exist at a place of the suite."""
+    model: Any = SuiteConfig
+    for part in place:
+        if isinstance(part, str):
+            model = model.model_fields[part].annotation
+        model = RowConfig if model == tuple[RowConfig, ...] else model
+    return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]
