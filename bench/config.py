@@ -9,8 +9,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.data.config import DataConfig
-from bench.parts import Part
+from bench.parts import Part, added
 from bench.record import Role
+
+
+class RouterTraining(Part):
+    """How routers are trained, whatever their family."""
+
+    lr_ratio: float = Field(default=1.0, gt=0, description="learning rate of routers as a multiple of `adam_lr`")
+    clip: float | None = Field(default=None, gt=0, description="largest gradient norm of each router")
+    losses: dict[str, float] = Field(default_factory=dict, description="weights of auxiliary losses by name, over the routers' own")
 
 
 class RowConfig(Part):
@@ -21,6 +29,7 @@ class RowConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     role: Role = "ranked"
     control: str = Field(default="", description="row of `random` over the same paths; found by the paths if empty")
+    training: RouterTraining | None = added(None, description="how its router is trained, in place of the suite's `train.router`")
     lr_scale: float = Field(default=1.0, gt=0, description="factor on every learning rate of this row")
     router_seed: int = Field(default=0, ge=0, description="shifts the router's own initialisation and noise: for an A/A twin")
 
@@ -42,9 +51,7 @@ class TrainConfig(Part):
     adam_lr: float = Field(default=0.002, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the budget over which the learning rate rises")
     decay: float = Field(default=0.5, ge=0, le=1, description="share of the budget over which it falls to 0")
-    router_lr_ratio: float = Field(default=1.0, gt=0)
-    router_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of each router")
-    losses: dict[str, float] = Field(default_factory=dict, description="weights of auxiliary losses by name, over the routers' own")
+    router: RouterTraining = RouterTraining()
     probes: int = Field(default=10, ge=2, description="causal evaluations during training, for the curves")
 
 

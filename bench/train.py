@@ -2,27 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.assemble import Model
-from bench.backbone.routed import Decide, ask
 from bench.checkpoint import Checkpoints
 from bench.config import TrainConfig
-from bench.contract import AuxLoss, LayerTrace, Router, TrainStatistics
+from bench.contract import Router, TrainStatistics
 from bench.data import Split, train_batch
-from bench.evaluate import autocast, device_of, make_pass
+from bench.evaluate import device_of
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
-from bench.flops.ledger import path_counts
-from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.rng import generator
-from bench.schedule import trapezoid
+from bench.step import Stepper, Trained
 
 Probe = Callable[[int, int, float, float, float], None]
 """Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""
@@ -47,17 +42,6 @@ class Allowance:
     def spent(self, flops: float, tokens: int) -> float:
         """Share of it that is spent."""
         return max(flops / self.flops, tokens / self.tokens)
-
-
-@dataclass
-class Trained:
-    """What training came to; the weights are in the model."""
-
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    optimizer_flops: float = 0.0
-    auxiliary: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def train(
@@ -97,7 +81,7 @@ def train(
         Diverged: the loss is not finite.
         RuleBroken: a router was not in the run what it was priced as.
     """
-    loop = _Loop(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
+    loop = Stepper(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()
@@ -129,128 +113,6 @@ def train(
     done.optimizer_flops = loop.muon_flops * done.steps
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
-
-
-class _Loop:
-    """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses, how far it is."""
-
-    def __init__(self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator) -> None:
-        self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
-        decoder = model.decoder
-        self.device = device_of(decoder)
-        matrices = muon_parameters(decoder, decoder.routers)
-        self.muon_flops = newton_schulz_flops(matrices)
-        taken = {id(p) for p in matrices}
-        in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
-        rest = [p for p in decoder.parameters() if id(p) not in taken | in_routers]
-        groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
-        if in_routers:
-            routers = [p for router in decoder.routers for p in router.parameters()]
-            groups.append({"params": routers, "lr": config.adam_lr * lr_scale * config.router_lr_ratio})
-        adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
-        self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=config.muon_lr * lr_scale), adam]
-        self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
-        self.auxiliary_flops: float | None = None
-        self.last_auxiliary: dict[str, Tensor] = {}
-        self.done = Trained()
-        self.since: list[Tensor] = []
-        self.probed = 0
-        self.decide: Decide = ask
-
-    def inspect(self, inspector: Inspector, step: int) -> None:
-        """At the steps that are due, ask the routers under the counter and price the auxiliary losses anew."""
-        self.decide = inspector.decide_at(step)
-        if inspector.due(step):
-            self.auxiliary_flops = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but the weights."""
-        return {
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "noise": self.noise.get_state(),
-            "spent": [dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)],
-            "auxiliary": (self.auxiliary_flops, self.last_auxiliary),
-            "done": asdict(self.done),
-            "since": self.since,
-            "probed": self.probed,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(theirs)
-        self.noise.set_state(state["noise"])
-        for ledger, spent in zip((self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True):
-            ledger.spent.clear()
-            ledger.spent.update(spent)
-        self.auxiliary_flops, self.last_auxiliary = state["auxiliary"]
-        self.done = Trained(**state["done"])
-        self.since, self.probed = state["since"], state["probed"]
-
-    def step(self, tokens: Tensor, tags: Tensor, progress: float) -> Tensor:
-        """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
-        tokens, tags = tokens.to(self.device), tags.to(self.device)
-        run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
-        with autocast(self.device, self.dtype):
-            logits = self.model.decoder(run)
-        counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
-        token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        loss = token_loss.mean()
-        for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
-            if "token_loss" in router.needs:
-                trace.token_loss = token_loss.detach().view_as(run.tokens)
-        auxiliary = self._auxiliary(run.traces)
-        (loss + auxiliary if auxiliary is not None else loss).backward()
-        self._update(progress)
-        after = self._after_step(run.traces)
-        self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0)
-        self.model.ledger.charge("router", "after_step", after)
-        return loss.detach()
-
-    def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Weighted sum of the auxiliary losses, each a mean over layers; priced at the first step and where a step is inspected."""
-        values: dict[str, list[Tensor]] = {}
-        flops = 0.0
-        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
-            for name, weight, loss in active_losses(router, self.config.losses):
-                if self.auxiliary_flops is None:
-                    with torch.no_grad():
-                        flops += count(lambda: loss.compute(trace)).total  # noqa: B023
-                values.setdefault(name, []).append(weight * loss.compute(trace))
-        if self.auxiliary_flops is None:
-            self.auxiliary_flops = flops
-        if not values:
-            return None
-        means = {name: torch.stack(found).mean() for name, found in values.items()}
-        self.last_auxiliary = {name: value.detach() for name, value in means.items()}
-        return torch.stack(list(means.values())).sum()
-
-    def _update(self, progress: float) -> None:
-        if self.config.router_clip is not None:
-            for router in self.model.decoder.routers:
-                if parameters := list(router.parameters()):
-                    nn.utils.clip_grad_norm_(parameters, self.config.router_clip)
-        factor = trapezoid(progress, self.config.warmup, self.config.decay)
-        for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-
-    @torch.no_grad()
-    def _after_step(self, traces: list[LayerTrace]) -> float:
-        """Run the routers' own updates, under the counter, and return what they cost."""
-        flops = 0.0
-        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
-            if type(router).after_step is not Router.after_step:
-                flops += count(lambda: router.after_step(trace)).total  # noqa: B023
-        return flops
-
-
-def active_losses(router: Router, weights: Mapping[str, float]) -> list[tuple[str, float, AuxLoss]]:
-    """The auxiliary losses of a router whose weight is not 0, with the weight that counts."""
-    found = [(name, weights.get(name, loss.weight), loss) for name, loss in router.aux_losses.items()]
-    return [(name, weight, loss) for name, weight, loss in found if weight]
 
 
 def _mean(losses: list[Tensor]) -> float:

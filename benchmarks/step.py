@@ -19,7 +19,7 @@ from bench.config import TrainConfig
 from bench.optim import Muon
 from bench.registry import find
 from bench.rng import generator
-from bench.train import _Loop
+from bench.step import Stepper
 
 VOCAB, BATCH, SEQ = 256, 16, 128
 D, LAYERS, HEADS, FFN = 64, 4, 2, 256
@@ -88,7 +88,7 @@ def harness_step(router: str) -> Callable[[Tensor], None]:
     """A step of the harness."""
     decoder = decoder_config("tiny", VOCAB, SEQ)
     blueprint = Blueprint(find(router), {}, decoder, (1, 2, 3), SEQ, 0.5, 6, router == "dense")
-    loop = _Loop(assemble(blueprint, 0), TrainConfig(reference_tokens=1), 1.0, torch.float32, generator(0, "noise"))
+    loop = Stepper(assemble(blueprint, 0), TrainConfig(reference_tokens=1), 1.0, torch.float32, generator(0, "noise"))
     tags = torch.zeros(BATCH, SEQ + 1, dtype=torch.long)
     return lambda tokens: void(loop.step(tokens, tags, 0.5))
 

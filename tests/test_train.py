@@ -15,7 +15,8 @@ from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec,
 from bench.data import train_batch
 from bench.registry import Entry
 from bench.schedule import trapezoid
-from bench.train import Allowance, Diverged, Trained, active_losses, train
+from bench.step import Trained, active_losses
+from bench.train import Allowance, Diverged, train
 from tests.small import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4
@@ -195,7 +196,7 @@ def test_an_auxiliary_loss_of_weight_zero_neither_runs_nor_is_charged() -> None:
     assert paid.ledger.spent["auxiliary/forward"] > 0
     assert paid.ledger.spent["auxiliary/backward"] == 2 * paid.ledger.spent["auxiliary/forward"]
     off = watched(0.5)
-    fit(off, config=config(losses={"watched": 0.0}))
+    fit(off, config=config(router={"losses": {"watched": 0.0}}))
     assert off.ledger.total == free.ledger.total
 
 

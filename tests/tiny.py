@@ -25,8 +25,9 @@ from bench.data import windows as cut_windows
 from bench.record import Record
 from bench.registry import Entry, load_all
 from bench.runner.cells import Cell
+from bench.step import Trained
 from bench.suite import parse_suite
-from bench.train import Allowance, Probe, Trained, train
+from bench.train import Allowance, Probe, train
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2
 RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, muon_lr=0.05, warmup=0.0)

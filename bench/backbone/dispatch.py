@@ -4,8 +4,6 @@ A plan that states its counts runs without waiting for the device. `reference_*`
 everything everywhere and masking; the two must agree, and tests hold them to it.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -147,6 +145,3 @@ def chosen_pairs(chosen: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq s
     causal = torch.ones(seq, seq, dtype=torch.bool, device=chosen.device).tril()
     both = chosen.unsqueeze(1) & chosen.unsqueeze(2)
     return causal & both | torch.eye(seq, dtype=torch.bool, device=chosen.device)
-
-
-BlockRun = Callable[[Hidden, Bool[Tensor, "batch seq seq"] | None], Hidden]

@@ -9,7 +9,7 @@ from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.contract import LayerTrace, Router, RouterInput
 from bench.rng import generator, normal
-from bench.train import active_losses
+from bench.step import active_losses
 
 VOCABULARY = 256
 STEPS = 120

@@ -131,7 +131,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
     return train(
         model,
         corpus.train,
-        suite.train,
+        suite.train.model_copy(update={"router": cell.row.training or suite.train.router}),
         allowance,
         seq_len=suite.seq_len,
         seed=cell.seed,

@@ -8,6 +8,7 @@ import torch
 import bench.runner.cells
 from bench.config import SuiteConfig
 from bench.errors import UserError
+from bench.parts import Part
 from bench.registry import load_file
 from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells
 from bench.runner.provenance import machine_of
@@ -88,17 +89,26 @@ def other(value: Any) -> Any:
     return 1 if value is None else f"{value}x"
 
 
+def variants(part: Part, known: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every way of changing one thing in a part: dotted name, and the data that say it."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Part):
+            found += [(f"{name}.{inner}", {name: data}) for inner, data in variants(value, known.get(name, {}))]
+        else:
+            found.append((name, known.get(name) or {name: other(value)}))
+    return found
+
+
 def changed(field: str) -> list[tuple[str, SuiteConfig]]:
     """Every way of changing one thing in a field of the suite."""
     default = getattr(parse_suite(SUITE, "s"), field)
-    if not hasattr(type(default), "model_fields"):
+    if not isinstance(default, Part):
         return [(field, parse_suite({**SUITE, field: CHANGES[field]}, "s"))]
     base = SUITE.get(field, {})
-    found: list[tuple[str, SuiteConfig]] = []
-    for name in type(default).model_fields:
-        value = NESTED.get(field, {}).get(name) or {name: other(getattr(default, name))}
-        found.append((f"{field}.{name}", parse_suite({**SUITE, field: {**base, **value}}, "s")))
-    return found
+    found = variants(default, NESTED.get(field, {}))
+    return [(f"{field}.{name}", parse_suite({**SUITE, field: {**base, **data}}, "s")) for name, data in found]
 
 
 def key(suite: SuiteConfig | None = None, row: dict[str, Any] | None = None, seed: int = 0, data: str = "d", **machine: Any) -> str:
