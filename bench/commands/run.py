@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = [arguments.seed_start + seed for seed in (parse_seeds(arguments.seeds) if arguments.seeds else range(suite.seeds))]
     root = _root(arguments)
     console.print(f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/", markup=False)
-    cells = plan_cells(suite, rows, seeds, arguments.plugin) + (sensitivity_cells(suite, rows) if arguments.official else [])
+    cells = plan_cells(suite, rows, seeds, arguments.plugin) + (
+        sensitivity_cells(suite, rows, arguments.plugin) if arguments.official else []
+    )
     command = "python -m bench " + shlex.join(sys.argv[1:])
     with Progress(console, len(cells), root / CHECKPOINTS) as progress:
         outcomes = run_cells(cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds)

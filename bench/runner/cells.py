@@ -139,15 +139,16 @@ def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[in
     return [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
 
 
-def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[Cell]:
-    """One cell a router or unrouted control and learning-rate factor, named `row@lr<factor>`, on the suite's sensitivity seed.
+def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig], plugin_files: Sequence[Path] = ()) -> list[Cell]:
+    """One cell a row and learning-rate factor, named `row@lr<factor>`, on the suite's sensitivity seed.
 
-    Factor 1 is included, to compare with. `random` has nothing to tune but what `dense_matched` has, and is left out.
+    Factor 1 is included, to compare with. A twin has nothing of its own to tune, and is left out.
     """
     scales = sorted({1.0, *suite.sensitivity.lr_scales}) if suite.sensitivity.lr_scales else []
-    return [
-        Cell(suite, row.model_copy(update={"name": f"{row.name}@lr{scale:g}", "lr_scale": row.lr_scale * scale}), suite.sensitivity.seed)
+    variants = [
+        row.model_copy(update={"name": f"{row.name}@lr{scale:g}", "lr_scale": row.lr_scale * scale})
         for row in rows
-        if row.role == "ranked" or row.name == suite.comparison.dense_matched
+        if row.role != "twin"
         for scale in scales
     ]
+    return plan_cells(suite, variants, [suite.sensitivity.seed], plugin_files)

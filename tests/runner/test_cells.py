@@ -10,7 +10,7 @@ from bench.config import SuiteConfig
 from bench.errors import UserError
 from bench.parts import Part
 from bench.registry import load_file
-from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells
+from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells, sensitivity_cells
 from bench.runner.provenance import machine_of
 from bench.suite import parse_suite
 from tests import tiny
@@ -221,3 +221,13 @@ def test_cells_come_seed_by_seed() -> None:
         "mlp_gate seed 2",
         "random@ffn seed 2",
     ]
+
+
+def test_sensitivity_cells_vary_the_rate_of_every_row_but_twins_on_a_seed_of_their_own() -> None:
+    rows = ["mlp_gate", {"name": "mlp_gate@twin", "role": "twin", "router_seed": 1}, {"name": "hash", "lr_scale": 3.0}]
+    suite = parse_suite({**SUITE, "rows": rows, "sensitivity": {"lr_scales": [0.5, 2.0], "seed": 77}}, "s")
+    cells = sensitivity_cells(suite, suite.rows, [Path("mine.py")])
+    expected = {f"{row}@lr{scale:g}": base * scale for row, base in (("mlp_gate", 1.0), ("hash", 3.0)) for scale in (0.5, 1.0, 2.0)}
+    assert {cell.row.name: cell.row.lr_scale for cell in cells} == expected
+    assert {(cell.seed, cell.plugin_files) for cell in cells} == {(77, (Path("mine.py"),))}
+    assert sensitivity_cells(parse_suite(SUITE, "s"), suite.rows) == []
