@@ -159,7 +159,7 @@ class LayerTrace:
         path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path);
             "merged" -> the same of merged experts.
         token_loss: LM loss of each token, training only, where `needs` has "token_loss".
-        utility: oracle utility of the upgrade, where `needs` has "utility".
+        utility: oracle utility of the upgrade, training only, where `needs` has "utility"; NaN for a token without a label.
         labels: supervised path index, -100 where there is none.
     """
 
@@ -172,6 +172,38 @@ class LayerTrace:
     token_loss: Float[Tensor, "batch seq"] | None = None
     utility: Float[Tensor, "batch seq"] | None = None
     labels: Int[Tensor, "batch seq"] | None = None
+
+
+@dataclass(frozen=True)
+class OracleRequest:
+    """How utility labels of a training batch are made, for routers whose `needs` has "utility" (arXiv:2604.17228).
+
+    The utility of the upgrade at a token is the loss with the base path there less the loss with the upgrade.
+
+    Attributes:
+        policy: "off_policy": the layers after the fork take their upgrade everywhere; "on_policy": they are routed by the router itself.
+        flip_fraction: share of tokens whose path is flipped in a fork; 1 flips all at once, which confounds tokens through later attention.
+        layers: "one" routed layer a step, drawn evenly, or "all" of them, a fork each.
+        credit: the loss that a token's path answers for: its "own" next-token loss, or the mean of its own and the "following" ones.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+
+    policy: Literal["off_policy", "on_policy"] = "off_policy"
+    flip_fraction: float = 0.25
+    layers: Literal["one", "all"] = "one"
+    credit: Literal["own", "following"] = "own"
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("off_policy", "on_policy"):
+            raise ValueError(f"policy is {self.policy!r}; allowed are 'off_policy', 'on_policy'.")
+        if not 0 < self.flip_fraction <= 1:
+            raise ValueError(f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1.")
+        if self.layers not in ("one", "all"):
+            raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
+        if self.credit not in ("own", "following"):
+            raise ValueError(f"credit is {self.credit!r}; allowed are 'own', 'following'.")
 
 
 @dataclass(frozen=True)
@@ -198,6 +230,7 @@ class Router(nn.Module):
         aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.
         knob: None, or a buffer that makes causal evaluation spend more as it rises: a scalar, or one number a path for thresholds of
             each expert. The harness bisects it.
+        oracle: how its utility labels are made, if its `needs` has "utility"; None for the defaults.
     """
 
     paths: Paths
@@ -208,6 +241,7 @@ class Router(nn.Module):
     allows_none: bool = False
     spec: RouterSpec
     knob: Tensor | None
+    oracle: OracleRequest | None = None
 
     def __init__(self) -> None:
         super().__init__()
