@@ -178,4 +178,5 @@ def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> Router
         generator=generator(0, "sample_noise"),
         progress=0.5,
         selection="topk",
+        truth=torch.zeros_like(tokens) if "truth" in router.needs else None,
     )

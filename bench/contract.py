@@ -108,6 +108,7 @@ class RouterInput:
         progress: share of the training budget spent, 0 to 1.
         selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
             where the choice for a token may depend on that token and those before it.
+        truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
     """
 
     hidden: Float[Tensor, "batch seq d_model"]
@@ -118,6 +119,7 @@ class RouterInput:
     generator: torch.Generator | None
     progress: float
     selection: Selection
+    truth: Int[Tensor, "batch seq"] | None = None
 
 
 @dataclass
@@ -224,7 +226,7 @@ class Router(nn.Module):
         paths: the paths chosen among.
         layers: which routed layers to use: "every" of the suite's, or every "other" one.
         mean_experts: experts a token takes on average (routers without a base).
-        needs: what the router asks for beyond the default: "tags", "utility", "token_loss".
+        needs: what the router asks for beyond the default: "tags", "truth", "utility", "token_loss".
         trains_dense: training runs more paths than evaluation does; both are charged.
         allows_none: a token may take no path at all.
         aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.

@@ -27,6 +27,7 @@ class Pass:
         tokens: token ids, `[batch, seq]`.
         positions: absolute positions, `[batch, seq]`.
         tags: domain tags, `[batch, seq]`; handed only to routers that declare the need.
+        truth: right paths, `[batch, seq]`, where the data tell them; handed likewise.
         selection: "topk" in training, "causal" in evaluation.
         generator: the routing noise.
         progress: share of the training budget spent.
@@ -46,6 +47,7 @@ class Pass:
     reference: bool = False
     valid: Bool[Tensor, "batch seq"] | None = None
     traces: list[LayerTrace] = field(default_factory=list[LayerTrace])
+    truth: Int[Tensor, "batch seq"] | None = None
 
     def take(self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None) -> "Pass":
         """The same pass for a subset of each sequence's tokens; traces are shared."""
@@ -54,6 +56,7 @@ class Pass:
             tokens=self.tokens.gather(1, index),
             positions=self.positions.gather(1, index),
             tags=None if self.tags is None else self.tags.gather(1, index),
+            truth=None if self.truth is None else self.truth.gather(1, index),
             valid=valid,
         )
 
@@ -68,6 +71,7 @@ class Pass:
             generator=self.generator,
             progress=self.progress,
             selection=self.selection,
+            truth=self.truth if "truth" in router.needs else None,
         )
         plan = self.decide(router, inputs)
         if self.valid is not None:

@@ -17,7 +17,7 @@ from bench.flops.counter import UncountedOp, count
 from bench.registry import Entry
 from bench.select import gate_plan
 
-KNOWN_NEEDS = {"tags", "utility", "token_loss", "probe", "attention"}
+KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 
 
 @rule("Give every option of __init__ a default, call super().__init__(), and set `paths`.", essential=True)

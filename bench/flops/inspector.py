@@ -64,7 +64,8 @@ class Inspector:
             RuleBroken: it costs more than its price, leaves its inputs changed, works on other threads, or its plan is malformed.
         """
         where = f"Router of layer {router.spec.layer}, {inputs.selection} selection"
-        given = [tensor for tensor in (inputs.hidden, inputs.tokens, inputs.positions, inputs.tags) if tensor is not None]
+        given = (inputs.hidden, inputs.tokens, inputs.positions, inputs.tags, inputs.truth)
+        given = [tensor for tensor in given if tensor is not None]
         copies = [tensor.detach().clone() for tensor in given]
         process, thread = time.process_time(), time.thread_time()
         try:
