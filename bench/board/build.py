@@ -18,6 +18,9 @@ from bench.errors import UserError, unknown
 from bench.record import CellId, Record, read_records
 
 _SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")
+STUDIES = "studies"
+"""Folder of a tree of records that holds studies, which have pages of their own."""
+
 _RANKED_ROLES = ("ranked", "control", "twin")
 
 
@@ -31,7 +34,7 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
     Raises:
         UserError: no records, no such suite, a record that was edited, or one cell with two records.
     """
-    suites = sorted({path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")})
+    suites = sorted({path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")} - {STUDIES})
     if not suites:
         raise UserError(f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder.")
     if suite is not None and suite not in suites:
@@ -69,7 +72,7 @@ def _board(records: Sequence[Record]) -> Board:
     """The board of one suite and budget."""
     sensitivity = [record for record in records if is_sensitivity(record.cell)]
     candidates = [record for record in records if not is_sensitivity(record.cell)]
-    together, apart = _separate(candidates or records)
+    together, apart = separate(candidates or records)
     modes: tuple[Match, ...] = ("flops", "tokens")
     present: list[Match] = [mode for mode in modes if any(r.cell.match == mode and r.cell.role in _RANKED_ROLES for r in together)]
     boards = [_ranking(mode, together, sensitivity, apart) for mode in present or ["flops"]]
@@ -152,7 +155,7 @@ def _conditions(record: Record) -> dict[str, object]:
     }
 
 
-def _separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
+def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
     """The largest set of records made under the same conditions, and the others with what differs.
 
     Conditions are settled one after the other, by majority; a tie goes to the value that sorts first.

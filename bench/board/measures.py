@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -68,15 +69,16 @@ def thresholds(board: Board) -> tuple[float, ...]:
     return tuple(sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True))
 
 
-def cost_to_reach(curve: Sequence[CurvePoint], loss: float) -> float | None:
-    """Training FLOPs at which a curve first comes down to `loss`, linear between probes; None if it never does."""
+def cost_to_reach(curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens"] = "flops") -> float | None:
+    """Training FLOPs or tokens at which a curve first comes down to `loss`, linear between probes; None if it never does."""
     before: CurvePoint | None = None
     for point in curve:
+        cost = float(getattr(point, axis))
         if point.loss <= loss:
             if before is None or point.loss == before.loss:
-                return point.flops
+                return cost
             share = (before.loss - loss) / (before.loss - point.loss)
-            return before.flops + share * (point.flops - before.flops)
+            return getattr(before, axis) + share * (cost - getattr(before, axis))
         before = point if math.isfinite(point.loss) else before
     return None
 
