@@ -5,10 +5,11 @@ Each returns a scalar that the harness weighs by name and adds to the language-m
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench.contract import LayerTrace
+from bench.estimators import Credit, credit
 
 
 def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
@@ -49,6 +50,97 @@ def centre(trace: LayerTrace) -> Float[Tensor, ""]:
     It moves the chosen scores above 0 and the others below, so that a fixed threshold of 0 nearly repeats top-k.
     """
     return F.binary_cross_entropy_with_logits(_logits(trace)[..., 1], trace.plan.mask[..., 1].float())
+
+
+def importance(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Squared coefficient of variation of the paths' probability summed over tokens (arXiv:1701.06538, equation 7)."""
+    return _cv_squared(_logits(trace).softmax(-1).flatten(0, 1).sum(0))
+
+
+def load(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Squared coefficient of variation of the paths' smooth load (arXiv:1701.06538, appendix A).
+
+    The load of a path is the probability, summed over tokens, that it would be among the chosen if the noise on its score were drawn
+    again. The noise has the standard deviation `plan.extras["noise_std"]`, a path and token, and 1 where the plan has none.
+    """
+    scores, mask = _logits(trace), trace.plan.mask
+    best_left = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
+    worst_taken = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)
+    lead = scores - torch.where(mask, best_left, worst_taken)
+    deviation = trace.plan.extras.get("noise_std", torch.ones_like(scores))
+    return _cv_squared((0.5 * (1 + torch.erf(lead / (deviation * 2**0.5)))).flatten(0, 1).sum(0))
+
+
+def _cv_squared(x: Float[Tensor, " path"]) -> Float[Tensor, ""]:
+    return x.var(unbiased=False) / x.mean().square().clamp_min(1e-9)
+
+
+def budget(trace: LayerTrace, capacity: float) -> Float[Tensor, ""]:
+    """`(mean p - capacity)^2` of the probability of the upgrade, `plan.extras["upgrade"]`: soft choices are held to the budget."""
+    return (trace.plan.extras["upgrade"].mean() - capacity).square()
+
+
+def _labelled(trace: LayerTrace) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
+    """Score of the upgrade, its oracle utility (0 without a label), and which tokens have a label."""
+    if trace.utility is None:
+        raise TypeError('This auxiliary loss needs trace.utility: put "utility" into `needs`.')
+    known = ~trace.utility.isnan()
+    return _logits(trace)[..., 1], trace.utility.detach().nan_to_num(0.0), known
+
+
+def utility(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Huber loss of the upgrade's score to its oracle utility, standardised over the labelled tokens (arXiv:2604.17228)."""
+    scores, target, known = _labelled(trace)
+    count = known.sum().clamp_min(1)
+    centred = (target - (target * known).sum() / count) * known
+    target = centred / (centred.square().sum() / count).sqrt().clamp_min(1e-6)
+    return (F.huber_loss(scores, target.to(scores.dtype), reduction="none") * known).sum() / count
+
+
+def rank(trace: LayerTrace, delta: float) -> Float[Tensor, ""]:
+    """`mean softplus(-sign(u_i - u_j)(s_i - s_j))` over pairs of a sequence whose utilities differ by more than `delta` nats."""
+    scores, target, known = _labelled(trace)
+    difference = target.unsqueeze(2) - target.unsqueeze(1)
+    pairs = (difference.abs() > delta) & known.unsqueeze(2) & known.unsqueeze(1)
+    found = F.softplus(-difference.sign() * (scores.unsqueeze(2) - scores.unsqueeze(1)))
+    return (found * pairs).sum() / pairs.sum().clamp_min(1)
+
+
+def jepa(trace: LayerTrace, head: Float[Tensor, "latent d_model"]) -> Float[Tensor, ""]:
+    """`mean_a (1 - cos(z_a, sg[head . norm(y_a)]))`: predicted against actual latent of each path's update (arXiv:2604.17228).
+
+    Only paths that ran have a target. The prediction is `plan.extras["latent"]`, `[batch, seq, path, latent]`.
+    """
+    predicted = trace.plan.extras["latent"].flatten(0, 1)
+    found: list[Tensor] = []
+    for name, (index, output) in trace.path_updates.items():
+        ours = predicted[:, trace.paths.names.index(name)]
+        target = F.linear(F.rms_norm(output.detach(), (output.shape[-1],)), head)
+        found.append((1 - F.cosine_similarity(ours if index is None else ours[index], target, dim=-1)).mean())
+    return torch.stack(found).mean()
+
+
+def policy_gradient(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
+    """`mean log pi(a) sg(L - b)`: REINFORCE of the sampled paths against the baseline `plan.extras["baseline"]` (Williams, 1992)."""
+    log_p = (_logits(trace).log_softmax(-1) * trace.plan.mask).sum(-1)
+    return (log_p * (_blamed(trace, kind) - trace.plan.extras["baseline"].detach())).mean()
+
+
+def baseline(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
+    """Huber loss of the learned baseline of REINFORCE to the loss that it is to foretell (arXiv:2306.03745, section 4)."""
+    return F.huber_loss(trace.plan.extras["baseline"], _blamed(trace, kind))
+
+
+def _blamed(trace: LayerTrace, kind: Credit) -> Float[Tensor, "batch seq"]:
+    if trace.token_loss is None:
+        raise TypeError('REINFORCE needs trace.token_loss: put "token_loss" into `needs`.')
+    return credit(trace.token_loss.detach(), kind)
+
+
+def entropy(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Mean entropy of the choice, nats. A weight above 0 makes choices harder, one below 0 keeps them exploring."""
+    p = trace.plan.extras.get("probability", _logits(trace).softmax(-1))
+    return -(p * p.clamp_min(1e-9).log()).sum(-1).mean()
 
 
 def mean_loss(values: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:

@@ -18,6 +18,7 @@ MAX_FUNCTION_LINES = 60
 ROUTERS_MAY_IMPORT = (
     "bench.contract",
     "bench.select",
+    "bench.gate",
     "bench.estimators",
     "bench.losses",
     "bench.registry.register",
