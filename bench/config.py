@@ -45,7 +45,10 @@ class RowConfig(Part):
 class TrainConfig(Part):
     """The training recipe; `docs/decisions` says where each figure comes from."""
 
-    reference_tokens: int = Field(gt=0, description="the training budget is 3 * B * reference_tokens FLOPs")
+    reference_tokens: int = Field(
+        gt=0,
+        description="the training budget is what a hard choice at B costs on so many tokens: 3 * B * reference_tokens FLOPs in `joint`",
+    )
     batch_size: int = Field(default=16, gt=0)
     muon_lr: float = Field(default=0.01, gt=0)
     adam_lr: float = Field(default=0.002, gt=0)
@@ -53,6 +56,18 @@ class TrainConfig(Part):
     decay: float = Field(default=0.5, ge=0, le=1, description="share of the budget over which it falls to 0")
     router: RouterTraining = RouterTraining()
     probes: int = Field(default=10, ge=2, description="causal evaluations during training, for the curves")
+
+
+class PretrainConfig(Part):
+    """How the backbone of the regime `controller` is trained before any router is, once a seed."""
+
+    tokens: int = Field(gt=0, description="tokens seen")
+    batch_size: int = Field(default=16, gt=0)
+    muon_lr: float = Field(default=0.02, gt=0)
+    adam_lr: float = Field(default=0.016, gt=0)
+    cheap_lr: float = Field(default=0.02, gt=0, description="of the cheap paths, which learn the full path's update (Muon)")
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    decay: float = Field(default=0.5, ge=0, le=1, description="share of the steps over which it falls to 0")
 
 
 class EvaluationConfig(Part):
@@ -98,7 +113,10 @@ class SuiteConfig(Part):
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     purpose: str
-    regime: Literal["joint"] = "joint"
+    regime: Literal["joint", "controller"] = Field(
+        default="joint", description="backbone and routers from scratch, or routers alone on a backbone that was pretrained and is frozen"
+    )
+    pretrain: PretrainConfig | None = added(None, description="of the backbone, in the regime `controller`")
     backbone: str
     routed_layers: tuple[int, ...] = Field(min_length=1)
     seq_len: int = Field(gt=1)
@@ -126,6 +144,8 @@ class SuiteConfig(Part):
             raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
         if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
             raise ValueError(f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats")
+        if (self.pretrain is not None) != (self.regime == "controller"):
+            raise ValueError(f"regime is {self.regime!r}: 'controller' needs the group `pretrain`, 'joint' takes none")
         return self
 
     def row(self, name: str) -> RowConfig:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from bench.config import RowConfig, SuiteConfig
+from bench.config import SuiteConfig
 from bench.errors import UserError, unknown
+from bench.parts import Part
 
 
 def suite_names() -> list[str]:
@@ -88,6 +89,6 @@ def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     model: Any = SuiteConfig
     for part in place:
         if isinstance(part, str):
-            model = model.model_fields[part].annotation
-        model = RowConfig if model == tuple[RowConfig, ...] else model
+            annotation = model.model_fields[part].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, Part))
     return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]

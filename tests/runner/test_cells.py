@@ -111,12 +111,21 @@ def changed(field: str) -> list[tuple[str, SuiteConfig]]:
     return [(f"{field}.{name}", parse_suite({**SUITE, field: {**base, **data}}, "s")) for name, data in found]
 
 
+def test_the_pretraining_of_a_controller_suite_is_in_the_key() -> None:
+    frozen = {**SUITE, "regime": "controller", "pretrain": {"tokens": 100}}
+    before = parse_suite(frozen, "s")
+    assert key(before) != key()
+    assert before.pretrain is not None
+    for name, data in variants(before.pretrain, {}):
+        assert key(parse_suite({**frozen, "pretrain": {**frozen["pretrain"], **data}}, "s")) != key(before), name
+
+
 def key(suite: SuiteConfig | None = None, row: dict[str, Any] | None = None, seed: int = 0, data: str = "d", **machine: Any) -> str:
     suite = suite or parse_suite(SUITE, "s")
     return Cell(suite, suite.rows[0].model_copy(update=row or {}), seed).key(data, {**MACHINE, **machine})
 
 
-FIELDS = sorted(set(SuiteConfig.model_fields) - {"regime"})  # joint is the only regime
+FIELDS = sorted(set(SuiteConfig.model_fields) - {"regime", "pretrain"})  # they go together, and are tested apart
 
 
 @pytest.mark.parametrize("field", FIELDS)
