@@ -4,7 +4,7 @@ Every FFN of the decoder is a bank, a dense layer being a bank of one. The hidde
 one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width) of the dense layer's draw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 Draw = Callable[[str, int, int], Tensor]
 """(name, rows, columns) -> standard normal; rows are drawn in order (see `bench.rng.normal`)."""
+
+
+def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
 
 
 class ExpertBank(nn.Module):
@@ -42,8 +46,14 @@ class ExpertBank(nn.Module):
         if merge is not None:
             gate, up, down = (torch.einsum("be,eij->bji", merge, rows) for rows in (self.gate, self.up, self.down))
             return (F.silu(x @ gate) * (x @ up)) @ down
-        hidden = F.silu(F.linear(x, self.gate[index])) * F.linear(x, self.up[index])
-        return F.linear(hidden, self.down[index])
+        return _swiglu(x, self.gate[index], self.up[index], self.down[index])
+
+    def each(self, parts: Sequence[Float[Tensor, "_token d_model"]]) -> list[Float[Tensor, "_token d_model"]]:
+        """Run every expert on tokens of its own.
+
+        The stacks are taken apart once: indexing them expert by expert would make the backward pass fill a whole stack for each.
+        """
+        return [_swiglu(*expert) for expert in zip(parts, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)]
 
     def grouped(self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]) -> Float[Tensor, "token d_model"]:
         """Run all experts at once on tokens sorted by expert.
