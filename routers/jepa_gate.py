@@ -1,0 +1,99 @@
+"""JEPA-guided gate: it foretells in a small latent space what each path would do, and scores that (arXiv:2604.17228)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from bench import losses
+from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
+from bench.gate import Gate, GateEstimator
+from bench.registry import register
+
+
+@register("jepa_gate", family="gate", paper="arXiv:2604.17228")
+class JEPAGate(Gate):
+    """G3: latent `z = E h`, predictions `z_a = P [z; e_a]` for a = cheap, full, score `g [z_full, z_cheap, z_full - z_cheap]`.
+
+    The predictions are aligned with targets `head . norm(y_a)` of the paths' updates, where the head is random, orthonormal and never
+    trained, so that no second network has to be kept behind the first. The paper gives neither sizes nor layers of E, P and g: ours are a
+    linear map, a perceptron with one hidden layer of width `latent`, and a linear map.
+
+    Args:
+        latent: size of the latent space; 0 for a quarter of d_model.
+        alignment: weight of the alignment loss; without it the predictions are free to collapse.
+        targets: "executed" aligns the paths that ran anyway; "probe" runs both on a share of training tokens, which is charged, and keeps
+            the update of the path that was not chosen out of the stream.
+        probe_share: share of tokens probed.
+        scale: as of `bench.gate.Gate`, which tells of this and what follows.
+        estimator: how the scores learn.
+        estimator_options: what the estimator leaves open.
+        utility: weight of the regression of the score on oracle utility.
+        rank: weight of the pairwise ranking of scores by oracle utility.
+        rank_delta: nats by which the utilities of a pair must differ to count.
+        oracle: how the layers after the fork of a utility label are run.
+        flip_fraction: share of tokens that a fork flips.
+    """
+
+    head: Tensor
+
+    def __init__(
+        self,
+        latent: int = 0,
+        alignment: float = 1.0,
+        targets: Literal["executed", "probe"] = "executed",
+        probe_share: float = 0.1,
+        scale: Literal["both", "full"] = "both",
+        estimator: GateEstimator = "scale",
+        estimator_options: Mapping[str, Any] | None = None,
+        utility: float = 0.0,
+        rank: float = 0.0,
+        rank_delta: float = 0.05,
+        oracle: Literal["off_policy", "on_policy"] = "off_policy",
+        flip_fraction: float = 0.25,
+    ) -> None:
+        super().__init__(estimator, estimator_options, scale, utility, rank, rank_delta, oracle, flip_fraction)
+        if latent < 0:
+            raise ValueError(f"latent is {latent}; it must be above 0, or 0 for a quarter of d_model.")
+        if targets not in ("executed", "probe"):
+            raise ValueError(f"targets is {targets!r}; allowed are 'executed', 'probe'.")
+        if not 0 < probe_share <= 1:
+            raise ValueError(f"probe_share is {probe_share}; it must be above 0 and at most 1.")
+        self.latent, self.targets, self.probe_share = latent, targets, probe_share
+        self.trains_dense = self.trains_dense or targets == "probe"
+        self.aux_losses["jepa"] = AuxLoss(self._align, alignment)
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make encoder, predictor, score and the fixed target head."""
+        super().build(spec)
+        size = self.latent or max(1, spec.d_model // 4)
+        if size > spec.d_model:
+            raise ValueError(f"latent is {size}; an orthonormal head allows at most d_model, {spec.d_model}.")
+        self.encoder = nn.Linear(spec.d_model, size)
+        self.actions = nn.Parameter(torch.randn(2, size))
+        self.predictor = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, size))
+        self.score = nn.Linear(3 * size, 1)
+        self.register_buffer("head", nn.init.orthogonal_(torch.empty(spec.d_model, size)).T.contiguous())
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Predict both outcomes, score them, and upgrade the tokens with the highest scores."""
+        z = self.encoder(inputs.hidden).unsqueeze(2).expand(-1, -1, 2, -1)
+        predicted: Tensor = self.predictor(torch.cat((z, self.actions.to(z.dtype).expand_as(z)), dim=-1))
+        cheap, full = predicted.unbind(2)
+        scores = self.score(torch.cat((full, cheap, full - cheap), dim=-1)).squeeze(-1)
+        plan = self.plan(scores, inputs)
+        plan.extras["latent"] = predicted
+        if self.targets == "probe" and inputs.selection == "topk":
+            return self._probe(plan, torch.rand(scores.shape, generator=inputs.generator, device=scores.device) < self.probe_share)
+        return plan
+
+    def _probe(self, plan: RoutingPlan, probed: Bool[Tensor, "batch seq"]) -> RoutingPlan:
+        """Run both paths for the probed tokens; the stream keeps what the plan says."""
+        weight = plan.mask.to(torch.float32) if plan.weight is None else plan.weight.where(plan.mask, 0.0)
+        return replace(plan, mask=plan.mask | probed.unsqueeze(-1), weight=weight, counts=None)
+
+    def _align(self, trace: LayerTrace) -> Float[Tensor, ""]:
+        return losses.jepa(trace, self.head)
