@@ -54,12 +54,14 @@ class Model:
         ledger: prices of training.
         evaluation_ledger: prices of causal evaluation, where a router may cost something else.
         solution: the budget and the sizes solved from it.
+        frozen: whether backbone and paths stand still, and routers alone are trained.
     """
 
     decoder: Decoder
     ledger: Ledger
     evaluation_ledger: Ledger
     solution: Solution
+    frozen: bool = False
 
     def active_parameters(self, shares: Sequence[Sequence[float]] | None = None) -> float:
         """Parameters that a token meets on average.

@@ -51,13 +51,27 @@ class Solution:
 
 def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> DenseCosts:
     """Costs of the dense model and of the cheap one, from which B follows."""
+    ledger = _dense_ledger(config, routed_layers, seq_len)
+    return DenseCosts(full=_cost(ledger, (0.0, 1.0)), cheap=_cost(ledger, (1.0, 0.0)))
 
+
+def training_target(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int, rho: float, frozen: bool) -> float:
+    """FLOPs of training on one token at B: what a hard choice costs that needs no work of its own, forward and backward.
+
+    Where backbone and paths are frozen, the gradient of the activations is all that flows back, as far as the first router.
+    """
+    if not frozen:
+        return 3 * dense_costs(config, routed_layers, seq_len).at(rho)
+    ledger = _dense_ledger(config, routed_layers, seq_len)
+    return sum(_cost(prices, (1 - rho, rho)) for prices in (ledger, ledger.backward(routed_layers[0])))
+
+
+def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> Ledger:
     class _NoRouter(Router):
         paths = FFN_GATE
 
     with torch.device("meta"):
-        ledger = Ledger(Decoder(config, {layer: [_NoRouter()] for layer in routed_layers}), seq_len, {})
-    return DenseCosts(full=_cost(ledger, (0.0, 1.0)), cheap=_cost(ledger, (1.0, 0.0)))
+        return Ledger(Decoder(config, {layer: [_NoRouter()] for layer in routed_layers}), seq_len, {})
 
 
 def solve(

@@ -27,7 +27,7 @@ from bench.backbone.routed import PathSet
 from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import make_pass
 from bench.flops.counter import OpCounter
-from bench.flops.ledger import Ledger, path_counts
+from bench.flops.ledger import Ledger, first_gradient, path_counts
 
 Phase = Literal["forward", "backward"]
 COMPONENTS = ("backbone", "paths", "router")
@@ -136,18 +136,25 @@ def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, gen
         with sdpa_kernel(SDPBackend.MATH), counter:
             logits = model.decoder(run)
             if generator is not None:
-                F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+                loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+                if loss.requires_grad:
+                    loss.backward()
     finally:
         for hook in hooks:
             hook.remove()
         model.decoder.zero_grad(set_to_none=True)
     ledger = model.ledger if selection == "topk" else model.evaluation_ledger
-    expected = _expected(ledger, path_counts(run.traces), run.tokens.numel(), padded=selection == "causal")
-    factors: dict[Phase, float] = {"forward": 1.0} if generator is None else {"forward": 1.0, "backward": 2.0}
+    counts, size = path_counts(run.traces), run.tokens.numel()
+    forward = _expected(ledger, counts, size, padded=selection == "causal")
+    expected: dict[Phase, dict[str, float]] = {"forward": forward}
+    if generator is not None:
+        expected["backward"] = {component: 2 * flops for component, flops in forward.items()}
+        if model.frozen:
+            expected["backward"] = _expected(ledger.backward(first_gradient(run.traces, len(model.decoder.layers))), counts, size, False)
     return [
-        Line(component, phase, factor * expected[component], counter.parts[component, phase])
+        Line(component, phase, parts[component], counter.parts[component, phase])
         for component in COMPONENTS
-        for phase, factor in factors.items()
+        for phase, parts in expected.items()
     ]
 
 

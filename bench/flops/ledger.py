@@ -9,7 +9,8 @@ state a cost of their own.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Real
@@ -61,6 +62,15 @@ class SiteCost:
             n = n.max(dim=0, keepdim=True).values.expand_as(n)
         return float((n * (token + self.merge) + n**2 * pair).sum())
 
+    def backward(self, reached: bool) -> "SiteCost":
+        """Cost of the gradient of the activations alone, or of nothing but the router where no gradient reaches the site.
+
+        A product costs as much again for each of its operands that needs a gradient: one of a product with a frozen weight, both of
+        attention's. A router, which is trained, is charged twice its forward work.
+        """
+        token, pair = (tuple(factor * reached * cost for cost in costs) for factor, costs in ((1, self.token), (2, self.pair)))
+        return replace(self, token=token, pair=pair, router=2 * self.router)
+
     def at(self, share: Sequence[float], seq_len: int) -> float:
         """FLOPs a token of the paths when every sequence sends these shares of its tokens along each path."""
         return self.active(torch.tensor([share], dtype=torch.float64) * seq_len) / seq_len
@@ -79,8 +89,8 @@ class Ledger:
         self.seq_len = seq_len
         self.sites: list[SiteCost] = []
         config = decoder.config
-        self._linear = 2.0 * config.d_model * config.vocab_size
-        self._pair = 0.0
+        self._linear = {config.num_layers: 2.0 * config.d_model * config.vocab_size}
+        self._pair: dict[int, float] = {}
         for layer in decoder.layers:
             assert isinstance(layer, Layer)
             self._add(layer, router_flops.get(layer.index, 0.0))
@@ -96,20 +106,20 @@ class Ledger:
         else:
             linear += layer.ffn.flops()
         if layer.block_router is None:
-            self._linear += linear
-            self._pair += pair
+            self._linear[layer.index] = linear
+            self._pair[layer.index] = pair
         else:
             self.sites.append(SiteCost(layer.index, layer.block_router.paths.names, (0.0, linear), (0.0, pair), router))
 
     @property
     def fixed(self) -> float:
         """Active FLOPs a token of everything that runs for every token, routers not included."""
-        return self._linear + self._pair * (self.seq_len + 1) / 2
+        return sum(self._linear.values()) + sum(self._pair.values()) * (self.seq_len + 1) / 2
 
     @property
     def fixed_executed(self) -> float:
         """The same with full-square attention."""
-        return self._linear + self._pair * self.seq_len
+        return sum(self._linear.values()) + sum(self._pair.values()) * self.seq_len
 
     @property
     def routers(self) -> float:
@@ -125,20 +135,40 @@ class Ledger:
         paths = sum(s.executed(c, padded and any(s.pair)) for s, c in zip(self.sites, counts, strict=True))
         return (self.fixed_executed + self.routers) * tokens + paths
 
-    def charge_step(self, counts: Sequence[Counts], tokens: int, auxiliary: float = 0.0) -> float:
+    def backward(self, gradient_after: int) -> "Ledger":
+        """Prices of the backward pass through a model of which only the routers are trained.
+
+        Args:
+            gradient_after: the first layer whose update carries a gradient. Backbone and paths up to there cost nothing.
+        """
+        prices = copy(self)
+        prices._linear = {layer: cost for layer, cost in self._linear.items() if layer > gradient_after}
+        prices._pair = {layer: 2 * cost for layer, cost in self._pair.items() if layer > gradient_after}
+        prices.sites = [site.backward(site.layer > gradient_after) for site in self.sites]
+        prices.spent = defaultdict(float)
+        return prices
+
+    def charge_step(self, counts: Sequence[Counts], tokens: int, auxiliary: float = 0.0, gradient_after: int | None = None) -> float:
         """Charge one training step, forward and backward, and return its cost.
 
         Args:
             counts: tokens of each sequence on each path, a routed site.
             tokens: tokens of the step.
             auxiliary: forward FLOPs of the auxiliary losses.
+            gradient_after: where backbone and paths are frozen, the first layer whose update carries a gradient.
         """
-        paths = sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
-        parts = {"backbone": self.fixed * tokens, "router": self.routers * tokens, "paths": paths, "auxiliary": auxiliary}
-        for part, flops in parts.items():
+        forward = {**self._parts(counts, tokens), "auxiliary": auxiliary}
+        backward = {part: 2 * flops for part, flops in forward.items()}
+        if gradient_after is not None:
+            backward |= self.backward(gradient_after)._parts(counts, tokens)
+        for part, flops in forward.items():
             self.spent[f"{part}/forward"] += flops
-            self.spent[f"{part}/backward"] += 2 * flops
-        return 3 * sum(parts.values())
+            self.spent[f"{part}/backward"] += backward[part]
+        return sum(forward.values()) + sum(backward.values())
+
+    def _parts(self, counts: Sequence[Counts], tokens: int) -> dict[str, float]:
+        paths = sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
+        return {"backbone": self.fixed * tokens, "router": self.routers * tokens, "paths": paths}
 
     def charge(self, component: str, phase: str, flops: float) -> None:
         """Charge anything else to training."""
@@ -153,3 +183,8 @@ class Ledger:
 def path_counts(traces: Sequence[LayerTrace]) -> list[Counts]:
     """Tokens of each sequence on each path, a routed site, read off the plans that were executed."""
     return [trace.plan.mask.sum(1) for trace in traces]
+
+
+def first_gradient(traces: Sequence[LayerTrace], num_layers: int) -> int:
+    """The first layer whose update carries a gradient in a frozen model; the number of layers where none does."""
+    return min((trace.layer for trace in traces if trace.update.requires_grad), default=num_layers)
