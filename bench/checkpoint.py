@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when what a checkpoint holds changes; those of another version are dropped."""
 
 KEPT = 2

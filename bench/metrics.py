@@ -1,6 +1,6 @@
 """Routing metrics, read off the plans alone: no router reports its own success."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,9 +19,15 @@ PASSAGE_TOKENS = 400
 
 
 def monitors(
-    decoder: Decoder, ledger: Ledger, corpus: Corpus, windows: Windows, evaluation: Evaluation, churn: Mapping[int, float]
+    decoder: Decoder,
+    ledger: Ledger,
+    corpus: Corpus,
+    windows: Windows,
+    evaluation: Evaluation,
+    history: Mapping[int, Sequence[Bool[Tensor, "window seq path"]]],
+    gradients: Sequence[Sequence[Sequence[float]]],
 ) -> tuple[LayerMonitor, ...]:
-    """Load, entropy, churn and what routing depends on, for every routed site.
+    """Load, confidence, what routing depends on, and how it came about, for every routed site.
 
     Args:
         decoder: for the routers' path names.
@@ -29,7 +35,8 @@ def monitors(
         corpus: for domains and token frequencies.
         windows: what was evaluated.
         evaluation: with plans kept.
-        churn: a routed site -> share of tokens that changed paths between the last two probes of training.
+        history: a routed site -> its plans at every probe of training, on the same windows.
+        gradients: for every probe and site, the gradient norms of router and paths in the step before it.
     """
     tokens = torch.from_numpy(windows.tokens[:, :-1])
     domain = torch.from_numpy(windows.tags).unsqueeze(1).expand_as(tokens)
@@ -39,17 +46,23 @@ def monitors(
     for site, mask in evaluation.masks.items():
         layer = ledger.sites[site].layer
         by_domain = _load(mask, domain, len(corpus.domains))
-        scores = evaluation.scores.get(site)
+        scores, router, probed = evaluation.scores.get(site), decoder.routers[site], history.get(site, ())
         found.append(
             LayerMonitor(
                 layer=layer,
-                paths=decoder.routers[site].paths.names,
+                paths=router.paths.names,
                 load=tuple(mask.float().mean((0, 1)).tolist()),
                 load_by_domain=dict(zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)),
                 load_by_position=tuple(map(tuple, _load(mask, position, POSITION_BINS).tolist())),
                 load_by_frequency=tuple(map(tuple, _load(mask, frequency, FREQUENCY_BINS).tolist())),
                 entropy=None if scores is None else _entropy(scores),
-                churn=churn.get(site),
+                margin=None if scores is None else _margin(scores),
+                max_logit=None if scores is None else float(scores.max()),
+                dropped=float((~mask.any(-1)).float().mean()),
+                churn=changed(probed[-1], probed[-2]) if len(probed) > 1 else None,
+                saturation=saturation(probed),
+                router_gradient=tuple(norms[site][0] for norms in gradients) if any(True for _ in router.parameters()) else (),
+                paths_gradient=tuple(norms[site][1] for norms in gradients),
                 domain_information=mutual_information(path_sets(mask)[0], domain),
             )
         )
@@ -69,6 +82,11 @@ def path_sets(mask: Bool[Tensor, "window seq path"]) -> tuple[Int[Tensor, "windo
 def changed(mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window seq path"]) -> float:
     """Share of tokens whose set of paths is not what it was before: route churn."""
     return float((mask != before).any(-1).float().mean())
+
+
+def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float, ...]:
+    """For each probe but the last, the share of the last one's choices that it had made already (OLMoE, arXiv:2409.02060, section 5.1)."""
+    return tuple(int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1])
 
 
 def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> float:
@@ -110,6 +128,14 @@ def _load(mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"
 def _entropy(scores: Float[Tensor, "window seq path"]) -> float:
     log_p = scores.log_softmax(-1)
     return float(-(log_p.exp() * log_p).sum(-1).mean())
+
+
+def _margin(scores: Float[Tensor, "window seq path"]) -> float | None:
+    """Mean distance of the two most probable paths; none where there is but one path."""
+    if scores.shape[-1] < 2:
+        return None
+    first, second = scores.softmax(-1).topk(2).values.unbind(-1)
+    return float((first - second).mean())
 
 
 def _frequency_bins(corpus: Corpus) -> Int[Tensor, " vocab"]:

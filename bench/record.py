@@ -113,6 +113,14 @@ class Training(_Part):
     parameters_active: float = Field(description="mean number of parameters a token meets")
 
 
+class Speed(_Part):
+    """How fast the trained model is where it was run; wall-clock, so no two runs agree to the last bit."""
+
+    forward_us_per_token: float = Field(description="median time of a causal forward pass, microseconds a token")
+    tokens: int = Field(description="tokens in the batch that was timed")
+    repeats: int = Field(description="passes that were timed, after a warm-up")
+
+
 class CurvePoint(_Part):
     """A causal probe on a fixed small part of the validation split during training."""
 
@@ -136,6 +144,17 @@ class LayerMonitor(_Part):
     entropy: float | None = Field(description="of softmax(scores) over paths, nats; none where scores are not given")
     churn: float | None = Field(description="share of tokens whose path set changed since the previous probe")
     domain_information: float = Field(description="mutual information of path set and domain, nats")
+    margin: float | None = Field(default=None, description="mean difference of the two largest values of softmax(scores)")
+    max_logit: float | None = Field(default=None, description="largest score of any token and path")
+    dropped: float | None = Field(default=None, description="share of tokens that took no path at all")
+    saturation: tuple[float, ...] = Field(
+        default=(), description="for each probe but the last, share of the last probe's choices that it had made (arXiv:2409.02060)"
+    )
+    router_gradient: tuple[float, ...] = Field(
+        default=(), description="L2 norm of the router's gradient, unclipped, in the step before each probe; empty without parameters"
+    )
+    paths_gradient: tuple[float, ...] = Field(default=(), description="the same of all the parameters that the paths are made of")
+    utility_correlation: float | None = Field(default=None, description="rank correlation of score and oracle utility over tokens")
 
 
 class Passage(_Part):
@@ -174,6 +193,7 @@ class Record(_Part):
     budget: BudgetAudit | None = None
     flops: Flops | None = None
     training: Training | None = None
+    speed: Speed | None = None
     causality: Causality | None = None
     curve: tuple[CurvePoint, ...] = ()
     monitors: tuple[LayerMonitor, ...] = ()

@@ -16,6 +16,7 @@ from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
 from bench.flops.ledger import path_counts
+from bench.gradients import gradient_norms
 from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.schedule import trapezoid
@@ -23,13 +24,23 @@ from bench.schedule import trapezoid
 
 @dataclass
 class Trained:
-    """What training came to; the weights are in the model."""
+    """What training came to; the weights are in the model.
+
+    Attributes:
+        steps: optimiser steps.
+        tokens: tokens seen.
+        seconds: wall-clock time of the steps.
+        optimizer_flops: FLOPs of the optimiser, shown and never charged.
+        auxiliary: last mean of each auxiliary loss.
+        gradients: for every probe and routed site, the gradient norms of router and paths in the step before it.
+    """
 
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
     optimizer_flops: float = 0.0
     auxiliary: dict[str, float] = field(default_factory=dict[str, float])
+    gradients: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
 
 
 class Stepper:
@@ -53,6 +64,7 @@ class Stepper:
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         self.auxiliary_flops: float | None = None
         self.last_auxiliary: dict[str, Tensor] = {}
+        self.gradients = torch.full((len(decoder.routers), 2), torch.nan)
         self.done = Trained()
         self.since: list[Tensor] = []
         self.probed = 0
@@ -71,6 +83,7 @@ class Stepper:
             "noise": self.noise.get_state(),
             "spent": [dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)],
             "auxiliary": (self.auxiliary_flops, self.last_auxiliary),
+            "gradients": self.gradients,
             "done": asdict(self.done),
             "since": self.since,
             "probed": self.probed,
@@ -85,6 +98,7 @@ class Stepper:
             ledger.spent.clear()
             ledger.spent.update(spent)
         self.auxiliary_flops, self.last_auxiliary = state["auxiliary"]
+        self.gradients = state["gradients"]
         self.done = Trained(**state["done"])
         self.since, self.probed = state["since"], state["probed"]
 
@@ -102,6 +116,7 @@ class Stepper:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
         auxiliary = self._auxiliary(run.traces)
         (loss + auxiliary if auxiliary is not None else loss).backward()
+        self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(run.traces)
         self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0)

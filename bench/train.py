@@ -96,7 +96,7 @@ def train(
             checkpoints.save_if_due(model.decoder, done.steps)
         if probe is not None and progress * config.probes >= loop.probed + 1:
             loop.probed += 1
-            probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(loop.since))
+            _probe(loop, probe)
             loop.since = []
         started = time.perf_counter()
         if inspector is not None:
@@ -109,10 +109,16 @@ def train(
     if checkpoints is not None:
         checkpoints.save_if_due(model.decoder, done.steps)
     if probe is not None:
-        probe(done.steps, done.tokens, model.ledger.total, done.seconds, _mean(loop.since))
+        _probe(loop, probe)
     done.optimizer_flops = loop.muon_flops * done.steps
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
+
+
+def _probe(loop: Stepper, probe: Probe) -> None:
+    done = loop.done
+    done.gradients.append(loop.gradients.tolist())
+    probe(done.steps, done.tokens, loop.model.ledger.total, done.seconds, _mean(loop.since))
 
 
 def _mean(losses: list[Tensor]) -> float:

@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.metrics import changed, mutual_information, path_sets
+from bench.data import Corpus, Windows
+from bench.data.tokenizer import byte_tokenizer
+from bench.evaluate import Evaluation
+from bench.metrics import changed, monitors, mutual_information, path_sets, saturation
 from bench.rng import generator
+from tests.small import model, split
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)
 
@@ -45,3 +49,29 @@ def test_churn_is_the_share_of_tokens_with_another_set() -> None:
     after = torch.tensor([[[True, False], [False, True], [True, False], [False, True]]])
     assert changed(after, before) == 0.5
     assert changed(before, before) == 0
+
+
+@given(st.lists(st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_saturation_is_the_share_of_last_choices_made_before(probes: list[list[list[bool]]]) -> None:
+    pairs = [{(token, path) for token, row in enumerate(mask) for path in range(2) if row[path]} for mask in probes]
+    wanted = [len(made & pairs[-1]) / max(1, len(pairs[-1])) for made in pairs[:-1]]
+    assert saturation([torch.tensor([mask]) for mask in probes]) == pytest.approx(wanted)
+
+
+def test_monitors_of_known_plans() -> None:
+    """Two windows of four tokens: every figure can be counted on fingers."""
+    found = model("mlp_gate", routed_layers=(1,))
+    ids = torch.tensor([[0, 1, 2, 3, 0], [3, 2, 1, 0, 3]]).numpy()
+    corpus = Corpus(("a", "b"), ("a", "b"), {}, split(), split(), split(), "", byte_tokenizer())
+    mask = torch.tensor([[[1, 0], [0, 1], [0, 0], [0, 1]], [[1, 0], [1, 0], [1, 0], [0, 1]]]).bool()
+    scores = torch.tensor([0.0, math.log(3)]).expand(2, 4, 2)
+    seen = Evaluation(np.zeros((2, 4)), 1.0, 1.0, {0: mask}, {0: scores})
+    tags = Windows(ids, np.array([0, 1]), np.zeros_like(ids))
+    (monitor,) = monitors(found.decoder, found.ledger, corpus, tags, seen, {0: [~mask, mask]}, [[[2.0, 3.0]], [[1.0, 4.0]]])
+    assert monitor.load == pytest.approx((4 / 8, 3 / 8))
+    assert monitor.margin == pytest.approx(0.5)
+    assert monitor.max_logit == pytest.approx(math.log(3))
+    assert monitor.dropped == pytest.approx(1 / 8)
+    assert (monitor.churn, monitor.saturation) == (1.0, (0.0,))
+    assert (monitor.router_gradient, monitor.paths_gradient) == ((2.0, 1.0), (3.0, 4.0))
+    assert monitor.load_by_domain["b"] == pytest.approx((0.75, 0.25))

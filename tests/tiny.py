@@ -90,6 +90,8 @@ def without_clock(record: Record) -> dict[str, Any]:
     data["provenance"] |= {"started": "", "command": "", "commit": "", "dirty": False}
     if data["training"]:
         data["training"] |= {"seconds": 0, "tokens_per_second": 0, "peak_memory_mb": 0}
+    if data["speed"]:
+        data["speed"] |= {"forward_us_per_token": 0, "repeats": 0}
     data["curve"] = [point | {"seconds": 0} for point in data["curve"]]
     return data
 

@@ -12,12 +12,14 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
+from bench.config import RouterTraining
 from bench.contract import TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import UserError
 from bench.flops.counter import UncountedOp
 from bench.flops.inspector import Inspector, RuleBroken
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
+from bench.latency import measure_speed
 from bench.metrics import monitors, passage
 from bench.record import Flops, Provenance, Record, Status, Training
 from bench.runner.cells import UNRANKED, Cell
@@ -43,7 +45,13 @@ def blueprint(cell: Cell, corpus: Corpus) -> Blueprint:
         budget=suite.budget,
         num_domains=len(corpus.domains),
         bracket=cell.row.role == "bracket",
+        training=training_of(cell),
     )
+
+
+def training_of(cell: Cell) -> RouterTraining:
+    """How the cell's router is trained."""
+    return cell.row.training or cell.suite.train.router
 
 
 def cell_key(cell: Cell, corpus: Corpus) -> str:
@@ -111,9 +119,10 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "budget": headline.audit,
         "flops": _flops(cell, model, headline, trained),
         "training": _training(model, headline, trained),
+        "speed": measure_speed(model, validation, dtype_of(cell)),
         "causality": causality,
         "curve": tuple(watch.curve),
-        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.churn),
+        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients),
         "auxiliary": trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
     }
@@ -131,7 +140,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
     return train(
         model,
         corpus.train,
-        suite.train.model_copy(update={"router": cell.row.training or suite.train.router}),
+        suite.train.model_copy(update={"router": training_of(cell)}),
         allowance,
         seq_len=suite.seq_len,
         seed=cell.seed,

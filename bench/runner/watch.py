@@ -1,4 +1,4 @@
-"""Causal probes while a cell trains: the curve, how much routing still moves, and a word on how far it is."""
+"""Causal probes while a cell trains: the curve, how routing settles, and a word on how far it is."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,6 @@ from bench.assemble import Model
 from bench.data import Corpus, Windows, windows
 from bench.evaluate import calibrate, evaluate
 from bench.headline import domain_losses, mean_loss
-from bench.metrics import changed
 from bench.record import CurvePoint, write_atomically
 from bench.runner.cells import Cell
 
@@ -38,8 +37,7 @@ class Watch:
         model: its model.
         progress: file that says how far the cell is, for whoever waits; None for nobody.
         curve: what the probes have found.
-        churn: a routed site -> share of tokens that changed paths between the last two probes.
-        masks: a routed site -> plans of the last probe.
+        masks: a routed site -> its plans at every probe.
     """
 
     cell: Cell
@@ -47,8 +45,7 @@ class Watch:
     model: Model
     progress: Path | None = None
     curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
-    churn: dict[int, float] = field(default_factory=dict[int, float])
-    masks: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    masks: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
 
     def __post_init__(self) -> None:
         count = self.cell.suite.evaluation.probe_windows
@@ -57,12 +54,12 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What the probes have found so far."""
-        return {"curve": [point.model_dump() for point in self.curve], "churn": self.churn, "masks": self.masks}
+        return {"curve": [point.model_dump() for point in self.curve], "masks": self.masks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
-        self.churn, self.masks = state["churn"], state["masks"]
+        self.masks = state["masks"]
 
     def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
         """Calibrate and evaluate on a few windows of every domain."""
@@ -70,8 +67,8 @@ class Watch:
         found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
         loss = mean_loss(domain_losses(found.nats, self.validation, self.corpus), self.corpus)
         self.curve.append(CurvePoint(step=step, tokens=tokens, flops=flops, seconds=seconds, train_loss=train_loss, loss=loss))
-        self.churn = {site: changed(mask, self.masks[site]) for site, mask in found.masks.items() if site in self.masks}
-        self.masks = found.masks
+        for site, mask in found.masks.items():
+            self.masks.setdefault(site, []).append(mask)
         if self.progress is not None:
             share = len(self.curve) / self.cell.suite.train.probes
             write_atomically(self.progress, json.dumps({"cell": str(self.cell), "share": share, "loss": loss}))
