@@ -7,7 +7,7 @@ settings are the defaults here. Logits and probabilities are `[..., path]`; a ga
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -56,10 +56,9 @@ class EstimatorOptions:
             if len(temperature) != 2 or min(temperature) <= 0:
                 raise ValueError(f"temperature is {temperature}; it must be two numbers above 0, for the beginning and the end.")
             given["temperature"] = float(temperature[0]), float(temperature[1])
-        options = cls(**given)
-        if options.credit not in ("following", "own"):
-            raise ValueError(f"credit is {options.credit!r}; allowed are 'following', 'own'.")
-        return options
+        if given.get("credit", "own") not in get_args(Credit):
+            raise ValueError(f"credit is {given['credit']!r}; allowed are 'following', 'own'.")
+        return cls(**given)
 
     def temperature_at(self, estimator: str, progress: float) -> float:
         """The temperature of an estimator, after a share of training: it falls by the same factor in equal times."""
