@@ -34,7 +34,7 @@ format: .venv/.installed-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-leaderboard-check: .venv/.installed ## fail if leaderboard.md is not what results/ give
+leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
 	$(BIN)/python -m bench leaderboard --check
 
 constraints: .venv/.installed-dev ## pin what is installed now

@@ -1,5 +1,5 @@
 """One module a subcommand: `add_parser` declares its arguments, `run` does the work. Heavy imports stay inside `run`."""
 
-from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run
+from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run, study
 
-ALL = (run, listing, plan, check, leaderboard, report, power, reproduce)
+ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce)

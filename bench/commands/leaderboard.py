@@ -33,6 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.check:
         render(root, target, Console(highlight=False))
         return 0
+    return max(_check(root, target), _check_studies(root))
+
+
+def _check(root: Path, target: Path) -> int:
+    """Whether the board on disk is stale, with what differs."""
     text = _text(root)
     if not target.is_file():
         raise UserError(f"{target} does not exist. Run `{COMMAND}` and commit what it writes.")
@@ -44,6 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     print(f"{target} is what {root}/ gives.")
     return 0
+
+
+def _check_studies(root: Path) -> int:
+    """Whether the page of a study in the tree is stale, with what differs."""
+    from bench.commands.study import stale_pages
+
+    stale = stale_pages(root)
+    if stale:
+        print("\n".join(stale))
+    return int(bool(stale))
 
 
 def render(root: Path, target: Path, console: Console) -> None:

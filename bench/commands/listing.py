@@ -1,4 +1,4 @@
-"""`bench list`: the routers and suites that there are."""
+"""`bench list`: the routers, suites and studies that there are."""
 
 import argparse
 
@@ -10,14 +10,14 @@ from bench.suite import load_suite, suite_names
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("list", help="list routers and suites", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("routers", "suites"), help="only these (default: both)")
+    parser = subparsers.add_parser("list", help="list routers, suites and studies", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("routers", "suites", "studies"), help="only these (default: all)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables."""
-    tables = {"routers": _routers, "suites": _suites}
+    tables = {"routers": _routers, "suites": _suites, "studies": _studies}
     print("\n\n".join(table() for what, table in tables.items() if arguments.what in (None, what)))
     return 0
 
@@ -37,3 +37,16 @@ def _suites() -> str:
     suites = [load_suite(name) for name in suite_names()]
     rows = [(suite.name, len(suite.rows), suite.seeds, suite.purpose) for suite in suites]
     return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=100)
+
+
+def _studies() -> str:
+    from bench.study.load import load_study, study_names
+
+    studies = [load_study(name) for name in study_names()]
+    rows = [
+        (study.name, size, definition.seeds, definition.seeds * sum(map(len, study.grid(definition).values())), definition.core_minutes,
+         study.title)
+        for study in studies
+        for size, definition in study.sizes.items()
+    ]  # fmt: skip
+    return tabulate(rows, headers=("study", "size", "seeds", "cells", "core-minutes", "question"), maxcolwidths=80)

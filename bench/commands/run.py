@@ -81,13 +81,18 @@ def check_device(device: str) -> None:
 def _root(arguments: argparse.Namespace) -> Path:
     if not arguments.official:
         return arguments.out or OWN_ROOT
-    from bench.runner.provenance import commit_state
-
     if arguments.routers != "all" or arguments.plugin or arguments.out:
         raise UserError("--official runs the suite's whole roster into results/: drop --routers, --plugin and --out.")
+    require_clean_tree()
+    return OFFICIAL_ROOT
+
+
+def require_clean_tree() -> None:
+    """Raise a `UserError` unless the sources are exactly those of a commit."""
+    from bench.runner.provenance import commit_state
+
     commit, dirty = commit_state()
     if dirty:
         raise UserError(
             f"--official needs sources that are exactly those of a commit, and the tree at {commit[:12]} differs: commit first."
         )
-    return OFFICIAL_ROOT

@@ -1,0 +1,137 @@
+"""`bench study`: run the missing cells of a study, judge its claims, and write its page."""
+
+import argparse
+import difflib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.commands.options import Subparsers, add_workers
+from bench.commands.progress import Progress
+from bench.commands.run import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
+from bench.errors import UserError
+from bench.record import write_atomically
+
+if TYPE_CHECKING:
+    from bench.study.config import StudyConfig
+
+PAGE = "README.md"
+SHOWN = 40
+"""Lines of a difference that `--check` prints."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the arguments."""
+    parser = subparsers.add_parser("study", help="test a claim: run its grid, judge it, write its page", description=__doc__)
+    parser.add_argument("study", nargs="?", help="name of a study or a YAML file; may be left out with --check or --render")
+    parser.add_argument("--size", default="small", help="extent to run (default: small)")
+    parser.add_argument("--out", type=Path, help="tree of records; the study goes into its folder studies/ (default: runs)")
+    parser.add_argument("--official", action="store_true", help="write into results/; needs a clean tree")
+    parser.add_argument("--render", action="store_true", help="run nothing; write the page from the records that are there")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 unless pages are byte for byte what their records give"
+    )
+    add_workers(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the missing cells and write the page; 1 if a cell failed, or if a page that was checked is stale."""
+    from bench.study.load import load_study
+
+    if arguments.official and arguments.out:
+        raise UserError("--official writes into results/: drop --out.")
+    rendering = arguments.check or arguments.render
+    out: Path = arguments.out or (OFFICIAL_ROOT if arguments.official or rendering else OWN_ROOT)
+    if arguments.check:
+        stale = stale_pages(out, arguments.study)
+        print("\n".join(stale) or f"The pages of studies below {out} are what their records give.")
+        return 1 if stale else 0
+    console = Console(highlight=False)
+    if arguments.render:
+        for study in [load_study(arguments.study)] if arguments.study else _studies_in(out):
+            write_page(study, out, console)
+        return 0
+    if arguments.study is None:
+        raise UserError("Name the study to run; `python -m bench list studies` shows them.")
+    study = load_study(arguments.study)
+    failed = _run_cells(study, arguments, out, console)
+    write_page(study, out, console)
+    return 1 if failed else 0
+
+
+def _run_cells(study: "StudyConfig", arguments: argparse.Namespace, out: Path, console: Console) -> bool:
+    """Run what is missing at one size, setting after setting; whether a cell failed."""
+    from bench.runner.pool import CHECKPOINTS, run_cells
+    from bench.study.cells import adopt, study_cells, trees_of
+    from bench.study.results import study_folder
+
+    size = study.size(arguments.size)
+    if arguments.official:
+        require_clean_tree()
+    cells, skipped = study_cells(study, size)
+    for line in skipped:
+        console.print(f"skipped  {line}", markup=False)
+    command = "python -m bench " + shlex.join(sys.argv[1:])
+    failed = False
+    for setting, planned in cells.items():
+        root = study_folder(out, study.name) / arguments.size / setting
+        check_device(planned[0].suite.device)
+        adopted = adopt(planned, root, trees_of(out))
+        console.print(f"{study.name}, {setting}: {len(planned)} cells, {adopted} taken over, records in {root}/", markup=False)
+        with Progress(console, len(planned), root / CHECKPOINTS) as progress:
+            outcomes = run_cells(planned, root, command, arguments.workers, progress)
+        failed |= any(outcome.status in ("crashed", "failed") for outcome in outcomes)
+    return failed
+
+
+def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
+    """Write the page and its figures, and say where they are."""
+    from bench.study.results import study_folder
+
+    folder = study_folder(out, study.name)
+    for name, text in page_files(study, folder).items():
+        write_atomically(folder / name, text)
+    console.print(f"page     {folder / PAGE}", markup=False)
+
+
+def page_files(study: "StudyConfig", folder: Path) -> dict[str, str]:
+    """File name -> content, of the page and its figures, from the records below `folder`."""
+    from bench.board.svg import standalone
+    from bench.study.figures import figures
+    from bench.study.page import render_page
+    from bench.study.results import collect
+
+    results = collect(study, folder)
+    drawn = {name: standalone(figure) for found in results for name, figure in figures(found).items()}
+    return {PAGE: render_page(study, results), **drawn}
+
+
+def stale_pages(out: Path, name: str | None = None) -> list[str]:
+    """What is wrong with the pages in a tree of records, a line each; empty where all are fresh."""
+    from bench.study.load import load_study
+    from bench.study.results import study_folder
+
+    lines: list[str] = []
+    for study in [load_study(name)] if name else _studies_in(out):
+        folder = study_folder(out, study.name)
+        for file, text in page_files(study, folder).items():
+            path = folder / file
+            there = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if there != text:
+                changes = difflib.unified_diff(there.splitlines(), text.splitlines(), str(path), "from its records", n=0, lineterm="")
+                lines += list(changes)[:SHOWN] if file == PAGE else []
+                lines.append(f"{path} is not what its records give. Run `python -m bench study {study.name} --render --out {out}`.")
+    return lines
+
+
+def _studies_in(out: Path) -> "list[StudyConfig]":
+    """The studies that have records in a tree."""
+    from bench.study.load import load_study
+    from bench.study.results import study_folder
+
+    folders = sorted(path for path in study_folder(out, "").glob("*") if path.is_dir())
+    return [load_study(folder.name) for folder in folders]

@@ -1,0 +1,176 @@
+"""What a study declares before it is run: claims with their sources, rows, comparisons, sizes.
+
+Nothing here depends on torch, so that the page of a study can be made anywhere its records lie.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from bench.config import RowConfig
+from bench.errors import UserError, unknown
+from bench.parts import Part
+from bench.study.measures import Measure, find_measure
+
+Expectation = Literal["lower", "higher", "equal"]
+SizeName = Literal["small", "full"]
+
+
+class Setting(Part):
+    """The conditions of a group of cells: a suite, and what is replaced in it."""
+
+    suite: str = Field(min_length=1, description="name of a suite or a YAML file")
+    set: dict[str, Any] = Field(default_factory=dict, description="dotted field of the suite -> value")
+
+
+class StudyRow(RowConfig):
+    """A row of the grid."""
+
+    about: str = Field(default="", description="what it is, in a few words")
+    settings: tuple[str, ...] = Field(default=(), description="settings it is run in; all if empty")
+
+    def plain(self) -> RowConfig:
+        """The row as a suite lists it."""
+        return RowConfig.model_validate(self.model_dump(exclude={"about", "settings"}, exclude_unset=True))
+
+
+class StudyComparison(Part):
+    """A prediction: how `row` stands to `control` in one measure, paired by seed, in each of `settings`.
+
+    Differences of a measure that is compared as a ratio are of its logarithm, and `least` and `margin` are factors above 1.
+    """
+
+    row: str
+    control: str
+    measure: str = "loss"
+    expect: Expectation = Field(description="what the claim says of row - control")
+    least: float | None = Field(default=None, gt=0, description="the claim says that it is at least this large")
+    margin: float | None = Field(default=None, gt=0, description="a difference below it does not matter; the study's, for losses")
+    settings: tuple[str, ...] = Field(default=(), description="all that hold both rows if empty")
+    figure: str = Field(default="", description="the source's figure for this comparison")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyComparison":
+        if self.row == self.control:
+            raise ValueError(f"compares {self.row!r} with itself")
+        if self.least is not None and self.expect == "equal":
+            raise ValueError("an expectation of 'equal' has no `least`; it has a margin")
+        try:
+            measure = find_measure(self.measure)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        for name, value in (("margin", self.margin), ("least", self.least)):
+            if measure.ratio and value is not None and value <= 1:
+                raise ValueError(f"{self.measure} is compared as a ratio, so its {name} is a factor above 1")
+        if self.margin is None and not measure.is_loss:
+            raise ValueError(f"{self.measure} needs a margin of its own")
+        return self
+
+    @property
+    def of(self) -> Measure:
+        """The measure itself."""
+        return find_measure(self.measure)
+
+
+class Claim(Part):
+    """A statement that the study tests. It is reproduced if all its comparisons turn out as expected, not if one turns out otherwise."""
+
+    text: str = Field(min_length=1)
+    source: str = Field(min_length=1, description="paper and section, or this bench where the statement is ours")
+    figure: str = Field(default="", description="the source's own figure")
+    comparisons: tuple[StudyComparison, ...] = Field(min_length=1)
+
+
+class Size(Part):
+    """One extent at which the study is run. A smaller one cuts the grid or the seeds, never the cells."""
+
+    seeds: int = Field(ge=2)
+    core_minutes: float = Field(gt=0, description="predicted cost, pretraining included")
+    machine: str = Field(default="one CPU core a cell", description="what the prediction is for")
+    rows: tuple[str, ...] = Field(default=(), description="only these rows; all if empty")
+    settings: tuple[str, ...] = Field(default=(), description="only these settings; all if empty")
+    suites: dict[str, str] = Field(default_factory=dict, description="setting -> suite that it uses at this size instead")
+    set: dict[str, Any] = Field(default_factory=dict, description="dotted field -> value, over every setting's own")
+
+
+class StudyConfig(Part):
+    """A study, whole."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    title: str
+    purpose: str
+    scope: str = Field(description="what the verdicts can and cannot speak of")
+    margin: float = Field(default=0.01, gt=0, description="nats; differences of losses within it do not matter")
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="probability of any false verdict in the whole study at one size")
+    measures: tuple[str, ...] = Field(default=("best_loss", "average_loss"), description="columns beside the headline loss")
+    settings: dict[str, Setting] = Field(min_length=1)
+    rows: tuple[StudyRow, ...] = Field(min_length=2)
+    claims: tuple[Claim, ...] = Field(min_length=1)
+    sizes: dict[SizeName, Size]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyConfig":
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
+        try:
+            for measure in self.measures:
+                find_measure(measure)
+            for row in self.rows:
+                _known("setting", row.settings, self.settings)
+            for size in self.sizes.values():
+                _known("row", size.rows, names)
+                _known("setting", (*size.settings, *size.suites), self.settings)
+            for comparison in self.comparisons:
+                _known("row", (comparison.row, comparison.control), names)
+                _known("setting", comparison.settings, self.settings)
+                if not self.places(comparison):
+                    raise UserError(f"{comparison.row!r} and {comparison.control!r} are compared, but no setting holds both")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if "small" not in self.sizes:
+            raise ValueError("sizes lacks 'small', which is the one that is committed")
+        return self
+
+    @property
+    def comparisons(self) -> tuple[StudyComparison, ...]:
+        """Every comparison of every claim."""
+        return tuple(comparison for claim in self.claims for comparison in claim.comparisons)
+
+    def size(self, name: str) -> Size:
+        """The size of a name.
+
+        Raises:
+            UserError: the study has no such size.
+        """
+        for known, size in self.sizes.items():
+            if known == name:
+                return size
+        raise unknown("size", name, self.sizes, f"Sizes are those of the study {self.name!r}.")
+
+    def grid(self, size: Size) -> dict[str, tuple[StudyRow, ...]]:
+        """Setting -> the rows that are run in it at one size."""
+        rows = [row for row in self.rows if not size.rows or row.name in size.rows]
+        return {
+            setting: tuple(row for row in rows if not row.settings or setting in row.settings)
+            for setting in self.settings
+            if not size.settings or setting in size.settings
+        }
+
+    def places(self, comparison: StudyComparison, size: Size | None = None) -> list[str]:
+        """Settings in which a comparison is made: at one size, or at all."""
+        everything = {setting: [row for row in self.rows if not row.settings or setting in row.settings] for setting in self.settings}
+        grid = everything if size is None else self.grid(size)
+        names = {setting: {row.name for row in rows} for setting, rows in grid.items()}
+        return [s for s in comparison.settings or self.settings if {comparison.row, comparison.control} <= names.get(s, set())]
+
+    def margin_of(self, comparison: StudyComparison) -> float:
+        """The margin that holds for a comparison."""
+        return comparison.margin if comparison.margin is not None else self.margin
+
+
+def _known(kind: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise unknown(kind, name, allowed)

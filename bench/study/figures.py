@@ -1,0 +1,67 @@
+"""Figures of a study: the headline loss of each row with its seeds, and the curves that lead there."""
+
+from bench.board.measures import mean_curve, mean_interval
+from bench.board.model import Row
+from bench.board.plot import Plot
+from bench.board.svg import NUM_SERIES, Canvas, Figure, Scale, decimals, padded
+from bench.board.text import interval, number, plain, quantity
+from bench.study.results import SizeResults
+
+_ROW, _TOP, _NAMES, _WIDTH = 22, 30, 210, 620
+
+
+def figures(results: SizeResults) -> dict[str, Figure]:
+    """File name -> figure, for every setting of one size that has losses to show."""
+    found: dict[str, Figure] = {}
+    for setting, rows in results.rows.items():
+        shown = [row for row in rows if row.losses]
+        if shown:
+            found[f"{results.name}-{setting}-losses.svg"] = _losses(setting, shown)
+        if any(len(record.curve) > 1 for row in shown for record in row.good):
+            found[f"{results.name}-{setting}-curves.svg"] = _curves(setting, shown)
+    return found
+
+
+def _losses(setting: str, rows: list[Row]) -> Figure:
+    """A line a row: each seed, the mean, and its t interval."""
+    description = "Headline loss of each row in nats: small dots are seeds, the large one their mean, the bar its 95 % t interval."
+    bottom = _TOP + _ROW * len(rows)
+    canvas = Canvas(_WIDTH, bottom + 40, f"Losses in {setting}", description)
+    intervals = {row.name: mean_interval(list(row.losses.values())) for row in rows}
+    low, high = padded([loss for row in rows for loss in row.losses.values()])
+    scale = Scale(low, high, _NAMES + 10, _WIDTH - 10)
+    ticks = scale.ticks(6)
+    for value in ticks:
+        canvas.line(scale(value), _TOP, scale(value), bottom, "grid")
+        canvas.text(scale(value), bottom + 16, number(value, decimals(ticks)), "quiet mid")
+    canvas.text(scale((low + high) / 2), bottom + 34, "loss at the budget, nats", "quiet mid")
+    canvas.text(0, 14, plain(setting, 60), "strong")
+    for index, row in enumerate(rows):
+        y, losses = _TOP + _ROW * (index + 0.5), list(row.losses.values())
+        mean, (left, right) = sum(losses) / len(losses), intervals[row.name]
+        canvas.text(0, y + 4, plain(row.name, 30))
+        group = canvas.group("s0", f"{row.name}: {number(mean, 4)} {interval(left, right, 4)}")
+        if len(losses) > 1:
+            canvas.line(scale(scale.clamp(left)), y, scale(scale.clamp(right)), y, "bar", group)
+        for loss in losses:
+            canvas.circle(scale(loss), y, 2.5, "small", group)
+        canvas.circle(scale(mean), y, 4.5, "dot", group)
+    data = [(row.name, number(row.shown_loss, 4), interval(*intervals[row.name], 4)) for row in rows]
+    return canvas.figure("losses", ("row", "loss", "interval"), data)
+
+
+def _curves(setting: str, rows: list[Row]) -> Figure:
+    """Probe loss against training FLOPs, mean of the seeds and their range; the first rows in colour, the others faint."""
+    curves = {row.name: mean_curve(row, "flops") for row in rows}
+    curves = {name: curve for name, curve in curves.items() if curve.x}
+    shown = [curve.mean[index] for curve in curves.values() for index in (2 * len(curve.mean) // 5, -1)]
+    reach = max(curve.x[-1] for curve in curves.values())
+    description = (
+        "Loss on a fixed part of the validation split during training, a line a row: mean over the seeds, and a band from the best to the "
+        "worst. The early part above the frame is cut off."
+    )
+    plot = Plot(f"Training in {setting}", description, (0, reach), padded(shown, 0.04), ("training FLOPs", "nats"), quantity, (700, 380))
+    for index, (name, curve) in enumerate(curves.items()):
+        classes = f"s{index} curve" if index < NUM_SERIES else "faint"
+        plot.curve(name, curve.x, curve.mean, classes, (curve.low, curve.high))
+    return plot.figure("curves", ("row", "loss"), [(name, number(curve.mean[-1], 4)) for name, curve in curves.items()])

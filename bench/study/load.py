@@ -1,0 +1,92 @@
+"""Reading studies: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from bench.config import SuiteConfig
+from bench.errors import UserError, unknown
+from bench.study.config import Setting, Size, StudyConfig
+from bench.suite import load_suite
+
+_LENGTHS = ("tokens", "windows", "seq_len", "probes")
+"""Endings of the fields that say how long a cell is or how much it is judged on; a study may not lower them."""
+
+
+def study_names() -> list[str]:
+    """Names of the studies that come with the bench."""
+    return sorted(item.name.removesuffix(".yaml") for item in files("bench").joinpath("studies").iterdir() if item.name.endswith(".yaml"))
+
+
+def load_study(name_or_file: str) -> StudyConfig:
+    """Read a study by name or from a YAML file.
+
+    Raises:
+        UserError: no such study, unreadable YAML, or a field that is unknown or out of range.
+    """
+    path = Path(name_or_file)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            known = ", ".join(study_names())
+            raise UserError(f"Study file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {known}.")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name_or_file in study_names():
+        text = files("bench").joinpath("studies", f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown("study", name_or_file, study_names(), "A path that ends in .yaml is read as a file.")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"Study {name_or_file!r} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"Study {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/studies/.")
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "study"
+        raise UserError(f"Study {name_or_file!r}: field {where!r}: {problem['msg']} (got {str(problem['input'])[:60]!r}).") from None
+
+
+def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:
+    """Setting -> the suite its cells are run under: the named one with the study's rows and what the study replaces.
+
+    Raises:
+        UserError: no such suite, a field that it does not have, or one that would make a cell shorter than the suite's.
+    """
+    found: dict[str, SuiteConfig] = {}
+    for name, rows in study.grid(size).items():
+        setting = setting_at(study, size, name)
+        _refuse_shorter(study, setting)
+        listed = [row.plain().model_dump(mode="json", exclude_unset=True) for row in rows]
+        assignments = [f"{field}={json.dumps(value)}" for field, value in setting.set.items()]
+        found[name] = load_suite(setting.suite, {"rows": listed, "seeds": size.seeds}, assignments)
+    return found
+
+
+def setting_at(study: StudyConfig, size: Size, name: str) -> Setting:
+    """A setting as it is at one size."""
+    setting = study.settings[name]
+    return Setting(suite=size.suites.get(name, setting.suite), set={**setting.set, **size.set})
+
+
+def value_at(data: Any, field: str) -> Any:
+    """What stands at a dotted field of plain data; None where there is nothing."""
+    for part in field.split("."):
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+def _refuse_shorter(study: StudyConfig, setting: Setting) -> None:
+    whole = load_suite(setting.suite).model_dump(mode="json")
+    for field, value in setting.set.items():
+        own = value_at(whole, field)
+        if field.endswith(_LENGTHS) and isinstance(own, int | float) and isinstance(value, int | float) and value < own:
+            raise UserError(
+                f"Study {study.name!r} sets {field} to {value}, and the suite {setting.suite!r} has {own}: "
+                "a study's cells are never shorter than its suite's. Cut rows or settings instead."
+            )

@@ -1,0 +1,148 @@
+"""What a study compares: each measure reads one number from one record, and says how it is compared and written."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, pstdev
+from typing import Literal
+
+from bench.board.measures import active_share, cost_to_reach
+from bench.board.text import number, percent, quantity
+from bench.errors import UserError, unknown
+from bench.record import LayerMonitor, Record
+
+Reader = Callable[[Record], float | None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Attributes:
+        name: as a study writes it.
+        title: heading of its column.
+        meaning: in one sentence without a full stop.
+        read: a record's value, or None where it has none.
+        show: the value as text.
+        ratio: rows are compared by the ratio of their values, in logarithms, rather than by the difference.
+        is_loss: in nats, so that the study's margin is its own.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    read: Reader
+    show: Callable[[float | None], str]
+    ratio: bool = False
+    is_loss: bool = False
+
+    def coordinate(self, record: Record) -> float | None:
+        """The number that differences are taken of; None where there is none that is finite."""
+        value = self.read(record)
+        if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
+            return None
+        return math.log(value) if self.ratio else value
+
+    def width(self, size: float) -> float:
+        """A margin as the study writes it, nats or a factor, in coordinates."""
+        return math.log(size) if self.ratio else size
+
+    def effect(self, difference: float, digits: int = 4) -> str:
+        """A difference of coordinates as text: a factor, or the difference with its sign."""
+        if self.ratio:
+            return f"{math.exp(difference):.3g}×" if abs(difference) < 300 else "–"
+        return number(difference, digits, signed=True)
+
+
+def find_measure(name: str) -> Measure:
+    """The measure of a name; `flops_to:2.3` and `tokens_to:2.3` carry a loss in nats.
+
+    Raises:
+        UserError: no such measure, or a loss that is none.
+    """
+    stem, colon, text = name.partition(":")
+    if stem in _REACH and colon:
+        try:
+            limit = float(text)
+        except ValueError:
+            limit = math.nan
+        if not 0 < limit < math.inf:
+            raise UserError(f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {stem}:2.3.")
+        axis: Literal["flops", "tokens"] = _REACH[stem]
+        words = {"flops": "training FLOPs", "tokens": "training tokens"}[axis]
+        return Measure(
+            name, f"{axis} to {limit:g}", f"{words} at which the probe's loss first comes down to {limit:g} nats",
+            lambda record: cost_to_reach(record.curve, limit, axis), quantity, ratio=True,
+        )  # fmt: skip
+    if name not in MEASURES:
+        raise unknown("measure", name, [*MEASURES, *(f"{stem}:LOSS" for stem in _REACH)])
+    return MEASURES[name]
+
+
+_REACH: dict[str, Literal["flops", "tokens"]] = {"flops_to": "flops", "tokens_to": "tokens"}
+
+
+def _probes(record: Record) -> list[float]:
+    return [point.loss for point in record.curve if math.isfinite(point.loss)]
+
+
+def _training_cost(record: Record) -> float | None:
+    if record.flops is None or record.training is None or not record.training.tokens:
+        return None
+    return record.flops.training_total / (3 * record.flops.dense * record.training.tokens)
+
+
+def _oracle_share(record: Record) -> float | None:
+    if record.flops is None or not record.flops.training_total:
+        return None
+    return sum(flops for part, flops in record.flops.training.items() if part.startswith("oracle/")) / record.flops.training_total
+
+
+def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reader:
+    """Mean over the routed layers that have the figure."""
+
+    def mean(record: Record) -> float | None:
+        return _mean(read(monitor) for monitor in record.monitors)
+
+    return mean
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return fmean(known) if known else None
+
+
+def _load_cv(monitor: LayerMonitor) -> float | None:
+    mean = fmean(monitor.load)
+    return pstdev(monitor.load) / mean if mean else None
+
+
+_nats = partial(number, digits=4)
+_two = partial(number, digits=2)
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure("loss", "loss", "headline loss at the budget at the end of training, nats", lambda r: r.loss, _nats, is_loss=True),
+        Measure("best_loss", "best", "lowest loss of the probes during training, nats", lambda r: min(_probes(r), default=None), _nats,
+                is_loss=True),
+        Measure("average_loss", "average", "mean loss of the probes during training, nats", lambda r: _mean(_probes(r)), _nats,
+                is_loss=True),
+        Measure("router_gradient", "router gradient", "norm of the routers' gradients, mean over layers and probes",
+                _over_layers(lambda m: _mean(m.router_gradient)), partial(number, digits=5), ratio=True),
+        Measure("training_cost", "training FLOPs", "training FLOPs charged, over those of the full model on as many tokens (3 x forward)",
+                _training_cost, lambda v: f"{_two(v)}×", ratio=True),
+        Measure("sparse_cost", "ideal sparse", "active FLOPs of the routed forward pass, over the full model's", active_share,
+                lambda v: f"{_two(v)}×", ratio=True),
+        Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _oracle_share, percent),
+        Measure("seconds", "seconds", "wall-clock seconds of training", lambda r: r.training.seconds if r.training else None,
+                partial(number, digits=0), ratio=True),
+        Measure("load_cv", "load CV", "coefficient of variation of the paths' loads, mean over layers", _over_layers(_load_cv), _two),
+        Measure("entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers", _over_layers(lambda m: m.entropy), _two),
+        Measure("churn", "churn", "share of tokens that changed paths between the last two probes, mean over layers",
+                _over_layers(lambda m: m.churn), percent),
+        Measure("utility_correlation", "utility corr.", "rank correlation of score and oracle utility, mean over layers",
+                _over_layers(lambda m: m.utility_correlation), _two),
+    )
+}  # fmt: skip

@@ -1,0 +1,179 @@
+"""What the records of a study show: its grid as far as it was run, and what became of its predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.board.build import STUDIES, separate
+from bench.board.model import Row
+from bench.board.rows import checked_row, group_rows
+from bench.record import Record, read_records
+from bench.study.config import Size, SizeName, StudyComparison, StudyConfig, StudyRow
+from bench.study.load import setting_at, value_at
+from bench.study.measures import Measure
+from bench.study.verdicts import ClaimVerdict, Found, Prediction, Verdict, claim_verdict, judge
+from bench.suite import parse_suite
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One prediction in one setting, with what came of it."""
+
+    claim: int
+    setting: str
+    declared: StudyComparison
+    found: Found
+    note: str
+
+
+@dataclass(frozen=True)
+class SizeResults:
+    """A study at one size.
+
+    Attributes:
+        name: "small" or "full".
+        size: what was declared.
+        rows: setting -> its rows in the order of the study; a row without records is left out.
+        missing: (setting, row, seeds that have no record).
+        apart: (setting, record, why it does not count).
+        judged: every prediction that the size's grid holds.
+        verdicts: one a claim; None for a claim that this size leaves out.
+    """
+
+    name: SizeName
+    size: Size
+    rows: dict[str, tuple[Row, ...]]
+    missing: tuple[tuple[str, str, tuple[int, ...]], ...]
+    apart: tuple[tuple[str, Record, str], ...]
+    judged: tuple[Judged, ...]
+    verdicts: tuple[ClaimVerdict | None, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record that the page shows."""
+        return [record for rows in self.rows.values() for row in rows for record in row.records]
+
+
+def study_folder(out: Path, study: str) -> Path:
+    """Where a study's page and records lie in a tree of records."""
+    return out / STUDIES / study
+
+
+def collect(study: StudyConfig, folder: Path) -> list[SizeResults]:
+    """Results at every size that has records below `folder`.
+
+    Raises:
+        UserError: a record that was edited.
+    """
+    return [_at_size(study, name, folder / name) for name in study.sizes if any((folder / name).rglob("seed-*.json"))]
+
+
+def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
+    size, grid = study.sizes[name], study.grid(study.sizes[name])
+    rows: dict[str, tuple[Row, ...]] = {}
+    missing: list[tuple[str, str, tuple[int, ...]]] = []
+    apart: list[tuple[str, Record, str]] = []
+    seeds = tuple(range(size.seeds))
+    for setting, declared in grid.items():
+        kept, others = _sort_out(study, size, setting, [record for _, record in read_records(folder / setting)])
+        apart += [(setting, record, why) for record, why in others]
+        found = {row.name: checked_row(row, seeds) for row in group_rows(kept)}
+        rows[setting] = tuple(found[row.name] for row in declared if row.name in found)
+        for row in declared:
+            there = {record.cell.seed for record in found[row.name].records} if row.name in found else set[int]()
+            if lacking := tuple(seed for seed in seeds if seed not in there):
+                missing.append((setting, row.name, lacking))
+    judged = _judge(study, size, rows)
+    claims: list[list[Verdict]] = [[one.found.verdict for one in judged if one.claim == index] for index in range(len(study.claims))]
+    return SizeResults(
+        name=name,
+        size=size,
+        rows=rows,
+        missing=tuple(missing),
+        apart=tuple(apart),
+        judged=tuple(judged),
+        verdicts=tuple(claim_verdict(verdicts) if verdicts else None for verdicts in claims),
+    )
+
+
+def _sort_out(study: StudyConfig, size: Size, setting: str, records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """The records of cells that the study declares, made under one set of conditions, and the others with the reason."""
+    declared = {row.name: row for row in study.grid(size)[setting]}
+    replaced = setting_at(study, size, setting).set
+    wanted: list[Record] = []
+    apart: list[tuple[Record, str]] = []
+    for record in records:
+        why = _undeclared(record, declared.get(record.cell.row), size, replaced)
+        if why:
+            apart.append((record, why))
+        else:
+            wanted.append(record)
+    if not wanted:
+        return [], apart
+    together, others = separate(wanted)
+    return together, apart + others
+
+
+def _undeclared(record: Record, row: StudyRow | None, size: Size, replaced: dict[str, object]) -> str:
+    """Why a record is of no cell that the study declares; empty if it is."""
+    config = record.provenance.config
+    if row is None or record.cell.seed >= size.seeds:
+        return "the study does not list this cell"
+    listed = next((one for one in config.get("rows", []) if one.get("name") == row.name), None)
+    if listed != row.plain().canonical():
+        return "the row was run with other options"
+    ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}
+    changed = [field for field, value in replaced.items() if value_at(ran, field) != value]
+    return f"it was run with {changed[0]} = {value_at(ran, changed[0])}" if changed else ""
+
+
+def _judge(study: StudyConfig, size: Size, rows: dict[str, tuple[Row, ...]]) -> list[Judged]:
+    """Every prediction of the size as one family."""
+    places: list[tuple[int, str, StudyComparison]] = [
+        (index, setting, comparison)
+        for index, claim in enumerate(study.claims)
+        for comparison in claim.comparisons
+        for setting in study.places(comparison, size)
+    ]
+    by_name = {(setting, row.name): row for setting, found in rows.items() for row in found}
+    predictions = [_prediction(study, setting, comparison, by_name) for _, setting, comparison in places]
+    return [
+        Judged(claim, setting, comparison, found, _note(prediction, found, size))
+        for (claim, setting, comparison), prediction, found in zip(places, predictions, judge(predictions, study.alpha), strict=True)
+    ]
+
+
+def _prediction(study: StudyConfig, setting: str, comparison: StudyComparison, rows: dict[tuple[str, str], Row]) -> Prediction:
+    measure = comparison.of
+    pair = [rows.get((setting, name)) for name in (comparison.row, comparison.control)]
+    margin, least = study.margin_of(comparison), comparison.least
+    return Prediction(
+        group=(setting, comparison.measure),
+        names=(comparison.row, comparison.control),
+        row=coordinates(pair[0], measure),
+        control=coordinates(pair[1], measure),
+        expect=comparison.expect,
+        least=0.0 if least is None else measure.width(least),
+        margin=measure.width(margin),
+        failed=any(row is not None and len(row.good) < len(row.records) for row in pair),
+    )
+
+
+def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
+    """Seed -> what differences are taken of, for the seeds that count and have it."""
+    found = {record.cell.seed: measure.coordinate(record) for record in row.good} if row else {}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _note(prediction: Prediction, found: Found, size: Size) -> str:
+    """What must be said beside a verdict."""
+    if found.verdict == "not run":
+        return "no seed of both rows has the measure"
+    said: list[str] = []
+    if len(found.seeds) < size.seeds:
+        said.append(f"{len(found.seeds)} of {size.seeds} seeds have the measure in both rows")
+    if prediction.failed:
+        said.append("a cell failed or broke a rule, so nothing is claimed")
+    elif found.verdict == "refuted" and prediction.expect != "equal" and max(map(abs, found.interval)) < prediction.margin:
+        said.append("whatever its sign, it is smaller than the margin")
+    return "; ".join(said)
