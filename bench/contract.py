@@ -186,7 +186,6 @@ class OracleRequest:
         policy: "off_policy": the layers after the fork take their upgrade everywhere; "on_policy": they are routed by the router itself.
         flip_fraction: share of tokens whose path is flipped in a fork; 1 flips all at once, which confounds tokens through later attention.
         layers: "one" routed layer a step, drawn evenly, or "all" of them, a fork each.
-        credit: the loss that a token's path answers for: its "own" next-token loss, or the mean of its own and the "following" ones.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -195,7 +194,6 @@ class OracleRequest:
     policy: Literal["off_policy", "on_policy"] = "off_policy"
     flip_fraction: float = 0.25
     layers: Literal["one", "all"] = "one"
-    credit: Literal["own", "following"] = "own"
 
     def __post_init__(self) -> None:
         if self.policy not in ("off_policy", "on_policy"):
@@ -204,8 +202,6 @@ class OracleRequest:
             raise ValueError(f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1.")
         if self.layers not in ("one", "all"):
             raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
-        if self.credit not in ("own", "following"):
-            raise ValueError(f"credit is {self.credit!r}; allowed are 'own', 'following'.")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bench.flops.ledger import path_counts
 from bench.gradients import gradient_norms
 from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
+from bench.oracle import Oracle
 from bench.schedule import trapezoid
 
 
@@ -46,8 +47,10 @@ class Trained:
 class Stepper:
     """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses, how far it is."""
 
-    def __init__(self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator) -> None:
-        self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
+    def __init__(
+        self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator, oracle: Oracle
+    ) -> None:
+        self.model, self.config, self.dtype, self.noise, self.oracle = model, config, dtype, noise, oracle
         decoder = model.decoder
         self.device = device_of(decoder)
         matrices = muon_parameters(decoder, decoder.routers)
@@ -106,6 +109,7 @@ class Stepper:
         """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
         tokens, tags = tokens.to(self.device), tags.to(self.device)
         run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
+        run.history = self.oracle.history()
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
         counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
@@ -114,6 +118,7 @@ class Stepper:
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
             if "token_loss" in router.needs:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
+        self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps)
         auxiliary = self._auxiliary(run.traces)
         (loss + auxiliary if auxiliary is not None else loss).backward()
         self.gradients = gradient_norms(self.model.decoder)

@@ -16,6 +16,7 @@ from bench.data import Split, train_batch
 from bench.evaluate import device_of
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
+from bench.oracle import Oracle
 from bench.rng import generator
 from bench.step import Stepper, Trained
 
@@ -81,7 +82,8 @@ def train(
         Diverged: the loss is not finite.
         RuleBroken: a router was not in the run what it was priced as.
     """
-    loop = Stepper(model, config, lr_scale, dtype, generator(seed, f"noise/{router_seed}", device_of(model.decoder)))
+    noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
+    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype))
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.backbone.dispatch import PathUpdates, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
@@ -85,11 +87,15 @@ class Decoder(nn.Module):
         config: sizes.
         routers: layer index -> built routers that stand there, at most one a site.
         expert_width: hidden width of each expert where a router's paths are experts.
+
+    Attributes:
+        truth: tells right paths from token ids, both `[batch, seq]`, where the data have them; for routers that may know.
     """
 
     def __init__(self, config: DecoderConfig, routers: Mapping[int, Sequence[Router]] | None = None, expert_width: int = 0) -> None:
         super().__init__()
         self.config, self.expert_width = config, expert_width
+        self.truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
         routers = routers or {}
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Layer(config, index, routers.get(index, ()), expert_width) for index in range(config.num_layers))
@@ -105,8 +111,15 @@ class Decoder(nn.Module):
 
     def forward(self, run: Pass) -> Float[Tensor, "batch seq vocab"]:
         """Logits of the next token at every position; `run.traces` holds what the routers did."""
-        x = rms_norm(self.embedding(run.tokens))
-        for layer in self.layers:
+        if self.truth is not None and any("truth" in router.needs for router in self.routers):
+            run.truth = torch.from_numpy(self.truth(run.tokens.cpu().numpy())).to(run.tokens.device)
+        return self.resume(0, rms_norm(self.embedding(run.tokens)), run)
+
+    def resume(self, first: int, x: Float[Tensor, "batch seq d_model"], run: Pass) -> Float[Tensor, "batch seq vocab"]:
+        """Logits from what enters layer `first`: the rest of a pass, for those that fork from another."""
+        for layer in list(self.layers)[first:]:
+            if run.history is not None:
+                run.history.entering.append(x.detach())
             x = layer(x, run)
         return self.head(rms_norm(x))
 

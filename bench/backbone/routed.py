@@ -20,6 +20,19 @@ def ask(router: Router, inputs: RouterInput) -> RoutingPlan:
 
 
 @dataclass
+class History:
+    """What it takes to run a pass again from one of its layers on.
+
+    Attributes:
+        entering: what entered each layer, `[batch, seq, d_model]`, without gradient.
+        noise: state of the routing noise when each router was asked.
+    """
+
+    entering: list[Float[Tensor, "batch seq d_model"]] = field(default_factory=list[Tensor])
+    noise: dict[Router, Tensor] = field(default_factory=dict[Router, Tensor])
+
+
+@dataclass
 class Pass:
     """One forward pass: what the routers may see, how plans are made and run, and the traces it leaves.
 
@@ -35,6 +48,7 @@ class Pass:
         reference: run every path on every token and mask, instead of dispatching: slow, simple, for tests.
         valid: False for padding that a gathering site added, None where there is none.
         traces: one a routed site, in order.
+        history: filled on the way, for passes that will be forked; None to keep nothing.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -48,6 +62,7 @@ class Pass:
     valid: Bool[Tensor, "batch seq"] | None = None
     traces: list[LayerTrace] = field(default_factory=list[LayerTrace])
     truth: Int[Tensor, "batch seq"] | None = None
+    history: History | None = None
 
     def take(self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None) -> "Pass":
         """The same pass for a subset of each sequence's tokens; traces are shared."""
@@ -73,6 +88,8 @@ class Pass:
             selection=self.selection,
             truth=self.truth if "truth" in router.needs else None,
         )
+        if self.history is not None and self.generator is not None:
+            self.history.noise[router] = self.generator.get_state()
         plan = self.decide(router, inputs)
         if self.valid is not None:
             plan = replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)

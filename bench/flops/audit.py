@@ -28,6 +28,7 @@ from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import make_pass
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger, first_gradient, path_counts
+from bench.oracle import Oracle
 
 Phase = Literal["forward", "backward"]
 COMPONENTS = ("backbone", "paths", "router")
@@ -42,7 +43,7 @@ class Line:
     products, a bound for most elementwise work, and too much where nothing flows back.
 
     Attributes:
-        component: "backbone", "paths" or "router".
+        component: "backbone", "paths" or "router"; "oracle", the products of forked passes, where routers ask for utility.
         phase: "forward" or "backward".
         ledger: what the ledger says.
         counted: what was counted.
@@ -119,6 +120,7 @@ def audit(model: Model, tokens: Int[Tensor, "batch seq_plus_1"], tags: Int[Tenso
     """
     training = _count(model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0))
     with torch.no_grad():
+        training += _count_oracle(model, tokens, tags)
         evaluation = _count(model, "causal", tokens, tags, None)
     return {"topk": training, "causal": evaluation}
 
@@ -156,6 +158,30 @@ def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, gen
         for component in COMPONENTS
         for phase, parts in expected.items()
     ]
+
+
+def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
+    """The forks of a training step. Their routers are left out: they cost there what they cost in any pass."""
+    oracle = Oracle(model, 0, torch.float32)
+    if not oracle.sites:
+        return []
+    counter = _Attributed()
+
+    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+        with counter.within("router"):
+            return router(inputs)
+
+    noise = torch.Generator(tokens.device).manual_seed(0)
+    run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=noise, decide=decide, history=oracle.history())
+    logits = model.decoder(run)
+    loss = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    spent = dict(model.ledger.spent)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        costs = oracle.label(run, tokens[:, 1:], loss, step=0)
+    model.ledger.spent.clear()
+    model.ledger.spent.update(spent)
+    executed = sum(cost.executed - cost.ledger.routers * cost.tokens for cost in costs)
+    return [Line("oracle", "forward", executed, counter.parts["backbone", "forward"])]
 
 
 def _paths(model: Model) -> Iterator[nn.Module]:

@@ -83,15 +83,16 @@ class Ledger:
         decoder: the model, with its routers in place.
         seq_len: tokens a sequence.
         router_flops: layer -> FLOPs a token of its router.
+        first: the layer at which the passes begin that are priced; above 0 for those that fork from another.
     """
 
-    def __init__(self, decoder: Decoder, seq_len: int, router_flops: Mapping[int, float]) -> None:
+    def __init__(self, decoder: Decoder, seq_len: int, router_flops: Mapping[int, float], first: int = 0) -> None:
         self.seq_len = seq_len
         self.sites: list[SiteCost] = []
         config = decoder.config
         self._linear = {config.num_layers: 2.0 * config.d_model * config.vocab_size}
         self._pair: dict[int, float] = {}
-        for layer in decoder.layers:
+        for layer in decoder.layers[first:]:
             assert isinstance(layer, Layer)
             self._add(layer, router_flops.get(layer.index, 0.0))
         self.spent: defaultdict[str, float] = defaultdict(float)

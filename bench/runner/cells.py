@@ -13,7 +13,7 @@ from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
-PROVIDED = frozenset({"tags", "token_loss"})
+PROVIDED = frozenset({"tags", "token_loss", "utility"})
 """What the `joint` regime can give a router beyond the default."""
 
 NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match", "name")
@@ -127,9 +127,12 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
 
 def unmet_needs(row: RowConfig, num_domains: int) -> str:
     """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
-    needs = find(row.router).make(row.options).needs
+    router = find(row.router).make(row.options)
+    needs = router.needs
     if "tags" in needs and num_domains < 2:
         return "it needs domain tags, and the data has one domain"
+    if "utility" in needs and router.paths.base is None:
+        return "it needs utility, which is that of an upgrade, and its paths have no base"
     missing = sorted(needs - PROVIDED)
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
 
