@@ -1,5 +1,6 @@
 """The page of a study: a pure function of what was declared and of the records, so that the same of both make the same bytes."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -55,11 +56,16 @@ def _claims(study: StudyConfig, results: Sequence[SizeResults]) -> str:
     """Each claim with its source, the source's figure, and the verdict at each size."""
     header = ["", "claim", "source", "its figure", *(f"verdict, {found.name}" for found in results)]
     lines = [
-        [str(index + 1), escape(claim.text, 600), escape(claim.source), escape(claim.figure, 300)]
+        [str(index + 1), escape(claim.text, 600), _source(claim.source), escape(claim.figure, 300)]
         + [_bold(found.verdicts[index] or "not part of this size") for found in results]
         for index, claim in enumerate(study.claims)
     ]
     return table(header, lines, "r" + "l" * (len(header) - 1))
+
+
+def _source(text: str) -> str:
+    """A source with its arXiv number as a link."""
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", escape(text))
 
 
 def _bold(verdict: str) -> str:

@@ -1,0 +1,158 @@
+"""Pages from synthetic records."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from bench.commands.study import page_files, stale_pages
+from bench.record import Record, read_records
+from bench.study.results import collect
+from tests.study import made
+
+
+def page(folder: Path) -> str:
+    return page_files(made.study(), folder)["README.md"]
+
+
+def find(text: str, *parts: str) -> str:
+    """The one line that holds all the parts."""
+    (line,) = [line for line in text.splitlines() if all(part in line for part in parts)]
+    return line
+
+
+def edit(folder: Path, name: str, **changes: object) -> None:
+    """Put another record in the place of one."""
+    (path,) = [path for path, _ in read_records(folder) if str(path).endswith(name)]
+    Record.read(path).model_copy(update=changes).write(path)
+
+
+def test_claims_figures_and_verdicts_stand_side_by_side(tmp_path: Path) -> None:
+    text = page(made.fill(tmp_path, made.study()))
+    assert "At size small, 3 seeds, of 2 claims: 2 reproduced." in text
+    assert "**reproduced**" in find(text, "The gate beats random choice.", "(https://arxiv.org/abs/2604.17228)", "1 nats")
+    assert len(re.findall(r"\| `(half|quarter)` +\| loss +\| `mlp_gate` +\| `random@ffn`", text)) == 2
+    assert "Scope: None at all." in text and "predicted core-minutes" in text
+
+
+def test_what_is_found_is_the_mean_difference_of_the_records(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    losses = {(r.cell.row, r.cell.seed): r.loss for _, r in read_records(folder / "small" / "half")}
+    mean = fmean(losses["mlp_gate", seed] - losses["random@ffn", seed] for seed in range(3))
+    line = find(page(folder), "`half`", "`mlp_gate` ", "`random@ffn`")
+    assert f"−{abs(mean):.4f} [" in line and "3/3" in line
+
+
+def test_the_bytes_depend_on_nothing_but_declaration_and_records(tmp_path: Path) -> None:
+    first, second = (made.fill(tmp_path / place, made.study()) for place in ("here", "over/there"))
+    assert page_files(made.study(), first) == page_files(made.study(), second)
+
+
+def test_figures_are_drawn_for_every_setting_and_named_on_the_page(tmp_path: Path) -> None:
+    files = page_files(made.study(), made.fill(tmp_path, made.study()))
+    text = files.pop("README.md")
+    assert set(files) == {f"small-{setting}-{kind}.svg" for setting in ("half", "quarter") for kind in ("losses", "curves")}
+    for name, svg in files.items():
+        assert f"({name})" in text
+        assert ET.fromstring(svg).tag.endswith("svg")
+        assert "random@ffn" in svg
+
+
+def test_cells_without_a_record_are_named_and_claim_nothing(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    for path, record in list(read_records(folder)):
+        if record.cell.row == "mlp_gate@wide" and record.cell.seed > 0:
+            path.unlink()
+    text = page(folder)
+    assert "- `mlp_gate@wide` in `half`: no record of seeds 1-2." in text
+    assert "| open " in find(text, "= (margin 0.0200)")
+    assert "inconclusive" in find(text, "Width does not matter.")
+    assert "1 of 3 seeds have the measure in both rows" in text
+
+
+def test_a_study_that_was_not_run_has_a_page(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert "**Not run yet.**" in text and "made-up --size full" in text
+
+
+def test_a_failed_cell_is_told_and_its_row_wins_nothing(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    edit(folder / "small" / "half", "mlp_gate/b50-flops/seed-1.json", status="failed", reason="the loss is nan", loss=None)
+    text = page(folder)
+    assert "failed: seed 1: the loss is nan" in text
+    assert "inconclusive" in find(text, "The gate beats random choice.")
+    assert "a cell failed or broke a rule, so nothing is claimed" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"provenance": {"data_hash": "other"}}, "data other, the board has da7a"),
+        ({"provenance": {"commit": "4444"}}, ""),
+    ],
+)
+def test_records_of_other_conditions_stand_apart(tmp_path: Path, changes: dict, said: str) -> None:
+    folder = made.fill(tmp_path, made.study())
+    other = made.one(made.study(), "half", "mlp_gate", 2, **changes)
+    other.write(folder / "small/half/quick/mlp_gate/b50-flops/seed-2.json")
+    text = page(folder)
+    assert ("seeds 2, is left out" in text) == bool(said)
+    assert said in text
+
+
+def test_a_record_of_other_options_is_no_cell_of_the_study(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    rows = made.data()["rows"]
+    rows[1]["options"] = {"width_ratio": 0.75}
+    text = page_files(made.study(rows=rows), folder)["README.md"]
+    assert "`mlp_gate@wide` in `half`, seeds 0-2, is left out: the row was run with other options." in text
+    assert "not run" in find(text, "Width does not matter.")
+
+
+def test_a_record_of_another_budget_is_no_cell_of_the_study(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    (folder / "small" / "quarter").rename(folder / "small" / "gone")
+    (folder / "small" / "half").rename(folder / "small" / "quarter")
+    assert "is left out: it was run with budget = 0.5." in page(folder)
+
+
+def test_seeds_beyond_the_size_do_not_count(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    before = collect(made.study(), folder)[0].judged
+    made.one(made.study(), "half", "mlp_gate", 3).write(folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json")
+    assert collect(made.study(), folder)[0].judged == before
+    assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(folder)
+
+
+def test_both_sizes_stand_on_the_page(tmp_path: Path) -> None:
+    made.fill(tmp_path, made.study())
+    text = page(made.fill(tmp_path, made.study(), "full"))
+    assert "verdict, small" in text and "verdict, full" in text and "At size full, 6 seeds" in text
+
+
+def test_a_page_that_was_changed_is_told(tmp_path: Path) -> None:
+    declared = made.write_file(tmp_path / "made-up.yaml")
+    folder = made.fill(tmp_path, made.study())
+    for name, text in page_files(made.study(), folder).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    assert stale_pages(tmp_path, str(declared)) == []
+    readme = folder / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("reproduced", "disproved"), encoding="utf-8")
+    (folder / "small-half-losses.svg").unlink()
+    told = "\n".join(stale_pages(tmp_path, str(declared)))
+    assert "disproved" in told and "small-half-losses.svg is not what its records give" in told
+
+
+def test_names_from_records_cannot_disturb_the_page(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study(), provenance={"processor": "a | b\n# c <script>"})
+    text = page(folder)
+    assert "<script>" not in text and "\n# c" not in text
+
+
+def test_the_page_half_loads_no_torch() -> None:
+    code = "import sys, bench.study.page, bench.study.results, bench.study.load, bench.commands.study; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
