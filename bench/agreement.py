@@ -1,0 +1,60 @@
+"""How far a trained router's scores agree with what its upgrades are worth: the rank correlation of score and oracle utility."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from bench.assemble import Model
+from bench.backbone.routed import History
+from bench.data import Windows
+from bench.evaluate import autocast, device_of, make_pass, window_tensors
+from bench.flops.ledger import path_counts
+from bench.oracle import Oracle, random_flips, request_of
+from bench.rng import generator
+
+
+@torch.no_grad()
+def utility_correlation(model: Model, windows: Windows, batch_size: int, seed: int, dtype: torch.dtype = torch.float32) -> dict[int, float]:
+    """Spearman correlation of score and oracle utility over tokens, in causal evaluation with the knobs as they are.
+
+    Args:
+        model: a trained model; what this takes is booked as evaluation.
+        windows: what to look at; a share of its tokens is flipped once in each site.
+        batch_size: windows at a time.
+        seed: of the cell; fixes which tokens are flipped.
+        dtype: precision of matrix products.
+
+    Returns:
+        A routed site -> the correlation, for routers that say how utility is to be found and whose plans have scores that differ.
+    """
+    routers, ledger = model.decoder.routers, model.evaluation_ledger
+    sites = [i for i, router in enumerate(routers) if router.paths.base is not None and (router.oracle or "utility" in router.needs)]
+    if not sites:
+        return {}
+    oracle, device = Oracle(model, seed, dtype), device_of(model.decoder)
+    noise = generator(seed, "oracle/correlation", device)
+    tokens, tags = window_tensors(windows, device)
+    found: dict[int, list[Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(tokens), batch_size):
+        batch = tokens[start : start + batch_size]
+        run = make_pass(batch[:, :-1], tags[start : start + batch_size], history=History())
+        with autocast(device, dtype):
+            logits = model.decoder(run)
+        loss = F.cross_entropy(logits.float().transpose(1, 2), batch[:, 1:], reduction="none")
+        ledger.charge("oracle", "forward", ledger.active(path_counts(run.traces), run.tokens.numel()))
+        for site in sites:
+            scores = run.traces[site].plan.scores
+            if scores is None:
+                continue
+            flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
+            utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss)
+            ledger.charge("oracle", "forward", sum(cost.active for cost in costs))
+            found[site].append(torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip])))
+    pairs = {site: torch.cat(parts, dim=1).double().cpu().numpy() for site, parts in found.items() if parts}
+    return {site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()}
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(stats.spearmanr(first, second).statistic)  # type: ignore[union-attr]
