@@ -1,6 +1,8 @@
 """Auxiliary losses against loops over tokens and experts, and at values known beforehand."""
 
+import itertools
 import math
+import statistics
 
 import pytest
 import torch
@@ -8,8 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.contract import LayerTrace, RouterInput, RoutingPlan, experts
-from bench.losses import centre, load_balance, load_balance_single, mean_loss, router_z
+from bench.contract import FFN_GATE, LayerTrace, RouterInput, RoutingPlan, experts
+from bench.losses import (
+    baseline,
+    budget,
+    centre,
+    entropy,
+    importance,
+    jepa,
+    load,
+    load_balance,
+    load_balance_single,
+    mean_loss,
+    policy_gradient,
+    rank,
+    router_z,
+    utility,
+)
 from bench.rng import generator
 
 BATCH, SEQ, COUNT = 2, 5, 3
@@ -92,3 +109,134 @@ def test_a_plan_without_scores_is_refused() -> None:
 
 def test_the_mean_over_layers_is_the_mean() -> None:
     assert mean_loss([torch.tensor(1.0), torch.tensor(4.0)]).item() == 2.5
+
+
+def squared_variation(values: list[float]) -> float:
+    return (statistics.pstdev(values) / statistics.mean(values)) ** 2
+
+
+@given(st.integers(0, 50))
+def test_importance_is_the_squared_variation_of_summed_probability(seed: int) -> None:
+    found = random_trace(seed)
+    assert found.plan.scores is not None
+    rows = [[math.exp(s) / sum(map(math.exp, row)) for s in row] for row in found.plan.scores.flatten(0, 1).tolist()]
+    assert importance(found).item() == pytest.approx(squared_variation([sum(column) for column in zip(*rows, strict=True)]), rel=1e-4)
+
+
+@given(st.integers(0, 50), st.floats(0.2, 3))
+def test_load_is_the_chance_to_stay_among_the_top_two_under_fresh_noise(seed: int, deviation: float) -> None:
+    """The noise of one score is drawn again, all others staying: arXiv:1701.06538, equations 8 to 10."""
+    scores = torch.randn(BATCH, SEQ, 4, generator=generator(seed, "scores"))
+    found = trace(torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(2).indices, True), scores)
+    found.plan.extras["noise_std"] = torch.full_like(scores, deviation)
+    sums = [0.0] * 4
+    for row in scores.flatten(0, 1).tolist():
+        for expert, score in enumerate(row):
+            second_of_others = sorted(row[:expert] + row[expert + 1 :])[-2]
+            sums[expert] += statistics.NormalDist().cdf((score - second_of_others) / deviation)
+    assert load(found).item() == pytest.approx(squared_variation(sums), rel=1e-3, abs=1e-6)
+
+
+def test_load_of_paths_that_all_run_is_balanced() -> None:
+    scores = torch.randn(2, 3, COUNT, requires_grad=True)
+    found = load(trace(torch.ones(2, 3, COUNT, dtype=torch.bool), scores))
+    found.backward()
+    assert found.item() == 0
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+
+
+def gate_trace(scores: Tensor, worth: Tensor) -> LayerTrace:
+    found = trace(torch.ones(*scores.shape, 2, dtype=torch.bool), torch.stack((torch.zeros_like(scores), scores), -1))
+    found.utility = worth
+    return found
+
+
+def test_utility_is_huber_to_the_standardised_labels_and_looks_at_no_others() -> None:
+    scores = torch.tensor([[0.5, -3.0, 0.2], [2.5, 0.0, 7.0]], requires_grad=True)
+    labels = torch.tensor([[0.1, -0.3, torch.nan], [0.7, torch.nan, torch.nan]])
+    known = [0.1, -0.3, 0.7]
+    targets = [(u - statistics.mean(known)) / statistics.pstdev(known) for u in known]
+    errors = [abs(s - u) for s, u in zip([0.5, -3.0, 2.5], targets, strict=True)]
+    found = utility(gate_trace(scores, labels))
+    assert found.item() == pytest.approx(statistics.mean(e**2 / 2 if e < 1 else e - 0.5 for e in errors), rel=1e-5)
+    found.backward()
+    assert scores.grad is not None
+    assert (scores.grad != 0).tolist() == (~labels.isnan()).tolist()
+
+
+def test_rank_is_softplus_over_pairs_of_a_sequence_that_differ_enough() -> None:
+    scores, worth = [[0.5, -3.0, 0.2], [2.5, 0.0, 7.0]], [[0.1, -0.3, 0.12], [0.7, math.nan, 0.0]]
+    terms = [
+        math.log1p(math.exp(-math.copysign(1, u[i] - u[j]) * (s[i] - s[j])))
+        for s, u in zip(scores, worth, strict=True)
+        for i, j in itertools.combinations(range(3), 2)
+        if abs(u[i] - u[j]) > 0.05
+    ]
+    assert len(terms) == 3
+    assert rank(gate_trace(torch.tensor(scores), torch.tensor(worth)), 0.05).item() == pytest.approx(statistics.mean(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [utility, lambda found: rank(found, 0.05)])
+def test_without_any_label_nothing_is_lost_and_nothing_learnt(loss) -> None:
+    scores = torch.randn(2, 3, requires_grad=True)
+    found = loss(gate_trace(scores, torch.full((2, 3), torch.nan)))
+    found.backward()
+    assert found.item() == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()
+    with pytest.raises(TypeError, match="utility"):
+        loss(trace(torch.ones(1, 2, 2, dtype=torch.bool), torch.zeros(1, 2, 2)))
+
+
+def test_budget_is_the_squared_distance_of_the_mean_to_the_capacity() -> None:
+    found = trace(torch.ones(1, 4, 2, dtype=torch.bool), None)
+    found.plan.extras["upgrade"] = torch.tensor([[0.1, 0.9, 0.4, 0.6]])
+    assert budget(found, 0.3).item() == pytest.approx(0.04)
+
+
+def test_jepa_is_one_less_the_cosine_of_what_ran() -> None:
+    noise = generator(0, "jepa")
+    head, predicted = torch.randn(2, 4, generator=noise), torch.randn(1, 3, 2, 2, generator=noise, requires_grad=True)
+    cheap, full = torch.randn(1, 4, generator=noise), torch.randn(3, 4, generator=noise)
+    found = trace(torch.ones(1, 3, 2, dtype=torch.bool), None)
+    found.paths = FFN_GATE
+    found.plan.extras["latent"] = predicted
+    found.path_updates = {"cheap": (torch.tensor([1]), cheap), "full": (None, full)}
+
+    def distance(token: int, path: int, output: Tensor) -> float:
+        # the length of a target does not matter to a cosine
+        ours, target = predicted[0, token, path].tolist(), (head @ output).tolist()
+        return 1 - sum(a * b for a, b in zip(ours, target, strict=True)) / math.hypot(*ours) / math.hypot(*target)
+
+    wanted = (distance(1, 0, cheap[0]) + statistics.mean(distance(t, 1, full[t]) for t in range(3))) / 2
+    value = jepa(found, head)
+    assert value.item() == pytest.approx(wanted, rel=1e-5)
+    value.backward()
+    assert predicted.grad is not None
+    assert not predicted.grad[0, [0, 2], 0].any()  # cheap ran on token 1 alone
+
+
+def test_reinforce_blames_the_choice_and_teaches_the_baseline_apart() -> None:
+    logits = torch.tensor([[[0.0, 1.0], [0.0, -0.5]]], requires_grad=True)
+    guess = torch.tensor([[2.0, 0.5]], requires_grad=True)
+    found = trace(torch.tensor([[[False, True], [True, False]]]), logits)
+    found.plan.extras["baseline"] = guess
+    found.token_loss = torch.tensor([[1.0, 2.0]])
+    log_p = [-math.log1p(math.exp(-1.0)), -math.log1p(math.exp(-0.5))]
+    blame = policy_gradient(found, "following")
+    assert blame.item() == pytest.approx((log_p[0] * (1.5 - 2.0) + log_p[1] * (2.0 - 0.5)) / 2, rel=1e-5)
+    blame.backward()
+    assert guess.grad is None
+    taught = baseline(found, "following")
+    assert taught.item() == pytest.approx((0.5 * 0.25 + (1.5 - 0.5)) / 2)
+    taught.backward()
+    assert guess.grad is not None
+
+
+def test_entropy_of_the_choice() -> None:
+    p = [0.7, 0.2, 0.1]
+    found = trace(torch.ones(1, 1, 3, dtype=torch.bool), torch.tensor([[p]]).log())
+    assert entropy(found).item() == pytest.approx(-sum(x * math.log(x) for x in p), rel=1e-5)
+    found.plan.extras["probability"] = torch.tensor([[[1.0, 0.0, 0.0]]])
+    assert entropy(found).item() == 0
