@@ -2,14 +2,16 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.budget import Solution, dense_costs, solve
+from bench.config import RouterTraining
 from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
+from bench.equip import check_honoured, equip
 from bench.errors import UserError
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
@@ -33,6 +35,7 @@ class Blueprint:
         budget: rho.
         num_domains: domain tags in the data.
         bracket: whether the router ignores the budget on purpose.
+        training: how routers are trained; what of it is part of the model is put there.
     """
 
     entry: Entry
@@ -43,6 +46,7 @@ class Blueprint:
     budget: float
     num_domains: int
     bracket: bool
+    training: RouterTraining = field(default_factory=RouterTraining)
 
 
 @dataclass
@@ -140,6 +144,7 @@ def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, 
         torch.manual_seed(own >> 1)
         router = blueprint.entry.make(dict(blueprint.options))
         router.build(router_spec(blueprint, router, layer, capacity, own >> 1))
+        equip(router, blueprint.training, blueprint.entry.name)
     return router, counter.total
 
 
@@ -155,8 +160,12 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
                 plans: list[RoutingPlan] = []
                 with torch.no_grad():
                     found[layer] = count(lambda: plans.append(router(inputs))).total / blueprint.seq_len  # noqa: B023
+                if selection == "topk":
+                    check_honoured(router, plans[0], blueprint.training, blueprint.entry.name)
                 updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
                 previous = LayerTrace(layer, router.paths, inputs, plans[0], inputs.hidden, {**updates})
+    except UserError:
+        raise
     except UncountedOp as error:
         raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
     except Exception as error:

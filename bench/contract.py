@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from bench.toolkit import Toolkit
 
 
 class Site(StrEnum):
@@ -109,6 +111,7 @@ class RouterInput:
         selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
             where the choice for a token may depend on that token and those before it.
         truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
+        toolkit: what the recipe adds to the router's scores, through `bench.select`; None if nothing.
     """
 
     hidden: Float[Tensor, "batch seq d_model"]
@@ -120,6 +123,7 @@ class RouterInput:
     progress: float
     selection: Selection
     truth: Int[Tensor, "batch seq"] | None = None
+    toolkit: Toolkit | None = None
 
 
 @dataclass
@@ -239,12 +243,26 @@ class Router(nn.Module):
     allows_none: bool = False
     spec: RouterSpec
     knob: Tensor | None
+    toolkit: Toolkit | None
     oracle: OracleRequest | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.aux_losses: dict[str, AuxLoss] = {}
         self.register_buffer("knob", None)
+        self.register_module("toolkit", None)
+
+    def __call__(self, inputs: RouterInput) -> RoutingPlan:
+        """Ask for a plan. What the recipe does to what the router reads, and the precision it asks for, come in between here."""
+        if self.toolkit is None:
+            return super().__call__(inputs)
+        hidden = inputs.hidden.float() if self.toolkit.options.float32 else inputs.hidden
+        if inputs.selection == "topk":
+            hidden = self.toolkit.jitter(hidden, inputs.generator)
+        with self.toolkit.precision(hidden):
+            plan: RoutingPlan = super().__call__(replace(inputs, hidden=hidden, toolkit=self.toolkit))
+        plan.extras |= self.toolkit.take_extras()
+        return plan
 
     def build(self, spec: RouterSpec) -> None:
         """Make parameters and buffers. Override, and call `super().build(spec)` first."""

@@ -13,6 +13,28 @@ from bench.contract import RouterInput, RouterSpec, RoutingPlan
 from bench.rng import hash_uniform
 
 
+def perturb(scores: Float[Tensor, "batch *rest"], inputs: RouterInput) -> Float[Tensor, "batch *rest"]:
+    """Scores as the recipe perturbs them in training, with noise or dropped experts; as they are in evaluation.
+
+    A learned router passes its scores, `[batch, seq]` of an upgrade or one a path, through here before it chooses or weighs.
+    """
+    if inputs.toolkit is None or inputs.selection != "topk":
+        return scores
+    return inputs.toolkit.perturb(scores, inputs.hidden, inputs.generator)
+
+
+def biased(probabilities: Float[Tensor, "*token path"], inputs: RouterInput) -> Float[Tensor, "*token path"]:
+    """What to choose experts by: probabilities plus the bias that balances them. Weigh by the probabilities themselves."""
+    return probabilities if inputs.toolkit is None else inputs.toolkit.biased(probabilities)
+
+
+def top_experts(scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput) -> Int[Tensor, "*token count"]:
+    """The `count` experts with the highest scores; where a bias balances them, with the highest biased softmax probability."""
+    if inputs.toolkit is not None and inputs.toolkit.bias is not None:
+        scores = biased(scores.softmax(-1), inputs)
+    return scores.topk(count).indices
+
+
 def tokens_kept(capacity: float, seq_len: int) -> int:
     """Number of tokens of a sequence that a capacity stands for, rounded to the nearest."""
     return round(capacity * seq_len)

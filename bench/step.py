@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from bench.assemble import Model
 from bench.backbone.routed import Decide, ask
 from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router
+from bench.equip import STANDARD_LOSSES, is_trained
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
@@ -61,7 +63,8 @@ class Stepper:
         groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
         if in_routers:
             routers = [p for router in decoder.routers for p in router.parameters()]
-            groups.append({"params": routers, "lr": config.adam_lr * lr_scale * config.router.lr_ratio})
+            rate = config.adam_lr * lr_scale * config.router.lr_ratio
+            groups.append({"params": routers, "lr": rate, "weight_decay": config.router.weight_decay})
         adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
         self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=config.muon_lr * lr_scale), adam]
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
@@ -161,15 +164,19 @@ class Stepper:
 
     @torch.no_grad()
     def _after_step(self, traces: list[LayerTrace]) -> float:
-        """Run the routers' own updates, under the counter, and return what they cost."""
+        """Run the routers' own updates and those of their toolkits, under the counter, and return what they cost."""
         flops = 0.0
         for router, trace in zip(self.model.decoder.routers, traces, strict=True):
             if type(router).after_step is not Router.after_step:
                 flops += count(lambda: router.after_step(trace)).total  # noqa: B023
+            if router.toolkit is not None:
+                flops += count(partial(router.toolkit.after_step, trace.plan.mask)).total
         return flops
 
 
 def active_losses(router: Router, weights: Mapping[str, float]) -> list[tuple[str, float, AuxLoss]]:
-    """The auxiliary losses of a router whose weight is not 0, with the weight that counts."""
-    found = [(name, weights.get(name, loss.weight), loss) for name, loss in router.aux_losses.items()]
+    """The auxiliary losses of a router, its own and standard ones, whose weight is not 0, with the weight that counts."""
+    standard = STANDARD_LOSSES if is_trained(router) else {}
+    known = {**router.aux_losses, **{name: loss for name, loss in standard.items() if name not in router.aux_losses}}
+    found = [(name, weights.get(name, loss.weight), loss) for name, loss in known.items()]
     return [(name, weight, loss) for name, weight, loss in found if weight]

@@ -7,7 +7,7 @@ from torch import nn
 from bench import losses
 from bench.contract import BLOCK_GATE, AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.registry import register
-from bench.select import gate_plan, upgrade
+from bench.select import gate_plan, perturb, upgrade
 
 
 @register("mod", family="mixture_of_depths", paper="arXiv:2404.02258")
@@ -39,6 +39,6 @@ class MixtureOfDepths(Router):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Send the tokens with the highest scores through the block."""
-        scores = self.score(inputs.hidden).squeeze(-1)
+        scores = perturb(self.score(inputs.hidden).squeeze(-1), inputs)
         chosen, count = upgrade(scores, inputs, self.spec, self.knob)
         return gate_plan(chosen, count, scores, (scores.new_ones(scores.shape), scores))

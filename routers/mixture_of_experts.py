@@ -10,6 +10,7 @@ from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec,
 from bench.losses import load_balance, load_balance_single, router_z
 from bench.registry import register
 from bench.rng import hash_uniform
+from bench.select import biased, perturb, top_experts
 
 
 class _TokenChoice(Router):
@@ -54,8 +55,8 @@ class Top2(_TokenChoice):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the top two."""
-        logits = self.logits(inputs.hidden)
-        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(2, logits.topk(2).indices, True)
+        logits = perturb(self.logits(inputs.hidden), inputs)
+        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(2, top_experts(logits, 2, inputs), True)
         return self._plan(mask, logits)
 
 
@@ -106,8 +107,8 @@ class Adaptive(_TokenChoice):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the second expert too where the first leads by no more than T."""
-        logits = self.logits(inputs.hidden)
-        top, index = logits.softmax(-1).topk(2)
+        logits = perturb(self.logits(inputs.hidden), inputs)
+        top, index = biased(logits.softmax(-1), inputs).topk(2)
         threshold = self.threshold if inputs.selection == "topk" or self.knob is None else self.knob
         second = top[..., 0] - top[..., 1] <= threshold
         chosen = torch.stack((torch.ones_like(second), second), dim=-1)

@@ -12,6 +12,7 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
+from bench.config import RouterTraining
 from bench.contract import TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import UserError
@@ -44,7 +45,13 @@ def blueprint(cell: Cell, corpus: Corpus) -> Blueprint:
         budget=suite.budget,
         num_domains=len(corpus.domains),
         bracket=cell.row.role == "bracket",
+        training=training_of(cell),
     )
+
+
+def training_of(cell: Cell) -> RouterTraining:
+    """How the cell's router is trained."""
+    return cell.row.training or cell.suite.train.router
 
 
 def cell_key(cell: Cell, corpus: Corpus) -> str:
@@ -133,7 +140,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
     return train(
         model,
         corpus.train,
-        suite.train.model_copy(update={"router": cell.row.training or suite.train.router}),
+        suite.train.model_copy(update={"router": training_of(cell)}),
         allowance,
         seq_len=suite.seq_len,
         seed=cell.seed,
