@@ -40,13 +40,13 @@ class Muon(torch.optim.Optimizer):
     Matrices of one shape are iterated together, wherever in the model they stand.
 
     Args:
-        parameters: what to train.
+        parameters: what to train; there may be none.
         lr: step for a square matrix; scaled by sqrt(max(1, rows / columns)).
         momentum: of the Nesterov average.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        super().__init__([{"params": list(parameters)}], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -99,6 +99,7 @@ class Flops(_Part):
     training_budget: float
     optimizer: float = Field(description="shown, never charged")
     evaluation: float = Field(description="shown, never charged")
+    pretraining: float = Field(default=0.0, description="of the frozen backbone that all routers of the seed share; shown, never charged")
 
 
 class Training(_Part):

@@ -41,8 +41,8 @@ class Allowance:
     tokens: float
 
     def spent(self, flops: float, tokens: int) -> float:
-        """Share of it that is spent."""
-        return max(flops / self.flops, tokens / self.tokens)
+        """Share of it that is spent; of nothing, all."""
+        return max(flops / self.flops, tokens / self.tokens) if self.flops and self.tokens else 1.0
 
 
 def train(

@@ -16,6 +16,9 @@ UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 PROVIDED = frozenset({"tags", "token_loss", "utility"})
 """What the `joint` regime can give a router beyond the default."""
 
+PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
+"""Paths for which a frozen backbone has weights, or which need none."""
+
 NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match", "name")
 """Fields of a suite that change nothing inside a cell, or are part of the cell itself."""
 
@@ -125,10 +128,12 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     return chosen
 
 
-def unmet_needs(row: RowConfig, num_domains: int) -> str:
+def unmet_needs(row: RowConfig, num_domains: int, regime: str = "joint") -> str:
     """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
     router = find(row.router).make(row.options)
     needs = router.needs
+    if regime == "controller" and (without := [name for name in router.paths.names if name not in PRETRAINED]):
+        return f"it chooses among {', '.join(without)}, of which the frozen backbone has none"
     if "tags" in needs and num_domains < 2:
         return "it needs domain tags, and the data has one domain"
     if "utility" in needs and router.paths.base is None:

@@ -1,0 +1,278 @@
+"""The frozen backbone of the regime `controller`: trained once a seed, kept in the user's cache, shared by all routers of the seed.
+
+The dense model learns language by the ordinary recipe, with every routed layer on its full path. Beside it the cheap path of each of
+those layers learns the full path's update from the same inputs (mean squared error), with no gradient into the backbone. What comes
+out is a pure function of the pretraining part of the suite, the sizes, the data, the seed and the machine, so a cell does not
+depend on who pretrained.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+from bench.assemble import Model
+from bench.backbone.compiled import compile_parts
+from bench.backbone.decoder import Decoder, DecoderConfig
+from bench.backbone.routed import PathSet
+from bench.checkpoint import Checkpoints
+from bench.config import PretrainConfig
+from bench.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
+from bench.data import Corpus, Split, train_batch
+from bench.data.load import default_cache
+from bench.errors import UserError
+from bench.evaluate import autocast, make_pass
+from bench.flops.ledger import Ledger
+from bench.optim import Muon, muon_parameters
+from bench.parts import hash_of
+from bench.record import RULES_VERSION
+from bench.rng import key
+from bench.schedule import trapezoid
+from bench.select import gate_plan
+from bench.train import Diverged
+
+FORMAT_VERSION = 1
+"""Raised when the same pretraining gives other weights, or the file another layout."""
+CHECKPOINT_SECONDS = 60.0
+REPORTS = 50
+"""How often a pretraining says how far it is."""
+
+Report = Callable[[float, float], None]
+"""Called with the share that is done and the language-modelling loss, nats a token."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """All that the weights of a frozen backbone depend on, beside the data.
+
+    Attributes:
+        config: the recipe.
+        decoder: sizes.
+        routed_layers: layers that get a cheap path.
+        seq_len: tokens a sequence.
+        seed: of the weights and of the data order.
+        machine: device class, threads, precision and versions.
+        device: where it is trained.
+        dtype: precision of matrix products.
+        compiled: whether attention and paths are compiled.
+    """
+
+    config: PretrainConfig
+    decoder: DecoderConfig
+    routed_layers: tuple[int, ...]
+    seq_len: int
+    seed: int
+    machine: Mapping[str, Any]
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+
+    def key(self, data_hash: str) -> str:
+        """Content key: same key, same weights."""
+        sizes = [asdict(self.decoder), self.routed_layers, self.seq_len]
+        return hash_of([FORMAT_VERSION, RULES_VERSION, self.config.canonical(), sizes, self.seed, self.machine, self.compiled, data_hash])
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A frozen backbone.
+
+    Attributes:
+        weights: parameter name of the dense decoder -> weight; cheap paths stand at `layers.<i>.ffn.cheap`.
+        flops: what its training cost.
+    """
+
+    weights: dict[str, Tensor]
+    flops: float
+
+
+def pretrained(task: Pretraining, corpus: Corpus, cache: Path | None = None, report: Report | None = None) -> Pretrained:
+    """The backbone, from the cache or trained now. Of several processes one trains, and the others wait for it.
+
+    Args:
+        task: what to train.
+        corpus: on what.
+        cache: folder of the user's cache; None for the default.
+        report: told how far it is.
+
+    Raises:
+        Diverged: the loss is not finite.
+        UserError: the cache cannot be written.
+    """
+    content = task.key(corpus.content_hash)
+    path = (cache or default_cache()) / "pretrained" / f"{content}.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if (found := _read(path)) is None:
+                checkpoints = Checkpoints(path.with_suffix(".checkpoints"), content, CHECKPOINT_SECONDS)
+                found = _pretrain(task, corpus.train, checkpoints, report)
+                _write(path, found)
+                checkpoints.clear()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"Cannot write {path.parent}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room.") from error
+    return found
+
+
+def adopt(model: Model, backbone: Pretrained) -> None:
+    """Give a model the backbone and freeze it, so that routers alone are left to train.
+
+    Raises:
+        UserError: the model has a path for which the backbone has no weights.
+    """
+    routers = {id(parameter) for router in model.decoder.routers for parameter in router.parameters()}
+    for name, parameter in model.decoder.named_parameters():
+        if id(parameter) in routers:
+            continue
+        weight = backbone.weights.get(_dense_name(name))
+        if weight is None:
+            raise UserError(f"The pretrained backbone has no weights for {name}: it has the full and the cheap path of each routed layer.")
+        parameter.data.copy_(weight)
+        parameter.requires_grad_(False)
+    model.frozen = True
+
+
+def _dense_name(name: str) -> str:
+    return name.replace(".ffn.full.", ".ffn.")
+
+
+class _Unrouted(Router):
+    """Stands where routers will, for the sake of their paths; it is never asked."""
+
+    paths = FFN_GATE
+
+
+def _all_full(_: Router, inputs: RouterInput) -> RoutingPlan:
+    return gate_plan(torch.ones_like(inputs.tokens, dtype=torch.bool), inputs.tokens.shape[1])
+
+
+class _Loop:
+    """The state of a pretraining beside the weights."""
+
+    def __init__(self, decoder: Decoder, config: PretrainConfig) -> None:
+        self.decoder, self.config = decoder, config
+        cheap = [p for site in _sites(decoder) for p in site.cheap.parameters()]
+        apart = {id(p) for p in cheap}
+        matrices = [p for p in muon_parameters(decoder, []) if id(p) not in apart]
+        rest = [decoder.embedding.weight, decoder.head.weight]
+        adam = torch.optim.AdamW(rest, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
+        self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, config.muon_lr), Muon(cheap, config.cheap_lr), adam]
+        self.peaks: list[float] = [optimiser.param_groups[0]["lr"] for optimiser in self.optimisers]
+        self.steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, but the weights."""
+        return {"optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(theirs)
+        self.steps = state["steps"]
+
+    def step(self, tokens: Tensor, progress: float, dtype: torch.dtype) -> Tensor:
+        """One step on `[batch, seq + 1]` tokens; returns the language-modelling loss."""
+        run = make_pass(tokens[:, :-1], None, selection="topk", decide=_all_full)
+        with autocast(tokens.device, dtype):
+            logits = self.decoder(run)
+            beside = distillation(self.decoder, run.traces)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        (loss + beside).backward()
+        factor = trapezoid(progress, self.config.warmup, self.config.decay)
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
+            optimiser.param_groups[0]["lr"] = peak * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.steps += 1
+        return loss.detach()
+
+
+def distillation(decoder: Decoder, traces: list[LayerTrace]) -> Tensor:
+    """Mean squared error of each cheap path against the full path's update of the same inputs, summed over layers."""
+    losses: list[Tensor] = []
+    for site, trace in zip(_sites(decoder), traces, strict=True):
+        wanted = trace.path_updates["full"][1].detach()
+        losses.append(F.mse_loss(site.cheap(trace.inputs.hidden.detach().flatten(0, 1)).float(), wanted.float()))
+    return torch.stack(losses).sum()
+
+
+def _sites(decoder: Decoder) -> list[PathSet]:
+    return [layer.ffn for layer in decoder.layers if isinstance(layer.ffn, PathSet)]
+
+
+def _pretrain(task: Pretraining, split: Split, checkpoints: Checkpoints, report: Report | None) -> Pretrained:
+    with torch.random.fork_rng(devices=[]):  # torch's modules draw from the global generator when they are made
+        decoder = Decoder(task.decoder, {layer: [_Unrouted()] for layer in task.routed_layers})
+    decoder.reset(task.seed)
+    decoder.to(task.device)
+    if task.compiled:
+        compile_parts(decoder)
+    loop = _Loop(decoder, task.config)
+    checkpoints.parts["pretraining"] = loop
+    checkpoints.restore(decoder)
+    batch_size = task.config.batch_size
+    steps = -(-task.config.tokens // (batch_size * task.seq_len))
+    order = key(task.seed, "pretraining")
+    while loop.steps < steps:
+        done = loop.steps / steps
+        batch = train_batch(split, seed=order, step=loop.steps, batch_size=batch_size, seq_len=task.seq_len)
+        loss = loop.step(torch.from_numpy(batch.tokens).to(task.device), done, task.dtype)
+        if loop.steps % max(1, steps // REPORTS) == 0:
+            if not loss.isfinite():
+                raise Diverged("The loss of the pretraining is not finite.")
+            if report is not None:
+                report(loop.steps / steps, float(loss))
+        checkpoints.save_if_due(decoder, loop.steps)
+    weights = {_dense_name(name): parameter.detach().cpu() for name, parameter in decoder.named_parameters()}
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise Diverged("The weights of the pretraining are not finite.")
+    return Pretrained(weights, steps * _step_flops(decoder, batch_size, task.seq_len))
+
+
+def _step_flops(decoder: Decoder, batch_size: int, seq_len: int) -> float:
+    """FLOPs of one step, forward and backward, the cheap paths beside it charged like an auxiliary loss."""
+    ledger, tokens = Ledger(decoder, seq_len, {}), batch_size * seq_len
+    full = torch.tensor([[0, seq_len]]).expand(batch_size, 2)
+    beside = tokens * sum(site.cheap.flops() for site in _sites(decoder))
+    return ledger.charge_step([full] * len(ledger.sites), tokens, beside)
+
+
+def _digest(found: Pretrained) -> str:
+    return sha256(save(found.weights) + repr(found.flops).encode()).hexdigest()
+
+
+def _write(path: Path, found: Pretrained) -> None:
+    """Write to a temporary file beside `path`, then rename it into place."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        file = Path(folder) / path.name
+        save_file(found.weights, file, {"flops": repr(found.flops), "sha256": _digest(found)})
+        file.replace(path)
+
+
+def _read(path: Path) -> Pretrained | None:
+    """The backbone at `path`; None if there is none that is whole. A damaged one is set aside."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            found = Pretrained({name: file.get_tensor(name) for name in file.keys()}, float(metadata["flops"]))  # noqa: SIM118
+        if _digest(found) != metadata["sha256"]:
+            raise ValueError("it does not match its digest")
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        _log.warning("%s is damaged (%s) and set aside; the backbone is trained again.", path, error)
+        path.replace(path.with_name(f"damaged-{path.name}"))
+        return None
+    return found

@@ -1,0 +1,70 @@
+"""The regime `controller` in a cell: its backbone, and what may be spent on training the router."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from bench.assemble import Model
+from bench.budget import training_target
+from bench.contract import Router
+from bench.data import Corpus
+from bench.pretrain import Pretraining, adopt, pretrained
+from bench.record import write_atomically
+from bench.runner.cells import Cell
+from bench.runner.provenance import machine_of
+from bench.runner.watch import dtype_of
+from bench.train import Allowance
+
+
+def pretraining(cell: Cell, model: Model) -> Pretraining:
+    """What the backbone of a cell depends on. Nothing of the row is in it, so all rows of a seed share one."""
+    suite = cell.suite
+    assert suite.pretrain is not None
+    return Pretraining(
+        config=suite.pretrain,
+        decoder=model.decoder.config,
+        routed_layers=suite.routed_layers,
+        seq_len=suite.seq_len,
+        seed=cell.seed,
+        machine=machine_of(torch.device(suite.device), suite.dtype),
+        device=suite.device,
+        dtype=dtype_of(cell),
+        compiled=suite.compile,
+    )
+
+
+def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = None) -> float:
+    """Put the backbone in place where the regime has one, and return what its training cost, in FLOPs; 0 in other regimes."""
+    if cell.suite.regime != "controller":
+        return 0.0
+
+    def report(share: float, loss: float) -> None:
+        if progress is not None:
+            write_atomically(progress, json.dumps({"cell": f"backbone of seed {cell.seed}", "share": share, "loss": loss}))
+
+    backbone = pretrained(pretraining(cell, model), corpus, report=report)
+    adopt(model, backbone)
+    return backbone.flops
+
+
+def training_budget(cell: Cell, model: Model) -> float:
+    """Training FLOPs of a router: what a hard choice at B costs on the suite's `reference_tokens`."""
+    suite = cell.suite
+    target = training_target(model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, model.frozen)
+    return target * suite.train.reference_tokens
+
+
+def allowance(cell: Cell, model: Model) -> Allowance:
+    """How much the cell may train: nothing where nothing can learn, as with a fixed choice on a frozen backbone."""
+    if not _learns(model):
+        return Allowance(0, 0)
+    infinity = float("inf")
+    if cell.match == "flops":
+        return Allowance(training_budget(cell, model), infinity)
+    return Allowance(infinity, cell.suite.train.reference_tokens)
+
+
+def _learns(model: Model) -> bool:
+    steps = any(type(router).after_step is not Router.after_step for router in model.decoder.routers)
+    return steps or any(parameter.requires_grad for parameter in model.decoder.parameters())
