@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench import losses
 from bench.contract import FFN_GATE, AuxLoss, LayerTrace, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.estimators import Choice, EstimatorOptions, gumbel, relaxed, st_gumbel, straight_through
-from bench.select import gate_plan, upgrade
+from bench.select import gate_plan, perturb, upgrade
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]
 SOFT_SPEND = ("relaxed", "reinforce")
@@ -94,6 +94,7 @@ class Gate(Router):
 
     def plan(self, scores: Float[Tensor, "batch seq"], inputs: RouterInput) -> RoutingPlan:
         """The plan that the scores mean, in training by the estimator."""
+        scores = perturb(scores, inputs)
         if self.estimator == "scale":
             chosen, count = upgrade(scores, inputs, self.spec, self.knob)
             p = scores.sigmoid()

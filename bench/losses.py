@@ -61,12 +61,14 @@ def load(trace: LayerTrace) -> Float[Tensor, ""]:
     """Squared coefficient of variation of the paths' smooth load (arXiv:1701.06538, appendix A).
 
     The load of a path is the probability, summed over tokens, that it would be among the chosen if the noise on its score were drawn
-    again. The noise has the standard deviation `plan.extras["noise_std"]`, a path and token, and 1 where the plan has none.
+    again. Noise of the recipe comes with its standard deviation, `plan.extras["noise_std"]`, and the scores without it,
+    `plan.extras["clean_scores"]`; for a plan that has none, the deviation is 1.
     """
     scores, mask = _logits(trace), trace.plan.mask
     best_left = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
     worst_taken = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)
-    lead = scores - torch.where(mask, best_left, worst_taken)
+    lead = trace.plan.extras.get("clean_scores", scores) - torch.where(mask, best_left, worst_taken)
+    lead = lead.clamp(-1e4, 1e4)  # infinite where all or no paths are taken, and then 0 times infinity in the gradient
     deviation = trace.plan.extras.get("noise_std", torch.ones_like(scores))
     return _cv_squared((0.5 * (1 + torch.erf(lead / (deviation * 2**0.5)))).flatten(0, 1).sum(0))
 
