@@ -130,6 +130,7 @@ def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: floa
         max_seq_len=blueprint.decoder.max_seq_len,
         num_domains=blueprint.num_domains,
         seed=seed,
+        routed_layers=layers_used(router, blueprint.routed_layers),
     )
 
 

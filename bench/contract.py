@@ -79,6 +79,7 @@ class RouterSpec:
         max_seq_len: longest sequence the harness will send.
         num_domains: number of domain tags.
         seed: for noise that must be the same in any batch (`bench.select.hash_noise`).
+        routed_layers: the layers that hold a router of this row, this one among them.
     """
 
     d_model: int
@@ -91,6 +92,7 @@ class RouterSpec:
     max_seq_len: int
     num_domains: int
     seed: int
+    routed_layers: tuple[int, ...] = ()
 
 
 Selection = Literal["topk", "causal"]

@@ -17,7 +17,7 @@ from bench.equip import STANDARD_LOSSES, is_trained
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
-from bench.flops.ledger import path_counts
+from bench.flops.ledger import first_gradient, path_counts
 from bench.gradients import gradient_norms
 from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
@@ -55,11 +55,11 @@ class Stepper:
         self.model, self.config, self.dtype, self.noise, self.oracle = model, config, dtype, noise, oracle
         decoder = model.decoder
         self.device = device_of(decoder)
-        matrices = muon_parameters(decoder, decoder.routers)
+        matrices = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
         self.muon_flops = newton_schulz_flops(matrices)
         taken = {id(p) for p in matrices}
         in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
-        rest = [p for p in decoder.parameters() if id(p) not in taken | in_routers]
+        rest = [p for p in decoder.parameters() if p.requires_grad and id(p) not in taken | in_routers]
         groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
         if in_routers:
             routers = [p for router in decoder.routers for p in router.parameters()]
@@ -116,6 +116,7 @@ class Stepper:
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
         counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
+        reached = first_gradient(run.traces, len(self.model.decoder.layers)) if self.model.frozen else None
         token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         loss = token_loss.mean()
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
@@ -123,11 +124,13 @@ class Stepper:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
         self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps)
         auxiliary = self._auxiliary(run.traces)
-        (loss + auxiliary if auxiliary is not None else loss).backward()
+        total = loss + auxiliary if auxiliary is not None else loss
+        if total.requires_grad:  # it is not where routers learn without a gradient, on a frozen backbone
+            total.backward()
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(run.traces)
-        self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0)
+        self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached)
         self.model.ledger.charge("router", "after_step", after)
         return loss.detach()
 

@@ -23,9 +23,10 @@ from bench.latency import measure_speed
 from bench.metrics import monitors, passage
 from bench.record import Flops, Provenance, Record, Status, Training
 from bench.runner.cells import UNRANKED, Cell
+from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
-from bench.train import Allowance, Diverged, Trained, train
+from bench.train import Diverged, Trained, train
 
 
 def blueprint(cell: Cell, corpus: Corpus) -> Blueprint:
@@ -94,6 +95,7 @@ def describe(error: Exception) -> str:
 
 def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:
     model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
+    pretraining = freeze(cell, corpus, model, progress)
     model.decoder.to(cell.suite.device)
     if cell.suite.compile:
         compile_parts(model.decoder)
@@ -117,7 +119,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "headline_domains": corpus.headline_domains,
         "documents": document_losses(evaluation.nats, validation, corpus),
         "budget": headline.audit,
-        "flops": _flops(cell, model, headline, trained),
+        "flops": _flops(cell, model, headline, trained, pretraining),
         "training": _training(model, headline, trained),
         "speed": measure_speed(model, validation, dtype_of(cell)),
         "causality": causality,
@@ -133,15 +135,11 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
     suite = cell.suite
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
-    tokens = suite.train.reference_tokens
-    by_flops = cell.match == "flops"
-    infinity = float("inf")
-    allowance = Allowance(3 * model.solution.target * tokens if by_flops else infinity, infinity if by_flops else tokens)
     return train(
         model,
         corpus.train,
         suite.train.model_copy(update={"router": training_of(cell)}),
-        allowance,
+        allowance(cell, model),
         seq_len=suite.seq_len,
         seed=cell.seed,
         router_seed=cell.row.router_seed,
@@ -175,7 +173,7 @@ def _provenance(cell: Cell, corpus: Corpus, command: str, started: str) -> Prove
     )
 
 
-def _flops(cell: Cell, model: Model, headline: Headline, trained: Trained) -> Flops:
+def _flops(cell: Cell, model: Model, headline: Headline, trained: Trained, pretraining: float) -> Flops:
     at_budget = headline.audit.headline == "interpolated"
     ledger = model.evaluation_ledger
     return Flops(
@@ -184,9 +182,10 @@ def _flops(cell: Cell, model: Model, headline: Headline, trained: Trained) -> Fl
         dense=model.solution.dense,
         training=dict(sorted(model.ledger.spent.items())),
         training_total=model.ledger.total,
-        training_budget=3 * model.solution.target * cell.suite.train.reference_tokens,
+        training_budget=training_budget(cell, model),
         optimizer=trained.optimizer_flops,
         evaluation=ledger.total,
+        pretraining=pretraining,
     )
 
 
@@ -197,7 +196,7 @@ def _training(model: Model, headline: Headline, trained: Trained) -> Training:
         steps=trained.steps,
         tokens=trained.tokens,
         seconds=trained.seconds,
-        tokens_per_second=trained.tokens / trained.seconds,
+        tokens_per_second=trained.tokens / trained.seconds if trained.steps else 0.0,
         peak_memory_mb=peak_memory_mb(),
         parameters_total=total,
         parameters_active=model.active_parameters(shares),
