@@ -104,6 +104,8 @@ def cost_columns(board: Board) -> list[Column]:
         used = row.mean(measures.from_training("peak_memory_mb"))
         return Cell(MISSING if used is None else f"{used:,.0f} MB", used)
 
+    timed = any(row.mean(measures.latency) is not None for row in board.rows)
+    latency = Column("latency", "median time of a causal forward pass, µs a token", _mean(measures.latency, quantity))
     return [
         Column("inference FLOPs", "active FLOPs a token, forward", _mean(measures.active, quantity)),
         Column("of dense", "active FLOPs as a share of the dense model's", _mean(measures.active_share, percent)),
@@ -113,6 +115,7 @@ def cost_columns(board: Board) -> list[Column]:
         Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
         Column("active", "parameters that a token meets, mean", _mean(measures.from_training("parameters_active"), quantity)),
         Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed),
+        *([latency] if timed else []),
         Column("memory", "peak, in training", memory),
     ]
 

@@ -48,16 +48,17 @@ def _loss_curve(board: Board, axis: str, label: str) -> Figure | None:
 
 
 def pareto(board: Board) -> list[Figure]:
-    """Headline loss against inference FLOPs and against measured time a token, with the frontier."""
+    """Headline loss against inference FLOPs and against measured time a token, with the frontier.
+
+    The time is that of inference; of training, where some row has no other.
+    """
+    timed = all(row.mean(measures.latency) is not None for row in (*board.ranked, *board.brackets, *board.other_budgets))
+    label, read = ("token of inference", measures.latency) if timed else ("training token", measures.training_latency)
     found = (
         _pareto(board, "pareto-flops", "inference FLOPs a token, share of dense", measures.active_share, _whole_percent),
-        _pareto(board, "pareto-latency", "measured time a training token, µs", _microseconds, quantity),
+        _pareto(board, "pareto-latency", f"measured time a {label}, µs", read, quantity),
     )
     return [figure for figure in found if figure]
-
-
-def _microseconds(record: Record) -> float | None:
-    return 1e6 / record.training.tokens_per_second if record.training and record.training.tokens_per_second else None
 
 
 def _pareto(board: Board, slug: str, label: str, read: Callable[[Record], float | None], show: Callable[[float], str]) -> Figure | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench.board.model import Row
+from bench.board.monitors import layers_of
 from bench.board.svg import NUM_SERIES, Canvas, Figure
-from bench.board.text import MISSING, number, percent, plain
+from bench.board.text import number, percent, plain
 from bench.record import LayerMonitor
 
 _LINE, _TOP, _NAMES, _LOAD, _CELL, _GAP = 18, 48, 128, 96, 12, 18
@@ -36,7 +37,7 @@ def routes(row: Row) -> Figure | None:
 
     Of two paths only the second, the upgraded one, is drawn. None where the row has no choice to show.
     """
-    lines = [line for layer in _layers(row) for line in _lines(layer)]
+    lines = [line for layer in layers_of(row) for line in _lines(layer)]
     if not lines:
         return None
     names = sorted({domain for line in lines for domain in line.by_domain})
@@ -76,17 +77,6 @@ class _Line:
     by_domain: dict[str, float]
 
 
-def _layers(row: Row) -> list[list[LayerMonitor]]:
-    """Monitors of each layer over the seeds, those that have the paths of the first."""
-    found: dict[int, list[LayerMonitor]] = {}
-    for record in row.good:
-        for monitor in record.monitors:
-            same = found.setdefault(monitor.layer, [])
-            if not same or same[0].paths == monitor.paths:
-                same.append(monitor)
-    return [found[layer] for layer in sorted(found)]
-
-
 def _lines(monitors: Sequence[LayerMonitor]) -> list[_Line]:
     """The paths of one layer, averaged over seeds."""
     first = monitors[0]
@@ -119,20 +109,6 @@ def _draw(canvas: Canvas, y: float, line: _Line, blocks: Sequence[tuple[float, f
     for left, wide, values in blocks:
         for index, value in enumerate(values):
             canvas.rect(left + wide * index, y + 1, (wide - 1, _LINE - 2), "heat", group, opacity=0.04 + 0.96 * min(1.0, max(0.0, value)))
-
-
-def layer_table(row: Row) -> list[tuple[str, ...]]:
-    """Per routed layer: load, entropy (nats), churn and information about the domain (nats); mean over seeds."""
-    lines: list[tuple[str, ...]] = []
-    for monitors in _layers(row):
-        loads = [fmean(monitor.load[path] for monitor in monitors) for path in range(len(monitors[0].paths))]
-        shares = ", ".join(f"{name} {percent(load)}" for name, load in zip(monitors[0].paths, loads, strict=True))
-        measured = [[monitor.entropy for monitor in monitors], [monitor.churn for monitor in monitors]]
-        entropy, churn = ([value for value in values if value is not None] for values in measured)
-        information = fmean(monitor.domain_information for monitor in monitors)
-        mean_entropy = number(fmean(entropy)) if entropy else MISSING
-        lines.append((str(monitors[0].layer), shares, mean_entropy, percent(fmean(churn)) if churn else MISSING, number(information)))
-    return lines
 
 
 def passage(row: Row) -> tuple[PassageLayer, ...]:

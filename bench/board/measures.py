@@ -38,6 +38,16 @@ def validation_spend(record: Record) -> float | None:
     return record.budget.validation_spend if record.budget else None
 
 
+def latency(record: Record) -> float | None:
+    """Measured time of a causal forward pass, microseconds a token."""
+    return record.speed.forward_us_per_token if record.speed else None
+
+
+def training_latency(record: Record) -> float | None:
+    """Measured time of a training step, microseconds a token."""
+    return 1e6 / record.training.tokens_per_second if record.training and record.training.tokens_per_second else None
+
+
 def from_training(name: str) -> Callable[[Record], float | None]:
     """Reader of one field of `Record.training`."""
     return lambda record: getattr(record.training, name) if record.training else None

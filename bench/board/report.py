@@ -7,7 +7,7 @@ from statistics import fmean
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.board import details
+from bench.board import details, monitors
 from bench.board.columns import Cell, Column, audit_columns, cost_columns, verdict_columns
 from bench.board.domains import domain_differences
 from bench.board.figures import figures
@@ -47,7 +47,8 @@ class _Router:
     name: str
     about: str
     routes: Figure | None
-    layers: list[tuple[str, ...]]
+    layers: tuple[tuple[str, ...], list[tuple[str, ...]]]
+    settling: list[Figure]
     passage: tuple[details.PassageLayer, ...]
     domain: str
     auxiliary: list[tuple[str, str]]
@@ -72,7 +73,7 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
     declared = comparison(board.config)
     kept = {id(row): index for index, row in enumerate(_shown(board))}
     columns = [*_places(board), *verdict_columns(board), *cost_columns(board), *audit_columns(board)]
-    tokens = board.equal_tokens
+    tokens, watched = board.equal_tokens, monitors.monitor_columns(board)
     return {
         "anchor": anchor,
         "title": board.title,
@@ -90,6 +91,8 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
         "remarks": remarks(board, _whole),
         "figures": figures(board),
         "domains": domain_differences(board),
+        "monitors_columns": watched,
+        "monitors_lines": [_line(board, row, f"{anchor}-{kept[id(row)]}", watched) for row in _shown(board) if monitors.layers_of(row)],
         "has_sensitivity": bool(board.sensitivity),
         "tokens_note": disagreements(board, _whole),
         "tokens_columns": [*_places(tokens), *verdict_columns(tokens)] if tokens else [],
@@ -154,7 +157,8 @@ def _router(row: Row, anchor: str) -> _Router:
         name=plain(row.name),
         about=plain(f"{first.cell.family}; {first.cell.site} site; options: {options}", 400),
         routes=details.routes(row),
-        layers=details.layer_table(row),
+        layers=monitors.layer_table(row),
+        settling=monitors.settling(row),
         passage=details.passage(row),
         domain=plain(found.domain) if found else "",
         auxiliary=means,

@@ -19,6 +19,7 @@ from bench.record import (
     Provenance,
     Record,
     Role,
+    Speed,
     SpendPoint,
     Training,
     record_path,
@@ -104,6 +105,7 @@ def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, 
         "headline_domains": DOMAINS[:3],
         "documents": {f"{name}/{index}": (name, loss * 900, 1000.0) for name in DOMAINS for index in range(4)},
         "budget": _audit(loss, kind, draw), "flops": _flops(share), "training": _training(share, draw),
+        "speed": Speed(forward_us_per_token=20 * share * float(draw.uniform(0.97, 1.03)), tokens=2048, repeats=12),
         "causality": Causality(passed=True, trials=256, detail="a leak in 2 % of trials is found with 99 % probability"),
         "curve": _curve(loss, share, draw), "monitors": tuple(_monitor(layer, kind, draw) for layer in (1, 2, 3)),
         "auxiliary": {"load_balance": 1.02}, "passage": _passage(kind, draw), **changes,
@@ -182,6 +184,10 @@ def _monitor(layer: int, kind: Kind, draw: np.random.Generator) -> LayerMonitor:
         load_by_position=loads(16), load_by_frequency=loads(10),
         entropy=None if kind.family == "heuristic" else float(draw.uniform(0.3, 1)),
         churn=float(draw.uniform(0, 0.2)), domain_information=float(draw.uniform(0, 0.1)),
+        margin=None if kind.family == "heuristic" else float(draw.uniform(0.1, 0.9)), max_logit=float(draw.uniform(1, 9)), dropped=0.0,
+        saturation=tuple(1 - 0.5 * math.exp(-at / 8 - float(draw.uniform(0, 0.1))) for at in range(24)),
+        router_gradient=tuple(0.02 * math.exp(-at / 9) for at in range(25)) if kind.family != "heuristic" else (),
+        paths_gradient=tuple(0.3 * math.exp(-at / 20) for at in range(25)),
     )  # fmt: skip
 
 

@@ -57,12 +57,13 @@ def test_same_records_same_bytes():
 
 def test_everything_promised_is_there(full: str):
     text = "".join(parse(full).itertext())
-    for heading in ("Board", "Not ranked", "Figures", "Equal FLOPs and equal tokens", "Routers", "Budget audit", "Provenance"):
+    for heading in ("Board", "Not ranked", "Figures", "Routing", "Equal FLOPs and equal tokens", "Routers", "Budget audit", "Provenance"):
         assert heading in text
     for figure in (
         "Differences to the controls", "Ranks that each row may hold", "Loss against training FLOPs", "Loss against training tokens",
         "Loss against wall-clock", "Loss against inference FLOPs", "Loss against measured time", "Loss against spend around the budget",
-        "Loss by domain", "Sensitivity to the learning rate", "Where the tokens go", "A passage of code", "Differences by domain",
+        "Loss by domain", "Sensitivity to the learning rate", "Where the tokens go", "How early routing settles", "Gradient norms",
+        "A passage of code", "Differences by domain",
     ):  # fmt: skip
         assert figure in text, figure
     assert "out of memory" in text and "threads 2, the board has 1" in text
@@ -74,6 +75,7 @@ def test_what_was_not_measured_is_said():
     assert "Sensitivity to the learning rate: not measured" in text
     assert "Not measured: there are no records of the other mode." in text
     assert "This row makes no choice among paths." in text
+    assert "Routing Not measured in these records." in text
 
 
 def test_every_figure_has_a_role_a_name_and_a_description(full: str):

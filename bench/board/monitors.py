@@ -1,0 +1,168 @@
+"""How well routers are doing, whatever their loss: balance, sureness, steadiness and gradients, from their plans and scores."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from bench.board.columns import Cell, Column
+from bench.board.model import Board, Row
+from bench.board.plot import Plot
+from bench.board.svg import NUM_SERIES, Figure, padded
+from bench.board.text import number, percent, quantity
+from bench.record import LayerMonitor
+
+DEAD = 0.01
+"""A path is dead that takes less than this share of what it would take if all took the same."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """One figure of a routed layer.
+
+    Attributes:
+        title: heading of its column.
+        meaning: what it is and its unit.
+        read: from a layer of one record; None where it was not or cannot be measured.
+        show: as text.
+    """
+
+    title: str
+    meaning: str
+    read: Callable[[LayerMonitor], float | None]
+    show: Callable[[float | None], str] = number
+
+
+def load_cv(load: Sequence[float]) -> float | None:
+    """Coefficient of variation of the load over paths; None for gates, which are not meant to be balanced, and without any load."""
+    return pstdev(load) / fmean(load) if len(load) > 2 and any(load) else None
+
+
+def load_peak(load: Sequence[float]) -> float | None:
+    """Largest load over the mean load; None as for `load_cv`."""
+    return max(load) / fmean(load) if len(load) > 2 and any(load) else None
+
+
+def dead_paths(load: Sequence[float]) -> float | None:
+    """Paths that take next to no tokens; None where there is no choice."""
+    return float(sum(share <= DEAD * fmean(load) for share in load)) if len(load) > 1 else None
+
+
+def _last(values: Sequence[float]) -> float | None:
+    return values[-1] if values else None
+
+
+def _short(value: float | None) -> str:
+    return quantity(value, 2)
+
+
+MONITORS = (
+    Monitor("load CV", "coefficient of variation of the load over paths", lambda layer: load_cv(layer.load)),
+    Monitor("max/mean", "largest load over the mean load", lambda layer: load_peak(layer.load), lambda value: number(value, 2)),
+    Monitor("dead", "paths that take less than 1 % of an even share", lambda layer: dead_paths(layer.load), lambda value: number(value, 1)),
+    Monitor("dropped", "tokens that took no path", lambda layer: layer.dropped, percent),
+    Monitor("entropy", "of softmax(scores), nats", lambda layer: layer.entropy),
+    Monitor("margin", "mean distance of the two most probable paths", lambda layer: layer.margin),
+    Monitor("max logit", "largest score of any token and path", lambda layer: layer.max_logit, lambda value: number(value, 2)),
+    Monitor("churn", "tokens that changed paths between the last two probes of training", lambda layer: layer.churn, percent),
+    Monitor("saturation", "of the final choices, those made by the first probe", lambda layer: next(iter(layer.saturation), None), percent),
+    Monitor("router gradient", "norm before the last probe", lambda layer: _last(layer.router_gradient), _short),
+    Monitor("paths gradient", "norm before the last probe", lambda layer: _last(layer.paths_gradient), _short),
+    Monitor("domain information", "mutual information of path set and domain, nats", lambda layer: layer.domain_information),
+    Monitor("utility correlation", "rank correlation of score and oracle utility", lambda layer: layer.utility_correlation),
+)
+
+
+def layers_of(row: Row) -> list[list[LayerMonitor]]:
+    """Monitors of each layer over the seeds, those that have the paths of the first."""
+    found: dict[int, list[LayerMonitor]] = {}
+    for record in row.good:
+        for monitor in record.monitors:
+            same = found.setdefault(monitor.layer, [])
+            if not same or same[0].paths == monitor.paths:
+                same.append(monitor)
+    return [found[layer] for layer in sorted(found)]
+
+
+def _mean(monitor: Monitor, layers: Iterable[LayerMonitor]) -> float | None:
+    values = [value for layer in layers if (value := monitor.read(layer)) is not None and math.isfinite(value)]
+    return fmean(values) if values else None
+
+
+def monitor_columns(board: Board) -> list[Column]:
+    """The monitors that some row of the board has, each a mean over layers and seeds."""
+
+    def read(monitor: Monitor) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
+            value = _mean(monitor, (layer for layers in layers_of(row) for layer in layers))
+            return Cell(monitor.show(value), value)
+
+        return cell
+
+    columns = [Column(monitor.title, monitor.meaning, read(monitor)) for monitor in MONITORS]
+    return [column for column in columns if any(column.cell(row).value is not None for row in board.rows)]
+
+
+def layer_table(row: Row) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heading and lines of a table with a line a routed layer: the monitors it has and the load of each path; mean over seeds."""
+    layers = layers_of(row)
+    shown = [monitor for monitor in MONITORS if any(_mean(monitor, same) is not None for same in layers)]
+    lines: list[tuple[str, ...]] = []
+    for same in layers:
+        loads = [fmean(monitor.load[path] for monitor in same) for path in range(len(same[0].paths))]
+        shares = ", ".join(f"{name} {percent(load)}" for name, load in zip(same[0].paths, loads, strict=True))
+        lines.append((str(same[0].layer), *(monitor.show(_mean(monitor, same)) for monitor in shown), shares))
+    return ("layer", *(monitor.title for monitor in shown), "load"), lines
+
+
+def settling(row: Row) -> list[Figure]:
+    """Saturation, and the gradient norms of router and paths, over training: a line a layer, mean over seeds."""
+    saturation: dict[str, list[float]] = {}
+    gradients: dict[str, list[float]] = {}
+    for same in layers_of(row):
+        name = f"layer {same[0].layer}"
+        saturation[name] = [*_mean_over([layer.saturation for layer in same]), 1.0]
+        for part, seeds in (("router", [layer.router_gradient for layer in same]), ("paths", [layer.paths_gradient for layer in same])):
+            gradients[f"{name}, {part}"] = [math.log10(norm) if 0 < norm < math.inf else math.nan for norm in _mean_over(seeds)]
+    found = (
+        _lines(
+            "How early routing settles",
+            "Share of the final choices on the probe that were made already, over training. A router that settles before the paths have "
+            "learnt anything has chosen blindly.",
+            {name: line for name, line in saturation.items() if len(line) > 1},
+            (0.0, 1.0),
+            "share of final choices",
+        ),
+        _lines(
+            "Gradient norms",
+            "L2 norm of the gradient of the router (solid) and of the paths it chooses among (dashed) in the step before each probe, "
+            "before any clipping.",
+            {name: line for name, line in gradients.items() if any(map(math.isfinite, line))},
+            None,
+            "log10 of the norm",
+        ),
+    )
+    return [figure for figure in found if figure]
+
+
+def _mean_over(seeds: Sequence[Sequence[float]]) -> list[float]:
+    """Mean at each probe, over the seeds that have as many probes as the first."""
+    same = [values for values in seeds if len(values) == len(seeds[0])]
+    return [fmean(values) for values in zip(*same, strict=True)]
+
+
+def _lines(title: str, description: str, lines: dict[str, list[float]], y: tuple[float, float] | None, label: str) -> Figure | None:
+    if not lines:
+        return None
+    spans = padded([value for line in lines.values() for value in line])
+    plot = Plot(title, description, (0, 1), y or spans, ("share of training", label), lambda x: percent(x, 0))
+    layers = list(dict.fromkeys(name.partition(", ")[0] for name in lines))
+    for name, line in lines.items():
+        layer, _, part = name.partition(", ")
+        shares = [(index + 1) / len(line) for index in range(len(line))]
+        known = [(x, value) for x, value in zip(shares, line, strict=True) if math.isfinite(value)]
+        look = f"s{layers.index(layer) % NUM_SERIES} curve" + (" dash1" if part == "paths" else "")
+        plot.curve(name, [x for x, _ in known], [value for _, value in known], look)
+    data = [(name, *(number(value) for value in line)) for name, line in lines.items()]
+    probes = max(len(line) for line in lines.values())
+    return plot.figure(title.lower().replace(" ", "-"), ("layer", *(f"probe {index + 1}" for index in range(probes))), data)
