@@ -7,13 +7,14 @@ from typing import Any
 
 from bench.config import RowConfig, SuiteConfig
 from bench.contract import Paths, Site
+from bench.equip import check_loss_names
 from bench.errors import UserError, unknown
 from bench.parts import hash_of
 from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
-PROVIDED = frozenset({"tags", "token_loss", "utility"})
+PROVIDED = frozenset({"tags", "token_loss", "utility", "truth"})
 """What the `joint` regime can give a router beyond the default."""
 
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
@@ -112,7 +113,7 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     """Rows of a comma-separated list of names; "all" is the suite's roster.
 
     Raises:
-        UserError: a name that is neither a row of the suite nor a registered router.
+        UserError: a name that is neither a row of the suite nor a registered router, or the weight of a loss that none of them has.
     """
     if routers == "all":
         chosen = list(suite.rows)
@@ -124,7 +125,11 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     for row in chosen:
         if row.router not in known:
             raise unknown("router", row.router, {*known, *(r.name for r in suite.rows)}, "Give a plugin's file with --plugin FILE.py.")
-        known[row.router].make(row.options)
+        router = known[row.router].make(row.options)
+        if row.training is not None:
+            check_loss_names(row.training.losses, [router])
+    if weights := suite.train.router.losses:
+        check_loss_names(weights, [known[row.router].make(row.options) for row in (*chosen, *suite.rows) if row.router in known])
     return chosen
 
 

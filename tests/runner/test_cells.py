@@ -70,7 +70,8 @@ NESTED: dict[str, dict[str, Any]] = {
         "domain_column": {"domain_column": "x"},
         "tokenizer": {"tokenizer": "bpe"},
         "vocab_size": {"tokenizer": "bpe", "vocab_size": 300},
-    }
+    },
+    "train": {"router": {"noise": {"noise": "gaussian"}, "noise_scale": {"noise": "gaussian", "noise_scale": 0.1}}},
 }
 
 
@@ -81,7 +82,7 @@ def other(value: Any) -> Any:
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
-        return value * 0.9
+        return value * 0.9 or 0.5
     if isinstance(value, tuple | list):
         return [*value, 7]
     if isinstance(value, dict):
@@ -139,6 +140,18 @@ def test_each_field_of_a_suite_is_in_the_key_or_listed_with_a_reason(field: str)
 def test_what_the_key_leaves_out_is_what_is_listed() -> None:
     """Budget and match are no fields of the rest, since a bracket's match is its own; the tests above find them in the key."""
     assert set(NOT_NUMERICS) - {"budget", "match"} == set(NOT_IN_THE_KEY)
+
+
+def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None:
+    train = {"reference_tokens": 100, "router": {"losses": {"router_y": 0.1}}}
+    with pytest.raises(UserError, match=r"^Unknown auxiliary loss 'router_y'. Did you mean 'router_z'\? Available: .*\S$"):
+        parse_rows(parse_suite({**SUITE, "train": train}, "s"), "all")
+    own = {"name": "mod", "training": {"losses": {"centre": 0.1}}}
+    assert parse_rows(parse_suite({**SUITE, "rows": [own]}, "s"), "all")
+    with pytest.raises(UserError, match="Unknown auxiliary loss 'centre'"):
+        parse_rows(parse_suite({**SUITE, "rows": [{**own, "name": "mlp_gate"}, "mod"]}, "s"), "all")
+    suite_wide = {**train, "router": {"losses": {"centre": 0.1, "load": 0.1}}}
+    assert parse_rows(parse_suite({**SUITE, "train": suite_wide, "rows": ["mlp_gate", "mod"]}, "s"), "mlp_gate")
 
 
 @pytest.mark.parametrize(
