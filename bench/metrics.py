@@ -26,6 +26,7 @@ def monitors(
     evaluation: Evaluation,
     history: Mapping[int, Sequence[Bool[Tensor, "window seq path"]]],
     gradients: Sequence[Sequence[Sequence[float]]],
+    utility: Mapping[int, float],
 ) -> tuple[LayerMonitor, ...]:
     """Load, confidence, what routing depends on, and how it came about, for every routed site.
 
@@ -37,6 +38,7 @@ def monitors(
         evaluation: with plans kept.
         history: a routed site -> its plans at every probe of training, on the same windows.
         gradients: for every probe and site, the gradient norms of router and paths in the step before it.
+        utility: a routed site -> rank correlation of score and oracle utility, where it was measured.
     """
     tokens = torch.from_numpy(windows.tokens[:, :-1])
     domain = torch.from_numpy(windows.tags).unsqueeze(1).expand_as(tokens)
@@ -63,6 +65,7 @@ def monitors(
                 saturation=saturation(probed),
                 router_gradient=tuple(norms[site][0] for norms in gradients) if any(True for _ in router.parameters()) else (),
                 paths_gradient=tuple(norms[site][1] for norms in gradients),
+                utility_correlation=utility.get(site),
                 domain_information=mutual_information(path_sets(mask)[0], domain),
             )
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bench.agreement import utility_correlation
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
@@ -107,6 +108,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
+    utility = utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell))
     missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
     reason = missed if causality.passed else causality.detail
     status: Status = "ok" if not reason else "off_budget" if causality.passed else "invalid"
@@ -124,7 +126,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "speed": measure_speed(model, validation, dtype_of(cell)),
         "causality": causality,
         "curve": tuple(watch.curve),
-        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients),
+        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, utility),
         "auxiliary": trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
     }
