@@ -85,14 +85,14 @@ def solve(
         costs: of the dense and the cheap model.
         rho: the budget.
         layers: layers in use.
-        bracket: leave the budget alone; the router takes one path always.
+        bracket: a router with a base leaves the budget alone and takes one path always; one without still gets its width from it.
         name: for the error.
 
     Raises:
         UserError: the budget is out of this router's reach.
     """
     target = costs.at(rho)
-    if bracket:
+    if bracket and router.paths.base is not None:
         return Solution(target, costs.full, 1.0, 0, tuple(1.0 / len(router.paths.names) for _ in router.paths.names), layers)
     if router.paths.base is None:
         return _solve_width(router, ledger_at, costs, rho, layers, name)

@@ -168,6 +168,9 @@ class SuiteConfig(Part):
             raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
         if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
             raise ValueError(f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats")
+        task = self.data.planted
+        if task is not None and task.document_tokens != self.seq_len + 1:
+            raise ValueError(f"seq_len is {self.seq_len}; planted documents are read whole, so it must be {task.document_tokens - 1}")
         if (self.pretrain is not None) != (self.regime == "controller"):
             raise ValueError(f"regime is {self.regime!r}: 'controller' needs the group `pretrain`, 'joint' takes none")
         return self

@@ -5,12 +5,69 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.parts import Part
+from bench.parts import Part, added
 
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 TEXT_SUFFIXES = (".txt", ".md")
 STREAM_TOKENS = 2**25
 """Tokens taken from a hub stream unless the suite says how many it needs."""
+PLANTED_TOKENS = 2**20
+"""Training tokens of the planted task likewise."""
+LARGEST_VOCABULARY = 94
+"""Of the planted task: each token is shown as one printable character."""
+LARGEST_TABLES = 2**22
+
+
+class PlantedConfig(Part):
+    """The planted task (`bench.data.planted`): what its documents are made of."""
+
+    route: Literal["depth", "experts"] = Field(
+        default="depth", description="what the truth names: hard tokens (1) and easy ones (0), or the domain of hard tokens (else -1)"
+    )
+    domains: int = Field(default=1, gt=0, description="kinds of documents, each with tables of its own")
+    symbols: int = Field(default=32, ge=2, description="ids that segments are made of")
+    order: int = Field(default=2, ge=1, le=4, description="earlier symbols that decide the next one in a hard segment")
+    segments: int = Field(default=4, gt=0, description="segments a document")
+    segment_tokens: int = Field(default=16, description="tokens a segment, its marker included")
+    easy: float = Field(default=0.5, ge=0, le=1, description="share of easy segments, rounded to whole segments of a document")
+    noise: float = Field(default=0.1, ge=0, le=1, description="share of symbols drawn at random: the entropy that nothing removes")
+    seed: int = Field(default=0, ge=0, description="of tables and documents; every run of a suite sees the same task")
+
+    @property
+    def document_tokens(self) -> int:
+        """Tokens of a document: one that opens it, and its segments."""
+        return 1 + self.segments * self.segment_tokens
+
+    @property
+    def hard_segments(self) -> int:
+        """Hard segments of every document."""
+        return self.segments - round(self.easy * self.segments)
+
+    @property
+    def vocab_size(self) -> int:
+        """Symbols, a marker for each kind of segment and domain, and the opening of a document."""
+        return self.symbols + 2 * self.domains + 1
+
+    @property
+    def table_entries(self) -> int:
+        """Facts that the hard segments of all domains rest on."""
+        return self.domains * self.symbols**self.order
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PlantedConfig":
+        if self.segment_tokens < self.order + 2:
+            least = self.order + 2
+            raise ValueError(
+                f"segment_tokens is {self.segment_tokens}; marker, {self.order} symbols and what follows take at least {least}"
+            )
+        if self.vocab_size > LARGEST_VOCABULARY:
+            made = f"symbols is {self.symbols} and domains {self.domains}, which makes {self.vocab_size} token ids"
+            raise ValueError(f"{made}; at most {LARGEST_VOCABULARY} are allowed")
+        if self.table_entries > LARGEST_TABLES:
+            raise ValueError(f"the tables have {self.table_entries} entries; at most {LARGEST_TABLES} are allowed: lower symbols or order")
+        if self.route == "experts" and self.domains < 2:
+            raise ValueError(f"domains is {self.domains} with route 'experts'; at least 2 are needed to choose among")
+        return self
 
 
 class DataConfig(Part):
@@ -20,7 +77,7 @@ class DataConfig(Part):
     local, `owner/name` is a data set on the hub.
     """
 
-    source: Literal["embedded", "local", "hub"] = Field(default="embedded", description="registered source of the text")
+    source: Literal["embedded", "local", "hub", "planted"] = Field(default="embedded", description="registered source of the text")
     path: str | None = Field(default=None, description="file, folder or glob; or owner/name on the hub")
     name: str | None = Field(default=None, description="configuration of a hub data set, e.g. sample-10BT")
     split: str = Field(default="train", description="split of a hub data set")
@@ -39,6 +96,8 @@ class DataConfig(Part):
         default=0.05, ge=0, le=1, description="domains with a larger share of validation 13-grams in training stay out of the headline"
     )
 
+    planted: PlantedConfig | None = added(None, description="the generated task, for source 'planted'; a token of it counts as a byte")
+
     @property
     def max_bytes(self) -> int | None:
         """Text to read at most, bytes."""
@@ -51,16 +110,21 @@ class DataConfig(Part):
         if not isinstance(data, dict):
             return data
         known: dict[str, Any] = {key: value for key, value in data.items() if value is not None}
-        known.setdefault("source", _source_of(known.get("path")))
+        known.setdefault("source", "planted" if "planted" in known else _source_of(known.get("path")))
         known.setdefault("vocab_size", 4096 if known.get("tokenizer") == "bpe" else 256)
         if known["source"] == "hub":
             known.setdefault("max_tokens", STREAM_TOKENS)
+        if known["source"] == "planted":
+            known.setdefault("planted", {})
+            known.setdefault("max_tokens", PLANTED_TOKENS)
         return known
 
     @model_validator(mode="after")
     def _agree(self) -> "DataConfig":
-        if (self.path is None) != (self.source == "embedded"):
-            raise ValueError(f"source {self.source!r} with path {self.path!r}: the embedded corpus takes no path, the others need one")
+        if (self.path is None) != (self.source in ("embedded", "planted")):
+            raise ValueError(f"source {self.source!r} with path {self.path!r}: 'embedded' and 'planted' take no path, the others need one")
+        if (self.planted is None) != (self.source != "planted"):
+            raise ValueError(f"source {self.source!r} with a group `planted`: it belongs to source 'planted'")
         if self.tokenizer == "bytes" and self.vocab_size != 256:
             raise ValueError(f"vocab_size {self.vocab_size} with tokenizer 'bytes': bytes have 256; set tokenizer: bpe")
         if self.tokenizer == "bpe" and self.vocab_size < 257 + 1:

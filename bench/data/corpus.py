@@ -1,6 +1,6 @@
 """A built corpus: token arrays on disk, memory-mapped, with the domain and document of every token."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,12 +20,14 @@ class Split:
         offsets: first token of each document, and the length of `tokens`, `[document + 1]`.
         document_tags: domain of each document, ascending, uint8 `[document]`.
         document_names: name of each document.
+        stride: training sequences start at multiples of it, within their domain.
     """
 
     tokens: NDArray[np.unsignedinteger]
     offsets: NDArray[np.int64]
     document_tags: NDArray[np.uint8]
     document_names: tuple[str, ...]
+    stride: int = 1
 
     @cached_property
     def tags(self) -> NDArray[np.uint8]:
@@ -62,6 +64,8 @@ class Corpus:
         validation: where losses are measured.
         content_hash: SHA-256 over tokens, tags, document bounds, domain names and vocabulary.
         tokenizer: encodes further text.
+        truth: tells the right path of each token of sequences `[..., seq]` from the tokens up to it, -1 for any; None where
+            nobody knows. For routers that may have it and for judging the others.
     """
 
     domains: tuple[str, ...]
@@ -72,6 +76,7 @@ class Corpus:
     validation: Split
     content_hash: str
     tokenizer: Tokenizer
+    truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
 
     @property
     def vocab_size(self) -> int:

@@ -1,4 +1,4 @@
-"""From a data configuration to a corpus: found in the cache, or built there."""
+"""From a data configuration to a corpus: found in the cache, or built there; a generated one is generated anew."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import cast
 
 from filelock import FileLock
 
-from bench.data import store
+from bench.data import planted, store
 from bench.data.config import DataConfig
 from bench.data.corpus import Corpus
 from bench.data.documents import Document, Source
@@ -40,7 +40,7 @@ def default_cache() -> Path:
 
 
 def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
-    """The corpus that `config` describes, from the cache if it is there, whole and of the same text.
+    """The corpus that `config` describes, from the cache if it is there, whole and of the same text; generated if it is no text.
 
     Safe from several processes at once: one builds, the others wait.
 
@@ -51,6 +51,8 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     Raises:
         UserError: the text cannot be had, is not what the manifest says, or is too little to split.
     """
+    if config.source == "planted":
+        return planted.corpus(config)
     source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(config)
     key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.canonical(), source.key], sort_keys=True).encode()).hexdigest()
     directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"

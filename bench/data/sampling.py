@@ -47,7 +47,7 @@ class Windows:
 
 
 def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position.
+    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position that its stride allows.
 
     Domains take turns from a random start, so that each has an equal share in expectation and, within one
     sequence, in every batch. Only the raw output of Philox is used: NumPy fixes it for ever, its distributions not.
@@ -62,7 +62,8 @@ def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len:
     key = hashlib.sha256(f"train_batch/{seed}/{step}".encode()).digest()
     raw = np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(batch_size + 1)
     tags = ((raw[0] % np.uint64(len(ranges))).astype(np.int64) + np.arange(batch_size)) % len(ranges)
-    starts = ranges[tags, 0] + (raw[1:] % room[tags].astype(np.uint64)).astype(np.int64)
+    places = (room[tags] - 1) // split.stride + 1
+    starts = ranges[tags, 0] + (raw[1:] % places.astype(np.uint64)).astype(np.int64) * split.stride
     positions = starts[:, None] + np.arange(seq_len + 1)
     return Batch(split.tokens[positions].astype(np.int64), np.repeat(tags[:, None], seq_len + 1, axis=1), split.documents_at(positions))
 

@@ -67,14 +67,16 @@ def read(directory: Path) -> Corpus | None:
     if damaged:
         _logger.warning("cached corpus %s is damaged (%s) and is built again", directory, ", ".join(damaged))
         return None
-    splits = {split: _read_split(directory, split, meta["names"][split]) for split in SPLITS}
+    train, calibration, validation = (_read_split(directory, split, meta["names"][split]) for split in SPLITS)
     return Corpus(
         domains=tuple(meta["domains"]),
         headline_domains=tuple(meta["headline"]),
         overlap=meta["overlap"],
+        train=train,
+        calibration=calibration,
+        validation=validation,
         content_hash=meta["content"],
         tokenizer=stored_tokenizer(directory),
-        **splits,
     )
 
 

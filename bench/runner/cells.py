@@ -133,7 +133,7 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     return chosen
 
 
-def unmet_needs(row: RowConfig, num_domains: int, regime: str = "joint") -> str:
+def unmet_needs(row: RowConfig, num_domains: int, has_truth: bool = False, regime: str = "joint") -> str:
     """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
     router = find(row.router).make(row.options)
     needs = router.needs
@@ -141,6 +141,8 @@ def unmet_needs(row: RowConfig, num_domains: int, regime: str = "joint") -> str:
         return f"it chooses among {', '.join(without)}, of which the frozen backbone has none"
     if "tags" in needs and num_domains < 2:
         return "it needs domain tags, and the data has one domain"
+    if "truth" in needs and not has_truth:
+        return "it needs the right path of each token, and the data do not tell it; source: planted does"
     if "utility" in needs and router.paths.base is None:
         return "it needs utility, which is that of an upgrade, and its paths have no base"
     missing = sorted(needs - PROVIDED)

@@ -98,6 +98,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
     pretraining = freeze(cell, corpus, model, progress)
     model.decoder.to(cell.suite.device)
+    model.decoder.truth = corpus.truth
     if cell.suite.compile:
         compile_parts(model.decoder)
     watch = Watch(cell, corpus, model, progress)

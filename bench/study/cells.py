@@ -23,8 +23,9 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
     cells: dict[str, list[Cell]] = {}
     skipped: list[str] = []
     for setting, suite in suites_of(study, size).items():
-        domains = len(load_corpus(suite.data).domains)
-        reasons = {row.name: unmet_needs(row, domains, regime=suite.regime) for row in parse_rows(suite, "all")}
+        corpus = load_corpus(suite.data)
+        domains, has_truth = len(corpus.domains), corpus.truth is not None
+        reasons = {row.name: unmet_needs(row, domains, has_truth, suite.regime) for row in parse_rows(suite, "all")}
         skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items() if reason]
         rows = [row for row in suite.rows if not reasons[row.name]]
         cells[setting] = plan_cells(suite, rows, range(size.seeds))
