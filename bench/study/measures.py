@@ -88,9 +88,15 @@ def _probes(record: Record) -> list[float]:
 
 
 def _training_cost(record: Record) -> float | None:
+    """With as much backward for each forward FLOP of the full model as the run itself had: 2 in `joint`, less on a frozen backbone."""
     if record.flops is None or record.training is None or not record.training.tokens:
         return None
-    return record.flops.training_total / (3 * record.flops.dense * record.training.tokens)
+    forward, backward = (sum(record.flops.training.get(f"{part}/{phase}", 0.0) for part in ("backbone", "paths")) for phase in _PHASES)
+    full_only = record.flops.dense * (1 + backward / forward) * record.training.tokens if forward else 0.0
+    return record.flops.training_total / full_only if full_only else None
+
+
+_PHASES = ("forward", "backward")
 
 
 def _oracle_share(record: Record) -> float | None:
@@ -131,8 +137,9 @@ MEASURES: dict[str, Measure] = {
                 is_loss=True),
         Measure("router_gradient", "router gradient", "norm of the routers' gradients, mean over layers and probes",
                 _over_layers(lambda m: _mean(m.router_gradient)), partial(number, digits=5), ratio=True),
-        Measure("training_cost", "training FLOPs", "training FLOPs charged, over those of the full model on as many tokens (3 x forward)",
-                _training_cost, lambda v: f"{_two(v)}×", ratio=True),
+        Measure("training_cost", "training cost",
+                "training FLOPs charged, over those of a full-only model on as many tokens in the same regime", _training_cost,
+                lambda v: f"{_two(v)}×", ratio=True),
         Measure("sparse_cost", "ideal sparse", "active FLOPs of the routed forward pass, over the full model's", active_share,
                 lambda v: f"{_two(v)}×", ratio=True),
         Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _oracle_share, percent),

@@ -1,0 +1,109 @@
+"""`bench study` from cells to page, on cells of a second."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.record import read_records
+from tests import tiny
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a tiny suite and a study of it."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_suite(tmp_path / "tiny.yaml", tiny.write_text(tmp_path))
+    write(tmp_path)
+    with tiny.own_registry():
+        yield tmp_path
+
+
+def write(place: Path, **changes: Any) -> None:
+    data: dict[str, Any] = {
+        "name": "wide-gate",
+        "title": "Is a wider gate better?",
+        "purpose": "tests",
+        "scope": "tests",
+        "settings": {"half": {"suite": "tiny.yaml"}},
+        "rows": ["mlp_gate", {"name": "mlp_gate@wide", "options": {"width_ratio": 0.5}}],
+        "claims": [
+            {
+                "text": "It is.",
+                "source": "nobody",
+                "comparisons": [{"row": "mlp_gate@wide", "control": "mlp_gate", "expect": "lower", "margin": 10}],
+            }
+        ],
+        "sizes": {"small": {"seeds": 2, "core_minutes": 1}},
+    }
+    (place / "study.yaml").write_text(yaml.safe_dump(data | changes, sort_keys=False), encoding="utf-8")
+
+
+def study(*arguments: str) -> int:
+    return main(["study", "study.yaml", "--out", "out", *arguments])
+
+
+def run() -> int:
+    return study("--workers", "0")
+
+
+def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    folder = place / "out" / "studies" / "wide-gate"
+    cells = {(record.cell.row, record.cell.seed) for _, record in read_records(folder / "small" / "half")}
+    assert cells == {("mlp_gate", 0), ("mlp_gate", 1), ("mlp_gate@wide", 0), ("mlp_gate@wide", 1)}
+    page = (folder / "README.md").read_bytes()
+    assert b"Is a wider gate better?" in page and b"**refuted**" in page  # nothing reaches a margin of 10 nats
+    capsys.readouterr()
+    assert run() == 0
+    assert capsys.readouterr().out.count(" kept ") == 4
+    assert (folder / "README.md").read_bytes() == page
+    assert study("--check") == 0
+    (folder / "README.md").write_bytes(page.replace(b"refuted", b"confirmed"))
+    assert study("--check") == 1
+    assert "is not what its records give" in capsys.readouterr().out
+    assert study("--render") == 0
+    assert (folder / "README.md").read_bytes() == page
+    write(place, name="other")
+    capsys.readouterr()
+    assert run() == 0
+    said = capsys.readouterr().out
+    assert "4 cells, 4 taken over" in said and said.count(" kept ") == 4
+
+
+def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:
+    write(place, settings={"half": {"suite": "tiny.yaml", "set": {"train.adam_lr": 1e30}}})
+    assert run() == 1
+    assert "failed: seeds 0-1" in (place / "out/studies/wide-gate/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "Unknown study 'nothing'."),
+        (["absent.yaml"], "does not exist"),
+        ([], "Name the study to run"),
+        (["study.yaml", "--size", "huge"], "Unknown size 'huge'."),
+        (["study.yaml", "--official", "--out", "out"], "drop --out"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_told_in_one_line(
+    place: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_row_that_a_suite_cannot_run_is_refused_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(place, rows=["mlp_gate", {"name": "mlp_gate@wide", "options": {"breadth": 0.5}}])
+    assert run() == 2
+    assert "breadth" in capsys.readouterr().err
+
+
+def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "studies"]) == 0
+    assert "a3-util-rank" in capsys.readouterr().out
