@@ -69,8 +69,9 @@ def _run_grouped(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> 
 def _run_each(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> list[Tensor | None]:
     """Run paths one after another; one without tokens has no output."""
     if paths.is_bank and len(indices) > 1:
-        each = paths.bank.each([flat if index is None else flat.index_select(0, index) for index in indices])
-        return [output if len(output) else None for output in each]
+        parts = [flat if index is None else flat.index_select(0, index) for index in indices]
+        sizes = [len(part) for part in parts]
+        return [output if len(output) else None for output in paths.bank(torch.cat(parts), sizes=sizes).split(sizes)]
     outputs: list[Tensor | None] = []
     for path, index in enumerate(indices):
         if index is not None and not len(index):

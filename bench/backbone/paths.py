@@ -40,20 +40,28 @@ class ExpertBank(nn.Module):
         self.down.data.zero_()
 
     def forward(
-        self, x: Float[Tensor, "*token d_model"], index: int = 0, merge: Float[Tensor, "batch count"] | None = None
+        self,
+        x: Float[Tensor, "*token d_model"],
+        index: int = 0,
+        merge: Float[Tensor, "batch count"] | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> Float[Tensor, "*token d_model"]:
-        """Run one expert: that of an index, or with `merge` and `x` of `[batch, token, d_model]` a weighted mean of all a sequence."""
+        """Run one expert, that of an index; or a weighted mean of all; or every expert on tokens of its own.
+
+        Args:
+            x: tokens; with `merge` `[batch, token, d_model]`, with `sizes` those of expert 0 first.
+            index: of the expert.
+            merge: weights of the experts in the mean of each sequence.
+            sizes: tokens of each expert. The stacks are then taken apart once: indexing them expert by expert would make the
+                backward pass fill a whole stack for each.
+        """
+        if sizes is not None:
+            experts = zip(x.split(list(sizes)), self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
+            return torch.cat([_swiglu(*expert) for expert in experts])
         if merge is not None:
             gate, up, down = (torch.einsum("be,eij->bji", merge, rows) for rows in (self.gate, self.up, self.down))
             return (F.silu(x @ gate) * (x @ up)) @ down
         return _swiglu(x, self.gate[index], self.up[index], self.down[index])
-
-    def each(self, parts: Sequence[Float[Tensor, "_token d_model"]]) -> list[Float[Tensor, "_token d_model"]]:
-        """Run every expert on tokens of its own.
-
-        The stacks are taken apart once: indexing them expert by expert would make the backward pass fill a whole stack for each.
-        """
-        return [_swiglu(*expert) for expert in zip(parts, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)]
 
     def grouped(self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]) -> Float[Tensor, "token d_model"]:
         """Run all experts at once on tokens sorted by expert.
