@@ -70,5 +70,8 @@ def _is_same(path: Path, cell: Cell) -> bool:
     except UserError:
         return False
     listed = next((row for row in record.provenance.config.get("rows", []) if row.get("name") == cell.row.name), None)
-    same = record.cell == cell.identity() and listed == cell.row.canonical()
-    return same and record.status != "failed" and record.key == cell_key(cell, load_corpus(cell.suite.data))
+    if record.status == "failed" or listed != cell.suite.row(cell.row.name).canonical():
+        return False
+    apart = {"control": None}  # which row it is set beside is no part of the experiment
+    same = record.cell.model_copy(update=apart) == cell.identity().model_copy(update=apart)
+    return same and record.key == cell_key(cell, load_corpus(cell.suite.data))
