@@ -19,6 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a row."""
     from bench.assemble import assemble
+    from bench.budget import training_target
     from bench.data import load_corpus
     from bench.runner.cells import parse_rows, plan_cells
     from bench.runner.execute import blueprint
@@ -26,11 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     corpus = load_corpus(suite.data)
     table: list[tuple[object, ...]] = []
-    target = dense = 0.0
+    target = dense = spend = 0.0
     for cell in plan_cells(suite, parse_rows(suite, arguments.routers, arguments.plugin), [0], arguments.plugin):
         model = assemble(blueprint(cell, corpus), seed=0)
         solution = model.solution
         target, dense = solution.target, solution.dense
+        a_token = training_target(model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, suite.regime == "controller")
+        spend = a_token * suite.train.reference_tokens
         total = sum(p.numel() for p in model.decoder.parameters())
         shape = f"capacity {solution.capacity:.4f}" if solution.expert_width == 0 else f"expert width {solution.expert_width}"
         bracket = cell.row.role == "bracket"
@@ -47,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
                 "-" if bracket else f"{model.active_parameters():,.0f}",
             )
         )
-    spend = 3 * target * suite.train.reference_tokens
     print(f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {spend:.3g} FLOPs")
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
     print(tabulate(table, headers=headers))
