@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.conformance import causal, construction, costs, learning, plans, state
+from bench.conformance import causal, construction, costs, learning, oracle, plans, state
 from bench.conformance.check import Check, Outcome, examine_all, examine_one, validate_waivers
 from bench.conformance.subject import Subject
 from bench.registry import Entry, find, load_file
@@ -48,6 +48,7 @@ CHECKS: tuple[Check, ...] = (
     costs.price_holds,
     costs.same_when_audited,
     costs.charged_as_executed,
+    oracle.labels_are_charged,
     costs.ledger_equals_audit,
     costs.sparse_equals_reference,
     construction.budget_is_met,

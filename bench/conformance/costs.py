@@ -117,21 +117,30 @@ def charged_as_executed(subject: Subject) -> None:
     """What the ledger charges for paths is what the plans said when they were executed."""
     model = subject.assemble()
     masks: list[list[Tensor]] = [[] for _ in model.decoder.routers]
-    handles = [router.register_forward_hook(_keeper(kept)) for router, kept in zip(model.decoder.routers, masks, strict=True)]
-    subject.train(model, steps=STEPS)
+    with _keeping(model, masks, gradient=True):  # passes without are those of an oracle
+        subject.train(model, steps=STEPS)
     _compare(_paths(model.ledger, masks), model.ledger.spent["paths/forward"], "in training")
     for kept in masks:
         kept.clear()
-    found = evaluate(model, subject.windows(BATCH_SIZE), batch_size=BATCH_SIZE)
-    for handle in handles:
-        handle.remove()
+    with _keeping(model, masks, gradient=False):
+        found = evaluate(model, subject.windows(BATCH_SIZE), batch_size=BATCH_SIZE)
     tokens, ledger = BATCH_SIZE * SEQ_LEN, model.evaluation_ledger
     _compare(_paths(ledger, masks), (found.active - ledger.fixed - ledger.routers) * tokens, "in evaluation")
 
 
-def _keeper(kept: list[Tensor]) -> Callable[[Any, Any, Any], None]:
-    """A hook that copies the mask of each plan the moment it is made."""
-    return lambda _router, _inputs, plan: kept.append(plan.mask.clone())
+@contextmanager
+def _keeping(model: Model, masks: list[list[Tensor]], gradient: bool) -> Generator[None]:
+    """Copy the mask of each plan the moment it is made, in passes with or without gradient."""
+
+    def keeper(kept: list[Tensor]) -> Callable[[Any, Any, Any], None]:
+        return lambda _router, _inputs, plan: kept.append(plan.mask.clone()) if torch.is_grad_enabled() is gradient else None
+
+    handles = [router.register_forward_hook(keeper(kept)) for router, kept in zip(model.decoder.routers, masks, strict=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _paths(ledger: Ledger, masks: list[list[Tensor]]) -> float:

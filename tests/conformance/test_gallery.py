@@ -47,6 +47,7 @@ CAUGHT = {
         "counts_of_its_own": "counts_match_mask",
         "rewrites_its_plan": "charged_as_executed",
         "rewrites_the_layer_before": "inputs_are_left_alone",
+        "rewrites_plans_of_forks": "labels_are_charged",
         "writes_to_inputs": "inputs_are_left_alone",
         "phones_home": "no_side_effects",
         "writes_a_file": "no_side_effects",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from bench.contract import BLOCK_GATE, RouterInput, RoutingPlan
@@ -45,6 +46,19 @@ class RewritesTheLayerBefore(MLPGate):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         if inputs.previous is not None:
+            inputs.previous.plan.mask.data[..., 1] = False
+        return super().forward(inputs)
+
+
+@register("rewrites_plans_of_forks", family="cheater")
+class RewritesPlansOfForks(MLPGate):
+    """Asks for utility, and clears the mask of the layer before where labels are found, after it has been executed."""
+
+    def __init__(self) -> None:
+        super().__init__(utility=0.1, oracle="on_policy")
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        if inputs.previous is not None and inputs.selection == "topk" and not torch.is_grad_enabled():
             inputs.previous.plan.mask.data[..., 1] = False
         return super().forward(inputs)
 
