@@ -235,6 +235,9 @@ class Router(nn.Module):
         knob: None, or a buffer that makes causal evaluation spend more as it rises: a scalar, or one number a path for thresholds of
             each expert. The harness bisects it.
         oracle: how its utility labels are made, if its `needs` has "utility"; None for the defaults.
+        supervised: share of the training documents for whose tokens it is told the right paths, as `label` says them.
+        wraps: names of options that stand for routers. A suite gives a name, or {router: name, options: {...}}; the harness makes the
+            router and hands it over in the option's place.
     """
 
     paths: Paths
@@ -247,6 +250,8 @@ class Router(nn.Module):
     knob: Tensor | None
     toolkit: Toolkit | None
     oracle: OracleRequest | None = None
+    supervised: float = 0.0
+    wraps: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,6 +284,13 @@ class Router(nn.Module):
 
     def after_step(self, trace: LayerTrace) -> None:
         """Update buffers after an optimiser step, without gradient. State that matters must be a buffer."""
+
+    def label(self, trace: LayerTrace) -> Int[Tensor, "batch seq"]:
+        """Right path of each token, -100 where it is not known, for `supervised` routers; the harness asks without gradient and charges it.
+
+        It comes back as `labels` of the trace, -100 also for the tokens of documents that are not supervised.
+        """
+        raise TypeError(f"{type(self).__name__} is supervised; it must define label(trace) -> path of each token.")
 
     def enable_knob(self) -> None:
         """Give the router a knob, at 0. Call in `build`."""

@@ -145,6 +145,14 @@ def entropy(trace: LayerTrace) -> Float[Tensor, ""]:
     return -(p * p.clamp_min(1e-9).log()).sum(-1).mean()
 
 
+def supervised(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Cross-entropy of the scores to the labelled paths, a mean over tokens that have a label; 0 where none has."""
+    if trace.labels is None:
+        raise TypeError("This auxiliary loss needs trace.labels: set `supervised`, and define `label`.")
+    scores, labels = _logits(trace).flatten(0, 1), trace.labels.flatten()
+    return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (labels != -100).sum().clamp_min(1)
+
+
 def mean_loss(values: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
     """Mean over layers, so that a loss's weight means the same at any depth."""
     return torch.stack(values).mean()

@@ -158,6 +158,15 @@ class LayerMonitor(_Part):
     utility_correlation: float | None = Field(default=None, description="rank correlation of score and oracle utility over tokens")
 
 
+class SupervisionMonitor(_Part):
+    """What one routed layer made of labels, on windows of the training split in causal evaluation at the headline setting."""
+
+    layer: int
+    documents: int = Field(description="training documents with labels")
+    supervised: float | None = Field(description="share of their tokens that took the path of the label; none where none was seen")
+    unsupervised: float | None = Field(description="the same of the other training documents")
+
+
 class Passage(_Part):
     """A passage of validation text with the path each token took, for the report."""
 
@@ -198,6 +207,7 @@ class Record(_Part):
     causality: Causality | None = None
     curve: tuple[CurvePoint, ...] = ()
     monitors: tuple[LayerMonitor, ...] = ()
+    supervision: tuple[SupervisionMonitor, ...] = Field(default=(), description="for routers that were told some right paths")
     auxiliary: dict[str, float] = Field(default_factory=dict, description="last mean of each auxiliary loss")
     passage: Passage | None = None
 

@@ -8,11 +8,11 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bench.contract import Paths, Router, options_of
 from bench.errors import UserError, unknown
@@ -53,13 +53,31 @@ class Entry:
         for option in options:
             if option not in known:
                 raise unknown(f"option of router {self.name!r}", option, known)
+        inner = {name: entry.make(theirs) for name, (entry, theirs) in self._wrapped(options).items()}
         try:
-            router = self.router(**options)
+            router = self.router(**{**options, **inner})
         except Exception as error:
             raise UserError(f"Router {self.name!r} refused the options {options}: {error or repr(error)}") from error
         if not isinstance(getattr(router, "paths", None), Paths):
             raise UserError(f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count).")
         return router
+
+    def source_hash(self, options: Mapping[str, Any]) -> str:
+        """SHA-256 of all source that the router runs with these options: its own and that of the routers it wraps."""
+        wrapped = [entry.source_hash(theirs) for entry, theirs in self._wrapped(options).values()]
+        return hashlib.sha256("".join([self.plugin_hash, *wrapped]).encode()).hexdigest() if wrapped else self.plugin_hash
+
+    def _wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
+        """Each option that stands for a router -> that router and its options."""
+        found: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        for name in self.router.wraps:
+            value: object = options.get(name, options_of(self.router)[name])
+            given = {"router": value} if isinstance(value, str) else cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+            if not isinstance(given.get("router"), str) or not given.keys() <= {"router", "options"}:
+                allowed = "a router's name, or {router: name, options: {...}}"
+                raise UserError(f"Option {name!r} of router {self.name!r} is {value!r}; allowed is {allowed}.")
+            found[name] = _entries.get(given["router"]) or find(given["router"]), dict(given.get("options") or {})
+        return found
 
 
 def _source_hash(router: type[Router]) -> str:

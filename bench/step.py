@@ -23,6 +23,7 @@ from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.oracle import Oracle
 from bench.schedule import trapezoid
+from bench.supervision import Supervisor
 
 
 @dataclass
@@ -50,9 +51,17 @@ class Stepper:
     """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses, how far it is."""
 
     def __init__(
-        self, model: Model, config: TrainConfig, lr_scale: float, dtype: torch.dtype, noise: torch.Generator, oracle: Oracle
+        self,
+        model: Model,
+        config: TrainConfig,
+        lr_scale: float,
+        dtype: torch.dtype,
+        noise: torch.Generator,
+        oracle: Oracle,
+        supervisor: Supervisor,
     ) -> None:
-        self.model, self.config, self.dtype, self.noise, self.oracle = model, config, dtype, noise, oracle
+        self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
+        self.oracle, self.supervisor = oracle, supervisor
         decoder = model.decoder
         self.device = device_of(decoder)
         matrices = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
@@ -108,7 +117,7 @@ class Stepper:
         self.done = Trained(**state["done"])
         self.since, self.probed = state["since"], state["probed"]
 
-    def step(self, tokens: Tensor, tags: Tensor, progress: float) -> Tensor:
+    def step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
         """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
         tokens, tags = tokens.to(self.device), tags.to(self.device)
         run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
@@ -123,6 +132,7 @@ class Stepper:
             if "token_loss" in router.needs:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
         self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps)
+        self.supervisor.label(run.traces, documents[:, :-1].to(self.device))
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
         if total.requires_grad:  # it is not where routers learn without a gradient, on a frozen backbone

@@ -19,6 +19,7 @@ from bench.flops.inspector import Inspector
 from bench.oracle import Oracle
 from bench.rng import generator
 from bench.step import Stepper, Trained
+from bench.supervision import Supervisor
 
 Probe = Callable[[int, int, float, float, float], None]
 """Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""
@@ -83,7 +84,8 @@ def train(
         RuleBroken: a router was not in the run what it was priced as.
     """
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
-    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype))
+    supervisor = Supervisor(model, len(split.document_tags))
+    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()
@@ -104,7 +106,8 @@ def train(
         if inspector is not None:
             loop.inspect(inspector, done.steps)
         batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
-        loop.since.append(loop.step(torch.from_numpy(batch.tokens), torch.from_numpy(batch.tags), progress))
+        tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
+        loop.since.append(loop.step(tokens, tags, documents, progress))
         done.steps += 1
         done.tokens += config.batch_size * seq_len
         done.seconds += time.perf_counter() - started

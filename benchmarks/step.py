@@ -17,9 +17,11 @@ from bench.assemble import Blueprint, assemble
 from bench.backbone.presets import decoder_config
 from bench.config import TrainConfig
 from bench.optim import Muon
+from bench.oracle import Oracle
 from bench.registry import find
 from bench.rng import generator
 from bench.step import Stepper
+from bench.supervision import Supervisor
 
 VOCAB, BATCH, SEQ = 256, 16, 128
 D, LAYERS, HEADS, FFN = 64, 4, 2, 256
@@ -88,9 +90,11 @@ def harness_step(router: str) -> Callable[[Tensor], None]:
     """A step of the harness."""
     decoder = decoder_config("tiny", VOCAB, SEQ)
     blueprint = Blueprint(find(router), {}, decoder, (1, 2, 3), SEQ, 0.5, 6, router == "dense")
-    loop = Stepper(assemble(blueprint, 0), TrainConfig(reference_tokens=1), 1.0, torch.float32, generator(0, "noise"))
-    tags = torch.zeros(BATCH, SEQ + 1, dtype=torch.long)
-    return lambda tokens: void(loop.step(tokens, tags, 0.5))
+    model, single = assemble(blueprint, 0), torch.float32
+    recipe = TrainConfig(reference_tokens=1)
+    loop = Stepper(model, recipe, 1.0, single, generator(0, "noise"), Oracle(model, 0, single), Supervisor(model, 1))
+    zeros = torch.zeros(BATCH, SEQ + 1, dtype=torch.long)
+    return lambda tokens: void(loop.step(tokens, zeros, zeros, 0.5))
 
 
 def void(_: object) -> None:

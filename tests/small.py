@@ -23,7 +23,8 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     *(("random", {"over": over}) for over in ("ffn", "block", "experts")),
 ]
 """Every registered router; `random` over each kind of path."""
-LEARNED = [(name, options) for name, options in ROWS if name not in (*BRACKETS, "dense_matched", "random", "hash")]
+UNLEARNED = ("bracket", "control", "heuristic")
+LEARNED = [(name, options) for name, options in ROWS if find(name).family not in UNLEARNED]
 
 
 def row_id(value: object) -> str:
@@ -47,8 +48,10 @@ def blueprint(name: str, options: Mapping[str, object] | None = None, **changes:
 
 
 def model(name: str, options: Mapping[str, object] | None = None, seed: int = 0, router_seed: int = 0, **changes: Any) -> Model:
-    """The assembled model of a router."""
-    return assemble(blueprint(name, options, **changes), seed, router_seed)
+    """The assembled model of a router; the parity of a token is its right path."""
+    made = assemble(blueprint(name, options, **changes), seed, router_seed)
+    made.decoder.truth = lambda ids: ids % 2
+    return made
 
 
 def trained_like(decoder: Decoder, scale: float = 0.1) -> Decoder:

@@ -115,7 +115,9 @@ def model(entry: Entry, seed: int = 0, options: Mapping[str, Any] | None = None)
     """A four-layer model of width 16 with the router in layers 1 to 3."""
     decoder = DecoderConfig(vocab_size=VOCAB, d_model=16, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=SEQ_LEN)
     layers = (1, 2, 3)
-    return assemble(Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, entry.family == "bracket"), seed)
+    made = assemble(Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, entry.family == "bracket"), seed)
+    made.decoder.truth = lambda ids: ids % 2
+    return made
 
 
 def split() -> Split:

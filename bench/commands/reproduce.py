@@ -86,7 +86,7 @@ def _changed(record: Record, cell: "Cell") -> list[str]:
     notes: list[str] = []
     if made.rules_version != RULES_VERSION:
         notes.append(f"the record was made under rules version {made.rules_version}, this is version {RULES_VERSION}")
-    if made.plugin_hash != cell.entry.plugin_hash:
+    if made.plugin_hash != cell.source_hash:
         notes.append(f"the source of router {cell.row.router!r} has changed since commit {made.commit[:12]}")
     return notes
 

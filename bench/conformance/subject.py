@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.assemble import Blueprint, Model, assemble, layers_used, router_spec
@@ -67,8 +68,14 @@ class Subject:
         return self.entry.make(dict(self.options))
 
     def assemble(self) -> Model:
-        """A fresh model of this seed."""
-        return assemble(self.blueprint, self.seed)
+        """A fresh model of this seed, whose text tells the right paths."""
+        model = assemble(self.blueprint, self.seed)
+        model.decoder.truth = self.right_paths
+        return model
+
+    def right_paths(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:
+        """A right path of each token, for routers that may know it: a function of its id, -1 for a few ids."""
+        return np.where(tokens % 8 == 0, -1, tokens % len(self.probe.paths.names)).astype(np.int64)
 
     @cached_property
     def probe(self) -> Router:

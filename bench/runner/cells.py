@@ -14,6 +14,8 @@ from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
+SIDE_INFORMATION = frozenset({"tags", "truth"})
+"""Needs that no router of a text without labels could have met: a row with one is `informed`, whatever its suite calls it."""
 PROVIDED = frozenset({"tags", "token_loss", "utility", "truth"})
 """What the `joint` regime can give a router beyond the default."""
 
@@ -93,7 +95,12 @@ class Cell:
             data_hash: of the built corpus.
             machine: device class, threads, dtype and the versions that matter.
         """
-        return hash_of([RULES_VERSION, self.numerics(), self.entry.plugin_hash, data_hash, machine])
+        return hash_of([RULES_VERSION, self.numerics(), self.source_hash, data_hash, machine])
+
+    @property
+    def source_hash(self) -> str:
+        """Hash of the source of the router, and of those that its options name."""
+        return self.entry.source_hash(self.row.options)
 
     @property
     def config_hash(self) -> str:
@@ -122,12 +129,14 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     if not chosen:
         raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
     known = load_all(list(plugin_files))
-    for row in chosen:
+    for index, row in enumerate(chosen):
         if row.router not in known:
             raise unknown("router", row.router, {*known, *(r.name for r in suite.rows)}, "Give a plugin's file with --plugin FILE.py.")
         router = known[row.router].make(row.options)
         if row.training is not None:
             check_loss_names(row.training.losses, [router])
+        if router.needs & SIDE_INFORMATION and row.role not in UNRANKED:
+            chosen[index] = row.model_copy(update={"role": "informed"})
     if weights := suite.train.router.losses:
         check_loss_names(weights, [known[row.router].make(row.options) for row in (*chosen, *suite.rows) if row.router in known])
     return chosen

@@ -27,6 +27,7 @@ from bench.runner.cells import UNRANKED, Cell
 from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
+from bench.supervision import measure_supervision
 from bench.train import Diverged, Trained, train
 
 
@@ -128,6 +129,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "causality": causality,
         "curve": tuple(watch.curve),
         "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, utility),
+        "supervision": measure_supervision(model, corpus.train, cell.suite.seq_len, cell.suite.evaluation, cell.seed, dtype_of(cell)),
         "auxiliary": trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
     }
@@ -170,7 +172,7 @@ def _provenance(cell: Cell, corpus: Corpus, command: str, started: str) -> Prove
         processor=processor(),
         config=cell.suite.canonical(),
         config_hash=cell.config_hash,
-        plugin_hash=cell.entry.plugin_hash,
+        plugin_hash=cell.source_hash,
         data_hash=corpus.content_hash,
         **machine_of(torch.device(cell.suite.device), cell.suite.dtype),
     )

@@ -1,0 +1,146 @@
+"""Supervised routers: a fixed share of the training documents comes with labels, and what the router makes of them is measured."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from bench.assemble import Model
+from bench.backbone.routed import History, Pass
+from bench.config import EvaluationConfig
+from bench.contract import LayerTrace
+from bench.data import Split
+from bench.evaluate import autocast, device_of, make_pass
+from bench.flops.counter import count
+from bench.flops.ledger import path_counts
+from bench.oracle import Oracle, random_flips, request_of
+from bench.record import SupervisionMonitor
+from bench.rng import generator, hash_uniform
+
+UNKNOWN = -100
+"""Label of a token whose right path the router is not told."""
+_SEED = 0
+
+
+def supervised_documents(count: int, share: float) -> Bool[Tensor, " document"]:
+    """Which of `count` documents are supervised: `share` of them, at least one, in the order of a hash of their number.
+
+    The same in every run, so nothing but the number decides; documents of a smaller share are among those of a larger one.
+    """
+    order = hash_uniform(_SEED, torch.arange(count)).argsort(stable=True)
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[order[: max(1, round(share * count)) if share else 0]] = True
+    return chosen
+
+
+class Supervisor:
+    """Labels the traces of training steps, for routers that ask for it.
+
+    Args:
+        model: the model; its ledger is charged.
+        num_documents: in the training split.
+    """
+
+    def __init__(self, model: Model, num_documents: int) -> None:
+        self.model = model
+        shares = {site: router.supervised for site, router in enumerate(model.decoder.routers) if router.supervised}
+        self.chosen = {site: supervised_documents(num_documents, share).to(device_of(model.decoder)) for site, share in shares.items()}
+
+    @torch.no_grad()
+    def label(self, traces: list[LayerTrace], documents: Int[Tensor, "batch seq"]) -> None:
+        """Fill `labels` of the traces of a training step, and charge what making them took.
+
+        Args:
+            traces: with utility where a router needs it.
+            documents: number of each token's document in the training split.
+        """
+        for site, chosen in self.chosen.items():
+            found: list[Tensor] = []
+            flops = count(lambda: found.append(self.model.decoder.routers[site].label(traces[site]))).total  # noqa: B023
+            traces[site].labels = found[0].masked_fill(~chosen[documents], UNKNOWN)
+            self.model.ledger.charge("labels", "forward", flops)
+
+
+@torch.no_grad()
+def measure_supervision(
+    model: Model, split: Split, seq_len: int, config: EvaluationConfig, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[SupervisionMonitor, ...]:
+    """How often tokens of the training split take the path of their label, told or not, in causal evaluation with the knobs as they are.
+
+    Args:
+        model: a trained model; what this takes is booked as evaluation.
+        split: the training split.
+        seq_len: tokens a window.
+        config: looks at `validation_windows` windows of supervised documents, and as many of the others.
+        seed: of the cell; fixes for which tokens an oracle is asked.
+        dtype: precision of matrix products.
+
+    Returns:
+        One monitor a site whose router is supervised.
+    """
+    chosen, device = Supervisor(model, len(split.document_tags)).chosen, device_of(model.decoder)
+    hits = {site: torch.zeros(2, 2, dtype=torch.float64, device=device) for site in chosen}
+    oracle, noise = Oracle(model, seed, dtype), generator(seed, "supervision", device)
+    document_tags = torch.from_numpy(split.document_tags.astype(np.int64)).to(device)
+    for positions in _places(split, chosen, seq_len + 1, config):
+        tokens = torch.from_numpy(split.tokens[positions].astype(np.int64)).to(device)
+        documents = torch.from_numpy(split.documents_at(positions[:, :-1])).to(device)
+        run = _pass(model, tokens, document_tags[documents], oracle, noise)
+        for site, told in chosen.items():
+            labels = model.decoder.routers[site].label(run.traces[site])
+            known = labels != UNKNOWN
+            right = run.traces[site].plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2) & known
+            for group, inside in enumerate((~told[documents], told[documents])):
+                hits[site][group] += torch.stack(((right & inside).sum(), (known & inside).sum()))
+    return tuple(
+        SupervisionMonitor(
+            layer=model.ledger.sites[site].layer,
+            documents=int(chosen[site].sum()),
+            supervised=_share(found[1]),
+            unsupervised=_share(found[0]),
+        )
+        for site, found in hits.items()
+    )
+
+
+def _pass(
+    model: Model, tokens: Int[Tensor, "batch seq_and_target"], tags: Int[Tensor, "batch seq"], oracle: Oracle, noise: torch.Generator
+) -> Pass:
+    """A causal pass; where a router needs utility, that of some tokens."""
+    routers, targets = model.decoder.routers, tokens[:, 1:]
+    asking = [site for site, router in enumerate(routers) if router.supervised and "utility" in router.needs]
+    run = make_pass(tokens[:, :-1], tags, history=History() if asking else None)
+    with autocast(tokens.device, oracle.dtype):
+        logits = model.decoder(run)
+    spent = model.evaluation_ledger.active(path_counts(run.traces), run.tokens.numel())
+    for site in asking:
+        flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
+        losses = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+        utility, costs = oracle.fork(run, site, flip, targets, losses)
+        run.traces[site].utility = utility.masked_fill(~flip, torch.nan)
+        spent += sum(cost.active for cost in costs)
+    model.evaluation_ledger.charge("supervision", "forward", spent)
+    return run
+
+
+def _places(
+    split: Split, chosen: dict[int, Bool[Tensor, " document"]], size: int, config: EvaluationConfig
+) -> Iterator[Int[np.ndarray, "window size"]]:
+    """Positions of windows, spread over the supervised documents, then over the others; a window belongs where its middle does."""
+    if not chosen:
+        return
+    told = next(iter(chosen.values())).cpu().numpy()
+    grid = np.concatenate([np.arange(start, stop - size + 1, size) for start, stop in split.domain_ranges])
+    group = told[split.documents_at(grid + size // 2)]
+    for starts in (grid[group], grid[~group]):
+        spread = np.linspace(0, max(0, len(starts) - 1), min(config.validation_windows, len(starts))).round().astype(np.int64)
+        for first in range(0, len(spread), config.batch_size):
+            yield starts[spread[first : first + config.batch_size], None] + np.arange(size)
+
+
+def _share(hits: Tensor) -> float | None:
+    right, known = hits.tolist()
+    return right / known if known else None
