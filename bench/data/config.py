@@ -86,6 +86,9 @@ class DataConfig(Part):
     domain_column: str | None = Field(default=None, description="column that names a document's domain; none: one domain")
     tokenizer: Literal["bytes", "bpe"] = Field(default="bytes", description="UTF-8 bytes, or a byte-level BPE learnt from training")
     vocab_size: int = Field(default=256, ge=256, le=65536, description="token ids; 256 for bytes, 4096 unless given for bpe")
+    tokenizer_file: str | None = added(
+        None, description="tokenizer.json of a byte-level BPE to take instead of learning one, e.g. GPT-2's; vocab_size must be its own"
+    )
     max_tokens: int | None = Field(
         default=None, gt=0, description="read text for at most this many tokens (a BPE token counts as 4 bytes); none: all of it"
     )
@@ -127,6 +130,8 @@ class DataConfig(Part):
             raise ValueError(f"source {self.source!r} with a group `planted`: it belongs to source 'planted'")
         if self.tokenizer == "bytes" and self.vocab_size != 256:
             raise ValueError(f"vocab_size {self.vocab_size} with tokenizer 'bytes': bytes have 256; set tokenizer: bpe")
+        if self.tokenizer == "bytes" and self.tokenizer_file is not None:
+            raise ValueError(f"tokenizer_file {self.tokenizer_file!r} with tokenizer 'bytes', which needs none; set tokenizer: bpe")
         if self.tokenizer == "bpe" and self.vocab_size < 257 + 1:
             raise ValueError(f"vocab_size {self.vocab_size} with tokenizer 'bpe': at least 258 (256 bytes, one merge, end of document)")
         return self

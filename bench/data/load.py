@@ -17,7 +17,7 @@ from bench.data.corpus import Corpus
 from bench.data.documents import Document, Source
 from bench.data.overlap import overlap
 from bench.data.splits import divide
-from bench.data.tokenizer import make_tokenizer
+from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
 
 FORMAT_VERSION = 1
@@ -54,7 +54,8 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     if config.source == "planted":
         return planted.corpus(config)
     source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(config)
-    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.canonical(), source.key], sort_keys=True).encode()).hexdigest()
+    given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
+    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.canonical(), source.key, *given], sort_keys=True).encode()).hexdigest()
     directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
     if (corpus := store.read(directory)) is not None:
         return corpus

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.config import DataConfig
+from bench.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"
 _BPE_TRAINING_BYTES = 2**23
@@ -82,12 +83,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_bpe(serialised: str) -> Tokenizer:
-    """A tokenizer from its serialised form."""
+    """A tokenizer from its serialised form; tokens that stand for no text, as GPT-2's end of text, are left out."""
     from tokenizers import Tokenizer as Backend
 
     backend = Backend.from_str(serialised)
+    backend.encode_special_tokens = True  # as the text that they are written with
+    special = backend.get_added_tokens_decoder()
     byte_of = {char: value for value, char in _byte_characters().items()}
-    vocabulary = sorted(backend.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = sorted((item for item in backend.get_vocab().items() if item[1] not in special), key=lambda item: item[1])
     pieces = (*(bytes(byte_of[char] for char in token) for token, _ in vocabulary), b"")
 
     def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
@@ -97,8 +100,32 @@ def load_bpe(serialised: str) -> Tokenizer:
 
 
 def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
-    """The tokenizer that `config` asks for, trained on the training texts where it is learnt."""
-    return byte_tokenizer() if config.tokenizer == "bytes" else train_bpe(training, config.vocab_size)
+    """The tokenizer that `config` asks for, trained on the training texts where it is learnt.
+
+    Raises:
+        UserError: the given file is no byte-level BPE, or has another number of ids.
+    """
+    if config.tokenizer == "bytes":
+        return byte_tokenizer()
+    if config.tokenizer_file is None:
+        return train_bpe(training, config.vocab_size)
+    try:
+        found = load_bpe(tokenizer_text(config))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({error!r}): give a tokenizer.json.") from None
+    if len(found.pieces) != config.vocab_size:
+        raise UserError(
+            f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has {len(found.pieces)} ids: set vocab_size so."
+        )
+    return found
+
+
+def tokenizer_text(config: DataConfig) -> str:
+    """What stands in the given tokenizer file."""
+    try:
+        return Path(str(config.tokenizer_file)).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing tokenizer.json.") from None
 
 
 def stored_tokenizer(directory: Path) -> Tokenizer:

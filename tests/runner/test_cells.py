@@ -70,6 +70,8 @@ NESTED: dict[str, dict[str, Any]] = {
         "domain_column": {"domain_column": "x"},
         "tokenizer": {"tokenizer": "bpe"},
         "vocab_size": {"tokenizer": "bpe", "vocab_size": 300},
+        "tokenizer_file": {"tokenizer": "bpe", "tokenizer_file": "x.json"},
+        "planted": {"planted": {"seed": 1}},
     },
     "train": {"router": {"noise": {"noise": "gaussian"}, "noise_scale": {"noise": "gaussian", "noise_scale": 0.1}}},
 }
