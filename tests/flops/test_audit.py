@@ -13,11 +13,16 @@ from bench.evaluate import make_pass
 from bench.flops.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
 from bench.flops.ledger import path_counts
+from bench.pretrain import adopt
 from bench.registry import Entry
 from bench.select import gate_plan
+from tests.frozen import FROZEN_ROWS, backbone
 from tests.small import CONFIG, ROWS, SEQ_LEN, blueprint, model, row_id, trained_like
 
 BATCH = 5
+ESTIMATORS: list[tuple[str, dict[str, object]]] = [
+    ("mlp_gate", {"estimator": estimator}) for estimator in ("relaxed", "straight_through", "st_gumbel", "reinforce", "soft")
+]
 TEXT = torch.randint(CONFIG.vocab_size, (BATCH, SEQ_LEN + 1), generator=torch.Generator().manual_seed(0))
 ONE_CALL = 32
 """Elements a call that a price taken on one sequence holds too many of: knobs and seeds of hashes, which do not grow with the batch."""
@@ -51,6 +56,21 @@ def test_executed_flops_are_the_counters_for_every_router(name: str, options: Ma
                 assert line.counted == pytest.approx(line.ledger, rel=1e-2, abs=1e3)
             else:
                 assert line.counted <= 1.5 * line.ledger, line
+
+
+@pytest.mark.parametrize(("name", "options"), [*FROZEN_ROWS, *ESTIMATORS], ids=row_id)
+def test_a_frozen_backbone_costs_no_weight_gradient_in_the_ledger_and_in_fact(name: str, options: Mapping[str, object]) -> None:
+    found = at_work(model(name, options))
+    adopt(found, backbone())
+    lines = {(line.component, line.phase): line for line in audit(found, TEXT, torch.zeros_like(TEXT))["topk"]}
+    for (component, phase), line in lines.items():
+        if component != "router":
+            assert line.counted == pytest.approx(line.ledger, rel=1e-12), line
+        elif phase == "backward":
+            assert line.counted <= 1.5 * line.ledger, line
+    assert lines["backbone", "backward"].counted < 2 * lines["backbone", "forward"].counted
+    if not list(found.decoder.routers[0].parameters()):
+        assert all(line.counted == 0 for (_, phase), line in lines.items() if phase == "backward")
 
 
 def test_blocks_of_sequences_that_keep_different_numbers_of_tokens_are_padded_to_the_longest() -> None:

@@ -124,3 +124,20 @@ def test_a_step_is_charged_forward_once_and_backward_twice_in_components_that_ad
     assert found.spent["auxiliary/backward"] == 200.0
     for component in ("backbone", "router", "paths", "auxiliary"):
         assert found.spent[f"{component}/backward"] == 2 * found.spent[f"{component}/forward"]
+
+
+def test_what_a_gradient_does_not_reach_costs_nothing_on_the_way_back() -> None:
+    n, tokens = torch.tensor([[4, 12], [8, 8]]), 2 * SEQ_LEN
+    for paths in (FFN_GATE, BLOCK_GATE):
+        spent: list[float] = []
+        for reached in range(-1, CONFIG.num_layers + 1):
+            found = ledger(paths, router=5.0)
+            found.charge_step([n, n], tokens, 100.0, reached)
+            assert found.spent["router/backward"] == 2 * found.spent["router/forward"]
+            assert found.spent["auxiliary/backward"] == 200.0
+            spent.append(found.spent["backbone/backward"] + found.spent["paths/backward"])
+        assert spent == sorted(spent, reverse=True)
+        assert spent[-1] == 0.0
+        assert spent[-2] == 2 * CONFIG.d_model * CONFIG.vocab_size * tokens  # the head
+        forward = found.spent["backbone/forward"] + found.spent["paths/forward"]
+        assert forward < spent[0] < 2 * forward  # once a weight, twice attention's pairs

@@ -1,0 +1,126 @@
+"""Cells of the regime `controller`: what they train, what that costs, and that it does not matter who pretrained or who was killed."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.assemble import Model
+from bench.budget import training_target
+from bench.checkpoint import Checkpoints
+from bench.config import TrainConfig
+from bench.contract import Router
+from bench.record import Record
+from bench.runner.cells import unmet_needs
+from bench.runner.execute import run_cell
+from bench.runner.frozen import allowance
+from bench.train import Allowance, Probe, train
+from tests import tiny
+from tests.frozen import FROZEN_ROWS, backbone, frozen
+from tests.small import CONFIG, LEARNED, SEQ_LEN, row_id, split
+
+BATCH, STEPS = 4, 6
+FROZEN: dict[str, Any] = {"regime": "controller", "pretrain": {"tokens": 1024, "batch_size": 4}}
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+def fit(found: Model, probe: Probe | None = None, checkpoints: Checkpoints | None = None) -> Model:
+    """Train for some steps."""
+    recipe = TrainConfig(reference_tokens=1, batch_size=BATCH, probes=2)
+    train(
+        found, split(), recipe, Allowance(math.inf, STEPS * BATCH * SEQ_LEN), seq_len=SEQ_LEN, seed=0, probe=probe, checkpoints=checkpoints
+    )
+    return found
+
+
+def parameters_of(routers: list[Router]) -> set[int]:
+    return {id(p) for router in routers for p in router.parameters()}
+
+
+@pytest.mark.parametrize(("name", "options"), [row for row in FROZEN_ROWS if row in LEARNED], ids=row_id)
+def test_routers_move_and_nothing_else_does(name: str, options: Mapping[str, Any]) -> None:
+    found = fit(frozen(name, options))
+    given = backbone().weights
+    mine, start = parameters_of(found.decoder.routers), dict(frozen(name, options).decoder.named_parameters())
+    for full_name, weight in found.decoder.named_parameters():
+        if id(weight) in mine:
+            assert not torch.equal(weight, start[full_name]), full_name
+        else:
+            assert torch.equal(weight, given[full_name.replace(".ffn.full.", ".ffn.")]), full_name
+
+
+def test_a_killed_training_goes_on_to_the_same_weights_and_bill(tmp_path: Path) -> None:
+    def die(step: int, *_: float) -> None:
+        raise Killed
+
+    whole = fit(frozen("mlp_gate"))
+    with pytest.raises(Killed):
+        fit(frozen("mlp_gate"), die, Checkpoints(tmp_path, "k", 0))
+    again = fit(frozen("mlp_gate"), checkpoints=Checkpoints(tmp_path, "k", 0))
+    assert tiny.digest(again.decoder.state_dict()) == tiny.digest(whole.decoder.state_dict())
+    assert again.ledger.spent == whole.ledger.spent
+
+
+def test_a_token_of_training_costs_what_is_written_out_here() -> None:
+    """Forward as in evaluation; back through the head and all layers after the first routed one, once a weight and twice a pair."""
+    d, width, rank, rho = CONFIG.d_model, CONFIG.ffn_width, CONFIG.cheap_rank, 0.25
+    full, cheap = 6 * d * width, 4 * d * rank
+    linear, pairs, head = 8 * d * d, 4 * d * (SEQ_LEN + 1) / 2, 2 * d * CONFIG.vocab_size
+    routed = rho * full + (1 - rho) * cheap
+    forward = head + 4 * (linear + pairs) + full + 3 * routed
+    backward = head + 2 * (linear + 2 * pairs) + 2 * routed
+    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=True) == pytest.approx(forward + backward)
+    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=False) == pytest.approx(3 * forward)
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
+    return tiny.write_text(tmp_path)
+
+
+def test_what_cannot_learn_is_not_trained(text: Path) -> None:
+    budgets: dict[str, Allowance] = {}
+    for name in ("random@ffn", "mlp_gate"):
+        cell = tiny.cell(text, name, **FROZEN)
+        budgets[name] = allowance(cell, frozen(cell.row.router, cell.row.options))
+    assert budgets["random@ffn"] == Allowance(0, 0)
+    assert budgets["random@ffn"].spent(0, 0) == 1.0
+    assert 0 < budgets["mlp_gate"].flops < math.inf
+
+
+def run(text: Path, router: str) -> Record:
+    found = run_cell(tiny.cell(text, router, **FROZEN), "")
+    assert found.status == "ok", found.reason
+    return found
+
+
+def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    untrained = run(text, "random@ffn")
+    after = run(text, "mlp_gate")
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(text.parent / "another"))
+    alone = run(text, "mlp_gate")
+    assert tiny.without_clock(after) == tiny.without_clock(alone)
+    assert untrained.training is not None
+    assert (untrained.training.steps, untrained.training.tokens_per_second, len(untrained.curve)) == (0, 0.0, 1)
+    assert untrained.flops is not None
+    assert after.flops is not None
+    assert untrained.flops.training_total == 0 < after.flops.training_total
+    assert untrained.flops.pretraining == after.flops.pretraining > 0
+    spent = after.flops.training
+    assert 0 < spent["backbone/backward"] < spent["backbone/forward"]
+    assert spent["router/backward"] == 2 * spent["router/forward"]
+
+
+@pytest.mark.parametrize(("router", "reason"), [("top2_moe", "expert0"), ("dense_matched", "expert0"), ("mod", ""), ("mlp_gate", "")])
+def test_rows_without_pretrained_paths_are_skipped_with_a_reason(text: Path, router: str, reason: str) -> None:
+    suite = tiny.suite(text, **FROZEN)
+    assert reason in unmet_needs(suite.row(router), 2, regime="controller")
+    assert bool(reason) == bool(unmet_needs(suite.row(router), 2, regime="controller"))
+    assert not unmet_needs(suite.row(router), 2)
