@@ -13,7 +13,10 @@ OPTIONS = {row.name: (row.router, row.options) for row in load_suite("quick").ro
 ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
 """Every router with its defaults, and every row of the main suite that sets options."""
 
-EXPECTED = {"tag": {"capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share is kept over the batch"}}
+EXPECTED = {
+    "tag": {"capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share is kept over the batch"},
+    "fixed_layers": {"capacity_is_kept_in_training": "a layer is full or cheap; the share is kept over all routed layers"},
+}
 """Router -> checks that it is meant to fail, and why."""
 
 
