@@ -191,4 +191,5 @@ def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> Router
         progress=0.5,
         selection="topk",
         truth=torch.zeros_like(tokens) if "truth" in router.needs else None,
+        attention=torch.rand(shape, generator=noise) if "attention" in router.needs else None,
     )

@@ -114,6 +114,11 @@ class RouterInput:
             where the choice for a token may depend on that token and those before it.
         truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
         toolkit: what the recipe adds to the router's scores, through `bench.select`; None if nothing.
+        attention: what share of its attention each token gives itself, a mean over heads, without gradient; only for routers whose
+            `needs` has "attention", else None. It is of the layer's own attention at an FFN site. At a block site it is of the layer
+            before, or for a token that was not chosen there of the last such layer that it took part in, 0 if there was none.
+            Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks a token by the attention it receives from all others. In a
+            decoder all but its own comes from later tokens, so a token's weight on itself is what of that score is causal.
     """
 
     hidden: Float[Tensor, "batch seq d_model"]
@@ -126,6 +131,7 @@ class RouterInput:
     selection: Selection
     truth: Int[Tensor, "batch seq"] | None = None
     toolkit: Toolkit | None = None
+    attention: Float[Tensor, "batch seq"] | None = None
 
 
 @dataclass
@@ -228,7 +234,7 @@ class Router(nn.Module):
         paths: the paths chosen among.
         layers: which routed layers to use: "every" of the suite's, or every "other" one.
         mean_experts: experts a token takes on average (routers without a base).
-        needs: what the router asks for beyond the default: "tags", "truth", "utility", "token_loss".
+        needs: what the router asks for beyond the default: "tags", "truth", "utility", "token_loss", "attention".
         trains_dense: training runs more paths than evaluation does; both are charged.
         allows_none: a token may take no path at all.
         aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.

@@ -153,7 +153,7 @@ class Oracle:
             asked = run.decide(router, inputs)
             return all_upgraded(asked) if off_policy and router.paths.base is not None else asked
 
-        fork = replace(run, generator=noise, decide=decide, traces=[], history=None)
+        fork = replace(run, generator=noise, decide=decide, traces=[], history=None, attention=history.attention[layer])
         device = device_of(decoder)
         with autocast(device, self.dtype):
             logits = decoder.resume(layer, history.entering[layer], fork)

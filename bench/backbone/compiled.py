@@ -12,7 +12,7 @@ def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:
 
     Args:
         decoder: where it will run, since moving it afterwards compiles anew.
-        backend: of `torch.compile`.
+        backend: of `torch.compile`. Attention that routers ask about runs eagerly.
     """
     for layer in decoder.layers:
         assert isinstance(layer, Layer)

@@ -37,6 +37,7 @@ class Layer(nn.Module):
     def __init__(self, config: DecoderConfig, index: int, routers: Sequence[Router], expert_width: int) -> None:
         super().__init__()
         self.index = index
+        self.shows_attention = False
         self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
         self.block_router = next((router for router in routers if is_block(router)), None)
         self.ffn_router = next((router for router in routers if not is_block(router)), None)
@@ -55,13 +56,19 @@ class Layer(nn.Module):
         chosen = plan.mask[..., 1]
         weight = None if plan.weight is None else plan.weight[..., 1]
         if run.reference:
+            before = run.own_attention()
             delta = self._block(x, run, chosen_pairs(chosen)) - x
+            if self.shows_attention:
+                run.attention = torch.where(chosen, run.own_attention(), before)
             update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
             path_updates: PathUpdates = {"block": (None, delta.flatten(0, 1))}
         else:
             index, valid = gather_chosen(chosen, None if plan.counts is None else plan.counts[1])
             kept = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-            delta = self._block(kept, run.take(index, valid)) - kept
+            part = run.take(index, valid)
+            delta = self._block(kept, part) - kept
+            if self.shows_attention:
+                run.adopt_attention(part, index)
             update = scatter_chosen(delta, index, weight, valid, x)
             rows = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
             path_updates = {"block": ((rows + index).flatten(), delta.flatten(0, 1))}
@@ -69,7 +76,11 @@ class Layer(nn.Module):
         return x + update
 
     def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
-        x = x + self.attention(rms_norm(x), run.positions, pairs)
+        if self.shows_attention:
+            attended, run.attention = self.attention.with_own_weight(rms_norm(x), run.positions, pairs)
+        else:
+            attended = self.attention(rms_norm(x), run.positions, pairs)
+        x = x + attended
         hidden = rms_norm(x)
         if self.ffn_router is None:
             return x + self.ffn(hidden)
@@ -98,7 +109,11 @@ class Decoder(nn.Module):
         self.truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
         routers = routers or {}
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Layer(config, index, routers.get(index, ()), expert_width) for index in range(config.num_layers))
+        layers = [Layer(config, index, routers.get(index, ()), expert_width) for index in range(config.num_layers)]
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            readers = (layer.ffn_router, None if following is None else following.block_router)
+            layer.shows_attention = any(router is not None and "attention" in router.needs for router in readers)
+        self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def reset(self, seed: int) -> None:
@@ -120,6 +135,7 @@ class Decoder(nn.Module):
         for layer in list(self.layers)[first:]:
             if run.history is not None:
                 run.history.entering.append(x.detach())
+                run.history.attention.append(run.attention)
             x = layer(x, run)
         return self.head(rms_norm(x))
 

@@ -68,16 +68,38 @@ class Attention(nn.Module):
             positions: absolute position of each.
             mask: allowed (query, key) pairs; None for causal attention over all tokens of `x`.
         """
-        batch, seq, d_model = x.shape
-        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, d_model // self.num_heads)
-        query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
-        query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
-        heads = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        heads = self._heads(x, positions)
         if mask is None:
             out = F.scaled_dot_product_attention(*heads, is_causal=True)
         else:
             out = F.scaled_dot_product_attention(*heads, attn_mask=mask.unsqueeze(1))
-        return F.linear(out.transpose(1, 2).reshape(batch, seq, d_model), self.out)
+        return F.linear(out.transpose(1, 2).reshape(x.shape), self.out)
+
+    def with_own_weight(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        positions: Int[Tensor, "batch seq"],
+        mask: Bool[Tensor, "batch seq seq"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq"]]:
+        """Attend, and tell what share of its attention each token gives itself: a mean over heads, without gradient.
+
+        The products are those of `forward`, and so is their price; but they are written out, since a fused kernel keeps its weights to
+        itself, and that is slower.
+        """
+        query, key, value = self._heads(x, positions)
+        allowed = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() if mask is None else mask.unsqueeze(1)
+        weights = ((query @ key.mT) * query.shape[-1] ** -0.5).masked_fill(~allowed, -torch.inf).softmax(-1)
+        own = weights.detach().diagonal(dim1=-2, dim2=-1).float().mean(1)
+        out = weights.to(value.dtype) @ value
+        return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), own
+
+    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, head, seq, dim]`."""
+        batch, seq, d_model = x.shape
+        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, d_model // self.num_heads)
+        query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
+        query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def flops(self) -> float:
         """FLOPs of the four projections, a token."""

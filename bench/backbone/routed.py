@@ -26,10 +26,12 @@ class History:
     Attributes:
         entering: what entered each layer, `[batch, seq, d_model]`, without gradient.
         noise: state of the routing noise when each router was asked.
+        attention: `Pass.attention` as each layer found it.
     """
 
     entering: list[Float[Tensor, "batch seq d_model"]] = field(default_factory=list[Tensor])
     noise: dict[Router, Tensor] = field(default_factory=dict[Router, Tensor])
+    attention: list[Float[Tensor, "batch seq"] | None] = field(default_factory=list[Tensor | None])
 
 
 @dataclass
@@ -49,6 +51,8 @@ class Pass:
         valid: False for padding that a gathering site added, None where there is none.
         traces: one a routed site, in order.
         history: filled on the way, for passes that will be forked; None to keep nothing.
+        attention: what share of its attention each token gave itself when it last took part in one that a router asks about,
+            `[batch, seq]`; None before the first.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -63,6 +67,7 @@ class Pass:
     traces: list[LayerTrace] = field(default_factory=list[LayerTrace])
     truth: Int[Tensor, "batch seq"] | None = None
     history: History | None = None
+    attention: Float[Tensor, "batch seq"] | None = None
 
     def take(self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None) -> "Pass":
         """The same pass for a subset of each sequence's tokens; traces are shared."""
@@ -73,6 +78,7 @@ class Pass:
             tags=None if self.tags is None else self.tags.gather(1, index),
             truth=None if self.truth is None else self.truth.gather(1, index),
             valid=valid,
+            attention=None if self.attention is None else self.attention.gather(1, index),
         )
 
     def plan(self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> tuple[RouterInput, RoutingPlan]:
@@ -87,6 +93,7 @@ class Pass:
             progress=self.progress,
             selection=self.selection,
             truth=self.truth if "truth" in router.needs else None,
+            attention=self.own_attention() if "attention" in router.needs else None,
         )
         if self.history is not None and self.generator is not None:
             self.history.noise[router] = self.generator.get_state()
@@ -94,6 +101,17 @@ class Pass:
         if self.valid is not None:
             plan = replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
         return inputs, plan
+
+    def own_attention(self) -> Float[Tensor, "batch seq"]:
+        """`attention`, 0 for tokens that took part in none."""
+        return torch.zeros(self.tokens.shape, device=self.tokens.device) if self.attention is None else self.attention
+
+    def adopt_attention(self, part: "Pass", index: Int[Tensor, "batch kept"]) -> None:
+        """Take over the `attention` of the tokens at `index` from the pass that `take` made of them."""
+        own = part.own_attention()
+        if part.valid is not None:
+            own = torch.where(part.valid, own, self.own_attention().gather(1, index))
+        self.attention = self.own_attention().scatter(1, index, own)
 
 
 class PathSet(nn.Module):

@@ -89,6 +89,7 @@ class _Problem:
             generator=self.noise,
             progress=progress,
             selection="topk",
+            attention=torch.rand(tokens.shape, generator=self.noise) if "attention" in router.needs else None,
         )
         plan = router(inputs)
         outputs = self.outputs[tokens]

@@ -64,7 +64,7 @@ class Inspector:
             RuleBroken: it costs more than its price, leaves its inputs changed, works on other threads, or its plan is malformed.
         """
         where = f"Router of layer {router.spec.layer}, {inputs.selection} selection"
-        given = (inputs.hidden, inputs.tokens, inputs.positions, inputs.tags, inputs.truth)
+        given = (inputs.hidden, inputs.tokens, inputs.positions, inputs.tags, inputs.truth, inputs.attention)
         given = [tensor for tensor in given if tensor is not None]
         copies = [tensor.detach().clone() for tensor in given]
         process, thread = time.process_time(), time.thread_time()

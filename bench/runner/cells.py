@@ -16,7 +16,7 @@ from bench.registry import Entry, find, load_all, load_file
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 SIDE_INFORMATION = frozenset({"tags", "truth"})
 """Needs that no router of a text without labels could have met: a row with one is `informed`, whatever its suite calls it."""
-PROVIDED = frozenset({"tags", "token_loss", "utility", "truth"})
+PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
 """What the `joint` regime can give a router beyond the default."""
 
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
