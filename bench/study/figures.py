@@ -7,7 +7,7 @@ from bench.board.svg import NUM_SERIES, Canvas, Figure, Scale, decimals, padded
 from bench.board.text import interval, number, plain, quantity
 from bench.study.results import SizeResults
 
-_ROW, _TOP, _NAMES, _WIDTH = 22, 30, 210, 620
+_ROW, _TOP, _NAMES, _WIDTH = 22, 30, 235, 650
 
 
 def figures(results: SizeResults) -> dict[str, Figure]:
@@ -39,7 +39,7 @@ def _losses(setting: str, rows: list[Row]) -> Figure:
     for index, row in enumerate(rows):
         y, losses = _TOP + _ROW * (index + 0.5), list(row.losses.values())
         mean, (left, right) = sum(losses) / len(losses), intervals[row.name]
-        canvas.text(0, y + 4, plain(row.name, 30))
+        canvas.text(0, y + 4, plain(row.name, 36))
         group = canvas.group("s0", f"{row.name}: {number(mean, 4)} {interval(left, right, 4)}")
         if len(losses) > 1:
             canvas.line(scale(scale.clamp(left)), y, scale(scale.clamp(right)), y, "bar", group)
@@ -63,5 +63,10 @@ def _curves(setting: str, rows: list[Row]) -> Figure:
     plot = Plot(f"Training in {setting}", description, (0, reach), padded(shown, 0.04), ("training FLOPs", "nats"), quantity, (700, 380))
     for index, (name, curve) in enumerate(curves.items()):
         classes = f"s{index} curve" if index < NUM_SERIES else "faint"
-        plot.curve(name, curve.x, curve.mean, classes, (curve.low, curve.high))
+        plot.curve(_ending(name), curve.x, curve.mean, classes, (curve.low, curve.high))
     return plot.figure("curves", ("row", "loss"), [(name, number(curve.mean[-1], 4)) for name, curve in curves.items()])
+
+
+def _ending(name: str, limit: int = 20) -> str:
+    """A name cut at its beginning, since rows of a study differ at the end."""
+    return name if len(name) <= limit else f"…{name[1 - limit :]}"
