@@ -57,7 +57,7 @@ def relative_throughput(row: Row, dense: Row | None) -> float | None:
     """Training tokens a second as a multiple of the dense bracket's."""
     mine = row.mean(from_training("tokens_per_second"))
     theirs = dense.mean(from_training("tokens_per_second")) if dense else None
-    return mine / theirs if mine is not None and theirs else None
+    return mine / theirs if mine and theirs else None
 
 
 def wins(row: Row, control: Row) -> tuple[int, int]:

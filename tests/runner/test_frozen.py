@@ -11,9 +11,10 @@ import torch
 from bench.assemble import Model
 from bench.budget import training_target
 from bench.checkpoint import Checkpoints
+from bench.cli import main
 from bench.config import TrainConfig
 from bench.contract import Router
-from bench.record import Record
+from bench.record import Record, read_records
 from bench.runner.cells import unmet_needs
 from bench.runner.execute import run_cell
 from bench.runner.frozen import allowance
@@ -95,17 +96,22 @@ def test_what_cannot_learn_is_not_trained(text: Path) -> None:
     assert 0 < budgets["mlp_gate"].flops < math.inf
 
 
-def run(text: Path, router: str) -> Record:
-    found = run_cell(tiny.cell(text, router, **FROZEN), "")
-    assert found.status == "ok", found.reason
-    return found
+def run(suite: Path) -> dict[str, Record]:
+    """Row -> its record, by way of the command line, in which experts are skipped."""
+    out = suite.parent / "runs"
+    command = ["run", "--suite", str(suite), "--routers", "random@ffn,top2_moe,mlp_gate", "--seeds", "1", "--workers", "0"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "random@ffn" in (out / "leaderboard.md").read_text(encoding="utf-8")
+    return {record.cell.row: record for _, record in read_records(out)}
 
 
-def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    untrained = run(text, "random@ffn")
-    after = run(text, "mlp_gate")
+def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(tiny.write_suite(text.parent / "tiny.yaml", text, **FROZEN))
+    assert "skipped  top2_moe: it chooses among expert0" in capsys.readouterr().out
+    untrained, after = found["random@ffn"], found["mlp_gate"]
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(text.parent / "another"))
-    alone = run(text, "mlp_gate")
+    alone = run_cell(tiny.cell(text, "mlp_gate", **FROZEN), "")
+    assert {untrained.status, after.status} == {"ok"}
     assert tiny.without_clock(after) == tiny.without_clock(alone)
     assert untrained.training is not None
     assert (untrained.training.steps, untrained.training.tokens_per_second, len(untrained.curve)) == (0, 0.0, 1)
