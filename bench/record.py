@@ -156,6 +156,8 @@ class LayerMonitor(_Part):
     )
     paths_gradient: tuple[float, ...] = Field(default=(), description="the same of all the parameters that the paths are made of")
     utility_correlation: float | None = Field(default=None, description="rank correlation of score and oracle utility over tokens")
+    latent_variance: float | None = Field(default=None, description="of predicted latents of length 1; 0 where they have collapsed")
+    latent_rank: float | None = Field(default=None, description="effective rank of predicted latents, 1 to their size")
 
 
 class SupervisionMonitor(_Part):
@@ -174,6 +176,16 @@ class Passage(_Part):
     tokens: tuple[str, ...]
     choices: dict[str, tuple[int, ...]] = Field(description="layer -> index of the chosen path set per token")
     legend: dict[str, tuple[str, ...]] = Field(description="layer -> name of each path set")
+
+
+class RightPaths(_Part):
+    """How routing compares with the right paths, for data that tell them; a site at a time, in the order of `monitors`."""
+
+    accuracy: tuple[float | None, ...] = Field(
+        description="share of tokens with a right path that take it, experts matched to domains one to one; none where paths do not fit"
+    )
+    chance: tuple[float | None, ...] = Field(description="the same of choices with the same loads that ignore the token")
+    best_loss: float = Field(description="least loss that any choice can reach at the budget, nats a token")
 
 
 class Causality(_Part):
@@ -208,6 +220,7 @@ class Record(_Part):
     curve: tuple[CurvePoint, ...] = ()
     monitors: tuple[LayerMonitor, ...] = ()
     supervision: tuple[SupervisionMonitor, ...] = Field(default=(), description="for routers that were told some right paths")
+    truth: RightPaths | None = None
     auxiliary: dict[str, float] = Field(default_factory=dict, description="last mean of each auxiliary loss")
     passage: Passage | None = None
 

@@ -8,6 +8,7 @@ from bench.board.columns import Cell, Column, audit_columns, cost_columns, verdi
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary
 from bench.board.text import BITS, MISSING, code, escape, listing, number, percent, seeds, table
+from bench.board.truth import truth_columns
 from bench.stats import Rank
 
 
@@ -32,6 +33,7 @@ def _board(board: Board) -> list[str]:
         _setting(board),
         _verdicts(board),
         "\n".join(f"- {line}" for line in remarks(board, escape)),
+        _section("### Against the right paths", _truth(board)),
         _section("### Cost", _table(board.rows, [], cost_columns(board))),
         _section("### Audit and speed", _table(board.rows, [], audit_columns(board))),
         _equal_tokens(board),
@@ -81,6 +83,12 @@ def _verdicts(board: Board) -> str:
         Column("rank", "", lambda row: Cell(rank_text(board.judgement.ranks[row.name]))),
     ]
     return _table(board.ranked, tiers, verdict_columns(board))
+
+
+def _truth(board: Board) -> str:
+    """Routing against the truth, where the records have it; a token of such data counts as a byte."""
+    columns = truth_columns(board)
+    return _table(board.rows, [], columns) if columns else ""
 
 
 def _table(rows: Sequence[Row], before: Sequence[Column], after: Sequence[Column]) -> str:

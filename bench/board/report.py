@@ -16,6 +16,7 @@ from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary
 from bench.board.svg import Figure, stylesheet, variables
 from bench.board.text import BITS, MISSING, number, percent, plain, quantity, seeds
+from bench.board.truth import truth_columns
 from bench.record import Record
 
 _STATUS = {
@@ -72,7 +73,7 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
     """What the template shows of one board."""
     declared = comparison(board.config)
     kept = {id(row): index for index, row in enumerate(_shown(board))}
-    columns = [*_places(board), *verdict_columns(board), *cost_columns(board), *audit_columns(board)]
+    columns = [*_places(board), *verdict_columns(board), *truth_columns(board), *cost_columns(board), *audit_columns(board)]
     tokens, watched = board.equal_tokens, monitors.monitor_columns(board)
     return {
         "anchor": anchor,

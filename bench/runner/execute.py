@@ -29,6 +29,7 @@ from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
 from bench.supervision import measure_supervision
 from bench.train import Diverged, Trained, train
+from bench.truth import right_paths
 
 
 def blueprint(cell: Cell, corpus: Corpus) -> Blueprint:
@@ -130,6 +131,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "curve": tuple(watch.curve),
         "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, utility),
         "supervision": measure_supervision(model, corpus.train, cell.suite.seq_len, cell.suite.evaluation, cell.seed, dtype_of(cell)),
+        "truth": right_paths(decoder, cell.suite, corpus, validation, evaluation),
         "auxiliary": trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
     }

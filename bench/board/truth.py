@@ -1,0 +1,44 @@
+"""Columns that compare routing with the right paths, for boards of data that tell them."""
+
+from statistics import fmean
+
+from bench.board.columns import Cell, Column
+from bench.board.model import Board, Row
+from bench.board.text import BITS, MISSING, number, percent
+from bench.record import Record
+
+ORACLE = "planted_oracle"
+"""Router that knows the right paths; regret is measured against its row."""
+
+
+def truth_columns(board: Board) -> list[Column]:
+    """Accuracy, regret and distance from the best possible loss; none where no record has the truth."""
+    if not any(record.truth for row in board.rows for record in row.records):
+        return []
+    oracle = next((row for row in board.rows if row.first.cell.router == ORACLE and row.losses), None)
+
+    def accuracy(row: Row) -> Cell:
+        found, chance = row.mean(lambda record: _mean(record, "accuracy")), row.mean(lambda record: _mean(record, "chance"))
+        return Cell(MISSING) if found is None else Cell(f"{percent(found)} ({percent(chance)})", found)
+
+    def regret(row: Row) -> Cell:
+        common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
+        if oracle is None or not common:
+            return Cell(MISSING)
+        value = fmean(row.losses[seed] - oracle.losses[seed] for seed in common)
+        return Cell(number(BITS * value, signed=True), value)
+
+    def above(row: Row) -> Cell:
+        value = row.mean(lambda record: record.loss / record.truth.best_loss - 1 if record.truth and record.loss is not None else None)
+        return Cell(MISSING if value is None else percent(value), value)
+
+    return [
+        Column("right paths", "tokens on their right path, mean over routed sites (what ignoring the token would reach)", accuracy),
+        Column("regret", f"loss above that of `{ORACLE}`, paired by seed, bits a token", regret),
+        Column("above best", "loss above the least that any choice can reach at the budget, as a share of it", above),
+    ]
+
+
+def _mean(record: Record, name: str) -> float | None:
+    known = [value for value in getattr(record.truth, name) if value is not None] if record.truth else []
+    return fmean(known) if known else None

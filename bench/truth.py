@@ -1,0 +1,57 @@
+"""How routing compares with the right paths, where the data tell them; read off the plans alone."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from bench.backbone.decoder import Decoder
+from bench.config import SuiteConfig
+from bench.contract import Paths
+from bench.data import Corpus, Windows
+from bench.data.optimum import best_loss
+from bench.evaluate import Evaluation
+from bench.record import RightPaths
+
+
+def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: Windows, evaluation: Evaluation) -> RightPaths | None:
+    """Accuracy of every routed site against the truth, and the best loss that the budget allows; None where nobody knows the truth.
+
+    Args:
+        decoder: for the routers' paths.
+        suite: names the task and the budget.
+        corpus: tells the right paths.
+        windows: what was evaluated.
+        evaluation: with plans kept.
+    """
+    task = suite.data.planted
+    if task is None or corpus.truth is None:
+        return None
+    truth = corpus.truth(windows.tokens[:, :-1])
+    gated = task.route == "depth"
+    labels = 2 if gated else task.domains
+    accuracy: list[float | None] = []
+    chance: list[float | None] = []
+    for site, mask in evaluation.masks.items():
+        paths = decoder.routers[site].paths
+        fits = (paths.base is not None) == gated and len(paths.names) > 1
+        met = shares(mask, truth, labels)
+        accuracy.append(agreement(met, paths) if fits else None)
+        chance.append(agreement(np.outer(met.sum(1), met.sum(0)), paths) if fits else None)
+    return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=best_loss(task, suite.budget if gated else 1.0))
+
+
+def shares(mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int) -> Float[np.ndarray, "path label"]:
+    """Share of the tokens with a right path that take each path and have each label; a token on several paths is divided among them."""
+    known = truth >= 0
+    taken = mask.numpy()[known].astype(np.float64)
+    taken /= np.maximum(1.0, taken.sum(1, keepdims=True))
+    return taken.T @ np.eye(labels)[truth[known]] / max(1, int(known.sum()))
+
+
+def agreement(met: Float[np.ndarray, "path label"], paths: Paths) -> float:
+    """Share of tokens on their right path: the upgrade is path 1; experts are matched to labels one to one, as well as can be."""
+    if paths.base is not None:
+        return float(np.trace(met))
+    rows, columns = linear_sum_assignment(met, maximize=True)
+    return float(met[rows, columns].sum())
