@@ -72,7 +72,9 @@ class Entry:
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
         for name in self.router.wraps:
             value: object = options.get(name, options_of(self.router)[name])
-            given = {"router": value} if isinstance(value, str) else cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+            given: Mapping[str, Any] = (
+                {"router": value} if isinstance(value, str) else cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+            )
             if not isinstance(given.get("router"), str) or not given.keys() <= {"router", "options"}:
                 allowed = "a router's name, or {router: name, options: {...}}"
                 raise UserError(f"Option {name!r} of router {self.name!r} is {value!r}; allowed is {allowed}.")
