@@ -26,14 +26,14 @@ from bench.contract import (
     experts,
 )
 from bench.errors import UserError
-from bench.evaluate import make_pass
+from bench.evaluate import evaluate, make_pass
 from bench.flops.audit import audit
 from bench.oracle import Oracle, random_flips
 from bench.registry import Entry
 from bench.rng import generator, key
 from bench.select import gate_plan, upgrade
 from bench.train import Allowance, train
-from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like
+from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 
 BATCH = 3
 IDS = torch.randint(CONFIG.vocab_size, (BATCH, SEQ_LEN + 1), generator=generator(0, "oracle text"))
@@ -215,6 +215,25 @@ def test_labels_change_neither_training_nor_its_noise_where_no_loss_uses_them() 
     assert "oracle/forward" not in blind.ledger.spent
     for part in ("backbone/forward", "paths/forward", "router/forward"):
         assert asking.ledger.spent[part] == blind.ledger.spent[part]
+
+
+def test_no_router_sees_a_label_when_it_is_asked_nor_does_evaluation_find_any() -> None:
+    seen: list[Tensor | None] = []
+
+    class Watching(Gate):
+        def forward(self, inputs: RouterInput) -> RoutingPlan:
+            if inputs.previous is not None:
+                seen.append(inputs.previous.utility)
+            return super().forward(inputs)
+
+    found = build(Watching, policy="on_policy", layers="all")
+    fit(found, steps=2)
+    assert any((~labels.isnan()).any() for labels in SEEN)
+    spent = found.ledger.spent["oracle/forward"]
+    evaluate(found, windows(), batch_size=4)
+    assert len(seen) > 2 * 2  # forks ask too
+    assert all(labels is None for labels in seen)
+    assert (found.ledger.spent["oracle/forward"], "oracle/forward" in found.evaluation_ledger.spent) == (spent, False)
 
 
 def test_forks_are_drawn_by_seed_and_step_alone() -> None:
