@@ -124,6 +124,16 @@ def _load_cv(monitor: LayerMonitor) -> float | None:
     return pstdev(monitor.load) / mean if mean else None
 
 
+def _right(name: Literal["accuracy", "chance"]) -> Reader:
+    """Mean over the routed sites of a figure of `Record.truth`."""
+    return lambda record: _mean(getattr(record.truth, name)) if record.truth else None
+
+
+def _told(name: Literal["supervised", "unsupervised"]) -> Reader:
+    """Mean over the routed sites of a figure of `Record.supervision`."""
+    return lambda record: _mean(getattr(monitor, name) for monitor in record.supervision)
+
+
 _nats = partial(number, digits=4)
 _two = partial(number, digits=2)
 
@@ -151,5 +161,11 @@ MEASURES: dict[str, Measure] = {
                 _over_layers(lambda m: m.churn), percent),
         Measure("utility_correlation", "utility corr.", "rank correlation of score and oracle utility, mean over layers",
                 _over_layers(lambda m: m.utility_correlation), _two),
+        Measure("accuracy", "right paths", "share of tokens on their right path, mean over layers", _right("accuracy"), percent),
+        Measure("chance_accuracy", "by chance", "the same of choices with the same loads that ignore the token", _right("chance"), percent),
+        Measure("supervised_accuracy", "as told", "share of tokens of labelled training documents on the path of the label",
+                _told("supervised"), percent),
+        Measure("unsupervised_accuracy", "as untold", "the same of training documents whose labels were kept back", _told("unsupervised"),
+                percent),
     )
 }  # fmt: skip

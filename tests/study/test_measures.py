@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.record import CurvePoint, Record
+from bench.record import CurvePoint, Record, RightPaths, SupervisionMonitor
 from bench.study.measures import MEASURES, find_measure
 from tests.board.synthetic import QUICK, record
 
@@ -71,6 +71,14 @@ def test_figures_of_layers_are_averaged_over_those_that_have_them() -> None:
     assert find_measure("router_gradient").read(made.model_copy(update={"monitors": monitors})) == pytest.approx(3.0)
     even = tuple(one.model_copy(update={"load": (0.25, 0.75)}) for one in made.monitors)
     assert find_measure("load_cv").read(made.model_copy(update={"monitors": even})) == pytest.approx(0.5)
+
+
+def test_figures_of_right_paths_are_averaged_over_layers() -> None:
+    truth = RightPaths(accuracy=(0.5, None, 0.9), chance=(0.25, None, 0.25), best_loss=1.0)
+    told = tuple(SupervisionMonitor(layer=layer, documents=9, supervised=share, unsupervised=None) for layer, share in ((0, 0.8), (1, 0.6)))
+    made = record(GATE, 0).model_copy(update={"truth": truth, "supervision": told})
+    names = ("accuracy", "chance_accuracy", "supervised_accuracy", "unsupervised_accuracy")
+    assert [find_measure(name).read(made) for name in names] == pytest.approx([0.7, 0.25, 0.7, None])
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
