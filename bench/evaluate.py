@@ -30,6 +30,7 @@ class Evaluation:
         executed: FLOPs a token with full-square attention and padding.
         masks: a routed site -> its plans, `[window, seq, path]`; kept on request.
         scores: likewise, where the plan had scores.
+        latents: likewise, where the plan had a prediction of what each path does, `extras["latent"]`.
     """
 
     nats: Float[np.ndarray, "window seq"]
@@ -37,6 +38,7 @@ class Evaluation:
     executed: float
     masks: dict[int, Bool[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
     scores: dict[int, Float[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
+    latents: dict[int, Float[Tensor, "window seq path latent"]] = field(default_factory=dict[int, Tensor])
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -101,6 +103,8 @@ def evaluate(
         result.masks[site] = torch.cat([trace.plan.mask for trace in traces]).cpu()
         if all(trace.plan.scores is not None for trace in traces):
             result.scores[site] = torch.cat([trace.plan.scores for trace in traces if trace.plan.scores is not None]).float().cpu()
+        if all("latent" in trace.plan.extras for trace in traces):
+            result.latents[site] = torch.cat([trace.plan.extras["latent"] for trace in traces]).float().cpu()
     return result
 
 

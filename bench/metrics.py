@@ -49,6 +49,7 @@ def monitors(
         layer = ledger.sites[site].layer
         by_domain = _load(mask, domain, len(corpus.domains))
         scores, router, probed = evaluation.scores.get(site), decoder.routers[site], history.get(site, ())
+        variance, rank = collapse(evaluation.latents[site]) if site in evaluation.latents else (None, None)
         found.append(
             LayerMonitor(
                 layer=layer,
@@ -66,6 +67,8 @@ def monitors(
                 router_gradient=tuple(norms[site][0] for norms in gradients) if any(True for _ in router.parameters()) else (),
                 paths_gradient=tuple(norms[site][1] for norms in gradients),
                 utility_correlation=utility.get(site),
+                latent_variance=variance,
+                latent_rank=rank,
                 domain_information=mutual_information(path_sets(mask)[0], domain),
             )
         )
@@ -90,6 +93,22 @@ def changed(mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window 
 def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float, ...]:
     """For each probe but the last, the share of the last one's choices that it had made already (OLMoE, arXiv:2409.02060, section 5.1)."""
     return tuple(int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1])
+
+
+def collapse(latent: Float[Tensor, "window seq path latent"]) -> tuple[float, float]:
+    """Whether predictions have collapsed into one direction, or into few.
+
+    Returns:
+        The variance of the predictions scaled to length 1, from 0 where all tokens have the same to 1; and the effective rank of their
+        covariance, the exponential of the entropy of its normalised eigenvalues (Roy and Vetterli, 2007), 1 to `latent`. Both are means
+        over paths.
+    """
+    unit = torch.nn.functional.normalize(latent.flatten(0, 1).double(), dim=-1).transpose(0, 1)
+    centred = unit - unit.mean(1, keepdim=True)
+    eigenvalues = torch.linalg.eigvalsh(centred.mT @ centred / unit.shape[1]).clamp_min(0)
+    share = eigenvalues / eigenvalues.sum(-1, keepdim=True).clamp_min(1e-12)
+    entropy = -torch.special.xlogy(share, share).sum(-1)
+    return float(eigenvalues.sum(-1).mean()), float(entropy.exp().mean())
 
 
 def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> float:

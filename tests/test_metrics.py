@@ -13,7 +13,7 @@ from scipy import stats
 from bench.data import Corpus, Windows
 from bench.data.tokenizer import byte_tokenizer
 from bench.evaluate import Evaluation
-from bench.metrics import changed, monitors, mutual_information, path_sets, saturation
+from bench.metrics import changed, collapse, monitors, mutual_information, path_sets, saturation
 from bench.rng import generator
 from tests.small import model, split
 
@@ -76,3 +76,13 @@ def test_monitors_of_known_plans() -> None:
     assert (monitor.churn, monitor.saturation) == (1.0, (0.0,))
     assert (monitor.router_gradient, monitor.paths_gradient) == ((2.0, 1.0), (3.0, 4.0))
     assert monitor.load_by_domain["b"] == pytest.approx((0.75, 0.25))
+
+
+def test_collapse_tells_one_direction_from_many() -> None:
+    noise = torch.Generator().manual_seed(0)
+    one = torch.randn(2, 50, 1, 1, generator=noise).abs() * torch.tensor([1.0, -2.0, 0.5, 1.0])
+    assert collapse(one) == pytest.approx((0, 1), abs=1e-6)
+    many = torch.randn(40, 200, 2, 4, generator=noise)
+    assert collapse(many) == pytest.approx((1, 4), abs=0.02)
+    two = torch.eye(4)[:2].repeat(50, 1).view(1, 100, 1, 4)  # half here, half there: variance 1/2, and one direction between them
+    assert collapse(two) == pytest.approx((0.5, 1), abs=1e-6)
