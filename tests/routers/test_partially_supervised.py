@@ -1,0 +1,236 @@
+"""Partial supervision: what is told, to whom, of which documents, and that everything else is the other router's own."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.config import EvaluationConfig
+from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan
+from bench.data import train_batch
+from bench.errors import UserError
+from bench.evaluate import make_pass
+from bench.registry import find
+from bench.rng import generator
+from bench.runner.cells import parse_rows
+from bench.suite import parse_suite
+from bench.supervision import UNKNOWN, Supervisor, measure_supervision, supervised_documents
+from tests import small, tiny
+
+EXPERTS = {"inner": "top2_moe", "heuristic": {"router": "frequency", "options": {"over": "experts"}}}
+NAME = "partially_supervised"
+
+
+def labelled(options: dict[str, Any], steps: int = 1) -> tuple[Router, list[LayerTrace], Tensor]:
+    """Traces of the first routed layer over some training steps, with their labels, and the document of every token."""
+    model = small.model(NAME, options)
+    split = small.split()
+    supervisor = Supervisor(model, len(split.document_tags))
+    traces: list[LayerTrace] = []
+    documents: list[Tensor] = []
+    for step in range(steps):
+        batch = train_batch(split, seed=0, step=step, batch_size=6, seq_len=small.SEQ_LEN)
+        tokens, tags, numbers = (torch.from_numpy(part[:, :-1]) for part in (batch.tokens, batch.tags, batch.documents))
+        run = make_pass(tokens, tags, selection="topk", generator=generator(step, "noise"))
+        model.decoder(run)
+        supervisor.label(run.traces, numbers)
+        traces.append(run.traces[0])
+        documents.append(numbers)
+    return model.decoder.routers[0], traces, torch.stack(documents)
+
+
+def labels_of(traces: list[LayerTrace]) -> Tensor:
+    return torch.stack([trace.labels for trace in traces if trace.labels is not None])
+
+
+@pytest.mark.parametrize("unsupervised", [{"share": 0.0}, {"weight": 0.0, "source": "truth"}])
+@pytest.mark.parametrize("inner", ["mlp_gate", "adaptive_moe"])
+def test_without_a_share_it_is_the_other_router_to_the_last_bit(inner: str, unsupervised: dict[str, Any]) -> None:
+    wrapped, bare = tiny.model(find(NAME), 0, {"inner": inner, **unsupervised}), tiny.model(find(inner))
+    done = [tiny.train_steps(model, 4) for model in (wrapped, bare)]
+    ours = {name.replace(".inner.", "."): value for name, value in wrapped.decoder.state_dict().items()}
+    for name, value in bare.decoder.state_dict().items():
+        assert torch.equal(ours[name], value), name
+    assert done[0].auxiliary == done[1].auxiliary
+    assert wrapped.ledger.total == bare.ledger.total
+    assert wrapped.solution == bare.solution
+    assert wrapped.decoder.routers[0].needs == bare.decoder.routers[0].needs
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.5, 1.0])
+def test_the_share_is_of_the_documents_and_smaller_shares_lie_within_larger_ones(share: float) -> None:
+    chosen = supervised_documents(1000, share)
+    assert int(chosen.sum()) == round(1000 * share)
+    assert torch.equal(chosen, supervised_documents(1000, share))
+    assert not (supervised_documents(1000, share / 2) & ~chosen).any()
+    assert not supervised_documents(1000, 0.0).any()
+    assert int(supervised_documents(7, 0.01).sum()) == 1
+
+
+def test_a_document_has_labels_in_every_step_or_never() -> None:
+    _, traces, documents = labelled({"share": 0.5}, steps=5)
+    told = labels_of(traces) != UNKNOWN
+    chosen = supervised_documents(len(small.split().document_tags), 0.5)
+    assert torch.equal(told, chosen[documents])
+    assert 0 < int(told.sum()) < told.numel()
+    assert len(documents[told].unique()) > 3
+
+
+@pytest.mark.parametrize("options", [{}, EXPERTS])
+def test_with_the_whole_share_every_token_is_told_what_the_heuristic_chooses(options: dict[str, Any]) -> None:
+    router, traces, _ = labelled({**options, "share": 1.0})
+    heuristic = router.heuristic
+    assert isinstance(heuristic, Router)
+    mask = heuristic(traces[0].inputs).mask
+    assert torch.equal(F.one_hot(labels_of(traces)[0], mask.shape[2]).bool(), mask)
+
+
+def test_the_truth_is_told_only_where_there_is_one() -> None:
+    router, traces, _ = labelled({"source": "truth", "share": 1.0})
+    assert torch.equal(labels_of(traces)[0], traces[0].inputs.tokens % 2)  # of `small`
+    truth = traces[0].inputs.tokens % 3 - 1
+    seen = replace(traces[0], inputs=replace(traces[0].inputs, truth=truth))
+    assert router.label(seen).flatten().tolist() == [UNKNOWN if path < 0 else path for path in truth.flatten().tolist()]
+
+
+def test_an_oracle_upgrades_the_most_useful_of_the_tokens_whose_utility_is_known() -> None:
+    router, traces, _ = labelled({"share": 1.0})
+    shape = tuple(traces[0].inputs.tokens.shape)
+    made = find(NAME).make({"source": "oracle", "share": 1.0})
+    made.build(replace(router.spec, capacity=0.4))
+    assert "utility" in made.needs
+    draw = np.random.default_rng(0)
+    utility = torch.from_numpy(draw.normal(size=shape)).float()
+    utility[torch.from_numpy(draw.random(shape) < 0.3)] = torch.nan
+    found = made.label(replace(traces[0], utility=utility)).flatten().tolist()
+    values = utility.flatten().tolist()
+    known = sorted((value for value in values if value == value), reverse=True)
+    least = known[round(0.4 * len(known)) - 1]
+    assert found == [UNKNOWN if value != value else int(value >= least) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("anneal", "progress", "left"), [(0.0, 0.9, 1.0), (0.5, 0.0, 1.0), (0.5, 0.125, 0.75), (0.5, 0.5, 0.0), (0.5, 0.9, 0.0)]
+)
+def test_the_cross_entropy_is_of_the_labelled_tokens_and_fades_in_a_straight_line(anneal: float, progress: float, left: float) -> None:
+    router, traces, _ = labelled({**EXPERTS, "share": 0.5, "anneal": anneal}, steps=3)
+    for trace in traces:
+        trace = replace(trace, inputs=replace(trace.inputs, progress=progress))
+        assert trace.plan.scores is not None
+        assert trace.labels is not None
+        pairs = zip(trace.plan.scores.detach().flatten(0, 1).log_softmax(-1), trace.labels.flatten().tolist(), strict=True)
+        nats = [-float(row[label]) for row, label in pairs if label != UNKNOWN]
+        expected = left * sum(nats) / len(nats) if nats else 0.0
+        assert float(router.aux_losses["supervised"].compute(trace)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_supervision_is_learnt_and_charged() -> None:
+    options = {"share": 1.0, "weight": 5.0}
+    model = tiny.model(find(NAME), 0, options)
+    tiny.train_steps(model, 60)
+    config = EvaluationConfig(validation_windows=32)
+    after = measure_supervision(model, tiny.split(), tiny.SEQ_LEN, config, 0)
+    before = measure_supervision(tiny.model(find(NAME), 0, options), tiny.split(), tiny.SEQ_LEN, config, 0)
+    assert all(
+        late.supervised > early.supervised + 0.1 for late, early in zip(after, before, strict=True) if late.supervised and early.supervised
+    )
+    assert [monitor.layer for monitor in after] == [1, 2, 3]
+    first = tiny.model(find(NAME), 0, options)
+    tiny.train_steps(first, 1)
+    assert model.ledger.spent["labels/forward"] == 60 * first.ledger.spent["labels/forward"] > 0
+
+
+def test_labels_of_supervised_and_other_documents_are_counted_apart() -> None:
+    model, split = small.model(NAME, {"share": 0.3}), small.split()
+    chosen = supervised_documents(len(split.document_tags), 0.3)
+
+    def label(self: Router, trace: LayerTrace) -> Tensor:
+        """What was chosen; but in domain 0, which is the first third of the ids, the other path."""
+        return (trace.plan.mask[..., 1] ^ (trace.inputs.tokens < small.CONFIG.vocab_size // 3)).long()
+
+    with patch.object(type(model.decoder.routers[0]), "label", label):
+        found = measure_supervision(model, split, small.SEQ_LEN, EvaluationConfig(validation_windows=10_000, batch_size=64), 0)
+    size = small.SEQ_LEN + 1
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for start, stop in split.domain_ranges:
+        for first in range(start, stop - size + 1, size):
+            for place in range(first, first + size - 1):
+                right[bool(chosen[split.document[place]])].append(int(split.tokens[place]) >= small.CONFIG.vocab_size // 3)
+    for monitor in found:
+        assert monitor.documents == int(chosen.sum())
+        assert monitor.supervised == pytest.approx(np.mean(right[True]))
+        assert monitor.unsupervised == pytest.approx(np.mean(right[False]))
+    assert measure_supervision(small.model(NAME, {"share": 0.0}), split, small.SEQ_LEN, EvaluationConfig(), 0) == ()
+
+
+def test_the_other_router_sees_no_more_than_alone() -> None:
+    model = small.model(NAME, {"heuristic": "tag", "share": 1.0})
+    router = model.decoder.routers[0]
+    assert isinstance(router.inner, Router)
+    seen: list[RouterInput] = []
+    ask = router.inner.forward
+
+    def watched(inputs: RouterInput) -> RoutingPlan:
+        seen.append(inputs)
+        return ask(inputs)
+
+    with patch.object(router.inner, "forward", watched):
+        model.decoder(small.run_of(small.tokens()))
+    assert "tags" in router.needs
+    assert [inputs.tags for inputs in seen] == [None]
+
+
+def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
+    router = small.model(NAME).decoder.to(torch.float64).routers[0]
+    assert isinstance(router.inner, Router)
+    assert router.knob is router.inner.knob
+    assert router.knob is not None
+    assert router.knob.dtype is torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"inner": "mlp_gat"}, "Did you mean 'mlp_gate'"),
+        ({"inner": 3}, r"Option 'inner' of router 'partially_supervised' is 3; allowed is a router's name, or \{router: name"),
+        ({"inner": {"router": "mlp_gate", "option": {}}}, "allowed is a router's name"),
+        ({"inner": {"router": "mlp_gate", "options": {"widht_ratio": 1}}}, "Did you mean 'width_ratio'"),
+        ({"inner": "top2_moe"}, "heuristic chooses among .* they must be the same"),
+        ({"source": "guess"}, "'heuristic', 'truth', 'oracle'"),
+        ({"share": 1.5}, r"share is 1.5; it must lie in \[0, 1\]"),
+        ({"anneal": -1}, r"anneal is -1; it must lie in \[0, 1\]"),
+    ],
+)
+def test_what_cannot_be_wrapped_or_told_is_the_users_error(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find(NAME).make(options)
+
+
+def test_the_source_of_all_routers_involved_is_in_the_hash() -> None:
+    entry = find(NAME)
+    default, other = entry.source_hash({}), entry.source_hash({"inner": "mod", "share": 0.0})
+    assert len({entry.plugin_hash, default, other}) == 3
+    assert entry.source_hash({"inner": {"router": "mlp_gate", "options": {"width_ratio": 1.0}}}) == default
+    assert find("mlp_gate").source_hash({}) == find("mlp_gate").plugin_hash
+
+
+def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(tmp_path: Any) -> None:
+    rows = [
+        {"name": "tag"},
+        {"name": "frequency"},
+        {"name": f"{NAME}@truth", "options": {"source": "truth"}},
+        {"name": f"{NAME}@none", "options": {"source": "truth", "share": 0.0}},
+        {"name": f"{NAME}@oracle", "options": {"source": "oracle"}},
+    ]
+    suite = parse_suite(tiny.suite_data(tiny.write_text(tmp_path), rows=rows), "tiny")
+    roles = {row.name: row.role for row in parse_rows(suite, "all")}
+    assert roles == {"tag": "informed", "frequency": "ranked"} | {
+        f"{NAME}@truth": "informed",
+        f"{NAME}@none": "ranked",
+        f"{NAME}@oracle": "ranked",
+    }
