@@ -1,5 +1,6 @@
 """Supervised routers: a fixed share of the training documents comes with labels, and what the router makes of them is measured."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -133,7 +134,8 @@ def _places(
     if not chosen:
         return
     told = next(iter(chosen.values())).cpu().numpy()
-    grid = np.concatenate([np.arange(start, stop - size + 1, size) for start, stop in split.domain_ranges])
+    step = math.ceil(size / split.stride) * split.stride
+    grid = np.concatenate([np.arange(start, stop - size + 1, step) for start, stop in split.domain_ranges])
     group = told[split.documents_at(grid + size // 2)]
     for starts in (grid[group], grid[~group]):
         spread = np.linspace(0, max(0, len(starts) - 1), min(config.validation_windows, len(starts))).round().astype(np.int64)

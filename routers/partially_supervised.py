@@ -132,6 +132,5 @@ class PartiallySupervised(Router):
 
 def _visible(inputs: RouterInput, router: Router) -> RouterInput:
     """What a router may see of the inputs that were made for more than it."""
-    tags = inputs.tags if "tags" in router.needs else None
-    truth = inputs.truth if "truth" in router.needs else None
-    return replace(inputs, tags=tags, truth=truth)
+    kept = {name: getattr(inputs, name) if name in router.needs else None for name in ("tags", "truth", "attention")}
+    return replace(inputs, **kept)

@@ -126,7 +126,7 @@ def test_the_cross_entropy_is_of_the_labelled_tokens_and_fades_in_a_straight_lin
         pairs = zip(trace.plan.scores.detach().flatten(0, 1).log_softmax(-1), trace.labels.flatten().tolist(), strict=True)
         nats = [-float(row[label]) for row, label in pairs if label != UNKNOWN]
         expected = left * sum(nats) / len(nats) if nats else 0.0
-        assert float(router.aux_losses["supervised"].compute(trace)) == pytest.approx(expected, rel=1e-5)
+        assert float(router.aux_losses["supervised"].compute(trace).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_supervision_is_learnt_and_charged() -> None:
