@@ -8,11 +8,10 @@ Axes: `batch seq d_model path`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -314,8 +313,3 @@ class TrainStatistics:
 
     unigram: Int[Tensor, " vocab"]
     bigram: Int[Tensor, "vocab vocab"] | None = None
-
-
-def options_of(router: type[Router]) -> dict[str, Any]:
-    """Keyword arguments of a router's constructor with their defaults."""
-    return {name: p.default for name, p in inspect.signature(router.__init__).parameters.items() if name != "self"}

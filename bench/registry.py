@@ -6,6 +6,7 @@ One registration path serves all three: the decorator `@register(name, family=..
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -14,12 +15,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bench.contract import Paths, Router, options_of
+from bench.contract import Paths, Router
 from bench.errors import UserError, unknown
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 
 RouterClass = TypeVar("RouterClass", bound=type[Router])
+
+
+def options_of(router: type[Router]) -> dict[str, Any]:
+    """Keyword arguments of a router's constructor with their defaults."""
+    return {name: p.default for name, p in inspect.signature(router.__init__).parameters.items() if name != "self"}
 
 
 @dataclass(frozen=True)
