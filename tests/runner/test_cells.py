@@ -71,7 +71,7 @@ NESTED: dict[str, dict[str, Any]] = {
         "tokenizer": {"tokenizer": "bpe"},
         "vocab_size": {"tokenizer": "bpe", "vocab_size": 300},
         "tokenizer_file": {"tokenizer": "bpe", "tokenizer_file": "x.json"},
-        "planted": {"planted": {"seed": 1}},
+        "planted": {"planted": {"segments": 2}},  # of 16 tokens each: the 32 of the suite
     },
     "train": {"router": {"noise": {"noise": "gaussian"}, "noise_scale": {"noise": "gaussian", "noise_scale": 0.1}}},
 }
