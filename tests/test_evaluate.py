@@ -1,5 +1,6 @@
 """Causal evaluation: batch size changes nothing, calibration spends what it is asked to, FLOPs are those of the plans."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,11 +26,8 @@ def trained(name: str, options: Mapping[str, object]) -> Model:
 
 def test_the_routers_that_choose_how_many_have_a_knob() -> None:
     assert {row_id(name) + row_id(options) for name, options in WITH_KNOB} == {
-        "adaptive_moe",
-        "mlp_gate",
-        "mod",
-        "randomffn",
-        "randomblock",
+        *("adaptive_moe", "mlp_gate", "jepa_gate", "partially_supervised", "mod", "randomffn", "randomblock"),
+        *("context_hash", "frequency", "stride", "surprisal", "tag", "planted_oracle"),
     }
 
 
@@ -73,7 +71,10 @@ def test_active_flops_are_counted_off_the_plans_by_hand(name: str, options: Mapp
     plain = CONFIG.num_layers - blocks
     total = 2 * d * CONFIG.vocab_size + plain * (attention + pair * mean_pairs) + (plain - routed_ffns) * full + ledger.routers
     for site, mask in result.masks.items():
-        for path, name_of_path in enumerate(found.decoder.routers[site].paths.names):
+        paths = found.decoder.routers[site].paths
+        if paths.segment is not None:  # averaging all experts, two operations a parameter and segment, over the tokens of a sequence
+            total += len(paths.names) * expert * math.ceil(SEQ_LEN / paths.segment) / SEQ_LEN
+        for path, name_of_path in enumerate(paths.names):
             taken = mask[..., path].sum(1).double()
             pairs = (taken * (taken + 1) / 2).sum() * pair if name_of_path == "block" else torch.zeros(())
             total += float(taken.sum() * costs.get(name_of_path, expert) + pairs) / mask[..., 0].numel()

@@ -25,9 +25,9 @@ class Half(Router):
         return gate_plan((torch.arange(seq) < seq // 2).expand(inputs.tokens.shape), seq // 2)
 
 
-@register("wants_utility", family="tests")
-class WantsUtility(Half):
-    needs = frozenset({"utility"})
+@register("wants_truth", family="tests")
+class WantsTruth(Half):
+    needs = frozenset({"truth"})
 
 
 @register("breaks", family="tests")
@@ -67,9 +67,9 @@ def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(suite: Path, capsys: 
 
 
 def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(suite, "--routers", "wants_utility,mlp_gate", "--seeds", "1") == 0
+    assert run(suite, "--routers", "wants_truth,mlp_gate", "--seeds", "1") == 0
     assert set(records(suite)) == {("mlp_gate", 0)}
-    assert "skipped  wants_utility: it needs utility" in capsys.readouterr().out
+    assert "skipped  wants_truth: it needs" in capsys.readouterr().out
 
 
 def test_seed_start_and_set_reach_the_cells(suite: Path) -> None:
