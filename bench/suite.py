@@ -1,21 +1,20 @@
 """Reading suites: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
 
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from bench.config import SuiteConfig
+from bench.declarations import declared, read_declaration
 from bench.errors import UserError, unknown
 from bench.parts import Part
 
 
 def suite_names() -> list[str]:
     """Names of the suites that come with the bench."""
-    return sorted(item.name.removesuffix(".yaml") for item in files("bench.suites").iterdir() if item.name.endswith(".yaml"))
+    return declared("suites")
 
 
 def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()) -> SuiteConfig:
@@ -24,23 +23,7 @@ def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assig
     Raises:
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
     """
-    path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UserError(
-                f"Suite file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(suite_names())}."
-            )
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif name_or_file in suite_names():
-        text = files("bench.suites").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        raise unknown("suite", name_or_file, suite_names(), "A path that ends in .yaml is read as a file.")
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"Suite {name_or_file!r} is not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"Suite {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/suites/quick.yaml.")
+    data = read_declaration("suite", name_or_file, "suites", "bench/suites/quick.yaml")
     return parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
 
 

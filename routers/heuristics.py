@@ -52,7 +52,7 @@ class Heuristic(Router):
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """How much each token wants the full path."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define demand(inputs) -> how much each token wants the full path.")
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
         """The expert of each token, by default by the equal part of [0, 1] in which its demand lies."""

@@ -27,7 +27,7 @@ ROUTERS_MAY_IMPORT = (
     "jaxtyping",
 )
 TORCH_FREE = (
-    *("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.parts", "bench.suite"),
+    *("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.parts", "bench.suite", "bench.declarations"),
     *("bench.errors", "bench.cli", "bench.__main__"),
 )
 PATH_NAMES = {"cheap", "full", "skip", "block"}

@@ -1,15 +1,13 @@
 """Reading studies: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
 
 import json
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from bench.config import SuiteConfig
-from bench.errors import UserError, unknown
+from bench.declarations import declared, read_declaration
+from bench.errors import UserError
 from bench.study.config import Setting, Size, StudyConfig
 from bench.suite import load_suite
 
@@ -19,7 +17,7 @@ _LENGTHS = ("tokens", "windows", "seq_len", "probes")
 
 def study_names() -> list[str]:
     """Names of the studies that come with the bench."""
-    return sorted(item.name.removesuffix(".yaml") for item in files("bench").joinpath("studies").iterdir() if item.name.endswith(".yaml"))
+    return declared("studies")
 
 
 def load_study(name_or_file: str) -> StudyConfig:
@@ -28,22 +26,7 @@ def load_study(name_or_file: str) -> StudyConfig:
     Raises:
         UserError: no such study, unreadable YAML, or a field that is unknown or out of range.
     """
-    path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            known = ", ".join(study_names())
-            raise UserError(f"Study file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {known}.")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif name_or_file in study_names():
-        text = files("bench").joinpath("studies", f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        raise unknown("study", name_or_file, study_names(), "A path that ends in .yaml is read as a file.")
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"Study {name_or_file!r} is not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"Study {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See bench/studies/.")
+    data = read_declaration("study", name_or_file, "studies", "bench/studies/")
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:

@@ -1,0 +1,44 @@
+"""Finding and reading what is declared in YAML, suites and studies: by name among those of the bench, or from the user's file."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import UserError, unknown
+
+
+def declared(folder: str) -> list[str]:
+    """Names of the declarations in a folder of the bench."""
+    return sorted(item.name.removesuffix(".yaml") for item in files("bench").joinpath(folder).iterdir() if item.name.endswith(".yaml"))
+
+
+def read_declaration(kind: str, name_or_file: str, folder: str, example: str) -> dict[Any, Any]:
+    """The fields of a declaration.
+
+    Args:
+        kind: what it is called in errors, "suite" or "study".
+        name_or_file: its name, or a path that ends in .yaml.
+        folder: folder of the bench that holds those with a name.
+        example: where the error sends readers for a sound one.
+
+    Raises:
+        UserError: there is none, or it is no mapping in YAML.
+    """
+    path, title, names = Path(name_or_file), kind.capitalize(), declared(folder)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"{title} file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(names)}.")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name_or_file in names:
+        text = files("bench").joinpath(folder, f"{name_or_file}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown(kind, name_or_file, names, "A path that ends in .yaml is read as a file.")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{title} {name_or_file!r} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}.")
+    return data
