@@ -39,7 +39,7 @@ def trained(tokens: int, seed: int, per_domain: int) -> tuple[Model, Tensor]:
     """A gate trained on a number of tokens, and validation windows."""
     suite = load_suite("quick")
     cell = Cell(suite, suite.row("mlp_gate"), seed)
-    corpus = load_corpus(suite.data)
+    corpus = load_corpus(cell.data)
     model = assemble(blueprint(cell, corpus), seed)
     train(model, corpus.train, suite.train, Allowance(float("inf"), tokens), seq_len=suite.seq_len, seed=seed)
     return model, torch.from_numpy(windows(corpus.validation, seq_len=suite.seq_len, per_domain=per_domain).tokens)

@@ -108,7 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     suite = load_suite("controller")
-    cell, corpus = Cell(suite, suite.row("mlp_gate"), arguments.seed), load_corpus(suite.data)
+    cell, corpus = Cell(suite, suite.row("mlp_gate"), arguments.seed), load_corpus(suite.data.at(arguments.seed))
     model = assemble(blueprint(cell, corpus), arguments.seed)
     freeze(cell, corpus, model)
     tokens, _ = window_tensors(cut(cell, corpus, "calibration", SEQUENCES), torch.device("cpu"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import Pass
+from bench.board.build import separate
 from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss
@@ -114,6 +115,20 @@ def test_a_record_tells_how_far_routing_agrees_with_the_truth(route: str, over: 
         assert found == pytest.approx(expected, abs=0.2)  # a hash of position and token, of which so short a text has few
 
 
+def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
+    options = {"name": "random", "role": "control", "options": {"over": "ffn"}}
+    suite = parse_suite(_suite("depth", [options]), "t")
+    records = [run_cell(Cell(suite, suite.rows[0], seed), "test") for seed in range(2)]
+    assert records[0].provenance.data_hash != records[1].provenance.data_hash
+    together, apart = separate(records)
+    assert (len(together), apart) == (2, [])
+    fixed = parse_suite(_suite("depth", [options]) | {"data": suite.data.at(5).model_dump(mode="json")}, "t")
+    same = [run_cell(Cell(fixed, fixed.rows[0], seed), "test") for seed in range(2)]
+    assert same[0].provenance.data_hash == same[1].provenance.data_hash
+    odd = records[1].model_copy(update={"provenance": records[1].provenance.model_copy(update={"data_hash": "x"})})
+    assert next(why for _, why in separate([records[0], records[1], records[1], odd])[1]).startswith("data of seed 1")
+
+
 def test_needs_and_lengths_are_told_in_one_line() -> None:
     suite = parse_suite(_suite("depth", ["planted_oracle"]), "t")
     assert unmet_needs(suite.row("planted_oracle"), 2, has_truth=True) == ""
@@ -131,4 +146,4 @@ def test_every_hard_token_of_the_suites_can_be_paid_for(name: str) -> None:
     suite = load_suite(name)
     assert suite.data.planted is not None
     assert best_loss(suite.data.planted, suite.budget) == best_loss(suite.data.planted)
-    assert load_corpus(suite.data).vocab_size == suite.data.planted.vocab_size
+    assert load_corpus(suite.data.at(0)).vocab_size == suite.data.planted.vocab_size

@@ -145,7 +145,7 @@ def _conditions(record: Record) -> dict[str, object]:
     made = record.provenance
     return {
         "rules version": made.rules_version,
-        "data": made.data_hash,
+        _data_name(record): made.data_hash,
         f"configuration at equal {record.cell.match}": made.config_hash,
         "device": made.device,
         "processor": made.processor,
@@ -153,6 +153,12 @@ def _conditions(record: Record) -> dict[str, object]:
         "dtype": made.dtype,
         "torch": made.versions.get("torch", ""),
     }
+
+
+def _data_name(record: Record) -> str:
+    """What must be the same data: all seeds see one text, but a planted task without a seed of its own is another at each."""
+    planted = record.provenance.config.get("data", {}).get("planted")
+    return f"data of seed {record.cell.seed}" if planted and planted.get("seed") is None else "data"
 
 
 def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.execute import blueprint
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    corpus = load_corpus(suite.data)
+    corpus = load_corpus(suite.data.at(0))
     table: list[tuple[object, ...]] = []
     target = dense = spend = 0.0
     for cell in plan_cells(suite, parse_rows(suite, arguments.routers, arguments.plugin), [0], arguments.plugin):

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
-    corpus = load_corpus(suite.data)
+    corpus = load_corpus(suite.data.at(0))
     console = Console(highlight=False)
     rows: list[RowConfig] = []
     for row in parse_rows(suite, arguments.routers, arguments.plugin):

@@ -31,7 +31,9 @@ class PlantedConfig(Part):
     segment_tokens: int = Field(default=16, description="tokens a segment, its marker included")
     easy: float = Field(default=0.5, ge=0, le=1, description="share of easy segments, rounded to whole segments of a document")
     noise: float = Field(default=0.1, ge=0, le=1, description="share of symbols drawn at random: the entropy that nothing removes")
-    seed: int = Field(default=0, ge=0, description="of tables and documents; every run of a suite sees the same task")
+    seed: int | None = Field(
+        default=None, ge=0, description="of tables and documents; by default the cell's own, so that findings hold for such tasks at large"
+    )
 
     @property
     def document_tokens(self) -> int:
@@ -100,6 +102,12 @@ class DataConfig(Part):
     )
 
     planted: PlantedConfig | None = added(None, description="the generated task, for source 'planted'; a token of it counts as a byte")
+
+    def at(self, seed: int) -> "DataConfig":
+        """The data of a cell: text is the same at every seed, a planted task without a seed of its own is another at each."""
+        if self.planted is None or self.planted.seed is not None:
+            return self
+        return self.model_copy(update={"planted": self.planted.model_copy(update={"seed": seed})})
 
     @property
     def max_bytes(self) -> int | None:

@@ -23,7 +23,7 @@ from bench.data.corpus import Corpus, Split
 from bench.data.splits import SPLITS
 from bench.data.tokenizer import Tokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same configuration gives other tokens."""
 FIRST_PIECE = 33
 """Each token is shown as one character, from '!' on."""
@@ -133,7 +133,7 @@ def _split(config: PlantedConfig, name: str, count: int) -> Split:
     tokens = documents(config, name, count)
     tags = np.repeat(np.arange(config.domains, dtype=np.uint8), count)
     offsets = np.arange(len(tokens) + 1, dtype=np.int64) * config.document_tokens
-    names = tuple(f"{name}/domain{tag}/{index}" for tag in range(config.domains) for index in range(count))
+    names = tuple(f"task{config.seed}/{name}/domain{tag}/{index}" for tag in range(config.domains) for index in range(count))
     return Split(tokens.ravel(), offsets, tags, names, stride=config.document_tokens)
 
 
@@ -147,5 +147,6 @@ def _integers(config: PlantedConfig, name: str, shape: tuple[int, ...], below: i
 
 def _raw(config: PlantedConfig, name: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
     """64 random bits each, a function of the seed and the name."""
-    key = hashlib.sha256(f"planted/{config.seed}/{name}".encode()).digest()
+    assert config.seed is not None, "DataConfig.at names the seed"
+    key = hashlib.sha256(f"planted/{FORMAT_VERSION}/{config.seed}/{name}".encode()).digest()
     return np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(int(np.prod(shape))).reshape(shape)

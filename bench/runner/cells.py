@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.config import RowConfig, SuiteConfig
 from bench.contract import Paths, Site
+from bench.data.config import DataConfig
 from bench.equip import check_loss_names
 from bench.errors import UserError, unknown
 from bench.parts import hash_of
@@ -53,6 +54,11 @@ class Cell:
     def match(self) -> str:
         """Brackets are held to the tokens of a router at the budget; the rest to the suite's match."""
         return "tokens" if self.row.role == "bracket" else self.suite.match
+
+    @property
+    def data(self) -> DataConfig:
+        """What it is trained and judged on."""
+        return self.suite.data.at(self.seed)
 
     def identity(self) -> CellId:
         """What the record says about which cell it is."""

@@ -76,7 +76,7 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
         progress: file that says how far the cell is; None to say nothing.
     """
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    corpus = load_corpus(cell.suite.data)
+    corpus = load_corpus(cell.data)
     blank = Record(
         key=cell_key(cell, corpus), status="failed", cell=cell.identity(), provenance=_provenance(cell, corpus, command, started)
     )

@@ -167,7 +167,7 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    key, path = cell_key(cell, load_corpus(cell.suite.data)), cell.path(root)
+    key, path = cell_key(cell, load_corpus(cell.data)), cell.path(root)
     checkpoints = Checkpoints(state, key, checkpoint_seconds)
     if path.exists():
         there = Record.read(path)

@@ -23,12 +23,12 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
     cells: dict[str, list[Cell]] = {}
     skipped: list[str] = []
     for setting, suite in suites_of(study, size).items():
-        corpus = load_corpus(suite.data)
+        corpus = load_corpus(suite.data.at(0))
         domains, has_truth = len(corpus.domains), corpus.truth is not None
         reasons = {row.name: unmet_needs(row, domains, has_truth, suite.regime) for row in parse_rows(suite, "all")}
         skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items() if reason]
         rows = [row for row in suite.rows if not reasons[row.name]]
-        cells[setting] = plan_cells(suite, rows, range(size.seeds))
+        cells[setting] = plan_cells(suite, rows, size.numbers)
     return cells, skipped
 
 
@@ -74,4 +74,4 @@ def _is_same(path: Path, cell: Cell) -> bool:
         return False
     apart = {"control": None}  # which row it is set beside is no part of the experiment
     same = record.cell.model_copy(update=apart) == cell.identity().model_copy(update=apart)
-    return same and record.key == cell_key(cell, load_corpus(cell.suite.data))
+    return same and record.key == cell_key(cell, load_corpus(cell.data))

@@ -86,12 +86,18 @@ class Size(Part):
     """One extent at which the study is run. A smaller one cuts the grid or the seeds, never the cells."""
 
     seeds: int = Field(ge=2)
+    first_seed: int = Field(default=0, ge=0, description="above the seeds that were looked at while the study was thought out")
     core_minutes: float = Field(gt=0, description="predicted cost, pretraining included")
     machine: str = Field(default="one CPU core a cell", description="what the prediction is for")
     rows: tuple[str, ...] = Field(default=(), description="only these rows; all if empty")
     settings: tuple[str, ...] = Field(default=(), description="only these settings; all if empty")
     suites: dict[str, str] = Field(default_factory=dict, description="setting -> suite that it uses at this size instead")
     set: dict[str, Any] = Field(default_factory=dict, description="dotted field -> value, over every setting's own")
+
+    @property
+    def numbers(self) -> range:
+        """The seeds themselves."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class StudyConfig(Part):

@@ -189,9 +189,9 @@ def _sizes(study: StudyConfig, results: Sequence[SizeResults]) -> str:
         cells = size.seeds * sum(len(rows) for rows in study.grid(size).values())
         measured = f"{took[name]:.0f}" if name in took else MISSING
         command = code(f"python -m bench study {study.name} --size {name}")
-        lines.append([name, str(size.seeds), str(cells), f"{size.core_minutes:g}", measured, escape(size.machine), command])
+        lines.append([name, seed_runs(list(size.numbers)), str(cells), f"{size.core_minutes:g}", measured, escape(size.machine), command])
     header = ["size", "seeds", "cells", "predicted core-minutes", "minutes of training", "predicted for", "command"]
-    return table(header, lines, "lrrrrll")
+    return table(header, lines, "llrrrll")
 
 
 def _reading(study: StudyConfig) -> str:

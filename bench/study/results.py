@@ -73,7 +73,7 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
     rows: dict[str, tuple[Row, ...]] = {}
     missing: list[tuple[str, str, tuple[int, ...]]] = []
     apart: list[tuple[str, Record, str]] = []
-    seeds = tuple(range(size.seeds))
+    seeds = tuple(size.numbers)
     for setting, declared in grid.items():
         kept, others = _sort_out(study, size, setting, [record for _, record in read_records(folder / setting)])
         apart += [(setting, record, why) for record, why in others]
@@ -117,7 +117,7 @@ def _sort_out(study: StudyConfig, size: Size, setting: str, records: Sequence[Re
 def _undeclared(record: Record, row: StudyRow | None, size: Size, replaced: dict[str, object]) -> str:
     """Why a record is of no cell that the study declares; empty if it is."""
     config = record.provenance.config
-    if row is None or record.cell.seed >= size.seeds:
+    if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
     listed = next((one for one in config.get("rows", []) if one.get("name") == row.name), None)
     if listed != row.plain().canonical():

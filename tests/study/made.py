@@ -73,7 +73,7 @@ def fill(out: Path, declared: StudyConfig, size: str = "small", **changes: Any) 
     definition = declared.size(size)
     for setting, rows in declared.grid(definition).items():
         for row in rows:
-            for seed in range(definition.seeds):
+            for seed in definition.numbers:
                 made = one(declared, setting, row.name, seed, size, **copy.deepcopy(changes))
                 made.write(record_path(folder / size / setting, made.cell))
     return folder

@@ -86,11 +86,12 @@ def test_a_cell_is_never_shorter_than_its_suites() -> None:
 
 def test_a_size_may_cut_the_grid_and_use_other_suites() -> None:
     small = {"seeds": 3, "core_minutes": 1, "rows": ["mlp_gate", "random@ffn"], "settings": ["half"]}
-    full = {"seeds": 6, "core_minutes": 9, "suites": {"half": "smoke"}}
+    full = {"seeds": 6, "first_seed": 2, "core_minutes": 9, "suites": {"half": "smoke"}}
     declared = made.study(sizes={"small": small, "full": full})
     (half,) = suites_of(declared, declared.size("small")).values()
     assert (half.name, half.seeds, [row.name for row in half.rows]) == ("quick", 3, ["mlp_gate", "random@ffn"])
     whole = suites_of(declared, declared.size("full"))
+    assert list(declared.size("full").numbers) == [2, 3, 4, 5, 6, 7]
     assert {name: (suite.name, suite.budget) for name, suite in whole.items()} == {"half": ("smoke", 0.5), "quarter": ("quick", 0.25)}
     assert "no such" not in refused(lambda: declared.size("medium")) and "small" in refused(lambda: declared.size("medium"))
 
