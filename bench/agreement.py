@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.backbone.routed import History
+from bench.contract import Policy
 from bench.data import Windows
 from bench.evaluate import autocast, device_of, make_pass, window_tensors
 from bench.flops.ledger import path_counts
@@ -16,7 +17,14 @@ from bench.rng import generator
 
 
 @torch.no_grad()
-def utility_correlation(model: Model, windows: Windows, batch_size: int, seed: int, dtype: torch.dtype = torch.float32) -> dict[int, float]:
+def utility_correlation(
+    model: Model,
+    windows: Windows,
+    batch_size: int,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    policy: Policy | None = None,
+) -> dict[int, float]:
     """Spearman correlation of score and oracle utility over tokens, in causal evaluation with the knobs as they are.
 
     Args:
@@ -25,6 +33,7 @@ def utility_correlation(model: Model, windows: Windows, batch_size: int, seed: i
         batch_size: windows at a time.
         seed: of the cell; fixes which tokens are flipped.
         dtype: precision of matrix products.
+        policy: how the layers after a fork are run: routed as in use, "on_policy", or as the router's own labels have it (None).
 
     Returns:
         A routed site -> the correlation, for routers that say how utility is to be found and whose plans have scores that differ.
@@ -49,7 +58,7 @@ def utility_correlation(model: Model, windows: Windows, batch_size: int, seed: i
             if scores is None:
                 continue
             flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
-            utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss)
+            utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss, policy)
             ledger.charge("oracle", "forward", sum(cost.active for cost in costs))
             found[site].append(torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip])))
     pairs = {site: torch.cat(parts, dim=1).double().cpu().numpy() for site, parts in found.items() if parts}

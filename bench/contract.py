@@ -149,6 +149,8 @@ class RoutingPlan:
             `Paths.segment` tokens, the last of which may be shorter (SMEAR, arXiv:2306.03745, section 3; Lory,
             arXiv:2405.03133, section 2.2). To be causal, a segment's weights come from the segments before it. One merged
             expert runs, so `mask` marks one path a token, any of them; `weight` factors what comes out.
+        choice: what was chosen, where more is run: by straight-through and soft training, by probing. Losses that count choices (balance,
+            policy gradient) count these.
     """
 
     mask: Bool[Tensor, "batch seq path"]
@@ -157,6 +159,12 @@ class RoutingPlan:
     counts: tuple[int, ...] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     merge: Float[Tensor, "batch segment path"] | None = None
+    choice: Bool[Tensor, "batch seq path"] | None = None
+
+    @property
+    def chosen(self) -> Bool[Tensor, "batch seq path"]:
+        """The paths that the plan means: `choice`, or what runs."""
+        return self.mask if self.choice is None else self.choice
 
 
 @dataclass
@@ -172,8 +180,9 @@ class LayerTrace:
         path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path);
             "merged" -> the same of merged experts.
         token_loss: LM loss of each token, training only, where `needs` has "token_loss".
-        utility: oracle utility of the upgrade, training only, where `needs` has "utility"; NaN for a token without a label.
-        labels: supervised path index, -100 where there is none.
+        utility: oracle utility of the upgrade, training only, where `needs` has "utility"; NaN for a token without a label, None where no
+            fork was made of this layer in this step.
+        labels: supervised path index, -100 where there is none; None where none was made in this step.
     """
 
     layer: int
@@ -185,6 +194,9 @@ class LayerTrace:
     token_loss: Float[Tensor, "batch seq"] | None = None
     utility: Float[Tensor, "batch seq"] | None = None
     labels: Int[Tensor, "batch seq"] | None = None
+
+
+Policy = Literal["off_policy", "on_policy"]
 
 
 @dataclass(frozen=True)
@@ -202,7 +214,7 @@ class OracleRequest:
         ValueError: a value that is not allowed.
     """
 
-    policy: Literal["off_policy", "on_policy"] = "off_policy"
+    policy: Policy = "off_policy"
     flip_fraction: float = 0.25
     layers: Literal["one", "all"] = "one"
 
@@ -215,12 +227,25 @@ class OracleRequest:
             raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
 
 
+Made = Literal["utility", "labels"]
+"""Fields of a trace that it takes work to fill."""
+
+
 @dataclass(frozen=True)
 class AuxLoss:
-    """An auxiliary loss: a pure function of one layer's trace and the weight it has unless the suite says otherwise."""
+    """An auxiliary loss.
+
+    Attributes:
+        compute: a pure function of one layer's trace.
+        weight: unless the suite says otherwise; of 0, it neither runs nor costs anything.
+        uses: fields of the trace that are made for it. It is left out of a layer for which they were not made in a step.
+        until: share of training after which its weight is 0.
+    """
 
     compute: Callable[[LayerTrace], Float[Tensor, ""]]
     weight: float
+    uses: frozenset[Made] = frozenset()
+    until: float = 1.0
 
 
 class Router(nn.Module):

@@ -90,6 +90,8 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
     if router.toolkit is not None and (ignored := sorted(wanted(options) - router.toolkit.asked)):
         calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
         raise _refusal(name, ignored[0], f"its scores do not pass through bench.select.{calls[ignored[0]]}")
+    if router.supervised and plan.scores is None:
+        raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
     lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]
     if lacking and plan.scores is None:
         raise _refusal(name, f"losses: {lacking[0]}", "its plans have no scores")
@@ -100,8 +102,15 @@ def _refusal(name: str, option: str, reason: str) -> UserError:
 
 
 def check_loss_names(weights: Mapping[str, float], routers: Iterable[Router]) -> None:
-    """Raise a `UserError` for a weight of a loss that is neither standard nor of any of these routers."""
+    """Raise a `UserError` for a weight of a loss that is neither standard nor of any of these routers, or whose labels nobody makes."""
+    routers = list(routers)
     known = {*STANDARD_LOSSES, *(name for router in routers for name in router.aux_losses)}
-    for name in weights:
+    for name, weight in weights.items():
         if name not in known:
             raise unknown("auxiliary loss", name, known, "Set `losses` to weights of these.")
+        using = [router for router in routers if weight and name in router.aux_losses]
+        if using and all("utility" in router.aux_losses[name].uses - router.needs for router in using):
+            raise UserError(
+                f"losses: {name} is {weight:g}, but the router finds no oracle utility unless its own option asks for it. "
+                f"Set the option {name!r} of the row instead."
+            )

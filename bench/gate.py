@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench import losses
-from bench.contract import FFN_GATE, AuxLoss, LayerTrace, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Made, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.estimators import Choice, EstimatorOptions, gumbel, relaxed, st_gumbel, straight_through
 from bench.select import gate_plan, perturb, upgrade
 
@@ -17,6 +17,7 @@ GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "re
 SOFT_SPEND = ("relaxed", "reinforce")
 """Estimators whose training is held to the capacity by the `budget` penalty, since they choose no fixed number of tokens."""
 BUDGET_WEIGHT = 10.0
+USES_UTILITY: frozenset[Made] = frozenset({"utility"})
 
 
 class Gate(Router):
@@ -64,8 +65,8 @@ class Gate(Router):
         self.oracle = OracleRequest(oracle, flip_fraction)
         if utility or rank:
             self.needs = self.needs | {"utility"}
-        self.aux_losses["utility"] = AuxLoss(losses.utility, utility)
-        self.aux_losses["rank"] = AuxLoss(partial(losses.rank, delta=rank_delta), rank)
+        self.aux_losses["utility"] = AuxLoss(losses.utility, utility, USES_UTILITY)
+        self.aux_losses["rank"] = AuxLoss(partial(losses.rank, delta=rank_delta), rank, USES_UTILITY)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -113,25 +114,25 @@ class Gate(Router):
             taken = torch.rand(p.shape[:2], generator=inputs.generator, device=p.device) < p[..., 1]
             extras = {"upgrade": p[..., 1], "baseline": self.baseline(inputs.hidden.detach()).squeeze(-1)}
             return RoutingPlan(torch.stack((~taken, taken), dim=-1), None, logits, extras=extras)
-        (mask, weight), p, count = self._weighted(logits, inputs)
+        (mask, weight), p, count, chosen = self._weighted(logits, inputs)
         counts = (mask.shape[1],) * 2 if self.trains_dense else None if count is None else (mask.shape[1] - count, count)
-        return RoutingPlan(mask, weight, logits, counts, {"upgrade": p[..., 1]})
+        return RoutingPlan(mask, weight, logits, counts, {"upgrade": p[..., 1]}, choice=chosen)
 
-    def _weighted(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> tuple[Choice, Tensor, int | None]:
-        """The choice, the probabilities whose mean the budget penalty looks at, and the number of tokens upgraded."""
+    def _weighted(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> tuple[Choice, Tensor, int | None, Tensor | None]:
+        """What runs, the probabilities whose mean the budget penalty looks at, the number of tokens upgraded, and the hard choice."""
         options = self.estimation
         if self.estimator == "straight_through":
             chosen, count = self._chosen(logits, inputs)
             p = logits.softmax(-1)
-            return straight_through(p, chosen, options.dense), p, count
+            return straight_through(p, chosen, options.dense), p, count, chosen
         temperature = options.temperature_at(self.estimator, inputs.progress)
         if self.estimator == "relaxed":
             mask, p = relaxed(logits, temperature)
             assert p is not None
-            return (mask, p), p, None
+            return (mask, p), p, None, None
         perturbed = logits + gumbel(logits, inputs.generator)
         chosen, count = self._chosen(perturbed, inputs)
-        return st_gumbel(perturbed, chosen, temperature, options.dense), logits.softmax(-1), count
+        return st_gumbel(perturbed, chosen, temperature, options.dense), logits.softmax(-1), count, chosen
 
     def _chosen(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> tuple[Bool[Tensor, "batch seq path"], int | None]:
         chosen, count = upgrade(logits[..., 1] - logits[..., 0], inputs, self.spec, self.knob)

@@ -21,9 +21,9 @@ def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
 def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
     """`N * sum_e f_e P_e`: 1 at perfect balance (Switch Transformer, arXiv:2101.03961, section 2.2).
 
-    f_e is the share of assignments that path e received, P_e its mean probability.
+    f_e is the share of choices that fell on path e, P_e its mean probability.
     """
-    mask = trace.plan.mask.float().flatten(0, 1)
+    mask = trace.plan.chosen.float().flatten(0, 1)
     probabilities = _logits(trace).softmax(-1).flatten(0, 1).mean(0)
     return mask.shape[1] * (mask.mean(0) / mask.sum(1).mean().clamp_min(1e-9) * probabilities).sum()
 
@@ -64,7 +64,7 @@ def load(trace: LayerTrace) -> Float[Tensor, ""]:
     again. Noise of the recipe comes with its standard deviation, `plan.extras["noise_std"]`, and the scores without it,
     `plan.extras["clean_scores"]`; for a plan that has none, the deviation is 1.
     """
-    scores, mask = _logits(trace), trace.plan.mask
+    scores, mask = _logits(trace), trace.plan.chosen
     best_left = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
     worst_taken = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)
     lead = trace.plan.extras.get("clean_scores", scores) - torch.where(mask, best_left, worst_taken)
@@ -85,7 +85,7 @@ def budget(trace: LayerTrace, capacity: float) -> Float[Tensor, ""]:
 def _labelled(trace: LayerTrace) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """Score of the upgrade, its oracle utility (0 without a label), and which tokens have a label."""
     if trace.utility is None:
-        raise TypeError('This auxiliary loss needs trace.utility: put "utility" into `needs`.')
+        raise TypeError('This auxiliary loss needs trace.utility: put "utility" into `needs`, and into `uses` of the loss.')
     known = ~trace.utility.isnan()
     return _logits(trace)[..., 1], trace.utility.detach().nan_to_num(0.0), known
 
@@ -124,7 +124,7 @@ def jepa(trace: LayerTrace, head: Float[Tensor, "latent d_model"]) -> Float[Tens
 
 def policy_gradient(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
     """`mean log pi(a) sg(L - b)`: REINFORCE of the sampled paths against the baseline `plan.extras["baseline"]` (Williams, 1992)."""
-    log_p = (_logits(trace).log_softmax(-1) * trace.plan.mask).sum(-1)
+    log_p = (_logits(trace).log_softmax(-1) * trace.plan.chosen).sum(-1)
     return (log_p * (_blamed(trace, kind) - trace.plan.extras["baseline"].detach())).mean()
 
 
@@ -148,11 +148,13 @@ def entropy(trace: LayerTrace) -> Float[Tensor, ""]:
 def supervised(trace: LayerTrace) -> Float[Tensor, ""]:
     """Cross-entropy of the scores to the labelled paths, a mean over tokens that have a label; 0 where none has."""
     if trace.labels is None:
-        raise TypeError("This auxiliary loss needs trace.labels: set `supervised`, and define `label`.")
+        raise TypeError(
+            'This auxiliary loss needs trace.labels: set `supervised`, define `label`, and put "labels" into `uses` of the loss.'
+        )
     scores, labels = _logits(trace).flatten(0, 1), trace.labels.flatten()
     return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (labels != -100).sum().clamp_min(1)
 
 
 def mean_loss(values: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """Mean over layers, so that a loss's weight means the same at any depth."""
+    """Mean over the layers that have the loss in this step, so that a weight means the same at any depth and however many are forked."""
     return torch.stack(values).mean()

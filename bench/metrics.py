@@ -27,6 +27,7 @@ def monitors(
     history: Mapping[int, Sequence[Bool[Tensor, "window seq path"]]],
     gradients: Sequence[Sequence[Sequence[float]]],
     utility: Mapping[int, float],
+    in_use: Mapping[int, float],
 ) -> tuple[LayerMonitor, ...]:
     """Load, confidence, what routing depends on, and how it came about, for every routed site.
 
@@ -39,6 +40,7 @@ def monitors(
         history: a routed site -> its plans at every probe of training, on the same windows.
         gradients: for every probe and site, the gradient norms of router and paths in the step before it.
         utility: a routed site -> rank correlation of score and oracle utility, where it was measured.
+        in_use: the same with later layers routed as in use.
     """
     tokens = torch.from_numpy(windows.tokens[:, :-1])
     domain = torch.from_numpy(windows.tags).unsqueeze(1).expand_as(tokens)
@@ -67,6 +69,7 @@ def monitors(
                 router_gradient=tuple(norms[site][0] for norms in gradients) if any(True for _ in router.parameters()) else (),
                 paths_gradient=tuple(norms[site][1] for norms in gradients),
                 utility_correlation=utility.get(site),
+                on_policy_correlation=in_use.get(site),
                 latent_variance=variance,
                 latent_rank=rank,
                 domain_information=mutual_information(path_sets(mask)[0], domain),

@@ -6,6 +6,7 @@ not flipped stay as they were, but feel the flips through later attention, and s
 share, the nearer a label is to what flipping that token alone would have shown. `docs/decisions` has how near.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.assemble import Model
+from bench.auxiliary import asks_for
 from bench.backbone.routed import History, Pass
-from bench.contract import OracleRequest, Router, RouterInput, RoutingPlan
+from bench.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.errors import UserError
 from bench.evaluate import autocast, device_of
 from bench.flops.ledger import Counts, Ledger, path_counts
@@ -55,13 +57,14 @@ class Oracle:
         model: the assembled model; its ledger is charged.
         seed: of the cell; with the step it fixes which layer is forked and which tokens are flipped.
         dtype: precision of matrix products.
+        weights: of the suite's losses, by name; where none of those that use utility is on, none is found.
 
     Raises:
         UserError: a router asks for utility and has no base path, so there is no upgrade.
     """
 
-    def __init__(self, model: Model, seed: int, dtype: torch.dtype) -> None:
-        self.model, self.seed, self.dtype = model, seed, dtype
+    def __init__(self, model: Model, seed: int, dtype: torch.dtype, weights: Mapping[str, float] | None = None) -> None:
+        self.model, self.seed, self.dtype, self.weights = model, seed, dtype, weights or {}
         routers = model.decoder.routers
         self.sites = [site for site, router in enumerate(routers) if "utility" in router.needs]
         for site in self.sites:
@@ -71,38 +74,62 @@ class Oracle:
                     "utility is that of an upgrade from a base path. Give Paths a base, or drop the need."
                 )
 
-    def history(self) -> History | None:
+    def asking(self, progress: float) -> list[int]:
+        """Sites whose routers want utility after a share of training."""
+        return [site for site in self.sites if asks_for(self.model.decoder.routers[site], "utility", self.weights, progress)]
+
+    def history(self, progress: float = 0.0) -> History | None:
         """What a pass must keep to be labelled; None if none will be."""
-        return History() if self.sites else None
+        return History() if self.asking(progress) else None
 
     @torch.no_grad()
-    def label(self, run: Pass, targets: Int[Tensor, "batch seq"], token_loss: Float[Tensor, "batch seq"], step: int) -> list[ForkCost]:
+    def label(
+        self,
+        run: Pass,
+        targets: Int[Tensor, "batch seq"],
+        token_loss: Float[Tensor, "batch seq"],
+        step: int,
+        only: Mapping[int, Bool[Tensor, " batch"]] | None = None,
+    ) -> list[ForkCost]:
         """Fill `utility` of the traces of a training step, charge the forks and say what they ran.
 
-        Of the routers that ask, one is forked, drawn evenly, or all: see `OracleRequest`. The others' labels are all NaN.
+        Of the routers that ask, one is forked, drawn evenly, or all: see `OracleRequest`. The others' stay None.
 
         Args:
             run: the pass, with its history.
             targets: the token after each.
             token_loss: loss of each token in the pass.
             step: index of the training step.
+            only: site -> sequences whose utility is of any use, where it is not that of all. On-policy forks take all the same, since the
+                noise of later routers is that of the whole batch.
         """
-        if not self.sites:
-            return []
+        sites, spent = self.asking(run.progress), list[ForkCost]()
         noise = generator(self.seed, f"oracle/{step}", run.tokens.device)
-        drawn = self.sites[key(self.seed, "oracle", step) % len(self.sites)]
-        spent: list[ForkCost] = []
-        for site in self.sites:
+        drawn = sites[key(self.seed, "oracle", step) % len(sites)] if sites else None
+        for site in sites:
             request = request_of(self.model.decoder.routers[site])
-            trace = run.traces[site]
-            trace.utility = torch.full_like(token_loss, torch.nan)
-            if site == drawn or request.layers == "all":
-                flip = random_flips(run.tokens, request.flip_fraction, noise)
-                utility, costs = self.fork(run, site, flip, targets, token_loss)
-                trace.utility = utility.masked_fill(~flip, torch.nan)
-                spent += costs
-        self.model.ledger.charge("oracle", "forward", sum(cost.active for cost in spent))
+            if site != drawn and request.layers == "one":
+                continue
+            flip = random_flips(run.tokens, request.flip_fraction, noise)
+            rows = None if only is None or request.policy == "on_policy" else only.get(site)
+            spent += self._label_site(run, site, flip, targets, token_loss, rows)
+        if spent:
+            self.model.ledger.charge("oracle", "forward", sum(cost.active for cost in spent))
         return spent
+
+    def _label_site(
+        self, run: Pass, site: int, flip: Tensor, targets: Tensor, token_loss: Tensor, rows: Bool[Tensor, " batch"] | None
+    ) -> list[ForkCost]:
+        """Fill `utility` of one site, for all sequences or some of them."""
+        index = torch.arange(len(flip), device=flip.device) if rows is None else rows.nonzero().squeeze(1)
+        if not len(index):
+            return []
+        part = run if rows is None else _sequences(run, site, index)
+        utility, costs = self.fork(part, site, flip[index], targets[index], token_loss[index])
+        whole = torch.full_like(token_loss, torch.nan)
+        whole[index] = utility.masked_fill(~flip[index], torch.nan)
+        run.traces[site].utility = whole
+        return costs
 
     @torch.no_grad()
     def fork(
@@ -112,6 +139,7 @@ class Oracle:
         flip: Bool[Tensor, "batch seq"],
         targets: Int[Tensor, "batch seq"],
         token_loss: Float[Tensor, "batch seq"],
+        policy: Policy | None = None,
     ) -> tuple[Float[Tensor, "batch seq"], list[ForkCost]]:
         """Loss of each token with the flipped tokens of its sequence on their base path, less that with their upgrade.
 
@@ -124,25 +152,25 @@ class Oracle:
             flip: tokens whose path is flipped.
             targets: the token after each.
             token_loss: loss of each token in the pass.
+            policy: how later layers are run; None for what the router asks for.
 
         Returns:
             The utilities, and what each fork ran.
         """
         router, plan = self.model.decoder.routers[site], run.traces[site].plan
-        request, upgraded = request_of(router), takes_upgrade(plan)
-        flipped, cost = self._resume(run, site, imposed(plan, upgraded ^ flip, flip), targets)
+        policy, upgraded = policy or request_of(router).policy, takes_upgrade(plan)
+        flipped, cost = self._resume(run, site, imposed(plan, upgraded ^ flip, flip), targets, policy)
         costs = [cost]
-        if request.policy == "off_policy" or router.trains_dense or router.allows_none:
-            token_loss, cost = self._resume(run, site, imposed(plan, upgraded, flip), targets)
+        if policy == "off_policy" or router.trains_dense or router.allows_none:
+            token_loss, cost = self._resume(run, site, imposed(plan, upgraded, flip), targets, policy)
             costs.append(cost)
         return torch.where(upgraded, flipped - token_loss, token_loss - flipped), costs
 
-    def _resume(self, run: Pass, site: int, plan: RoutingPlan, targets: Tensor) -> tuple[Tensor, ForkCost]:
+    def _resume(self, run: Pass, site: int, plan: RoutingPlan, targets: Tensor, policy: Policy) -> tuple[Tensor, ForkCost]:
         """Loss of each token where a site executes another plan, with the noise that later routers had."""
         decoder, history, layer = self.model.decoder, run.history, run.traces[site].layer
         assert history is not None
         forked = decoder.routers[site]
-        off_policy = request_of(forked).policy == "off_policy"
         noise = None if run.generator is None else torch.Generator(run.generator.device)
 
         def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
@@ -151,7 +179,7 @@ class Oracle:
             if noise is not None:
                 noise.set_state(history.noise[router])
             asked = run.decide(router, inputs)
-            return all_upgraded(asked) if off_policy and router.paths.base is not None else asked
+            return all_upgraded(asked) if policy == "off_policy" and router.paths.base is not None else asked
 
         fork = replace(run, generator=noise, decide=decide, traces=[], history=None, attention=history.attention[layer])
         device = device_of(decoder)
@@ -164,6 +192,29 @@ class Oracle:
         whole = self.model.ledger
         routers = {other.layer: other.router for index, other in enumerate(whole.sites) if index != site}
         return Ledger(self.model.decoder, whole.seq_len, routers, first=whole.sites[site].layer)
+
+
+def _sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
+    """The pass of some of the sequences of a batch, as far as a fork at one site needs it."""
+
+    def kept(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[index]
+
+    history, trace, plan = run.history, run.traces[site], run.traces[site].plan
+    assert history is not None
+    extras = {name: value[index] for name, value in plan.extras.items() if len(value) == len(run.tokens)}
+    part = replace(plan, mask=plan.mask[index], weight=kept(plan.weight), scores=kept(plan.scores), extras=extras)
+    traces = list(run.traces)
+    traces[site] = replace(trace, plan=part)
+    return replace(
+        run,
+        tokens=run.tokens[index],
+        positions=run.positions[index],
+        tags=kept(run.tags),
+        truth=kept(run.truth),
+        traces=traces,
+        history=History([hidden[index] for hidden in history.entering], history.noise, [kept(one) for one in history.attention]),
+    )
 
 
 def request_of(router: Router) -> OracleRequest:
@@ -202,7 +253,10 @@ def all_upgraded(plan: RoutingPlan) -> RoutingPlan:
 
 
 def _hardened(plan: RoutingPlan, where: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq path"] | None:
+    """Weights with those of the imposed tokens as they are when a path is taken; a probing router says them, `extras["factor"]`."""
     if plan.weight is None:
         return None
+    if (factor := plan.extras.get("factor")) is not None:
+        return torch.where(where.unsqueeze(-1), factor, plan.weight)
     soft = plan.mask.all(-1, keepdim=True) | (plan.weight == 0)
     return torch.where(where.unsqueeze(-1) & soft, 1.0, plan.weight)

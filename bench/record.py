@@ -155,7 +155,12 @@ class LayerMonitor(_Part):
         default=(), description="L2 norm of the router's gradient, unclipped, in the step before each probe; empty without parameters"
     )
     paths_gradient: tuple[float, ...] = Field(default=(), description="the same of all the parameters that the paths are made of")
-    utility_correlation: float | None = Field(default=None, description="rank correlation of score and oracle utility over tokens")
+    utility_correlation: float | None = Field(
+        default=None, description="rank correlation of score and oracle utility over tokens, the oracle's policy being the row's own"
+    )
+    on_policy_correlation: float | None = Field(
+        default=None, description="the same with later layers routed as in use, for every row alike"
+    )
     latent_variance: float | None = Field(default=None, description="of predicted latents of length 1; 0 where they have collapsed")
     latent_rank: float | None = Field(default=None, description="effective rank of predicted latents, 1 to their size")
 
@@ -185,7 +190,7 @@ class RightPaths(_Part):
         description="share of tokens with a right path that take it, experts matched to domains one to one; none where paths do not fit"
     )
     chance: tuple[float | None, ...] = Field(description="the same of choices with the same loads that ignore the token")
-    best_loss: float = Field(description="least loss that any choice can reach at the budget, nats a token")
+    best_loss: float = Field(description="least loss at the budget if only full paths, or right experts, hold the tables, nats a token")
 
 
 class Causality(_Part):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.contract import RouterInput, RouterSpec, RoutingPlan
 from bench.rng import hash_uniform
+from bench.toolkit import DROPPED
 
 
 def perturb(scores: Float[Tensor, "batch *rest"], inputs: RouterInput) -> Float[Tensor, "batch *rest"]:
@@ -31,7 +32,7 @@ def biased(probabilities: Float[Tensor, "*token path"], inputs: RouterInput) -> 
 def top_experts(scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput) -> Int[Tensor, "*token count"]:
     """The `count` experts with the highest scores; where a bias balances them, with the highest biased softmax probability."""
     if inputs.toolkit is not None and inputs.toolkit.bias is not None:
-        scores = biased(scores.softmax(-1), inputs)
+        scores = biased(scores.softmax(-1), inputs).masked_fill(scores <= DROPPED, -torch.inf)
     return scores.topk(count).indices
 
 

@@ -1,6 +1,5 @@
 """One training step, and all the state that the next one depends on beside the weights."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -10,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assemble import Model
+from bench.auxiliary import active_losses, has_target
 from bench.backbone.routed import Decide, ask
 from bench.config import TrainConfig
-from bench.contract import AuxLoss, LayerTrace, Router
-from bench.equip import STANDARD_LOSSES, is_trained
+from bench.contract import LayerTrace, Router
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
@@ -78,6 +77,7 @@ class Stepper:
         self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=config.muon_lr * lr_scale), adam]
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         self.auxiliary_flops: float | None = None
+        self.priced: list[str] = []
         self.last_auxiliary: dict[str, Tensor] = {}
         self.gradients = torch.full((len(decoder.routers), 2), torch.nan)
         self.done = Trained()
@@ -97,7 +97,7 @@ class Stepper:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "noise": self.noise.get_state(),
             "spent": [dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)],
-            "auxiliary": (self.auxiliary_flops, self.last_auxiliary),
+            "auxiliary": (self.auxiliary_flops, self.priced, self.last_auxiliary),
             "gradients": self.gradients,
             "done": asdict(self.done),
             "since": self.since,
@@ -112,7 +112,7 @@ class Stepper:
         for ledger, spent in zip((self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True):
             ledger.spent.clear()
             ledger.spent.update(spent)
-        self.auxiliary_flops, self.last_auxiliary = state["auxiliary"]
+        self.auxiliary_flops, self.priced, self.last_auxiliary = state["auxiliary"]
         self.gradients = state["gradients"]
         self.done = Trained(**state["done"])
         self.since, self.probed = state["since"], state["probed"]
@@ -121,7 +121,7 @@ class Stepper:
         """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
         tokens, tags = tokens.to(self.device), tags.to(self.device)
         run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
-        run.history = self.oracle.history()
+        run.history = self.oracle.history(progress)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
         counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
@@ -131,8 +131,10 @@ class Stepper:
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
             if "token_loss" in router.needs:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
-        self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps)
-        self.supervisor.label(run.traces, documents[:, :-1].to(self.device))
+        documents = documents[:, :-1].to(self.device)
+        told = self.supervisor.sequences(documents, progress)
+        self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps, told)
+        self.supervisor.label(run.traces, documents)
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
         if total.requires_grad:  # it is not where routers learn without a gradient, on a frozen backbone
@@ -145,15 +147,25 @@ class Stepper:
         return loss.detach()
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Weighted sum of the auxiliary losses, each a mean over layers; priced at the first step and where a step is inspected."""
+        """Weighted sum of the auxiliary losses, each a mean over the layers that have it.
+
+        They are priced at the first step, where a step is inspected, and when others are computed than in the step before.
+        """
+        due = [
+            (name, weight, loss, trace)
+            for router, trace in zip(self.model.decoder.routers, traces, strict=True)
+            for name, weight, loss in active_losses(router, self.config.router.losses, trace.inputs.progress)
+            if has_target(loss, trace)
+        ]
+        if (names := sorted(name for name, _, _, _ in due)) != self.priced:
+            self.auxiliary_flops, self.priced = None, names
         values: dict[str, list[Tensor]] = {}
         flops = 0.0
-        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
-            for name, weight, loss in active_losses(router, self.config.router.losses):
-                if self.auxiliary_flops is None:
-                    with torch.no_grad():
-                        flops += count(lambda: loss.compute(trace)).total  # noqa: B023
-                values.setdefault(name, []).append(weight * loss.compute(trace))
+        for name, weight, loss, trace in due:
+            if self.auxiliary_flops is None:
+                with torch.no_grad():
+                    flops += count(lambda: loss.compute(trace)).total  # noqa: B023
+            values.setdefault(name, []).append(weight * loss.compute(trace))
         if self.auxiliary_flops is None:
             self.auxiliary_flops = flops
         if not values:
@@ -183,13 +195,5 @@ class Stepper:
             if type(router).after_step is not Router.after_step:
                 flops += count(lambda: router.after_step(trace)).total  # noqa: B023
             if router.toolkit is not None:
-                flops += count(partial(router.toolkit.after_step, trace.plan.mask)).total
+                flops += count(partial(router.toolkit.after_step, trace.plan.chosen)).total
         return flops
-
-
-def active_losses(router: Router, weights: Mapping[str, float]) -> list[tuple[str, float, AuxLoss]]:
-    """The auxiliary losses of a router, its own and standard ones, whose weight is not 0, with the weight that counts."""
-    standard = STANDARD_LOSSES if is_trained(router) else {}
-    known = {**router.aux_losses, **{name: loss for name, loss in standard.items() if name not in router.aux_losses}}
-    found = [(name, weights.get(name, loss.weight), loss) for name, loss in known.items()]
-    return [(name, weight, loss) for name, weight, loss in found if weight]

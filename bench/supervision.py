@@ -1,7 +1,7 @@
 """Supervised routers: a fixed share of the training documents comes with labels, and what the router makes of them is measured."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from bench.assemble import Model
+from bench.auxiliary import asks_for, only_for_labels
 from bench.backbone.routed import History, Pass
 from bench.config import EvaluationConfig
 from bench.contract import LayerTrace
@@ -43,12 +44,24 @@ class Supervisor:
     Args:
         model: the model; its ledger is charged.
         num_documents: in the training split.
+        weights: of the suite's losses, by name.
     """
 
-    def __init__(self, model: Model, num_documents: int) -> None:
-        self.model = model
+    def __init__(self, model: Model, num_documents: int, weights: Mapping[str, float] | None = None) -> None:
+        self.model, self.weights = model, weights or {}
         shares = {site: router.supervised for site, router in enumerate(model.decoder.routers) if router.supervised}
         self.chosen = {site: supervised_documents(num_documents, share).to(device_of(model.decoder)) for site, share in shares.items()}
+
+    def sequences(self, documents: Int[Tensor, "batch seq"], progress: float) -> dict[int, Bool[Tensor, " batch"]]:
+        """Site -> which sequences hold a supervised document, for routers whose utility serves nothing but their labels.
+
+        Args:
+            documents: number of each token's document in the training split.
+            progress: share of the training budget spent.
+        """
+        routers = self.model.decoder.routers
+        serving = [site for site in self.chosen if only_for_labels(routers[site], self.weights, progress)]
+        return {site: self.chosen[site][documents].any(1) for site in serving}
 
     @torch.no_grad()
     def label(self, traces: list[LayerTrace], documents: Int[Tensor, "batch seq"]) -> None:
@@ -59,6 +72,11 @@ class Supervisor:
             documents: number of each token's document in the training split.
         """
         for site, chosen in self.chosen.items():
+            router = self.model.decoder.routers[site]
+            if not asks_for(router, "labels", self.weights, traces[site].inputs.progress):
+                continue
+            if asks_for(router, "utility", self.weights, traces[site].inputs.progress) and traces[site].utility is None:
+                continue  # of this layer no fork was made in this step
             found: list[Tensor] = []
             flops = count(lambda: found.append(self.model.decoder.routers[site].label(traces[site]))).total  # noqa: B023
             traces[site].labels = found[0].masked_fill(~chosen[documents], UNKNOWN)

@@ -38,7 +38,8 @@ def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: W
         met = shares(mask, truth, labels)
         accuracy.append(agreement(met, paths) if fits else None)
         chance.append(agreement(np.outer(met.sum(1), met.sum(0)), paths) if fits else None)
-    return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=best_loss(task, suite.budget if gated else 1.0))
+    least = best_loss(task, suite.budget, len(suite.routed_layers)) if gated else best_loss(task)
+    return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=least)
 
 
 def shares(mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int) -> Float[np.ndarray, "path label"]:

@@ -93,7 +93,9 @@ class JEPAGate(Gate):
     def _probe(self, plan: RoutingPlan, probed: Bool[Tensor, "batch seq"]) -> RoutingPlan:
         """Run both paths for the probed tokens; the stream keeps what the plan says."""
         weight = plan.mask.to(torch.float32) if plan.weight is None else plan.weight.where(plan.mask, 0.0)
-        return replace(plan, mask=plan.mask | probed.unsqueeze(-1), weight=weight, counts=None)
+        if self.estimator == "scale" and plan.weight is not None:
+            plan.extras["factor"] = plan.weight  # what the oracle weighs a path by that the plan did not take
+        return replace(plan, mask=plan.mask | probed.unsqueeze(-1), weight=weight, counts=None, choice=plan.chosen)
 
     def _align(self, trace: LayerTrace) -> Float[Tensor, ""]:
         return losses.jepa(trace, self.head)

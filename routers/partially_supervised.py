@@ -4,8 +4,9 @@ Asked by "Why do models with conditional computation learn suboptimal solutions?
 fails for want of optimisation, and not for want of a better route.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench import losses
-from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.contract import AuxLoss, LayerTrace, Made, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.registry import register
 
 RouterOption = Router | str | Mapping[str, Any]
@@ -30,8 +31,10 @@ class PartiallySupervised(Router):
     Args:
         inner: the router, by name, or as {router: name, options: {...}}.
         source: whose choice the labels are: that of a "heuristic", the "truth" where the data tell it, or that of an "oracle" that gives
-            the upgrade to the tokens whose utility is highest, as many of those with a known utility as the budget allows.
-        heuristic: the rule for source "heuristic", given as `inner` is; it must choose among the same paths.
+            the upgrade to the tokens whose utility is highest, as many of those with a known utility as the budget allows; it is asked
+            about sequences with a supervised document only.
+        heuristic: the rule for source "heuristic", given as `inner` is; it must choose among the same paths. The label is what it chooses
+            in training, such as the highest share of a sequence; one that draws, draws the same for the same place of each batch.
         share: of the training documents.
         weight: of the cross-entropy.
         anneal: share of training over which the weight falls to 0 in a straight line; 0 keeps it.
@@ -60,17 +63,21 @@ class PartiallySupervised(Router):
         self.paths, self.layers, self.mean_experts = inner.paths, inner.layers, inner.mean_experts
         self.needs, self.oracle = inner.needs, inner.oracle
         self.trains_dense, self.allows_none = inner.trains_dense, inner.allows_none
-        self.aux_losses = dict(inner.aux_losses)
+        self.aux_losses = {name: replace(loss, compute=partial(_unseen, loss.compute, inner)) for name, loss in inner.aux_losses.items()}
         self.heuristic: Router | None = None
         if share and weight:
             self.supervised = share
-            self.aux_losses["supervised"] = AuxLoss(self._cross_entropy, weight)
+            uses: frozenset[Made] = frozenset({"labels", "utility"}) if source == "oracle" else frozenset({"labels"})
+            self.aux_losses["supervised"] = AuxLoss(self._cross_entropy, weight, uses, anneal or 1.0)
             self._ask_for_labels(heuristic)
 
     def _ask_for_labels(self, heuristic: Router) -> None:
         if self.source == "heuristic":
+            if self.paths.segment is not None:
+                raise ValueError("inner merges its experts, so that there is no choice to be told.")
             if heuristic.paths != self.paths:
-                raise ValueError(f"heuristic chooses among {heuristic.paths.names}, inner among {self.paths.names}; they must be the same.")
+                ours, theirs = (f"{'/'.join(paths.names)} at the {paths.site.value} site" for paths in (self.paths, heuristic.paths))
+                raise ValueError(f"heuristic chooses among {theirs}, inner among {ours}; they must be the same.")
             self.heuristic = heuristic
             self.needs = self.needs | heuristic.needs
         else:
@@ -102,7 +109,7 @@ class PartiallySupervised(Router):
 
     def after_step(self, trace: LayerTrace) -> None:
         """Update the other router."""
-        self.inner.after_step(trace)
+        self.inner.after_step(_seen(trace, self.inner))
 
     def label(self, trace: LayerTrace) -> Int[Tensor, "batch seq"]:
         """The choice of the source."""
@@ -114,8 +121,9 @@ class PartiallySupervised(Router):
             assert truth is not None
             return torch.where(truth < 0, -100, truth % len(self.paths.names))
         assert self.heuristic is not None
-        plan = self.heuristic(replace(_visible(trace.inputs, self.heuristic), selection="topk", toolkit=None))
-        return plan.mask.int().argmax(-1)
+        seen, device = _visible(trace.inputs, self.heuristic), trace.inputs.tokens.device
+        noise = torch.Generator(device).manual_seed(self.spec.seed % 2**32 + self.spec.layer)
+        return self.heuristic(replace(seen, selection="topk", toolkit=None, generator=noise)).mask.int().argmax(-1)
 
     def _most_useful(self, utility: Float[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
         """1 for the highest of the utilities that are known, `capacity` of them, 0 for the others."""
@@ -131,6 +139,18 @@ class PartiallySupervised(Router):
 
 
 def _visible(inputs: RouterInput, router: Router) -> RouterInput:
-    """What a router may see of the inputs that were made for more than it."""
+    """What a router may see of the inputs that were made for more than it, in this layer and in those before."""
     kept = {name: getattr(inputs, name) if name in router.needs else None for name in ("tags", "truth", "attention")}
-    return replace(inputs, **kept)
+    before = inputs.previous
+    return replace(inputs, **kept, previous=None if before is None else _seen(before, router))
+
+
+def _seen(trace: LayerTrace, router: Router) -> LayerTrace:
+    """The trace of a layer as a router that is told nothing has it."""
+    utility = trace.utility if "utility" in router.needs else None
+    return replace(trace, inputs=_visible(trace.inputs, router), utility=utility, labels=None)
+
+
+def _unseen(compute: Callable[[LayerTrace], Float[Tensor, ""]], router: Router, trace: LayerTrace) -> Float[Tensor, ""]:
+    """A loss of the other router, without what was made for its supervision."""
+    return compute(_seen(trace, router))

@@ -64,12 +64,12 @@ class Estimated(Router):
     def build(self, spec: RouterSpec) -> None:
         """Make the logits' matrix, or the selector's of as many columns as a binary code of an expert has bits."""
         super().build(spec)
+        if self.estimator == "reinforce":
+            self.baseline = nn.Linear(spec.d_model, 1)
         selector = self.estimator == "dselect_k"
         self.logits = nn.Linear(spec.d_model, (self.num_experts - 1).bit_length() if selector else self.num_experts, bias=False)
         if selector:
             nn.init.normal_(self.logits.weight, std=SELECTOR_STD * spec.d_model**-0.5)
-        if self.estimator == "reinforce":
-            self.baseline = nn.Linear(spec.d_model, 1)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Choose an expert for every token."""
@@ -79,24 +79,28 @@ class Estimated(Router):
         logits = perturb(logits, inputs)
         p = logits.softmax(-1)
         if self.estimator == "soft":
-            return RoutingPlan(*soft(p), logits)
+            return RoutingPlan(*soft(p), logits, choice=highest(p))
         if self.estimator == "reinforce" and inputs.selection == "topk":
             extras = {"baseline": self.baseline(inputs.hidden.detach()).squeeze(-1)}
             return RoutingPlan(sample(logits, inputs.generator), None, logits, extras=extras)
         if self.estimator == "st_gumbel" and inputs.selection == "topk":
             perturbed = logits + gumbel(logits, inputs.generator)
             temperature = self.estimation.temperature_at("st_gumbel", inputs.progress)
-            return RoutingPlan(*st_gumbel(perturbed, highest(perturbed), temperature, self.estimation.dense), logits)
+            drawn = highest(perturbed)
+            return RoutingPlan(*st_gumbel(perturbed, drawn, temperature, self.estimation.dense), logits, choice=drawn)
         chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, top_experts(logits, 1, inputs), True)
         if self.estimator == "top_k":
             return RoutingPlan(*scale(p, chosen), logits)
         if self.estimator == "straight_through" and inputs.selection == "topk":
-            return RoutingPlan(*straight_through(p, chosen, self.estimation.dense), logits)
+            return RoutingPlan(*straight_through(p, chosen, self.estimation.dense), logits, choice=chosen)
         return RoutingPlan(chosen, None, logits)
 
     def _select(self, p: Float[Tensor, "batch seq path"], inputs: RouterInput) -> RoutingPlan:
-        mask = p > 0 if inputs.selection == "topk" else highest(p)
-        return RoutingPlan(mask, p, p.clamp_min(1e-9).log(), extras={"probability": p})
+        """All experts of the selector's mixture in training, whose weights add up to 1; in evaluation the heaviest, with weight 1."""
+        scores, extras = p.clamp_min(1e-9).log(), {"probability": p}
+        if inputs.selection == "causal":
+            return RoutingPlan(highest(p), None, scores, extras=extras)
+        return RoutingPlan(p > 0, p, scores, extras=extras, choice=highest(p))
 
 
 @register("smear", family="experts", paper="arXiv:2306.03745")

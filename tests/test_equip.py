@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.auxiliary import active_losses
 from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.equip import is_trained
 from bench.errors import UserError
 from bench.registry import Entry
 from bench.select import gate_plan, top_k_mask
-from bench.step import active_losses
 from bench.suite import parse_suite
 from tests.equipped import ALL, built, fit, same, weights
 from tests.small import ROWS, model, row_id, run_of, tokens

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.auxiliary import active_losses
 from bench.checkpoint import Checkpoints
 from bench.evaluate import evaluate
 from bench.flops.audit import audit
 from bench.losses import load_balance_single, router_z
 from bench.schedule import trapezoid
-from bench.step import active_losses
 from tests.equipped import ALL, SMALL, STEPS, built, fit, same
 from tests.small import SEQ_LEN, run_of, tokens, windows
 

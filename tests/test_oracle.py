@@ -37,8 +37,8 @@ from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 
 BATCH = 3
 IDS = torch.randint(CONFIG.vocab_size, (BATCH, SEQ_LEN + 1), generator=generator(0, "oracle text"))
-SEEN: list[Tensor] = []
-"""Labels that the auxiliary loss of `Gate` was given, a layer and step."""
+SEEN: list[tuple[int, Tensor]] = []
+"""Layer and labels that the auxiliary loss of `Gate` was given."""
 
 
 class Gate(Router):
@@ -52,7 +52,7 @@ class Gate(Router):
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)
         self.score = nn.Linear(spec.d_model, 1)
-        self.aux_losses["labels"] = AuxLoss(_look, 1.0)
+        self.aux_losses["labels"] = AuxLoss(_look, 1.0, frozenset({"utility"}))
         self.enable_knob()
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
@@ -69,7 +69,7 @@ class Gate(Router):
 
 def _look(trace: LayerTrace) -> Tensor:
     assert trace.utility is not None
-    SEEN.append(trace.utility.clone())
+    SEEN.append((trace.layer, trace.utility.clone()))
     return trace.utility.nan_to_num(0.0).sum() * 0.0
 
 
@@ -185,19 +185,16 @@ def fit(found: Model, steps: int = 6, seed: int = 0) -> list[float]:
 def test_one_layer_a_step_gets_labels_for_its_share_of_tokens(fraction: float) -> None:
     found = build(Gate, flip_fraction=fraction)
     fit(found)
-    del SEEN[0:6:2]  # the first step computes each layer's loss once more to price it
-    labels = [~seen.isnan() for seen in SEEN]
-    by_step = [labels[start : start + 3] for start in range(0, len(labels), 3)]
-    drawn = [[index for index, known in enumerate(step) if known.any()] for step in by_step]
-    assert all(len(step) == 1 for step in drawn)
-    assert len({step[0] for step in drawn}) > 1
-    for step in by_step:
-        assert sum(step).sum(1).tolist() == [max(1, round(fraction * SEQ_LEN))] * BATCH  # type: ignore[union-attr]
+    assert len(SEEN) == 1 + 6  # the first step computes the loss once more to price it
+    assert len({layer for layer, _ in SEEN}) > 1
+    for _, labels in SEEN:
+        assert (~labels.isnan()).sum(1).tolist() == [max(1, round(fraction * SEQ_LEN))] * BATCH
 
 
 def test_all_layers_on_request() -> None:
     fit(build(Gate, layers="all"), steps=1)
-    assert all((~seen.isnan()).any() for seen in SEEN)
+    assert [layer for layer, _ in SEEN] == [1, 1, 2, 2, 3, 3]
+    assert all((~labels.isnan()).any() for _, labels in SEEN)
 
 
 def test_labels_change_neither_training_nor_its_noise_where_no_loss_uses_them() -> None:
@@ -228,7 +225,7 @@ def test_no_router_sees_a_label_when_it_is_asked_nor_does_evaluation_find_any() 
 
     found = build(Watching, policy="on_policy", layers="all")
     fit(found, steps=2)
-    assert any((~labels.isnan()).any() for labels in SEEN)
+    assert any((~labels.isnan()).any() for _, labels in SEEN)
     spent = found.ledger.spent["oracle/forward"]
     evaluate(found, windows(), batch_size=4)
     assert len(seen) > 2 * 2  # forks ask too
@@ -244,10 +241,10 @@ def test_forks_are_drawn_by_seed_and_step_alone() -> None:
         run, token_loss = passed(found, oracle)
         torch.manual_seed(step)
         oracle.label(run, IDS[:, 1:], token_loss, step)
-        return [trace.utility for trace in run.traces]
+        return [None if trace.utility is None else trace.utility.nan_to_num(99) for trace in run.traces]
 
     def same(a: list[Tensor | None], b: list[Tensor | None]) -> bool:
-        return all(x is not None and y is not None and torch.equal(x.nan_to_num(99), y.nan_to_num(99)) for x, y in zip(a, b, strict=True))
+        return all(x is y is None or (x is not None and y is not None and x.equal(y)) for x, y in zip(a, b, strict=True))
 
     assert same(labels(4), labels(4))
     assert not same(labels(4), labels(5))
@@ -276,6 +273,40 @@ def test_flips_are_even_over_positions() -> None:
     flips = sum(random_flips(IDS[:1], 0.25, generator(seed, "flips"))[0].double() for seed in range(2000))
     assert isinstance(flips, Tensor)
     assert float((flips / 2000 - 6 / 25).abs().max()) < 5 * (0.25 * 0.75 / 2000) ** 0.5
+
+
+def test_a_loss_that_is_off_has_no_labels_made() -> None:
+    found, never, early = build(Gate), build(Gate), build(Gate)
+    for model, weights in ((found, {}), (never, {"labels": 0.0})):
+        recipe = TrainConfig.model_validate({"reference_tokens": 1, "batch_size": BATCH, "router": {"losses": weights}})
+        train(model, split(), recipe, Allowance(float("inf"), 2 * BATCH * SEQ_LEN), seq_len=SEQ_LEN, seed=0)
+    assert "oracle/forward" in found.ledger.spent and "oracle/forward" not in never.ledger.spent
+    for router in early.decoder.routers:
+        router.aux_losses["labels"] = replace(router.aux_losses["labels"], until=0.5)
+    fit(early, steps=6)
+    assert len(SEEN) == 1 + 3  # progress 0, 1/6, 1/3
+
+
+@pytest.mark.parametrize("kept", [[0], [0, 2], []])
+def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: list[int]) -> None:
+    costs: list[float] = []
+    utilities: list[Tensor | None] = []
+    for only in (None, torch.zeros(BATCH, dtype=torch.bool).index_fill(0, torch.tensor(kept, dtype=torch.long), True)):
+        found = build(Gate, layers="one")
+        oracle = Oracle(found, 0, torch.float32)
+        run, token_loss = passed(found, oracle)
+        site = key(0, "oracle", 3) % 3
+        costs.append(sum(cost.active for cost in oracle.label(run, IDS[:, 1:], token_loss, 3, None if only is None else {site: only})))
+        utilities.append(run.traces[site].utility)
+    whole, part = utilities
+    if not kept:
+        assert (part, costs[1]) == (None, 0)
+        return
+    assert whole is not None and part is not None
+    assert torch.allclose(part[kept], whole[kept], atol=1e-5, equal_nan=True)
+    others = [row for row in range(BATCH) if row not in kept]
+    assert part[others].isnan().all()
+    assert costs[1] == pytest.approx(costs[0] * len(kept) / BATCH, rel=0.05)
 
 
 def test_a_router_without_a_base_path_has_no_upgrade_to_value() -> None:

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.assemble import Model
+from bench.auxiliary import active_losses
 from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
 from bench.data import train_batch
 from bench.registry import Entry
 from bench.schedule import trapezoid
-from bench.step import Trained, active_losses
+from bench.step import Trained
 from bench.train import Allowance, Diverged, train
 from tests.small import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 

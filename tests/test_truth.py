@@ -131,7 +131,8 @@ def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
 
 def test_needs_and_lengths_are_told_in_one_line() -> None:
     suite = parse_suite(_suite("depth", ["planted_oracle"]), "t")
-    assert unmet_needs(suite.row("planted_oracle"), 2, has_truth=True) == ""
+    assert unmet_needs(suite.row("planted_oracle"), 2, "depth") == ""
+    assert "of the kind 'experts'" in unmet_needs(suite.row("planted_oracle"), 2, "experts")
     assert "right path" in unmet_needs(suite.row("planted_oracle"), 2)
     with pytest.raises(UserError, match=r"seq_len is 20; .* must be 16"):
         parse_suite(_suite("depth", ["planted_oracle"]) | {"seq_len": 20}, "t")

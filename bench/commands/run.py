@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     rows: list[RowConfig] = []
     for row in parse_rows(suite, arguments.routers, arguments.plugin):
-        if reason := unmet_needs(row, len(corpus.domains), corpus.truth is not None, suite.regime):
+        if reason := unmet_needs(row, len(corpus.domains), corpus.route, suite.regime):
             console.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)

@@ -106,7 +106,7 @@ def page_files(study: "StudyConfig", folder: Path) -> dict[str, str]:
     from bench.study.results import collect
 
     results = collect(study, folder)
-    drawn = {name: standalone(figure) for found in results for name, figure in figures(found).items()}
+    drawn = {name: standalone(figure) for found in results for name, figure in figures(study, found).items()}
     return {PAGE: render_page(study, results), **drawn}
 
 

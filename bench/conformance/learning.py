@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bench.auxiliary import active_losses
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.contract import LayerTrace, Router, RouterInput
 from bench.rng import generator, normal
-from bench.step import active_losses
 
 VOCABULARY = 256
 STEPS = 120

@@ -16,12 +16,13 @@ PLANTED_TOKENS = 2**20
 LARGEST_VOCABULARY = 94
 """Of the planted task: each token is shown as one printable character."""
 LARGEST_TABLES = 2**22
+Route = Literal["depth", "experts"]
 
 
 class PlantedConfig(Part):
     """The planted task (`bench.data.planted`): what its documents are made of."""
 
-    route: Literal["depth", "experts"] = Field(
+    route: Route = Field(
         default="depth", description="what the truth names: hard tokens (1) and easy ones (0), or the domain of hard tokens (else -1)"
     )
     domains: int = Field(default=1, gt=0, description="kinds of documents, each with tables of its own")

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.config import Route
 from bench.data.tokenizer import Tokenizer
 
 
@@ -66,6 +67,7 @@ class Corpus:
         tokenizer: encodes further text.
         truth: tells the right path of each token of sequences `[..., seq]` from the tokens up to it, -1 for any; None where
             nobody knows. For routers that may have it and for judging the others.
+        route: what `truth` names: cheap or full paths ("depth"), or experts.
     """
 
     domains: tuple[str, ...]
@@ -77,6 +79,7 @@ class Corpus:
     content_hash: str
     tokenizer: Tokenizer
     truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
+    route: Route | None = None
 
     @property
     def vocab_size(self) -> int:

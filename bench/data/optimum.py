@@ -1,8 +1,8 @@
-"""The best loss that any model can reach on the planted task, in closed form.
+"""The best loss that can be reached on the planted task, in closed form.
 
 A predictor that knows the process and its tables loses the entropy of what is drawn at random and nothing else: the order of
-the segments, the symbols that open them, and the noise. Where a budget keeps some hard tokens from the tables, each of those costs what
-it takes to guess a symbol instead.
+the segments, the symbols that open them, and the noise. No model can do better. Where a budget is too small for all hard
+tokens, each of those left over costs what it takes to guess a symbol instead.
 """
 
 from math import comb, log
@@ -22,19 +22,21 @@ def hard_share(task: PlantedConfig) -> float:
     return task.hard_segments * (task.segment_tokens - 1 - task.order) / (task.document_tokens - 1)
 
 
-def best_loss(task: PlantedConfig, share: float = 1.0) -> float:
-    """Nats a token over whole documents when the tables may be asked for at most `share` of the tokens.
+def best_loss(task: PlantedConfig, share: float = 1.0, layers: int = 1) -> float:
+    """Nats a token over whole documents, where only the full path, or the right expert, holds the tables.
 
-    What could be copied from an earlier occurrence of the same symbols in the same document is left out, so with a share too small
-    for the hard tokens this is the loss of guessing, not a bound.
+    One full path is enough for a token, so with `share` of the tokens on it in each of `layers` layers at most `share * layers` of them
+    can be served. Below the hard share the rest is guessed. There it is an idealised figure and no bound: attention and the cheap path may
+    hold a part of the tables, and symbols may be copied from earlier in the document.
 
     Args:
         task: the configuration.
-        share: of tokens that may use the tables: 1 for the dense model and for experts, `rho` for a choice of cheap or full.
+        share: of tokens on the full path in a layer: 1 for the dense model and for experts, `rho` for a choice of cheap or full.
+        layers: routed layers.
     """
     symbols, opening = task.segment_tokens - 1, log(task.symbols)
     hard, easy = task.hard_segments, task.segments - task.hard_segments
     given = log(task.domains) + log(comb(task.segments, hard)) + (easy + hard * task.order) * opening
     predicted = easy * (symbols - 1) + hard * (symbols - task.order)
     floor = (given + predicted * symbol_entropy(task)) / (task.document_tokens - 1)
-    return floor + max(0.0, hard_share(task) - share) * (opening - symbol_entropy(task))
+    return floor + max(0.0, hard_share(task) - share * layers) * (opening - symbol_entropy(task))

@@ -89,6 +89,7 @@ def corpus(config: DataConfig) -> Corpus:
         content_hash=digest.hexdigest(),
         tokenizer=Tokenizer(tuple(bytes([FIRST_PIECE + index]) for index in range(task.vocab_size)), _encode),
         truth=truth_of(task),
+        route=task.route,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.config import RowConfig, SuiteConfig
 from bench.contract import Paths, Site
-from bench.data.config import DataConfig
+from bench.data.config import DataConfig, Route
 from bench.equip import check_loss_names
 from bench.errors import UserError, unknown
 from bench.parts import hash_of
@@ -148,7 +148,7 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     return chosen
 
 
-def unmet_needs(row: RowConfig, num_domains: int, has_truth: bool = False, regime: str = "joint") -> str:
+def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, regime: str = "joint") -> str:
     """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
     router = find(row.router).make(row.options)
     needs = router.needs
@@ -156,8 +156,10 @@ def unmet_needs(row: RowConfig, num_domains: int, has_truth: bool = False, regim
         return f"it chooses among {', '.join(without)}, of which the frozen backbone has none"
     if "tags" in needs and num_domains < 2:
         return "it needs domain tags, and the data has one domain"
-    if "truth" in needs and not has_truth:
+    if "truth" in needs and route is None:
         return "it needs the right path of each token, and the data do not tell it; source: planted does"
+    if "truth" in needs and (router.paths.base is not None) != (route == "depth"):
+        return f"it chooses among {', '.join(router.paths.names)}, and the data tell right paths of the kind {route!r}"
     if "utility" in needs and router.paths.base is None:
         return "it needs utility, which is that of an upgrade, and its paths have no base"
     missing = sorted(needs - PROVIDED)

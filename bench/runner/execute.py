@@ -14,7 +14,7 @@ from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining
-from bench.contract import TrainStatistics
+from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import UserError
 from bench.flops.counter import UncountedOp
@@ -111,7 +111,11 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
-    utility = utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell))
+    policies: tuple[Policy | None, ...] = (None, "on_policy")
+    utility = [
+        utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell), policy)
+        for policy in policies
+    ]
     missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
     reason = missed if causality.passed else causality.detail
     status: Status = "ok" if not reason else "off_budget" if causality.passed else "invalid"
@@ -129,7 +133,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "speed": measure_speed(model, validation, dtype_of(cell)),
         "causality": causality,
         "curve": tuple(watch.curve),
-        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, utility),
+        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, *utility),
         "supervision": measure_supervision(model, corpus.train, cell.suite.seq_len, cell.suite.evaluation, cell.seed, dtype_of(cell)),
         "truth": right_paths(decoder, cell.suite, corpus, validation, evaluation),
         "auxiliary": trained.auxiliary,

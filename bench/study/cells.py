@@ -24,8 +24,8 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
     skipped: list[str] = []
     for setting, suite in suites_of(study, size).items():
         corpus = load_corpus(suite.data.at(0))
-        domains, has_truth = len(corpus.domains), corpus.truth is not None
-        reasons = {row.name: unmet_needs(row, domains, has_truth, suite.regime) for row in parse_rows(suite, "all")}
+        domains = len(corpus.domains)
+        reasons = {row.name: unmet_needs(row, domains, corpus.route, suite.regime) for row in parse_rows(suite, "all")}
         skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items() if reason]
         rows = [row for row in suite.rows if not reasons[row.name]]
         cells[setting] = plan_cells(suite, rows, size.numbers)

@@ -13,7 +13,11 @@ from bench.errors import UserError, unknown
 from bench.parts import Part
 from bench.study.measures import Measure, find_measure
 
-Expectation = Literal["lower", "higher", "equal"]
+Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]
+"""What is said of row - control; "not_lower" and "not_higher": that it is not so by as much as the margin.
+
+The last two are for claims such as "does no harm", which an outcome in the other direction bears out.
+"""
 SizeName = Literal["small", "full"]
 
 
@@ -29,10 +33,13 @@ class StudyRow(RowConfig):
 
     about: str = Field(default="", description="what it is, in a few words")
     settings: tuple[str, ...] = Field(default=(), description="settings it is run in; all if empty")
+    figures: dict[str, str] = Field(default_factory=dict, description="measure -> the source's own figure for this row")
+    series: str = Field(default="", description="line of the study's curves that it is a point of")
+    at: float | None = Field(default=None, description="place on that line")
 
     def plain(self) -> RowConfig:
         """The row as a suite lists it."""
-        return RowConfig.model_validate(self.model_dump(exclude={"about", "settings"}, exclude_unset=True))
+        return RowConfig.model_validate(self.model_dump(exclude={"about", "settings", "figures", "series", "at"}, exclude_unset=True))
 
 
 class StudyComparison(Part):
@@ -54,8 +61,8 @@ class StudyComparison(Part):
     def _consistent(self) -> "StudyComparison":
         if self.row == self.control:
             raise ValueError(f"compares {self.row!r} with itself")
-        if self.least is not None and self.expect == "equal":
-            raise ValueError("an expectation of 'equal' has no `least`; it has a margin")
+        if self.least is not None and self.expect not in ("lower", "higher"):
+            raise ValueError(f"an expectation of {self.expect!r} has no `least`; it has a margin")
         try:
             measure = find_measure(self.measure)
         except UserError as error:
@@ -110,6 +117,8 @@ class StudyConfig(Part):
     margin: float = Field(default=0.01, gt=0, description="nats; differences of losses within it do not matter")
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="probability of any false verdict in the whole study at one size")
     measures: tuple[str, ...] = Field(default=("best_loss", "average_loss"), description="columns beside the headline loss")
+    axis: str = Field(default="", description="what `at` of a row is, where rows lie on curves")
+    curves: tuple[str, ...] = Field(default=(), description="measures drawn against `at`")
     settings: dict[str, Setting] = Field(min_length=1)
     rows: tuple[StudyRow, ...] = Field(min_length=2)
     claims: tuple[Claim, ...] = Field(min_length=1)
@@ -121,8 +130,12 @@ class StudyConfig(Part):
         if len(set(names)) < len(names):
             raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
         try:
-            for measure in self.measures:
+            for measure in (*self.measures, *self.curves):
                 find_measure(measure)
+            for row in self.rows:
+                _known("measure", row.figures, (*self.measures, "loss"))
+                if bool(row.series) != (row.at is not None):
+                    raise UserError(f"{row.name!r} has `series` or `at` without the other; a point of a curve has both")
             for row in self.rows:
                 _known("setting", row.settings, self.settings)
             for size in self.sizes.values():

@@ -5,13 +5,15 @@ from bench.board.model import Row
 from bench.board.plot import Plot
 from bench.board.svg import NUM_SERIES, Canvas, Figure, Scale, decimals, padded
 from bench.board.text import interval, number, plain, quantity
+from bench.study.config import StudyConfig
+from bench.study.measures import Measure, find_measure
 from bench.study.results import SizeResults
 
 _ROW, _TOP, _NAMES, _WIDTH = 22, 30, 235, 650
 
 
-def figures(results: SizeResults) -> dict[str, Figure]:
-    """File name -> figure, for every setting of one size that has losses to show."""
+def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
+    """File name -> figure, for every setting of one size that has losses to show; measures along the study's axis where it has one."""
     found: dict[str, Figure] = {}
     for setting, rows in results.rows.items():
         shown = [row for row in rows if row.losses]
@@ -19,7 +21,42 @@ def figures(results: SizeResults) -> dict[str, Figure]:
             found[f"{results.name}-{setting}-losses.svg"] = _losses(setting, shown)
         if any(len(record.curve) > 1 for row in shown for record in row.good):
             found[f"{results.name}-{setting}-curves.svg"] = _curves(setting, shown)
+        for name in study.curves:
+            if lines := _lines(study, find_measure(name), shown):
+                found[f"{results.name}-{setting}-{name.replace('_', '-')}-along.svg"] = _along(study, setting, find_measure(name), lines)
     return found
+
+
+Point = tuple[float, float, float, float]
+"""Place on the axis, mean, lowest and highest seed."""
+
+
+def _lines(study: StudyConfig, measure: Measure, rows: list[Row]) -> dict[str, list[Point]]:
+    """Series -> its points in order, for the series with two or more that have the measure."""
+    places = {row.name: (row.series, row.at) for row in study.rows if row.series}
+    lines: dict[str, list[Point]] = {}
+    for row in rows:
+        values = [value for record in row.good if (value := measure.read(record)) is not None]
+        series, at = places.get(row.name, ("", None))
+        if values and at is not None:
+            lines.setdefault(series, []).append((at, sum(values) / len(values), min(values), max(values)))
+    return {series: sorted(points) for series, points in lines.items() if len(points) > 1}
+
+
+def _along(study: StudyConfig, setting: str, measure: Measure, lines: dict[str, list[Point]]) -> Figure:
+    """A measure against the study's axis; places are evenly spaced in their order, since shares reach from 0 to 1 by factors."""
+    places = sorted({point[0] for points in lines.values() for point in points})
+    description = f"{measure.meaning} against {study.axis}: mean over the seeds, and a band from the lowest to the highest."
+    limits = padded([value for points in lines.values() for point in points for value in point[1:]], 0.08)
+    title = f"{measure.title.capitalize()} in {setting}"
+    plot = Plot(title, description, (0, max(1, len(places) - 1)), limits, (study.axis, measure.title), lambda _: "", (560, 320))
+    for index, place in enumerate(places):
+        plot.canvas.text(plot.x(index), plot.y.start + 17, f"{place:g}", "quiet mid")
+    for index, (series, points) in enumerate(lines.items()):
+        xs = [float(places.index(point[0])) for point in points]
+        plot.curve(series, xs, [point[1] for point in points], f"s{index} curve", ([p[2] for p in points], [p[3] for p in points]))
+    data = [(series, f"{point[0]:g}", measure.show(point[1])) for series, points in lines.items() for point in points]
+    return plot.figure(f"{measure.name.replace('_', '-')}-along", ("series", study.axis, measure.title), data)
 
 
 def _losses(setting: str, rows: list[Row]) -> Figure:

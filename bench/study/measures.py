@@ -99,10 +99,25 @@ def _training_cost(record: Record) -> float | None:
 _PHASES = ("forward", "backward")
 
 
-def _oracle_share(record: Record) -> float | None:
-    if record.flops is None or not record.flops.training_total:
+def _ideal_cost(record: Record) -> float | None:
+    """As `_training_cost`, had each token run in training what it runs in use, the router included; labels and losses as charged."""
+    if record.flops is None or not (executed := _training_cost(record)):
         return None
-    return sum(flops for part, flops in record.flops.training.items() if part.startswith("oracle/")) / record.flops.training_total
+    parts = ("backbone/", "paths/", "router/forward", "router/backward")
+    passes = sum(flops for part, flops in record.flops.training.items() if part.startswith(parts))
+    return executed * (1 - passes / record.flops.training_total) + record.flops.active / record.flops.dense
+
+
+def _share(*components: str) -> Reader:
+    """Share of the training FLOPs that was charged for some components."""
+
+    def share(record: Record) -> float | None:
+        if record.flops is None or not record.flops.training_total:
+            return None
+        spent = sum(flops for part, flops in record.flops.training.items() if part.split("/")[0] in components)
+        return spent / record.flops.training_total
+
+    return share
 
 
 def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reader:
@@ -152,15 +167,30 @@ MEASURES: dict[str, Measure] = {
                 lambda v: f"{_two(v)}×", ratio=True),
         Measure("sparse_cost", "ideal sparse", "active FLOPs of the routed forward pass, over the full model's", active_share,
                 lambda v: f"{_two(v)}×", ratio=True),
-        Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _oracle_share, percent),
+        Measure("ideal_cost", "ideal sparse cost", "the training cost had each token run in training only the paths it takes in use",
+                _ideal_cost, lambda v: f"{_two(v)}×", ratio=True),
+        Measure("paths_share", "paths", "share of the training FLOPs charged for routed paths", _share("paths"), percent),
+        Measure("backbone_share", "backbone", "share charged for all else that the model is made of", _share("backbone"), percent),
+        Measure("router_share", "router", "share charged for routers and their auxiliary losses", _share("router", "auxiliary", "labels"),
+                percent),
+        Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _share("oracle"), percent),
+        Measure("above_best", "above best", "headline loss above the least that is possible on the planted task, as a share of it",
+                lambda r: r.loss / r.truth.best_loss - 1 if r.truth and r.loss is not None else None, percent),
+        Measure("latent_variance", "latent variance", "of predicted latents of length 1, mean over layers; 0 where they have collapsed",
+                _over_layers(lambda m: m.latent_variance), _two),
+        Measure("latent_rank", "latent rank", "effective rank of predicted latents, mean over layers; 1 where they have collapsed",
+                _over_layers(lambda m: m.latent_rank), _two),
         Measure("seconds", "seconds", "wall-clock seconds of training", lambda r: r.training.seconds if r.training else None,
                 partial(number, digits=0), ratio=True),
         Measure("load_cv", "load CV", "coefficient of variation of the paths' loads, mean over layers", _over_layers(_load_cv), _two),
         Measure("entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers", _over_layers(lambda m: m.entropy), _two),
         Measure("churn", "churn", "share of tokens that changed paths between the last two probes, mean over layers",
                 _over_layers(lambda m: m.churn), percent),
-        Measure("utility_correlation", "utility corr.", "rank correlation of score and oracle utility, mean over layers",
+        Measure("utility_correlation", "utility corr.", "rank correlation of score and utility by the row's own oracle, mean over layers",
                 _over_layers(lambda m: m.utility_correlation), _two),
+        Measure("on_policy_correlation", "corr. in use",
+                "rank correlation of score and oracle utility, later layers routed as in use, mean over layers",
+                _over_layers(lambda m: m.on_policy_correlation), _two),
         Measure("accuracy", "right paths", "share of tokens on their right path, mean over layers", _right("accuracy"), percent),
         Measure("chance_accuracy", "by chance", "the same of choices with the same loads that ignore the token", _right("chance"), percent),
         Measure("supervised_accuracy", "as told", "share of tokens of labelled training documents on the path of the label",

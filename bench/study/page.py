@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from bench.board.measures import mean_interval
 from bench.board.model import Row
-from bench.board.text import MISSING, code, escape, interval, listing, number, probability, table
+from bench.board.text import MISSING, code, escape, interval, listing, number, probability, quantity, table
 from bench.board.text import seeds as seed_runs
 from bench.study.config import StudyComparison, StudyConfig
 from bench.study.figures import figures
 from bench.study.measures import Measure, find_measure
 from bench.study.results import Judged, SizeResults
 
-_SIGNS = {"lower": "<", "higher": ">", "equal": "="}
+_SIGNS = {"lower": "<", "higher": ">", "equal": "=", "not_lower": "not <", "not_higher": "not >"}
 
 
 def render_page(study: StudyConfig, results: Sequence[SizeResults]) -> str:
@@ -75,7 +75,7 @@ def _bold(verdict: str) -> str:
 def _size(study: StudyConfig, results: SizeResults) -> list[str]:
     """Rows, figures and comparisons of one size."""
     sections = [f"## Size {results.name}: {results.size.seeds} seeds"]
-    drawn = figures(results)
+    drawn = figures(study, results)
     for setting, rows in results.rows.items():
         sections += [f"### Setting {code(setting)}", _conditions(study, rows), _rows(study, results, setting)]
         sections += [f"![{name}]({name})" for name in drawn if name.startswith(f"{results.name}-{setting}-")]
@@ -91,25 +91,32 @@ def _conditions(study: StudyConfig, rows: Sequence[Row]) -> str:
     first = rows[0].first
     made, cell = first.provenance, first.cell
     threads = f"{made.threads} thread{'s' * (made.threads != 1)}"
+    apart = first.flops.pretraining if first.flops else 0.0
+    frozen = f" The frozen backbone of a seed took {quantity(apart)} FLOPs of pretraining, which no row is charged." if apart else ""
     return (
         f"Suite {code(cell.suite)} at {100 * cell.budget:g} % budget and equal training {'FLOPs' if cell.match == 'flops' else 'tokens'}; "
-        f"{escape(made.device)}, {escape(made.processor)}, {threads}, {escape(made.dtype)}."
+        f"{escape(made.device)}, {escape(made.processor)}, {threads}, {escape(made.dtype)}.{frozen}"
     )
 
 
 def _rows(study: StudyConfig, results: SizeResults, setting: str) -> str:
     """The study's measures of each row, means over the seeds that count."""
     measures = [find_measure(name) for name in dict.fromkeys(("loss", *study.measures))]
-    about = {row.name: row.about for row in study.rows}
+    declared = {row.name: row for row in study.rows}
     lines: list[list[str]] = []
     for row in results.rows[setting]:
         what = "" if row.status in ("ok", "incomplete") else f"{row.status}: {row.reason}"
-        values = [_value(row, measure) for measure in measures]
-        lines.append([code(row.name), escape(about[row.name]), *values, seed_runs(list(row.losses)), escape(what)])
+        values = [_value(row, measure) + _theirs(declared[row.name].figures.get(measure.name)) for measure in measures]
+        lines.append([code(row.name), escape(declared[row.name].about), *values, seed_runs(list(row.losses)), escape(what)])
     if not lines:
         return ""
     header = ["row", "what it is", *(measure.title for measure in measures), "seeds", "note"]
     return table(header, lines, "ll" + "r" * len(measures) + "ll")
+
+
+def _theirs(figure: str | None) -> str:
+    """The source's own figure, beside ours."""
+    return f" (source: {escape(figure)})" if figure else ""
 
 
 def _value(row: Row, measure: Measure) -> str:
@@ -205,12 +212,12 @@ def _reading(study: StudyConfig) -> str:
   that is simultaneous over all predictions of the size ({100 * (1 - study.alpha):g} %).{factors}
 - **Verdicts**: *confirmed* when the difference is shown to lie where it was predicted; *refuted* when it is shown to fall short of the
   margin, or of the size that was claimed, in the predicted direction; *open* when neither is shown. For "=" it must be shown to lie within,
-  or beyond, the margin. Shown means: by the moderated t test, Holm-adjusted over all predictions, and by the plain paired t test, both
-  at {study.alpha:g}.
+  or beyond, the margin; for "not <" and "not >", not to lie beyond it on that side, or to lie there. Shown means: by the moderated
+  t test, Holm-adjusted over all predictions, and by the plain paired t test, both at {study.alpha:g}.
 - A claim is *reproduced* when all its predictions are confirmed, *not reproduced* when one is refuted, else *inconclusive*, at this number
   of seeds and this scale.
-- **Wins**: seeds whose difference has the predicted sign, or lies within the margin. The smallest two-sided p of signs alone is 2^(1-n):
-  three wins of three cannot decide anything by themselves.
+- **Wins**: seeds whose difference has the predicted sign, or lies within the margin (for "not <" and "not >" on that side). The
+  smallest two-sided p of signs alone is 2^(1-n): three wins of three cannot decide anything by themselves.
 - **Detectable**: the smallest true difference that this design finds with 80 % power.
 - Measures:
 {meanings}"""

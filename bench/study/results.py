@@ -174,6 +174,6 @@ def _note(prediction: Prediction, found: Found, size: Size) -> str:
         said.append(f"{len(found.seeds)} of {size.seeds} seeds have the measure in both rows")
     if prediction.failed:
         said.append("a cell failed or broke a rule, so nothing is claimed")
-    elif found.verdict == "refuted" and prediction.expect != "equal" and max(map(abs, found.interval)) < prediction.margin:
+    elif found.verdict == "refuted" and prediction.expect in ("lower", "higher") and max(map(abs, found.interval)) < prediction.margin:
         said.append("whatever its sign, it is smaller than the margin")
     return "; ".join(said)

@@ -3,7 +3,8 @@
 A prediction is *confirmed* when the difference is shown to lie where the claim says: below 0 (or below -least) for "lower",
 above it for "higher", within the margin for "equal". It is *refuted* when the difference is shown to fall short of the
 claim: it does not reach the margin (or `least`) in the claimed direction, which includes every difference the other way;
-for "equal", it lies beyond the margin. Both can hold for a difference that is real and smaller than the margin: that is
+for "equal", it lies beyond the margin. "not lower" is confirmed when the difference is shown to lie above -margin, refuted when below; "not
+higher" likewise. Both can hold for a difference that is real and smaller than the margin: that is
 a refutation. Otherwise it is *open*. What is shown is shown by two tests at the study's level: the moderated t test, Holm-adjusted
 over all predictions of the study, and the plain paired t test (`bench.stats.families`).
 """
@@ -64,7 +65,8 @@ class Found:
         difference: mean of row - control.
         interval: simultaneous over all predictions of the study.
         seeds: common seeds.
-        wins: seeds whose difference has the claimed sign, or for "equal" lies within the margin.
+        wins: seeds whose difference has the claimed sign, or for "equal" lies within the margin, or not beyond it for "not lower" and
+            "not higher".
         p: of the claim that the verdict makes, of the likelier one where it is open; adjusted.
         detectable: smallest true difference from 0 that this design finds with 80 % power.
         verdict: see the module.
@@ -120,6 +122,9 @@ def claim_verdict(verdicts: Sequence[Verdict]) -> ClaimVerdict:
 def _as_claimed(prediction: Prediction, difference: float) -> bool:
     if prediction.expect == "equal":
         return abs(difference) <= prediction.margin
+    beyond = {"not_lower": -difference, "not_higher": difference}
+    if prediction.expect in beyond:
+        return beyond[prediction.expect] <= prediction.margin
     return difference < 0 if prediction.expect == "lower" else difference > 0
 
 
@@ -163,11 +168,15 @@ class _Tests:
         margin = np.array([prediction.margin for prediction in self.predictions])
         sign = np.array([1.0 if expect == "lower" else -1.0 for expect in expects])
         equal = np.array([expect == "equal" for expect in expects])
+        denied = np.array([{"not_lower": 1.0, "not_higher": -1.0}.get(expect, 0.0) for expect in expects])
         error = np.sqrt(variance / self.n)
         towards = sign * self.mean  # negative where it goes the claimed way
         edge = np.where(least > 0.0, least, margin)
         confirm = np.where(equal, 0.0, _below(towards + least, error, df))
         refute = np.where(equal, _below(margin - np.abs(self.mean), error, df), _below(-(towards + edge), error, df))
+        reach = denied * self.mean + margin  # below 0 where it lies beyond the margin on the side that the claim denies
+        confirm = np.where(denied != 0.0, _below(-reach, error, df), confirm)
+        refute = np.where(denied != 0.0, _below(reach, error, df), refute)
         for width in np.unique(margin[equal]):
             same = equal & (margin == width)
             confirm[same] = tost(self.mean[same], variance[same], self.n[same], df[same], float(width))

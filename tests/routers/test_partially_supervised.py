@@ -36,7 +36,7 @@ def labelled(options: dict[str, Any], steps: int = 1) -> tuple[Router, list[Laye
     for step in range(steps):
         batch = train_batch(split, seed=0, step=step, batch_size=6, seq_len=small.SEQ_LEN)
         tokens, tags, numbers = (torch.from_numpy(part[:, :-1]) for part in (batch.tokens, batch.tags, batch.documents))
-        run = make_pass(tokens, tags, selection="topk", generator=generator(step, "noise"))
+        run = make_pass(tokens, tags, selection="topk", generator=generator(step, "noise"), progress=0.0)
         model.decoder(run)
         supervisor.label(run.traces, numbers)
         traces.append(run.traces[0])

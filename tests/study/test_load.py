@@ -31,7 +31,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (claim(measure="churn"), "needs a margin of its own"),
     (claim(measure="seconds", margin=0.5), "a factor above 1"),
     (claim(expect="equal", least=0.1), "has no `least`"),
-    (claim(expect="better"), "'lower', 'higher' or 'equal'"),
+    (claim(expect="better"), "'lower', 'higher', 'equal', 'not_lower' or 'not_higher'"),
     (claim(settings=["hlaf"]), "Did you mean 'half'?"),
     ({"measures": ["speed"]}, "Unknown measure 'speed'"),
     ({"sizes": {"full": {"seeds": 3, "core_minutes": 1}}}, "sizes lacks 'small'"),

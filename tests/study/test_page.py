@@ -128,6 +128,24 @@ def test_seeds_beyond_the_size_do_not_count(tmp_path: Path) -> None:
     assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(folder)
 
 
+def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_beside_ours(tmp_path: Path) -> None:
+    rows = [
+        {"name": "mlp_gate", "series": "gate", "at": 0.01, "figures": {"loss": "2.01"}},
+        {"name": "mlp_gate@wide", "series": "gate", "at": 1, "options": {"width_ratio": 0.5}},
+        {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}},
+    ]
+    declared = made.study(rows=rows, axis="share of labels", curves=["loss"])
+    folder = made.fill(tmp_path, declared)
+    files = page_files(declared, folder)
+    drawn = files["small-half-loss-along.svg"]
+    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2.01)" in files["README.md"]
+    losses = [r.loss for _, r in read_records(folder / "small" / "half") if r.cell.row == "mlp_gate"]
+    assert f"{fmean(losses):.4f}" in drawn and ">0.01<" in drawn and ">1<" in drawn
+    assert "small-half-loss-along.svg" not in page_files(made.study(), folder)
+    with pytest.raises(ValueError, match="without the other"):
+        made.study(rows=[{"name": "mlp_gate", "at": 1}, *rows[1:]])
+
+
 def test_both_sizes_stand_on_the_page(tmp_path: Path) -> None:
     made.fill(tmp_path, made.study())
     text = page(made.fill(tmp_path, made.study(), "full"))

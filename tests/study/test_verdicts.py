@@ -44,13 +44,26 @@ CLEAR = [-0.050, -0.051, -0.049, -0.050]
         ("lower", 0.08, 0.01, "refuted"),
         ("lower", 0.0, 0.06, "refuted"),  # real, but smaller than what matters
         ("equal", 0.0, 0.05, "open"),
+        ("not_higher", 0.0, 0.01, "confirmed"),
+        ("not_lower", 0.0, 0.01, "refuted"),
+        ("not_lower", 0.0, 0.06, "confirmed"),
+        ("not_lower", 0.0, 0.05, "open"),
     ],
 )
 def test_a_clear_difference_against_every_kind_of_claim(expect: Expectation, least: float, margin: float, verdict: str) -> None:
     assert judge([predict(CLEAR, expect, least, margin)], 0.05)[0].verdict == verdict
 
 
-@pytest.mark.parametrize("expect", ["lower", "higher", "equal"])
+def test_a_claim_of_no_harm_is_a_one_sided_t_test_against_the_margin() -> None:
+    differences = [-0.004, 0.003, 0.001, -0.002, 0.0]
+    found = judge([predict(differences, "not_lower")], 0.05)[0]
+    assert found.verdict == "confirmed" and found.wins == 5
+    one_sided = float(stats.ttest_1samp(differences, -0.01, alternative="greater").pvalue)
+    assert found.p == pytest.approx(2 * one_sided, rel=1e-6)
+    assert judge([predict([-value for value in differences], "not_higher")], 0.05)[0].p == pytest.approx(found.p)
+
+
+@pytest.mark.parametrize("expect", ["lower", "higher", "equal", "not_lower", "not_higher"])
 def test_noise_larger_than_the_margin_leaves_every_claim_open(expect: Expectation) -> None:
     assert judge([predict([-0.06, 0.05, 0.02], expect)], 0.05)[0].verdict == "open"
 
