@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -83,7 +84,7 @@ def _counting_losses(routers: list[Router]) -> Generator[dict[str, list[float]]]
             seen.setdefault(name, []).append(counter.total)
             return value
 
-        return AuxLoss(compute, loss.weight)
+        return replace(loss, compute=compute)
 
     before = [router.aux_losses for router in routers]
     for router in routers:

@@ -138,7 +138,7 @@ def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_b
     folder = made.fill(tmp_path, declared)
     files = page_files(declared, folder)
     drawn = files["small-half-loss-along.svg"]
-    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2.01)" in files["README.md"]
+    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2&#46;01)" in files["README.md"]
     losses = [r.loss for _, r in read_records(folder / "small" / "half") if r.cell.row == "mlp_gate"]
     assert f"{fmean(losses):.4f}" in drawn and ">0.01<" in drawn and ">1<" in drawn
     assert "small-half-loss-along.svg" not in page_files(made.study(), folder)
