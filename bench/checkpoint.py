@@ -5,6 +5,7 @@ A checkpoint is a folder that appears by one rename, so that it is whole or not 
 no code, and a manifest with the cell's content key and the SHA-256 of both.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -19,8 +20,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT_VERSION = 2
-"""Raised when what a checkpoint holds changes; those of another version are dropped."""
+FORMAT_VERSION = 3
+"""Raised when what a checkpoint holds changes; those of another version are set aside."""
 
 KEPT = 2
 """Checkpoints kept of a cell: the newest, and one to fall back on."""
@@ -50,7 +51,7 @@ class Checkpoints:
 
     Args:
         folder: where they lie.
-        key: content key of the cell; checkpoints of another key are dropped.
+        key: content key of the cell; checkpoints of another key are set aside.
         seconds: time between two checkpoints; 0 for one at every step.
         parts: what is saved beside the weights, by name; the training loop adds itself.
     """
@@ -61,21 +62,30 @@ class Checkpoints:
         self._next = time.monotonic() + seconds
 
     def restore(self, model: nn.Module) -> bool:
-        """Take up the newest whole checkpoint, if there is one; damaged ones are set aside with a notice."""
-        for path in sorted(self.folder.glob("step-*[0-9]"), reverse=True):
+        """Take up the newest whole checkpoint, if there is one; damaged and foreign ones are set aside with a notice.
+
+        Whatever is wrong with one, the model and the parts are then as they were before it was tried.
+        """
+        found = sorted(self.folder.glob("step-*[0-9]"), reverse=True)
+        fresh = copy.deepcopy((model.state_dict(), {name: part.state_dict() for name, part in self.parts.items()})) if found else None
+        for path in found:
             try:
-                weights, state = self._read(path)
-            except _Foreign:
-                shutil.rmtree(path, ignore_errors=True)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                _log.warning("%s is damaged (%s) and set aside; the checkpoint before it is used, if there is one.", path, error)
+                self._take_up(model, *self._read(path))
+            except Exception as error:
+                assert fresh is not None
+                said = "of another cell or version" if isinstance(error, _Foreign) else f"damaged ({' '.join(str(error).split())[:200]})"
+                _log.warning("%s is %s and set aside; the checkpoint before it is used, if there is one.", path, said)
                 _set_aside(path)
+                self._take_up(model, *copy.deepcopy(fresh))
             else:
-                model.load_state_dict(weights)
-                for name, part in self.parts.items():
-                    part.load_state_dict(state[name])
                 return True
         return False
+
+    def _take_up(self, model: nn.Module, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Load weights and the state of every part."""
+        model.load_state_dict(weights)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
     def save_if_due(self, model: nn.Module, step: int) -> None:
         """Write a checkpoint if the last is old enough. A full or read-only disk costs the checkpoint, not the run."""
@@ -140,6 +150,6 @@ def _alone(tensor: Tensor) -> Tensor:
 
 
 def _set_aside(path: Path) -> None:
-    target = path.with_name(f"damaged-{path.name}")
+    target = path.with_name(f"aside-{path.name}")
     shutil.rmtree(target, ignore_errors=True)
     path.rename(target)

@@ -97,9 +97,9 @@ class Comparison:
         weights = [_weights(t) for t in run.traces]
         return Seen(
             nats,
-            [_by_position(t.plan.mask, t, seq) for t in run.traces],
-            [_by_position(weight, t, seq) for weight, t in zip(weights, run.traces, strict=True)],
-            [None if t.plan.scores is None else _by_position(t.plan.scores.float(), t, seq) for t in run.traces],
+            [by_position(t.plan.mask, t, seq) for t in run.traces],
+            [by_position(weight, t, seq) for weight, t in zip(weights, run.traces, strict=True)],
+            [None if t.plan.scores is None else by_position(t.plan.scores.float(), t, seq) for t in run.traces],
             [t.inputs for t in run.traces],
         )
 
@@ -138,11 +138,14 @@ class Comparison:
         return int(whole.sum())
 
     def _tied(self, site: int, base: Seen, seen: Seen, differs: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-        """Which of the differing decisions noise of size TIE on the router's own input turns, the scores being unmoved."""
+        """Which of the differing decisions noise of size TIE on the router's own input turns, the scores being unmoved.
+
+        A router that gives no scores has no ties: nothing would tell rounding from what it must not see.
+        """
         before, after = base.scores[site], seen.scores[site]
-        moved = torch.zeros_like(differs)
-        if before is not None and after is not None:
-            moved = ~torch.isclose(before, after, rtol=TIE, atol=TIE, equal_nan=True).all(-1)
+        if before is None or after is None:
+            return torch.zeros_like(differs)
+        moved = ~torch.isclose(before, after, rtol=TIE, atol=TIE, equal_nan=True).all(-1)
         inputs, router = seen.inputs[site], self.decoder.routers[site]
         here = differs.gather(1, inputs.positions).unsqueeze(-1)
         plan, turned = router(inputs).mask, torch.zeros_like(inputs.positions, dtype=torch.bool)
@@ -162,7 +165,7 @@ def _weights(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
     return plan.mask.float() if plan.weight is None else plan.weight.float().where(plan.mask, 0)
 
 
-def _by_position(data: Tensor, trace: LayerTrace, seq: int) -> Tensor:
+def by_position(data: Tensor, trace: LayerTrace, seq: int) -> Tensor:
     """Lay out what a site says of the tokens it was given by their positions; 0 where it was given none."""
     positions = trace.inputs.positions.unsqueeze(-1).expand(data.shape)
     return data.new_zeros(data.shape[0], seq, data.shape[2]).scatter(1, positions, data)

@@ -13,6 +13,7 @@ from bench.config import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate
 from bench.record import BudgetAudit, SpendPoint
+from bench.revisit import Visited
 
 
 @dataclass
@@ -24,12 +25,14 @@ class Headline:
         domain_loss: at B, nats a byte, every domain.
         evaluation: of the validation split at the calibrated knob, plans kept.
         audit: how the budget was met.
+        visited: the settings of the sweep with their losses, to be looked at again.
     """
 
     loss: float
     domain_loss: dict[str, float]
     evaluation: Evaluation
     audit: BudgetAudit
+    visited: list[Visited]
 
 
 @dataclass
@@ -83,12 +86,13 @@ def measure(
     """
     has_knob = any(router.knob is not None for router in model.decoder.routers)
     targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
-    sweep, spends = _Sweep(), dict[float, float]()
+    sweep, spends, visited = _Sweep(), dict[float, float](), list[Visited]()
     at_budget: Evaluation | None = None
     for target in sorted(targets, key=lambda t: t == 1.0):  # B comes last and leaves its knobs set
         spends[target] = calibrate(model, calibration, target, dtype)
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
+        visited.append(Visited([None if r.knob is None else r.knob.clone() for r in model.decoder.routers], found.nats))
         losses = domain_losses(found.nats, validation, corpus)
         sweep.points.append(SpendPoint(target=target, spend=found.active / model.solution.target, loss=mean_loss(losses, corpus)))
         sweep.domains.append(losses)
@@ -109,7 +113,7 @@ def measure(
         points=tuple(sorted(sweep.points, key=lambda point: point.spend)),
         headline="interpolated" if bracketed else "single",
     )
-    return Headline(interpolate(x, [point.loss for point in sweep.points], at), domain_loss, at_budget, audit)
+    return Headline(interpolate(x, [point.loss for point in sweep.points], at), domain_loss, at_budget, audit, visited)
 
 
 def interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:

@@ -9,10 +9,12 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from bench.contract import Paths, Router
@@ -38,6 +40,7 @@ class Entry:
         paper: its source, e.g. "arXiv:2404.02258"; empty for controls of our own.
         router: the class.
         plugin_hash: SHA-256 of the source that defines it, as it was when it was loaded.
+        outside: whether it came from a plugin file or an entry point, and not from the package beside the bench.
     """
 
     name: str
@@ -45,9 +48,11 @@ class Entry:
     paper: str
     router: type[Router]
     plugin_hash: str = field(init=False)
+    outside: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plugin_hash", _source_hash(self.router))
+        object.__setattr__(self, "outside", bool(_loading))
 
     def make(self, options: dict[str, Any]) -> Router:
         """Construct the router with options by name.
@@ -89,15 +94,48 @@ class Entry:
 
 
 def _source_hash(router: type[Router]) -> str:
-    """SHA-256 of the files that define the class and the bases it does not have from the bench or from torch."""
+    """SHA-256 of the files that define the class, the bases it does not have from the bench or from torch, and what these import nearby."""
     own = [base for base in router.__mro__ if base.__module__.split(".")[0] not in ("bench", "torch", "builtins")]
     text = b""
     for module in dict.fromkeys(base.__module__ for base in own):
         source = getattr(sys.modules.get(module), "__file__", None)
         text += Path(source).read_bytes() if source else router.__qualname__.encode()
+        if source:
+            text += b"".join(path.read_bytes() for path in _helpers(sys.modules[module], Path(source).resolve().parent))
     return hashlib.sha256(text).hexdigest()
 
 
+def _helpers(module: ModuleType, folder: Path) -> list[Path]:
+    """Files in the folder, or below, of modules that a module uses, and that these use, in order; installed packages are not among them."""
+    found, pending = set[Path](), [module]
+    while pending:
+        for value in list(vars(pending.pop()).values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            used = sys.modules.get(name) if isinstance(name, str) and name.split(".")[0] != "bench" else None
+            file = getattr(used, "__file__", None)
+            if used is None or used is module or not file:
+                continue
+            path = Path(file).resolve()
+            if path not in found and path.is_relative_to(folder) and not _INSTALLED & set(path.relative_to(folder).parts):
+                found.add(path)
+                pending.append(used)
+    return sorted(found)
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+@contextmanager
+def _from_outside() -> Generator[None]:
+    _loading.append(True)
+    try:
+        yield
+    finally:
+        _loading.pop()
+
+
+_loading: list[bool] = []
+"""Not empty while a plugin file or an entry point is loaded."""
 _entries: dict[str, Entry] = {}
 
 
@@ -134,7 +172,8 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     _load_package()
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
-            point.load()
+            with _from_outside():
+                point.load()
         except Exception as error:
             raise UserError(f"Entry point {point.name!r} ({point.value}) failed to load: {error!r}. Mend or uninstall it.") from error
     for file in plugin_files or []:
@@ -162,7 +201,8 @@ def load_file(file: Path) -> list[Entry]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            with _from_outside():
+                spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             for entry in [entry for entry in _entries.values() if entry.router.__module__ == name]:

@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import nn
 
 from bench.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
@@ -89,13 +92,43 @@ def test_nothing_to_go_on_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["key", "format"])
-def test_a_checkpoint_of_another_cell_or_format_is_dropped(tmp_path: Path, field: str) -> None:
+def test_a_checkpoint_of_another_cell_or_format_is_set_aside_with_a_word(tmp_path: Path, field: str, caplog: Any) -> None:
     (path,) = saved(tmp_path, [3])
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["format"] == FORMAT_VERSION
     (path / "manifest.json").write_text(json.dumps({**manifest, field: "other"}))
+    with caplog.at_level(logging.WARNING):
+        assert restored(tmp_path) is None
+    assert [found.name for found in tmp_path.iterdir()] == [f"aside-{path.name}"]
+    (message,) = caplog.messages
+    assert "of another cell or version" in message
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
+@pytest.mark.parametrize("harm", ["garbage", "lacking"])
+def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(tmp_path: Path, file: str, harm: str) -> None:
+    """Whoever edits a file may mend its SHA-256 too; what cannot be read, or lacks a part, is set aside all the same."""
+
+    def edit(path: Path) -> None:
+        if harm == "garbage":
+            data = b"no such thing"
+        elif file == "state.pt":
+            state = torch.load(path / file, weights_only=True)
+            del state["counter"]
+            torch.save(state, stream := io.BytesIO())
+            data = stream.getvalue()
+        else:
+            data = save({"bias": torch.zeros(1)})
+        (path / file).write_bytes(data)
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["sha256"][file] = hashlib.sha256(data).hexdigest()
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    first, second = saved(tmp_path, [1, 2])
+    edit(second)
+    assert restored(tmp_path) == (1, 1, 1)
+    edit(first)
     assert restored(tmp_path) is None
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "manifest.json"])
@@ -111,7 +144,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path: 
         harmed.write_bytes({"truncated": data[:middle], "flipped": flipped, "emptied": b""}[harm])
     with caplog.at_level(logging.WARNING):
         assert restored(tmp_path) == (1, 1, 1)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"damaged-{second.name}", first.name]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"aside-{second.name}", first.name]
     (message,) = caplog.messages
     assert str(second) in message and "set aside" in message and "\n" not in message
     assert restored(tmp_path) == (1, 1, 1)

@@ -48,6 +48,21 @@ def test_a_file_is_loaded_once_and_its_routers_are_found(plugin: Path) -> None:
     assert registry.load_all([plugin])["from_a_file"] is entry
 
 
+def test_a_helper_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "again"
+    folder.mkdir()
+    found: list[str] = []
+    for factor in (1, 2):
+        for name in ("helper_of_it", "router_plugin"):
+            sys.modules.pop(name, None)
+        (folder / "helper_of_it.py").write_text(f"FACTOR = {factor}\n\n\ndef factor():\n    return FACTOR\n", encoding="utf-8")
+        (folder / f"plugin{factor}.py").write_text("from helper_of_it import factor\n" + PLUGIN, encoding="utf-8")
+        monkeypatch.syspath_prepend(folder)
+        with tiny.own_registry():
+            found.append(registry.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
+    assert found[0] != found[1]
+
+
 def test_the_nearest_name_is_guessed() -> None:
     with pytest.raises(UserError, match=r"Unknown router 'mlp_gat'\. Did you mean 'mlp_gate'\? Available: .*mod"):
         registry.find("mlp_gat")

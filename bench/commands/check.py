@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bench.conformance import Outcome
     from bench.registry import Entry
 
+LARGEST_SEED = 2**32
+"""What every generator in use takes."""
 MARKS = {"passed": "ok", "failed": "FAILED", "exempt": "exempt", "expected_failure": "expected failure", "not_run": "not run"}
 
 
@@ -36,10 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from bench.conformance import resolve, run_checks
 
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}: give a whole number from 0.")
+    if not 0 <= arguments.seed < LARGEST_SEED:
+        raise UserError(f"--seed is {arguments.seed}: give a whole number from 0 and below {LARGEST_SEED}.")
     torch.set_num_threads(1)
-    options = {name: yaml.safe_load(value) for name, value in _pairs("--set", arguments.set).items()}
+    options = {name: _value(name, text) for name, text in _pairs("--set", arguments.set).items()}
     reasons = _pairs("--expect-failure", arguments.expect_failure)
     reports: list[tuple[Entry, list[Outcome]]] = []
     for entry in resolve(arguments.router):
@@ -58,6 +60,13 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
         if not all(text.partition("=")):
             raise UserError(f"{flag} is {text!r}: give a name, an equals sign and a value.")
     return {name: value for name, _, value in (text.partition("=") for text in given)}
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {name}={text}: the value is not valid YAML. Quote it.") from None
 
 
 def _print(entry: "Entry", outcomes: "list[Outcome]") -> None:

@@ -85,10 +85,13 @@ def examine_one(check: Check, subject: Subject, expected_failures: Mapping[str, 
     try:
         check.examine(subject)
     except Exempt as exempt:
-        return Outcome(check.name, "exempt", reason=str(exempt))
+        if not reason:
+            return Outcome(check.name, "exempt", reason=str(exempt))
+        expected, seen = "a failure, since it is listed as expected", f"the check does not apply: {exempt}"
+        return Outcome(check.name, "failed", expected, seen, "Take the check off the list of expected failures.", reason)
     except Violation as violation:
         expected, seen = violation.expected, violation.seen
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         expected, seen = check.rule, f"{type(error).__name__}: {' '.join(str(error).split())}"
     else:
         if not reason:

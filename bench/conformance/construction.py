@@ -46,10 +46,14 @@ def no_side_effects(subject: Subject) -> None:
     demand(not refused, "no file, connection, thread or process", refused[:1])
 
 
+SHORT_LIFE = 5
+"""Steps of training, so that the beginning, the middle and the end are lived through."""
+
+
 def _short_life(subject: Subject) -> None:
     """Build, train, calibrate and evaluate."""
     model, windows = subject.assemble(), subject.windows(4)
-    subject.train(model, steps=2)
+    subject.train(model, steps=SHORT_LIFE)
     calibrate(model, windows, 1.0)
     evaluate(model, windows, batch_size=4)
 

@@ -20,7 +20,7 @@ from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
 from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
 from bench.flops.audit import audit
-from bench.flops.counter import OpCounter
+from bench.flops.counter import OpCounter, Sealed
 from bench.flops.ledger import Ledger
 from bench.flops.operations import MATRIX
 
@@ -36,7 +36,7 @@ def price_holds(subject: Subject) -> None:
     model = subject.assemble()
     prices = {"topk": model.ledger, "causal": model.evaluation_ledger}
     seen: dict[tuple[int, str], float] = {}
-    with _counting(model.decoder.routers, seen), _counting_losses(model.decoder.routers) as losses:
+    with _counting(model.decoder.routers, seen), _counting_losses(model.decoder.routers) as (losses, backward):
         subject.train(model, steps=STEPS)
         calibrate(model, subject.windows(8), 1.0)
         evaluate(model, subject.windows(8, "validation"), batch_size=4)
@@ -46,6 +46,8 @@ def price_holds(subject: Subject) -> None:
         demand(dearest <= price * (1 + PRICE_TOLERANCE) + 1, expected, f"{dearest:,.0f} at site {index}")
     for name, calls in losses.items():
         demand(max(calls) <= calls[0] * (1 + PRICE_TOLERANCE), f"{calls[0]:,.0f} FLOPs in each call of loss {name!r}", f"{max(calls):,.0f}")
+        most, dearest = 2 * (1 + BACKWARD_TOLERANCE) * calls[0] + 1, max(backward.get(name, [0.0]))
+        demand(dearest <= most, f"at most {most:,.0f} FLOPs in the backward pass of loss {name!r}", f"{dearest:,.0f}")
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def _counting(routers: list[Router], seen: dict[tuple[int, str], float]) -> Gene
 
     def counted(index: int, forward: Callable[[RouterInput], RoutingPlan]) -> Callable[[RouterInput], RoutingPlan]:
         def call(inputs: RouterInput) -> RoutingPlan:
-            with OpCounter() as counter:
+            with OpCounter() as counter, Sealed():
                 plan = forward(inputs)
             place = index, inputs.selection
             seen[place] = max(seen.get(place, 0.0), counter.total / inputs.tokens.numel())
@@ -73,15 +75,22 @@ def _counting(routers: list[Router], seen: dict[tuple[int, str], float]) -> Gene
 
 
 @contextmanager
-def _counting_losses(routers: list[Router]) -> Generator[dict[str, list[float]]]:
-    """Note what each call of an auxiliary loss costs, by name and layer, in order."""
+def _counting_losses(routers: list[Router]) -> Generator[tuple[dict[str, list[float]], dict[str, list[float]]]]:
+    """Note what each call of an auxiliary loss costs, forward and back to the plan, by name and layer, in order."""
     seen: dict[str, list[float]] = {}
+    backward: dict[str, list[float]] = {}
 
     def counted(name: str, loss: AuxLoss) -> AuxLoss:
         def compute(trace: LayerTrace) -> Tensor:
-            with OpCounter() as counter:
+            with OpCounter() as counter, Sealed():
                 value = loss.compute(trace)
             seen.setdefault(name, []).append(counter.total)
+            plan = trace.plan
+            given = [t for t in (plan.scores, plan.weight, plan.merge, *plan.extras.values()) if t is not None and t.requires_grad]
+            if value.requires_grad and given:
+                with OpCounter() as counter:
+                    torch.autograd.grad(value, given, retain_graph=True, allow_unused=True)
+                backward.setdefault(name, []).append(counter.total)
             return value
 
         return replace(loss, compute=compute)
@@ -90,7 +99,7 @@ def _counting_losses(routers: list[Router]) -> Generator[dict[str, list[float]]]
     for router in routers:
         router.aux_losses = {name: counted(f"{name} of layer {router.spec.layer}", loss) for name, loss in router.aux_losses.items()}
     try:
-        yield seen
+        yield seen, backward
     finally:
         for router, losses in zip(routers, before, strict=True):
             router.aux_losses = losses

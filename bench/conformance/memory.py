@@ -102,6 +102,15 @@ def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return [value.__qualname__, value.__defaults__, value.__kwdefaults__, cells, vars(value)]
-    if isinstance(value, type | types.ModuleType | types.MethodType) or not hasattr(value, "__dict__"):
+    if isinstance(value, type | types.ModuleType | types.MethodType):
         return None
-    return [vars(value)]
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls) if hasattr(value, name)]
+    if not slots and not hasattr(value, "__dict__"):
+        return None
+    return [getattr(value, "__dict__", None), [getattr(value, name) for name in slots]]
+
+
+def _slots(cls: type) -> list[str]:
+    """Names of the attributes that a class keeps outside of `__dict__`."""
+    names = vars(cls).get("__slots__", ())
+    return [names] if isinstance(names, str) else [name for name in names if name not in ("__dict__", "__weakref__")]

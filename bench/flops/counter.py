@@ -53,12 +53,12 @@ class OpCounter(TorchDispatchMode):
             raise UncountedOp(f"Operation {func} has no known cost.")
         name = func.name().partition(".")[0].removeprefix("aten::")
         self.calls[name] += 1
-        base = name.removesuffix("_")
+        base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
             self.matrix += MATRIX[base](*args, **kwargs)
-        elif name in FREE or func.is_view or name.startswith("sym_") or func.namespace == "prim":
+        elif (name in FREE and not reduces) or func.is_view or name.startswith("sym_") or func.namespace == "prim":
             pass
-        elif name in PER_ELEMENT or torch.Tag.pointwise in func.tags:
+        elif name in PER_ELEMENT or reduces or torch.Tag.pointwise in func.tags:
             self.elementwise += elements(base, _tensors((args, kwargs)), _tensors(out))
         else:
             shapes = [tuple(tensor.shape) for tensor in _tensors(args)]
@@ -78,7 +78,11 @@ class Sealed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-WAYS_OUT = frozenset("numpy __array__ tolist data_ptr untyped_storage storage _typed_storage __dlpack__ share_memory_".split())  # noqa: SIM905
+WAYS_OUT = frozenset(
+    """
+    numpy __array__ tolist data_ptr untyped_storage storage _typed_storage __dlpack__ share_memory_ apply_ map_ map2_
+    """.split()  # noqa: SIM905
+)
 """Methods of a tensor through which work could leave torch."""
 
 

@@ -81,7 +81,7 @@ PER_ELEMENT = frozenset(
     topk sort argsort kthvalue median quantile searchsorted bucketize histc bincount unique_dim _unique2 count_nonzero _fused_rms_norm
     _fused_rms_norm_backward native_layer_norm native_layer_norm_backward index_add index_put scatter_add scatter_reduce
     _index_put_impl_ index_add_ index_put_ scatter_add_ native_dropout threshold_backward embedding_dense_backward smooth_l1_loss
-    softplus_backward huber_loss mse_loss binary_cross_entropy _foreach_add_ _foreach_mul_
+    softplus_backward unfold_backward equal huber_loss mse_loss binary_cross_entropy _foreach_add_ _foreach_mul_
     """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
 )
 """Reductions and the like: one FLOP an element of the largest tensor that goes in or comes out, whatever its type."""
@@ -93,11 +93,11 @@ FREE = frozenset(
     bernoulli_ exponential_ random_ multinomial clone copy_ _to_copy contiguous fill_ zero_ cat stack gather index index_select
     scatter scatter_ nonzero nonzero_static masked_select masked_fill masked_fill_ where embedding one_hot flip roll repeat
     repeat_interleave constant_pad_nd pad select_backward slice_backward select_scatter slice_scatter _local_scalar_dense is_nonzero
-    resize_ set_ lift_fresh lift detach_ _assert_async _assert_scalar tril_indices triu_indices unfold_backward index_fill index_fill_
-    split_with_sizes_copy _unsafe_view view unsafe_split is_same_size equal _pin_memory masked_scatter diagonal_copy
+    resize_ set_ lift_fresh lift detach_ _assert_async _assert_scalar tril_indices triu_indices index_fill index_fill_
+    split_with_sizes_copy _unsafe_view view unsafe_split is_same_size _pin_memory masked_scatter diagonal_copy
     """.split()  # noqa: SIM905
 )
-"""Making, moving and choosing data: no arithmetic on it."""
+"""Making, moving and choosing data: no arithmetic on it. Overloads that reduce, as `scatter` may, are priced by the element."""
 
 
 def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> float:

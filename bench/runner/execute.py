@@ -14,6 +14,7 @@ from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining
+from bench.conformance.admission import inadmissible
 from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import UserError
@@ -23,6 +24,7 @@ from bench.headline import Headline, document_losses, domain_losses, mean_loss, 
 from bench.latency import measure_speed
 from bench.metrics import monitors, passage
 from bench.record import Flops, Provenance, Record, Status, Training
+from bench.revisit import revisit
 from bench.runner.cells import UNRANKED, Cell
 from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
@@ -81,16 +83,18 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
         key=cell_key(cell, corpus), status="failed", cell=cell.identity(), provenance=_provenance(cell, corpus, command, started)
     )
     try:
+        if broken := inadmissible(cell.entry, cell.row.options):
+            return blank.model_copy(update={"status": "invalid", "reason": broken})
         return _run(cell, corpus, blank, checkpoints, progress)
     except (RuleBroken, UncountedOp) as error:
         return blank.model_copy(update={"status": "invalid", "reason": str(error)})
     except (Diverged, UserError) as error:
         return blank.model_copy(update={"reason": str(error)})
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return blank.model_copy(update={"reason": describe(error)})
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An unforeseen error in one line, with the place it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
@@ -111,6 +115,8 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
+    if causality.passed and (offence := revisit(model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell))):
+        causality = causality.model_copy(update={"passed": False, "detail": offence})
     policies: tuple[Policy | None, ...] = (None, "on_policy")
     utility = [
         utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell), policy)

@@ -1,6 +1,5 @@
 """The regime `controller` in a cell: its backbone, and what may be spent on training the router."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,10 +9,9 @@ from bench.budget import training_target
 from bench.contract import Router
 from bench.data import Corpus
 from bench.pretrain import Pretraining, adopt, pretrained
-from bench.record import write_atomically
 from bench.runner.cells import Cell
 from bench.runner.provenance import machine_of
-from bench.runner.watch import dtype_of
+from bench.runner.watch import dtype_of, say
 from bench.train import Allowance
 
 
@@ -41,7 +39,7 @@ def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = Non
 
     def report(share: float, loss: float) -> None:
         if progress is not None:
-            write_atomically(progress, json.dumps({"cell": f"backbone of seed {cell.seed}", "share": share, "loss": loss}))
+            say(progress, f"backbone of seed {cell.seed}", share, loss)
 
     backbone = pretrained(pretraining(cell, model), corpus, report=report)
     adopt(model, backbone)

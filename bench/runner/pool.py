@@ -150,7 +150,7 @@ def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECK
         status, detail = "busy", "another process runs it"
     except UserError as error:
         status, detail = "crashed", str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         from bench.runner.execute import describe
 
         status, detail = "crashed", describe(error)

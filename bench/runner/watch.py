@@ -1,6 +1,7 @@
 """Causal probes while a cell trains: the curve, how routing settles, and a word on how far it is."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -71,4 +72,10 @@ class Watch:
             self.masks.setdefault(site, []).append(mask)
         if self.progress is not None:
             share = len(self.curve) / self.cell.suite.train.probes
-            write_atomically(self.progress, json.dumps({"cell": str(self.cell), "share": share, "loss": loss}))
+            say(self.progress, str(self.cell), share, loss)
+
+
+def say(progress: Path, what: str, share: float, loss: float) -> None:
+    """Leave a word on how far something is; a full disk costs the word, not the run."""
+    with suppress(OSError):
+        write_atomically(progress, json.dumps({"cell": what, "share": share, "loss": loss}))

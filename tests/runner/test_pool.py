@@ -172,7 +172,8 @@ def test_a_cell_whose_process_dies_takes_no_other_with_it(text: Path, tmp_path: 
     assert not cells[0].path(tmp_path / "out").exists()
 
 
-def test_memory_and_divergence_are_said_in_one_line(text: Path, tmp_path: Path, harmful: Path) -> None:
+def test_memory_and_divergence_are_said_in_one_line(text: Path, tmp_path: Path, harmful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
     (greedy,) = from_plugin(text, harmful, "greedy")
     diverging = tiny.cell(text)
     diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))

@@ -1,0 +1,30 @@
+"""Which routers may be run at all: those that come from outside are checked where their rows are made."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bench.conformance import CHECKS, run_checks
+from bench.registry import Entry
+
+_found: dict[tuple[str, str, str], str] = {}
+_LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
+"""A row that misses the budget is marked off budget, which says more."""
+
+
+def inadmissible(entry: Entry, options: Mapping[str, Any]) -> str:
+    """Why no row may be made of a plugin file's or entry point's router with these options; empty if it may, or if it is one of ours.
+
+    Ours are held to the same checks by the tests at every commit. A failure that a router may have with a reason (`Check.waivable`) is no
+    reason to refuse it. The answer is kept for the life of the process.
+    """
+    if not entry.outside:
+        return ""
+    key = entry.name, entry.source_hash(options), json.dumps(options, sort_keys=True, default=repr)
+    if key not in _found:
+        strict = {check.name for check in CHECKS if not check.waivable} - _LEFT_TO_THE_RUN
+        outcomes = run_checks(entry, options=options)
+        failed = next((outcome for outcome in outcomes if outcome.status == "failed" and outcome.check in strict), None)
+        told = f"`bench check` fails {failed.check}: expected {failed.expected}; saw {failed.seen}. {failed.hint}" if failed else ""
+        _found[key] = " ".join(told.split())
+    return _found[key]

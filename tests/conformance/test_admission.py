@@ -1,0 +1,59 @@
+"""Routers from outside are checked where their rows are made; what breaks a rule gets no loss."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.conformance.admission import inadmissible
+from bench.registry import Entry, find
+from bench.runner.cells import Cell
+from bench.runner.execute import run_cell
+from bench.runner.pool import work
+from tests.tiny import suite, write_text
+
+Plugins = Callable[[Path], dict[str, Entry]]
+
+
+def test_a_router_that_cheats_gets_no_row(gallery: Callable[[str], dict[str, Entry]], tmp_path: Path) -> None:
+    gallery("memory")
+    config = suite(write_text(tmp_path))
+    record = run_cell(Cell(config, config.row("memory_in_global"), 0), "test")
+    assert (record.status, record.loss) == ("invalid", None)
+    assert record.reason.startswith("`bench check` fails no_hidden_state: expected ") and "\n" not in record.reason
+
+
+def test_what_may_fail_with_a_reason_refuses_nobody(gallery: Callable[[str], dict[str, Entry]]) -> None:
+    assert inadmissible(gallery("careless")["score_without_gradient"], {}) == ""
+    assert "plan_is_well_formed" in inadmissible(gallery("careless")["weight_not_finite"], {})
+
+
+def test_ours_are_held_to_it_by_the_tests() -> None:
+    assert not find("mlp_gate").outside
+    assert inadmissible(find("mlp_gate"), {"estimator": "soft"}) == ""
+
+
+LEAVING = """
+import sys
+from bench.contract import FFN_GATE, Router
+from bench.registry import register
+
+@register("leaving", family="test")
+class Leaving(Router):
+    paths = FFN_GATE
+
+    def forward(self, inputs):
+        sys.exit(0)
+"""
+
+
+def test_a_router_that_ends_the_program_fails_alone(plugins: Plugins, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "leaving.py"
+    file.write_text(LEAVING, encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    assert "SystemExit" in capsys.readouterr().out
+    assert plugins(file)["leaving"].outside
+    config = suite(write_text(tmp_path))
+    outcome = work(Cell(config, config.row("leaving"), 0), tmp_path / "runs", "test")
+    assert (outcome.status, "SystemExit" in outcome.detail) == ("invalid", True)

@@ -1,0 +1,47 @@
+"""Labels are made for losses that are on, and for the sequences that they are of use in."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.config import TrainConfig
+from bench.oracle import Oracle
+from bench.rng import key
+from bench.train import Allowance, train
+from tests.test_oracle import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, fit, passed, split
+
+
+def test_a_loss_that_is_off_has_no_labels_made() -> None:
+    found, never, early = build(Gate), build(Gate), build(Gate)
+    for model, weights in ((found, {}), (never, {"labels": 0.0})):
+        recipe = TrainConfig.model_validate({"reference_tokens": 1, "batch_size": BATCH, "router": {"losses": weights}})
+        train(model, split(), recipe, Allowance(float("inf"), 2 * BATCH * SEQ_LEN), seq_len=SEQ_LEN, seed=0)
+    assert "oracle/forward" in found.ledger.spent and "oracle/forward" not in never.ledger.spent
+    for router in early.decoder.routers:
+        router.aux_losses["labels"] = replace(router.aux_losses["labels"], until=0.5)
+    fit(early, steps=6)
+    assert len(SEEN) == 1 + 3  # progress 0, 1/6, 1/3
+
+
+@pytest.mark.parametrize("kept", [[0], [0, 2], []])
+def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: list[int]) -> None:
+    costs: list[float] = []
+    utilities: list[Tensor | None] = []
+    for only in (None, torch.zeros(BATCH, dtype=torch.bool).index_fill(0, torch.tensor(kept, dtype=torch.long), True)):
+        found = build(Gate, layers="one")
+        oracle = Oracle(found, 0, torch.float32)
+        run, token_loss = passed(found, oracle)
+        site = key(0, "oracle", 3) % 3
+        costs.append(sum(cost.active for cost in oracle.label(run, IDS[:, 1:], token_loss, 3, None if only is None else {site: only})))
+        utilities.append(run.traces[site].utility)
+    whole, part = utilities
+    if not kept:
+        assert (part, costs[1]) == (None, 0)
+        return
+    assert whole is not None and part is not None
+    assert torch.allclose(part[kept], whole[kept], atol=1e-5, equal_nan=True)
+    others = [row for row in range(BATCH) if row not in kept]
+    assert part[others].isnan().all()
+    assert costs[1] == pytest.approx(costs[0] * len(kept) / BATCH, rel=0.05)
