@@ -85,13 +85,13 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
     Raises:
         UserError: its scores do not pass through `bench.select`, or it has none where a standard loss needs them.
     """
+    if router.supervised and plan.scores is None:
+        raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
     if not is_trained(router):
         return
     if router.toolkit is not None and (ignored := sorted(wanted(options) - router.toolkit.asked)):
         calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
         raise _refusal(name, ignored[0], f"its scores do not pass through bench.select.{calls[ignored[0]]}")
-    if router.supervised and plan.scores is None:
-        raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
     lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]
     if lacking and plan.scores is None:
         raise _refusal(name, f"losses: {lacking[0]}", "its plans have no scores")

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bench.auxiliary import active_losses
 from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
-from bench.equip import is_trained
+from bench.equip import check_loss_names, is_trained
 from bench.errors import UserError
-from bench.registry import Entry
+from bench.registry import Entry, find
 from bench.select import gate_plan, top_k_mask
 from bench.suite import parse_suite
+from bench.toolkit import DROPPED
 from tests.equipped import ALL, built, fit, same, weights
 from tests.small import ROWS, model, row_id, run_of, tokens
 
@@ -210,3 +211,39 @@ def test_a_wrong_option_is_an_error_in_one_line(router: dict[str, Any], said: st
         parse_suite({**suite, "train": {"reference_tokens": 100, "router": router}}, "s")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_last_layer_of_reinforce_is_that_of_the_scores_and_not_of_the_baseline() -> None:
+    options = {"estimator": "reinforce"}
+    plain, scaled = (built("estimated_moe", options, init_scale=scale).decoder.routers[0] for scale in (1.0, 0.01))
+    assert torch.allclose(scaled.get_parameter("logits.weight"), 0.01 * plain.get_parameter("logits.weight"))
+    assert torch.equal(scaled.get_parameter("baseline.weight"), plain.get_parameter("baseline.weight"))
+
+
+def test_a_balance_bias_hears_choices_and_not_what_straight_through_runs_beside_them() -> None:
+    found = built("estimated_moe", {"estimator": "straight_through"}, balance_bias=0.05)
+    fit(found, balance_bias=0.05)
+    toolkit = found.decoder.routers[0].toolkit
+    assert toolkit is not None and toolkit.bias is not None
+    assert toolkit.bias.abs().max() > 0
+
+
+def test_a_balance_bias_brings_no_dropped_expert_back() -> None:
+    found = built("estimated_moe", {}, balance_bias=0.05, expert_dropout=0.5)
+    router = found.decoder.routers[0]
+    assert router.toolkit is not None and router.toolkit.bias is not None
+    router.toolkit.bias += 5.0 * torch.arange(8)
+    run = run_of(tokens(6, 24), generator=torch.Generator().manual_seed(0))
+    found.decoder(run)
+    plan = run.traces[0].plan
+    assert plan.scores is not None
+    dropped = plan.scores <= DROPPED
+    assert dropped.any() and not (plan.mask & dropped).any()
+
+
+def test_a_loss_whose_labels_nobody_makes_is_refused_by_name() -> None:
+    gate = find("mlp_gate")
+    with pytest.raises(UserError, match=r"losses: utility is 1, but .* Set the option 'utility' of the row instead"):
+        check_loss_names({"utility": 1.0}, [gate.make({})])
+    check_loss_names({"utility": 0.5}, [gate.make({}), gate.make({"utility": 1.0})])
+    check_loss_names({"utility": 0.0}, [gate.make({})])

@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.contract import OracleRequest, Router, RouterInput, RoutingPlan, Selection
 from bench.errors import UserError
 from bench.gate import Gate
+from bench.oracle import Oracle
 from bench.registry import find
 from bench.rng import generator
 from tests.small import CONFIG, model, run_of, tokens, trained_like
@@ -169,3 +170,32 @@ def test_probing_runs_both_paths_for_a_share_and_leaves_the_stream_as_it_was() -
 
 def test_without_alignment_the_loss_does_not_run() -> None:
     assert find("jepa_gate").make({"alignment": 0}).aux_losses["jepa"].weight == 0
+
+
+def test_a_policy_gradient_is_of_the_sampled_paths_and_not_of_the_probed_ones() -> None:
+    gradients: list[Tensor] = []
+    for targets in ("executed", "probe"):
+        built_model = model("jepa_gate", {"estimator": "reinforce", "targets": targets, "probe_share": 1.0})
+        run = run_of(tokens(BATCH, SEQ))
+        built_model.decoder(run)
+        router, trace = built_model.decoder.routers[0], run.traces[0]
+        trace.token_loss = torch.arange(BATCH * SEQ).view(BATCH, SEQ) / 10
+        assert trace.plan.mask.all() == (targets == "probe")
+        gradients.append(torch.autograd.grad(router.aux_losses["policy_gradient"].compute(trace), router.get_parameter("score.weight"))[0])
+    assert torch.allclose(*gradients, atol=1e-6) and gradients[0].norm() > 1e-4
+
+
+def test_an_oracle_weighs_the_path_that_a_probing_gate_left_out_as_the_gate_would() -> None:
+    utilities: list[Tensor] = []
+    for targets in ("executed", "probe"):
+        options = {"targets": targets, "probe_share": 0.5, "utility": 1.0, "oracle": "off_policy"}
+        built_model = model("jepa_gate", options)
+        trained_like(built_model.decoder)
+        oracle, ids = Oracle(built_model, 0, torch.float32), tokens(BATCH, SEQ + 1)
+        run = run_of(ids[:, :-1], history=oracle.history())
+        with torch.no_grad():
+            loss = F.cross_entropy(built_model.decoder(run).transpose(1, 2), ids[:, 1:], reduction="none")
+        flip = torch.zeros(BATCH, SEQ, dtype=torch.bool)
+        flip[:, ::3] = True
+        utilities.append(oracle.fork(run, 0, flip, ids[:, 1:], loss)[0][flip])
+    assert torch.allclose(*utilities, atol=1e-4) and utilities[0].abs().max() > 1e-3

@@ -72,7 +72,7 @@ def _setting(board: Board) -> str:
     return "\n".join([f"{purpose}\n" if purpose != MISSING else "", *lines]).strip()
 
 
-MARKS = {"control": " †", "twin": " ‡"}
+MARKS = {"control": " †", "twin": " ‡", "informed": " §", "bracket": " ¶"}
 MATCHES = {"flops": "training FLOPs", "tokens": "training tokens"}
 
 
@@ -155,7 +155,8 @@ def _apart(board: Board) -> str:
 _FOOTNOTES = """## How to read this
 
 - **Tier**: rows of one tier are not told apart from its first row by the simultaneous comparison of all pairs. † is a control, ‡ the
-  second copy of a router (its own initialisation and noise), which must come out not better.
+  second copy of a router (its own initialisation and noise), which must come out not better. § has side information and ¶ is a
+  bracket at equal tokens: neither is ranked.
 - **Intervals**: of a mean, a 95 % t interval over seeds; of a difference, paired by seed and simultaneous over the declared family.
 - **p**: corrected over the declared family. *Better* and *worse* name the side that won; *equivalent* means inside the margin;
   *inconclusive* neither; *untestable* that this design could not have found a plausible difference.

@@ -70,6 +70,9 @@ MONITORS = (
     Monitor("paths gradient", "norm before the last probe", lambda layer: _last(layer.paths_gradient), _short),
     Monitor("domain information", "mutual information of path set and domain, nats", lambda layer: layer.domain_information),
     Monitor("utility correlation", "rank correlation of score and oracle utility", lambda layer: layer.utility_correlation),
+    Monitor("the same in use", "with later layers routed as in use", lambda layer: layer.on_policy_correlation),
+    Monitor("latent variance", "of predicted latents of length 1; 0 where they have collapsed", lambda layer: layer.latent_variance),
+    Monitor("latent rank", "effective rank of predicted latents", lambda layer: layer.latent_rank),
 )
 
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from statistics import median
+from statistics import fmean, median
 
 from bench.board.model import Board
-from bench.board.text import BITS, listing, number, probability
+from bench.board.text import BITS, listing, number, probability, quantity
 from bench.board.verdicts import word
 
 
@@ -41,6 +41,9 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     if found:
         smallest = number(BITS * median(found))
         lines.append(f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons).")
+    apart = [record.flops.pretraining for row in board.rows for record in row.records if record.flops and record.flops.pretraining]
+    if apart:
+        lines.append(f"The frozen backbone of a seed took {quantity(fmean(apart))} FLOPs of pretraining, which no row is charged.")
     for floor in judgement.noise:
         told = {True: "not told apart", False: "told apart: the harness is in doubt", None: "too few seeds to say"}[floor.passed]
         limits = f"{number(BITS * floor.difference, 4, signed=True)} ± {number(BITS * floor.floor, 4)} bits per byte"

@@ -19,7 +19,11 @@ def truth_columns(board: Board) -> list[Column]:
 
     def accuracy(row: Row) -> Cell:
         found, chance = row.mean(lambda record: _mean(record, "accuracy")), row.mean(lambda record: _mean(record, "chance"))
-        return Cell(MISSING) if found is None else Cell(f"{percent(found)} ({percent(chance)})", found)
+        if found is None:
+            return Cell(MISSING)
+        sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
+        each = [row.mean(lambda record: record.truth.accuracy[site] if record.truth else None) for site in range(sites)]  # noqa: B023
+        return Cell(f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})", found)
 
     def regret(row: Row) -> Cell:
         common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
@@ -33,7 +37,11 @@ def truth_columns(board: Board) -> list[Column]:
         return Cell(MISSING if value is None else percent(value), value)
 
     return [
-        Column("right paths", "tokens on their right path, mean over routed sites (what ignoring the token would reach)", accuracy),
+        Column(
+            "right paths",
+            "tokens on their right path, site by site; one may matter little (what ignoring the token would reach)",
+            accuracy,
+        ),
         Column("regret", f"loss above that of `{ORACLE}`, paired by seed, bits a token", regret),
         Column("above best", "loss above the least that any choice can reach at the budget, as a share of it", above),
     ]

@@ -167,8 +167,15 @@ def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, re
 
 
 def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:
-    """All cells, seed by seed, so that an interrupted run leaves whole seeds behind."""
-    return [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
+    """All cells, seed by seed, so that an interrupted run leaves whole seeds behind.
+
+    Where backbones are pretrained, one cell of each seed comes first: workers then train backbones side by side, and do not wait for one.
+    """
+    cells = [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
+    if suite.regime != "controller":
+        return cells
+    first = cells[:: len(rows)] if rows else []
+    return first + [cell for cell in cells if cell not in first]
 
 
 def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig], plugin_files: Sequence[Path] = ()) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -21,6 +22,8 @@ SUPERSEDED = ".superseded"
 CHECKPOINTS = ".checkpoints"
 PROGRESS = ".progress"
 CHECKPOINT_SECONDS = 20.0
+PARENT_SECONDS = 2.0
+"""How often a worker looks whether its parent is still there."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class _Worker:
     def run(self, task: Callable[[Cell], Outcome], cell: Cell) -> Outcome:
         """The outcome of one cell."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, initializer=_follow, initargs=(os.getpid(),))
         try:
             return self._pool.submit(task, cell).result()
         except BrokenProcessPool:
@@ -126,6 +130,17 @@ class _Worker:
         """End the process."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _follow(parent: int) -> None:
+    """End this process when its parent is gone, which it would not notice by itself: a killed run leaves none behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECKPOINT_SECONDS, wait: bool = True) -> Outcome:

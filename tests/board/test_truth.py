@@ -21,14 +21,14 @@ def planted(row: str, role: str, losses: list[float], accuracy: tuple[float | No
 def test_accuracy_regret_and_distance_from_the_best_loss() -> None:
     made = [
         *planted("planted_oracle", "informed", [0.9, 0.8], (1.0, 0.9)),
-        *planted("mlp_gate", "ranked", [1.0, 1.1], (0.8, 0.7)),
+        *planted("mlp_gate", "ranked", [1.0, 1.1], (0.8, 0.6)),
         *planted("dense_matched", "control", [1.2, 1.2], (None, None)),
     ]
     (board,) = boards_of(made)
     columns = {column.title: column for column in truth_columns(board)}
     rows = {row.name: row for row in board.rows}
     gate = {title: column.cell(rows["mlp_gate"]) for title, column in columns.items()}
-    assert gate["right paths"].text == "75.0 % (50.0 %)"
+    assert gate["right paths"].text == "80.0 / 60.0 % (50.0 %)"
     assert math.isclose(gate["regret"].value or 0, 0.2)
     assert gate["regret"].text == f"+{0.2 / math.log(2):.3f}"
     assert math.isclose(gate["above best"].value or 0, 1.05 / 0.8 - 1)

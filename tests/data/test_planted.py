@@ -124,10 +124,26 @@ def test_best_loss_is_that_of_the_bayes_optimal_predictor(order: int, noise: flo
     assert best_loss(task) == pytest.approx(-sum(p * log(p) for p in chances if p) / 8)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_without_the_tables_it_is_the_loss_of_guessing_what_rests_on_them(noise: float) -> None:
+    """The cross-entropy of a predictor that knows all but the table, over every document, drawn with its probability."""
+    task = PlantedConfig(symbols=3, order=1, segments=1, segment_tokens=4, easy=0.0, noise=noise, seed=1)
+    table = tables(task)[0]
+    nats = 0.0
+    for symbols in itertools.product(range(3), repeat=3):
+        chance = 1 / 3
+        for before, now in itertools.pairwise(symbols):
+            chance *= noise / 3 + (1 - noise) * (now == table[before])
+        nats -= chance * (log(1 / 3) + 2 * log(1 / 3))
+    assert best_loss(task, 0.0) == pytest.approx(nats / 4)
+
+
 def test_best_loss_rises_by_guessing_where_the_budget_ends() -> None:
     task = PlantedConfig(symbols=16, noise=0.1)
     share = hard_share(task)
     assert best_loss(task, share) == best_loss(task)
+    assert best_loss(task, share / 2, layers=2) == best_loss(task)
+    assert best_loss(task, share / 4, layers=2) - best_loss(task) == pytest.approx(share / 2 * (log(16) - symbol_entropy(task)))
     assert best_loss(task, share / 2) - best_loss(task) == pytest.approx(share / 2 * (log(16) - symbol_entropy(task)))
     assert best_loss(task.model_copy(update={"noise": 1.0}), 0.0) == pytest.approx(best_loss(task.model_copy(update={"noise": 1.0})))
 

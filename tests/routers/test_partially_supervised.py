@@ -1,5 +1,6 @@
 """Partial supervision: what is told, to whom, of which documents, and that everything else is the other router's own."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -185,6 +186,47 @@ def test_the_other_router_sees_no_more_than_alone() -> None:
     assert [inputs.tags for inputs in seen] == [None]
 
 
+def test_the_other_router_sees_no_truth_through_the_layer_before() -> None:
+    model = small.model(NAME, {"source": "truth", "share": 1.0})
+    seen: list[RouterInput] = []
+    with ExitStack() as stack:
+        for router in model.decoder.routers:
+            assert isinstance(router.inner, Router)
+            ask = router.inner.forward
+            stack.enter_context(patch.object(router.inner, "forward", lambda inputs, ask=ask: seen.append(inputs) or ask(inputs)))
+        run = small.run_of(small.tokens())
+        model.decoder(run)
+    assert run.traces[0].inputs.truth is not None
+    assert [inputs.truth for inputs in seen] == [None] * len(seen)
+    assert [inputs.previous.inputs.truth for inputs in seen if inputs.previous is not None] == [None] * (len(seen) - 1)
+
+
+def test_labels_of_a_rule_that_draws_are_the_same_each_time_and_take_no_noise() -> None:
+    options = {"inner": "top2_moe", "heuristic": {"router": "random", "options": {"over": "experts"}}, "share": 1.0}
+    router, traces, _ = labelled(options)
+    noise = traces[0].inputs.generator
+    assert noise is not None
+    before, everywhere = noise.get_state(), torch.get_rng_state()
+    assert torch.equal(router.label(traces[0]), router.label(traces[0]))
+    assert torch.equal(noise.get_state(), before) and torch.equal(torch.get_rng_state(), everywhere)
+
+
+def test_oracle_labels_cost_the_share_of_sequences_that_have_a_supervised_document() -> None:
+    spent: list[float] = []
+    for steps, options in ((6, {"share": 1.0}), (6, {"share": 0.01}), (6, {"share": 1.0, "anneal": 1e-9}), (1, {"share": 1.0})):
+        model = tiny.model(find(NAME), 0, {"source": "oracle", **options})
+        tiny.train_steps(model, steps)
+        spent.append(model.ledger.spent.get("oracle/forward", 0.0))
+    whole, one_of_two_documents, first_step_alone, one_step = spent
+    assert 0 < one_of_two_documents < 0.75 * whole
+    assert first_step_alone == one_step < whole
+
+
+def test_a_router_without_scores_cannot_be_told() -> None:
+    with pytest.raises(UserError, match=r"have no scores\. Wrap a learned one"):
+        tiny.model(find(NAME), 0, {"inner": {"router": "context_hash"}, "heuristic": "stride", "share": 1.0})
+
+
 def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
     router = small.model(NAME).decoder.to(torch.float64).routers[0]
     assert isinstance(router.inner, Router)
@@ -201,6 +243,7 @@ def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
         ({"inner": {"router": "mlp_gate", "option": {}}}, "allowed is a router's name"),
         ({"inner": {"router": "mlp_gate", "options": {"widht_ratio": 1}}}, "Did you mean 'width_ratio'"),
         ({"inner": "top2_moe"}, "heuristic chooses among .* they must be the same"),
+        ({"inner": "smear", "heuristic": "hash"}, "merges its experts"),
         ({"source": "guess"}, "'heuristic', 'truth', 'oracle'"),
         ({"share": 1.5}, r"share is 1.5; it must lie in \[0, 1\]"),
         ({"anneal": -1}, r"anneal is -1; it must lie in \[0, 1\]"),

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bench.backbone.decoder import Layer
 from bench.backbone.routed import PathSet
-from bench.contract import RouterInput, RoutingPlan, Selection
+from bench.contract import LayerTrace, RouterInput, RoutingPlan, Selection
 from bench.errors import UserError
+from bench.losses import load_balance
 from bench.registry import find
 from bench.rng import generator
 from tests.small import CONFIG, model, run_of, tokens, trained_like
@@ -45,7 +46,9 @@ def test_evaluation_takes_the_most_probable_expert(estimator: str) -> None:
     found = plan(router, seen)
     assert found.scores is not None
     assert torch.equal(found.mask, one_hot(found.scores.argmax(-1)))
-    if estimator != "dselect_k":
+    if estimator == "dselect_k":
+        assert found.weight is None  # in training the weights of the mixture add up to 1
+    else:
         logits = seen.hidden @ router.logits.weight.detach().T
         assert torch.equal(found.mask, one_hot(logits.argmax(-1)))
         weight = logits.softmax(-1) if estimator == "top_k" else torch.ones_like(logits)
@@ -63,6 +66,22 @@ def test_straight_through_runs_every_expert_only_if_dense(estimator: str, dense:
     kept = found.weight.where(found.mask, 0.0).round(decimals=4)
     assert kept.sum(-1).unique().tolist() == [1]
     assert kept.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel", "dselect_k", "soft"])
+def test_balance_counts_choices_where_more_is_run(estimator: str) -> None:
+    """The loss is N sum f P with f of the choices; a router that runs every expert has f = 1 for all, and a loss of 1 without gradient."""
+    router = built(estimator=estimator)
+    found = router(inputs())
+    trace = LayerTrace(1, router.paths, inputs(), found, torch.zeros_like(inputs().hidden), {})
+    value = load_balance(trace)
+    (gradient,) = torch.autograd.grad(value, router.logits.weight)
+    assert found.scores is not None and found.mask.float().mean() > 0.9
+    assert torch.equal(found.chosen.sum(-1), torch.ones(BATCH, SEQ, dtype=torch.long)) and not (found.chosen & ~found.mask).any()
+    share = torch.bincount(found.chosen.flatten(0, 1).int().argmax(-1), minlength=COUNT) / (BATCH * SEQ)
+    expected = COUNT * (share * found.scores.softmax(-1).flatten(0, 1).mean(0)).sum()
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert gradient.norm() > 1e-3
 
 
 def test_reinforce_samples_one_expert_and_guesses_the_loss() -> None:

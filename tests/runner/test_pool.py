@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,3 +211,18 @@ def test_the_disk_is_full_when_the_record_is_written(text: Path, tmp_path: Path,
     assert not cell.path(tmp_path).exists()
     assert not list(cell.path(tmp_path).parent.glob(".*"))
     assert work(cell, tmp_path, "c").status == "ok", "goes on from the last checkpoint"
+
+
+def test_a_worker_does_not_outlive_its_parent() -> None:
+    code = (
+        "import os, time; from bench.runner.pool import _follow; middle = os.fork();\n"
+        "if middle: os.waitpid(middle, 0); raise SystemExit\n"
+        "parent = os.getpid(); child = os.fork()\n"
+        "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
+        "_follow(parent); time.sleep(60)"
+    )
+    made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    child, deadline = int(made.stdout), time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]:
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.1)
