@@ -1,8 +1,8 @@
-"""What each router computes in a few steps, kept in `fingerprints.json`.
+"""What each router, and each row of a suite or study, computes in a few steps, kept in `fingerprints.json`.
 
     python -m tests.fingerprints        write the file anew
 
-Do that only together with a higher `bench.record.RULES_VERSION`, or for a router that is new: the file is there so that no
+Do that only together with a higher `bench.record.RULES_VERSION`, or for a router or row that is new: the file is there so that no
 change of numerics goes unseen.
 """
 
@@ -10,24 +10,41 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.config import RouterTraining
 from bench.evaluate import evaluate
 from bench.record import RULES_VERSION
-from bench.registry import Entry, load_all
+from bench.registry import Entry, find, load_all
+from bench.study.load import load_study, study_names
+from bench.suite import load_suite, suite_names
 from tests import tiny
 
 PATH = Path(__file__).with_suffix(".json")
 STEPS = 5
 
 
-def fingerprint(entry: Entry) -> dict[str, Any]:
+def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
+    """Every combination of router, options and training that a bundled suite or study runs, by what is said of it."""
+    listed = [row for name in suite_names() for row in load_suite(name).rows]
+    listed += [row for name in study_names() for row in load_study(name).rows]
+    found: dict[str, tuple[str, dict[str, Any], RouterTraining]] = {}
+    for row in listed:
+        training = row.training or RouterTraining(lr_ratio=0.125)
+        told = training.model_dump(exclude_defaults=True)
+        if row.options or row.training:
+            found[f"{row.router} {json.dumps([row.options, told], sort_keys=True)}"] = (row.router, row.options, training)
+    return found
+
+
+def fingerprint(entry: Entry, options: dict[str, Any] | None = None, training: RouterTraining | None = None) -> dict[str, Any]:
     """Losses and FLOPs of a router in five steps of training and one causal evaluation, on tokens that need no corpus."""
     losses: list[float] = []
-    model = tiny.model(entry)
+    model = tiny.model(entry, 0, options, training)
+    recipe = tiny.RECIPE if training is None else tiny.RECIPE.model_copy(update={"router": training})
 
     def probe(step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
         losses.append(train_loss)
 
-    tiny.train_steps(model, STEPS, probe)
+    tiny.train_steps(model, STEPS, probe, recipe=recipe)
     evaluation = evaluate(model, tiny.windows(), batch_size=4)
     return {
         "losses": [*losses, float(evaluation.nats.mean())],
@@ -41,8 +58,9 @@ def fingerprint(entry: Entry) -> dict[str, Any]:
 def main() -> None:
     """Write the file."""
     routers = {name: fingerprint(entry) for name, entry in load_all().items()}
-    PATH.write_text(json.dumps({"rules_version": RULES_VERSION, "routers": routers}, indent=1) + "\n", encoding="utf-8")
-    print(f"{PATH.name}: {len(routers)} routers under rules version {RULES_VERSION}")
+    made = {said: fingerprint(find(name), options, training) for said, (name, options, training) in sorted(rows().items())}
+    PATH.write_text(json.dumps({"rules_version": RULES_VERSION, "routers": routers, "rows": made}, indent=1) + "\n", encoding="utf-8")
+    print(f"{PATH.name}: {len(routers)} routers and {len(made)} rows under rules version {RULES_VERSION}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Every router that ships keeps every rule: no false alarm, whatever the seed."""
 
+import json
+
 import pytest
 import torch
 
-from bench.conformance import run_checks
+from bench.conformance import CHECKS, run_checks
 from bench.registry import load_all
 from bench.suite import load_suite
+from tests.fingerprints import rows
 
 SEEDS, MORE_SEEDS = range(2), range(2, 20)
 ROUTERS = load_all()
@@ -38,3 +41,18 @@ def test_router_conforms(row: str, seed: int) -> None:
 @pytest.mark.parametrize("row", ROWS)
 def test_router_conforms_at_more_seeds(row: str, seed: int) -> None:
     assert not failures(row, seed)
+
+
+VARIANTS = {f"{name} {json.dumps(options, sort_keys=True)}": (name, options) for name, options, _ in rows().values() if options}
+STRICT = {check.name for check in CHECKS if not check.waivable}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("said", VARIANTS)
+def test_every_row_of_suites_and_studies_keeps_the_rules_that_cannot_be_waived(said: str, seed: int) -> None:
+    """Estimators that are over budget on purpose, or too noisy to learn in a hundred steps, may fail the others."""
+    name, options = VARIANTS[said]
+    torch.set_num_threads(1)
+    outcomes = run_checks(ROUTERS[name], options=options, seed=seed)
+    assert not [f"{outcome.check}: {outcome.seen}" for outcome in outcomes if outcome.status == "failed" and outcome.check in STRICT]

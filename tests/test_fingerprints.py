@@ -5,7 +5,7 @@ import pytest
 
 from bench.record import RULES_VERSION
 from bench.registry import find, load_all
-from tests.fingerprints import PATH, fingerprint
+from tests.fingerprints import PATH, fingerprint, rows
 
 STORED: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
 
@@ -32,5 +32,18 @@ def test_every_router_has_a_fingerprint_and_none_is_left_over() -> None:
 @pytest.mark.parametrize("name", sorted(STORED["routers"]))
 def test_no_router_computes_anything_else_than_it_did(name: str) -> None:
     was, found = STORED["routers"][name], fingerprint(find(name))
+    assert found.pop("losses") == pytest.approx(was.pop("losses"), rel=LOSS_TOLERANCE), WHAT_TO_DO
+    assert found == was, WHAT_TO_DO
+
+
+def test_every_row_of_suites_and_studies_has_one_too() -> None:
+    assert set(STORED["rows"]) == set(rows()), "New or removed rows: python -m tests.fingerprints (the others must not move)."
+
+
+@pytest.mark.parametrize("said", sorted(STORED["rows"]))
+def test_no_row_of_a_suite_or_study_computes_anything_else_than_it_did(said: str) -> None:
+    """Estimators, oracle labels, supervision and options of router training, which the defaults above leave out."""
+    name, options, training = rows()[said]
+    was, found = STORED["rows"][said], fingerprint(find(name), options, training)
     assert found.pop("losses") == pytest.approx(was.pop("losses"), rel=LOSS_TOLERANCE), WHAT_TO_DO
     assert found == was, WHAT_TO_DO

@@ -18,7 +18,7 @@ import bench.registry
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
-from bench.config import SuiteConfig, TrainConfig
+from bench.config import RouterTraining, SuiteConfig, TrainConfig
 from bench.contract import TrainStatistics
 from bench.data import Split, Windows
 from bench.data import windows as cut_windows
@@ -111,11 +111,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def model(entry: Entry, seed: int = 0, options: Mapping[str, Any] | None = None) -> Model:
+def model(entry: Entry, seed: int = 0, options: Mapping[str, Any] | None = None, training: RouterTraining | None = None) -> Model:
     """A four-layer model of width 16 with the router in layers 1 to 3."""
     decoder = DecoderConfig(vocab_size=VOCAB, d_model=16, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=SEQ_LEN)
     layers = (1, 2, 3)
-    made = assemble(Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, entry.family == "bracket"), seed)
+    bracket = entry.family == "bracket"
+    plan = Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, bracket, training or RouterTraining())
+    made = assemble(plan, seed)
     made.decoder.truth = lambda ids: ids % 2
     return made
 
@@ -135,10 +137,12 @@ def statistics() -> TrainStatistics:
     return TrainStatistics(torch.bincount(tokens, minlength=VOCAB), pairs)
 
 
-def train_steps(built: Model, steps: int, probe: Probe | None = None, checkpoints: Checkpoints | None = None) -> Trained:
+def train_steps(
+    built: Model, steps: int, probe: Probe | None = None, checkpoints: Checkpoints | None = None, recipe: TrainConfig = RECIPE
+) -> Trained:
     """Train for a number of steps on the split."""
     allowance = Allowance(float("inf"), steps * RECIPE.batch_size * SEQ_LEN)
-    return train(built, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0, statistics=statistics, probe=probe, checkpoints=checkpoints)
+    return train(built, split(), recipe, allowance, seq_len=SEQ_LEN, seed=0, statistics=statistics, probe=probe, checkpoints=checkpoints)
 
 
 def windows() -> Windows:
