@@ -25,7 +25,7 @@ _RANKED_ROLES = ("ranked", "control", "twin")
 
 
 def build_board(root: Path, suite: str | None = None) -> list[Board]:
-    """Every board below `root`, by suite.
+    """Every board below `root`, by suite, those of text first.
 
     Args:
         root: a tree of records, `results` or `runs`.
@@ -39,7 +39,13 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
         raise UserError(f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder.")
     if suite is not None and suite not in suites:
         raise unknown("suite", suite, suites, f"Suites are looked for below {str(root)!r}.")
-    return [board for name in suites if suite in (None, name) for board in boards_of(_read(root / name))]
+    boards = [board for name in suites if suite in (None, name) for board in boards_of(_read(root / name))]
+    return sorted(boards, key=_is_generated)
+
+
+def _is_generated(board: Board) -> bool:
+    """Whether a board is of generated data; boards of text come before it."""
+    return bool(board.config.get("data", {}).get("planted"))
 
 
 def boards_of(records: Iterable[Record]) -> list[Board]:
