@@ -56,7 +56,7 @@ def _claims(study: StudyConfig, results: Sequence[SizeResults]) -> str:
     """Each claim with its source, the source's figure, and the verdict at each size."""
     header = ["", "claim", "source", "its figure", *(f"verdict, {found.name}" for found in results)]
     lines = [
-        [str(index + 1), escape(claim.text, 600), _source(claim.source), escape(claim.figure, 300)]
+        [str(index + 1), escape(claim.text, 600), _source(claim.source), _figure(claim.figure)]
         + [_bold(found.verdicts[index] or "not part of this size") for found in results]
         for index, claim in enumerate(study.claims)
     ]
@@ -116,7 +116,12 @@ def _rows(study: StudyConfig, results: SizeResults, setting: str) -> str:
 
 def _theirs(figure: str | None) -> str:
     """The source's own figure, beside ours."""
-    return f" (source: {escape(figure)})" if figure else ""
+    return f" (source: {_figure(figure)})" if figure else ""
+
+
+def _figure(text: str) -> str:
+    """A declared figure: escaped, but for its decimal point."""
+    return re.sub(r"(?<=\d)&#46;(?=\d)", ".", escape(text, 300))
 
 
 def _value(row: Row, measure: Measure) -> str:
@@ -145,7 +150,7 @@ def _prediction(study: StudyConfig, one: Judged) -> list[str]:
         code(declared.row),
         code(declared.control),
         _expected(study, declared),
-        escape(declared.figure),
+        _figure(declared.figure),
         MISSING if not found.seeds else measure.effect(found.difference) + limits,
         f"{found.wins}/{len(found.seeds)}",
         probability(found.p),

@@ -139,7 +139,7 @@ def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_b
     folder = made.fill(tmp_path, declared)
     files = page_files(declared, folder)
     drawn = files["small-half-loss-along.svg"]
-    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2&#46;01)" in files["README.md"]
+    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2.01)" in files["README.md"]
     losses = [r.loss or 0.0 for _, r in read_records(folder / "small" / "half") if r.cell.row == "mlp_gate"]
     assert ">0.01<" in drawn and ">1<" in drawn
     line = figures(declared, collect(declared, folder)[0])["small-half-loss-along.svg"]
