@@ -100,10 +100,10 @@ def _curves(setting: str, rows: list[Row]) -> Figure:
     plot = Plot(f"Training in {setting}", description, (0, reach), padded(shown, 0.04), ("training FLOPs", "nats"), quantity, (700, 380))
     for index, (name, curve) in enumerate(curves.items()):
         classes = f"s{index} curve" if index < NUM_SERIES else "faint"
-        plot.curve(_ending(name), curve.x, curve.mean, classes, (curve.low, curve.high))
+        plot.curve(_short(name), curve.x, curve.mean, classes, (curve.low, curve.high))
     return plot.figure("curves", ("row", "loss"), [(name, number(curve.mean[-1], 4)) for name, curve in curves.items()])
 
 
-def _ending(name: str, limit: int = 20) -> str:
-    """A name cut at its beginning, since rows of a study differ at the end."""
-    return name if len(name) <= limit else f"…{name[1 - limit :]}"
+def _short(name: str, limit: int = 20) -> str:
+    """A name cut in its middle, since rows of a study differ at their ends."""
+    return name if len(name) <= limit else f"{name[: limit // 2 - 2]}…{name[limit // 2 - 1 - limit :]}"
