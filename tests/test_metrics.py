@@ -67,7 +67,10 @@ def test_monitors_of_known_plans() -> None:
     scores = torch.tensor([0.0, math.log(3)]).expand(2, 4, 2)
     seen = Evaluation(np.zeros((2, 4)), 1.0, 1.0, {0: mask}, {0: scores})
     tags = Windows(ids, np.array([0, 1]), np.zeros_like(ids))
-    (monitor,) = monitors(found.decoder, found.ledger, corpus, tags, seen, {0: [~mask, mask]}, [[[2.0, 3.0]], [[1.0, 4.0]]], {0: 0.5})
+    (monitor,) = monitors(
+        found.decoder, found.ledger, corpus, tags, seen, {0: [~mask, mask]}, [[[2.0, 3.0]], [[1.0, 4.0]]], {0: 0.5}, {0: 0.25}
+    )
+    assert monitor.on_policy_correlation == 0.25
     assert monitor.utility_correlation == 0.5
     assert monitor.load == pytest.approx((4 / 8, 3 / 8))
     assert monitor.margin == pytest.approx(0.5)

@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed."""
+    """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed or broke a rule."""
     from bench.commands.leaderboard import render
     from bench.data import load_corpus
     from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells, unmet_needs
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         outcomes = run_cells(cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds)
     if any(outcome.status != "crashed" for outcome in outcomes):
         render(root, Path("leaderboard.md") if arguments.official else root / "leaderboard.md", console)
-    return 1 if any(outcome.status in ("crashed", "failed") for outcome in outcomes) else 0
+    return 1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
 
 
 def check_device(device: str) -> None:

@@ -59,8 +59,8 @@ def records(suite: Path) -> dict[tuple[str, int], Record]:
 def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(suite, "--routers", "breaks,mlp_gate", "--seeds", "1") == 1
     found = records(suite)
-    assert found["breaks", 0].status == "failed"
-    assert found["breaks", 0].reason.startswith("RuntimeError: broken on purpose (plugin.py:")
+    assert found["breaks", 0].status == "invalid"
+    assert found["breaks", 0].reason.startswith("`bench check` fails ") and "RuntimeError: broken on purpose" in found["breaks", 0].reason
     assert found["mlp_gate", 0].loss is not None
     assert "Traceback" not in capsys.readouterr().err
     assert "broken on purpose" in (suite.parent / "runs" / "leaderboard.md").read_text(encoding="utf-8")
