@@ -224,8 +224,8 @@ def _reading(study: StudyConfig) -> str:
 - **Wins**: seeds whose difference has the predicted sign, or lies within the margin (for "not <" and "not >" on that side). The
   smallest two-sided p of signs alone is 2^(1-n): three wins of three cannot decide anything by themselves.
 - **p** is of the verdict: that the difference reaches what was predicted, or for *refuted* that it does not; where *open*, the smaller of
-  the two. It is no test against zero where a size was predicted. Intervals are two-sided and verdicts one-sided, so one can be confirmed with
-  its interval over the edge.
+  the two. It is no test against zero where a size was predicted. Intervals are two-sided and verdicts one-sided, so one can be confirmed
+  with its interval over the edge.
 - **Detectable**: the smallest true difference from zero that this design finds with 80 % power; "by x or more" takes about x more, and "="
   with a margin far below it can come out refuted or open only.
 - **Probes** look at a smaller part of the validation split than the headline: compare best and average with each other, not with the loss.
