@@ -103,9 +103,12 @@ class Oracle:
             only: site -> sequences whose utility is of any use, where it is not that of all. On-policy forks take all the same, since the
                 noise of later routers is that of the whole batch.
         """
-        sites, spent = self.asking(run.progress), list[ForkCost]()
+        sites = self.asking(run.progress)
+        if not sites:
+            return []
         noise = generator(self.seed, f"oracle/{step}", run.tokens.device)
-        drawn = sites[key(self.seed, "oracle", step) % len(sites)] if sites else None
+        drawn = sites[key(self.seed, "oracle", step) % len(sites)]
+        spent: list[ForkCost] = []
         for site in sites:
             request = request_of(self.model.decoder.routers[site])
             if site != drawn and request.layers == "one":
