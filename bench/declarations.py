@@ -42,3 +42,16 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
     if not isinstance(data, dict):
         raise UserError(f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}.")
     return data
+
+
+def read_value(assignment: str) -> Any:
+    """The YAML value of an assignment `name=value` on the command line.
+
+    Raises:
+        UserError: it is not valid YAML.
+    """
+    text = assignment.partition("=")[2]
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None

@@ -13,7 +13,7 @@ from bench.config import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate
 from bench.record import BudgetAudit, SpendPoint
-from bench.revisit import Visited
+from bench.revisit import Visited, knobs_of
 
 
 @dataclass
@@ -92,7 +92,7 @@ def measure(
         spends[target] = calibrate(model, calibration, target, dtype)
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
-        visited.append(Visited([None if r.knob is None else r.knob.clone() for r in model.decoder.routers], found.nats))
+        visited.append(Visited(knobs_of(model), found.nats))
         losses = domain_losses(found.nats, validation, corpus)
         sweep.points.append(SpendPoint(target=target, spend=found.active / model.solution.target, loss=mean_loss(losses, corpus)))
         sweep.domains.append(losses)

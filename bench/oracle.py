@@ -124,14 +124,15 @@ class Oracle:
         self, run: Pass, site: int, flip: Tensor, targets: Tensor, token_loss: Tensor, rows: Bool[Tensor, " batch"] | None
     ) -> list[ForkCost]:
         """Fill `utility` of one site, for all sequences or some of them."""
-        index = torch.arange(len(flip), device=flip.device) if rows is None else rows.nonzero().squeeze(1)
-        if not len(index):
-            return []
-        part = run if rows is None else _sequences(run, site, index)
-        utility, costs = self.fork(part, site, flip[index], targets[index], token_loss[index])
-        whole = torch.full_like(token_loss, torch.nan)
-        whole[index] = utility.masked_fill(~flip[index], torch.nan)
-        run.traces[site].utility = whole
+        if rows is None:
+            utility, costs = self.fork(run, site, flip, targets, token_loss)
+        else:
+            index = rows.nonzero().squeeze(1)
+            if not len(index):
+                return []
+            part, costs = self.fork(_sequences(run, site, index), site, flip[index], targets[index], token_loss[index])
+            utility = torch.full_like(token_loss, torch.nan).index_copy(0, index, part)
+        run.traces[site].utility = utility.masked_fill(~flip, torch.nan)
         return costs
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ def revisit(model: Model, windows: Windows, visited: list[Visited], batch_size: 
     cut = 1 + torch.arange(len(tokens), device=tokens.device).unsqueeze(1) * (tokens.shape[1] - 2) // max(1, len(tokens) - 1)
     later = torch.arange(tokens.shape[1], device=tokens.device) >= cut
     endings = torch.where(later, tokens.roll(1, 0), tokens)
-    before = [None if router.knob is None else router.knob.clone() for router in model.decoder.routers]
+    before = knobs_of(model)
     try:
         for setting in visited:
             _turn(model, setting.knobs)
@@ -75,6 +75,11 @@ def revisit(model: Model, windows: Windows, visited: list[Visited], batch_size: 
     finally:
         _turn(model, before)
     return ""
+
+
+def knobs_of(model: Model) -> list[Tensor | None]:
+    """A copy of each router's knob, None where it has none."""
+    return [None if router.knob is None else router.knob.clone() for router in model.decoder.routers]
 
 
 def _turn(model: Model, knobs: list[Tensor | None]) -> None:

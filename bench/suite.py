@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from bench.config import SuiteConfig
-from bench.declarations import declared, read_declaration
+from bench.declarations import declared, read_declaration, read_value
 from bench.errors import UserError, unknown
 from bench.parts import Part
 
@@ -38,7 +37,7 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     """Set fields by their dotted name; values are YAML."""
     for assignment in assignments:
-        name, sign, text = assignment.partition("=")
+        name, sign, _ = assignment.partition("=")
         if not sign or not name:
             raise UserError(f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8.")
         *parents, last = name.split(".")
@@ -51,10 +50,7 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
                 )
             target[parent] = dict(child)
             target = target[parent]
-        try:
-            target[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None
+        target[last] = read_value(assignment)
     return data
 
 

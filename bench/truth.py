@@ -9,7 +9,7 @@ from bench.backbone.decoder import Decoder
 from bench.config import SuiteConfig
 from bench.contract import Paths
 from bench.data import Corpus, Windows
-from bench.data.optimum import best_loss
+from bench.data.optimum import best_loss_at
 from bench.evaluate import Evaluation
 from bench.record import RightPaths
 
@@ -38,7 +38,7 @@ def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: W
         met = shares(mask, truth, labels)
         accuracy.append(agreement(met, paths) if fits else None)
         chance.append(agreement(np.outer(met.sum(1), met.sum(0)), paths) if fits else None)
-    least = best_loss(task, suite.budget, len(suite.routed_layers)) if gated else best_loss(task)
+    least = best_loss_at(task, suite.budget, len(suite.routed_layers))
     return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=least)
 
 

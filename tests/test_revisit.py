@@ -9,7 +9,7 @@ from torch import Tensor
 from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.evaluate import evaluate
 from bench.registry import Entry
-from bench.revisit import Visited, revisit
+from bench.revisit import Visited, knobs_of, revisit
 from bench.select import gate_plan, hash_noise, upgrade
 from tests import tiny
 
@@ -47,7 +47,7 @@ def offence(peeks: Callable[[Tensor], bool], at: tuple[float, ...] = (-0.6, -0.4
             assert router.knob is not None
             router.knob.fill_(value)
         found = evaluate(model, tiny.windows(), batch_size=8)
-        visited.append(Visited([None if router.knob is None else router.knob.clone() for router in routers], found.nats))
+        visited.append(Visited(knobs_of(model), found.nats))
     said = revisit(model, tiny.windows(), visited, 8, torch.float32)
     assert all(router.knob is not None and float(router.knob) == at[-1] for router in routers)
     return said

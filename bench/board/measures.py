@@ -23,6 +23,11 @@ def active_share(record: Record) -> float | None:
     return record.flops.active / record.flops.dense if record.flops and record.flops.dense else None
 
 
+def above_best(record: Record) -> float | None:
+    """Headline loss above the least that is possible on data whose best loss is known, as a share of it."""
+    return record.loss / record.truth.best_loss - 1 if record.truth and record.loss is not None else None
+
+
 def executed_share(record: Record) -> float | None:
     """Executed FLOPs a token as a share of the dense model's active ones."""
     return record.flops.executed / record.flops.dense if record.flops and record.flops.dense else None

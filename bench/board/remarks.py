@@ -43,7 +43,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         lines.append(f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons).")
     apart = [record.flops.pretraining for row in board.rows for record in row.records if record.flops and record.flops.pretraining]
     if apart:
-        lines.append(f"The frozen backbone of a seed took {quantity(fmean(apart))} FLOPs of pretraining, which no row is charged.")
+        lines.append(pretraining_apart(fmean(apart)))
     for floor in judgement.noise:
         told = {True: "not told apart", False: "told apart: the harness is in doubt", None: "too few seeds to say"}[floor.passed]
         limits = f"{number(BITS * floor.difference, 4, signed=True)} ± {number(BITS * floor.floor, 4)} bits per byte"
@@ -60,6 +60,11 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         if outcome.notes and name in ranked:
             noted.setdefault(outcome.notes, []).append(f"{shown(name)} against {shown(control)}")
     return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
+
+
+def pretraining_apart(flops: float) -> str:
+    """What is said of the backbone that all rows of a seed share."""
+    return f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining, which no row is charged."
 
 
 def disagreements(board: Board, shown: Callable[[str], str]) -> str:

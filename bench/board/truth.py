@@ -3,6 +3,7 @@
 from statistics import fmean
 
 from bench.board.columns import Cell, Column
+from bench.board.measures import above_best
 from bench.board.model import Board, Row
 from bench.board.text import BITS, MISSING, number, percent
 from bench.record import Record
@@ -33,7 +34,7 @@ def truth_columns(board: Board) -> list[Column]:
         return Cell(number(BITS * value, signed=True), value)
 
     def above(row: Row) -> Cell:
-        value = row.mean(lambda record: record.loss / record.truth.best_loss - 1 if record.truth and record.loss is not None else None)
+        value = row.mean(above_best)
         return Cell(MISSING if value is None else percent(value), value)
 
     return [

@@ -5,9 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from bench.commands.options import Subparsers
+from bench.declarations import read_value
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.seed < LARGEST_SEED:
         raise UserError(f"--seed is {arguments.seed}: give a whole number from 0 and below {LARGEST_SEED}.")
     torch.set_num_threads(1)
-    options = {name: _value(name, text) for name, text in _pairs("--set", arguments.set).items()}
+    options = {name: read_value(f"{name}={text}") for name, text in _pairs("--set", arguments.set).items()}
     reasons = _pairs("--expect-failure", arguments.expect_failure)
     reports: list[tuple[Entry, list[Outcome]]] = []
     for entry in resolve(arguments.router):
@@ -60,13 +59,6 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
         if not all(text.partition("=")):
             raise UserError(f"{flag} is {text!r}: give a name, an equals sign and a value.")
     return {name: value for name, _, value in (text.partition("=") for text in given)}
-
-
-def _value(name: str, text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {name}={text}: the value is not valid YAML. Quote it.") from None
 
 
 def _print(entry: "Entry", outcomes: "list[Outcome]") -> None:

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.assemble import assemble
     from bench.budget import training_target
     from bench.data import load_corpus
-    from bench.data.optimum import best_loss, hard_share
+    from bench.data.optimum import best_loss, best_loss_at, hard_share
     from bench.runner.cells import parse_rows, plan_cells
     from bench.runner.execute import blueprint
 
@@ -53,8 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {spend:.3g} FLOPs")
     if (task := suite.data.planted) is not None:
-        layers = len(suite.routed_layers)
-        least = best_loss(task, suite.budget, layers) if task.route == "depth" else best_loss(task)
+        least = best_loss_at(task, suite.budget, len(suite.routed_layers))
         print(f"planted task: {task.table_entries:,} facts, on which {hard_share(task):.1%} of the tokens rest")
         print(f"best loss {best_loss(task):.4f} nats a token; {least:.4f} at this budget, {best_loss(task, 0.0):.4f} by guessing")
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")

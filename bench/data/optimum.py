@@ -40,3 +40,8 @@ def best_loss(task: PlantedConfig, share: float = 1.0, layers: int = 1) -> float
     predicted = easy * (symbols - 1) + hard * (symbols - task.order)
     floor = (given + predicted * symbol_entropy(task)) / (task.document_tokens - 1)
     return floor + max(0.0, hard_share(task) - share * layers) * (opening - symbol_entropy(task))
+
+
+def best_loss_at(task: PlantedConfig, rho: float, layers: int) -> float:
+    """`best_loss` at a budget: `rho` limits a choice of cheap or full, and not one among experts, each of which takes every token."""
+    return best_loss(task, rho, layers) if task.route == "depth" else best_loss(task)

@@ -172,10 +172,7 @@ def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[in
     Where backbones are pretrained, one cell of each seed comes first: workers then train backbones side by side, and do not wait for one.
     """
     cells = [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
-    if suite.regime != "controller":
-        return cells
-    first = cells[:: len(rows)] if rows else []
-    return first + [cell for cell in cells if cell not in first]
+    return sorted(cells, key=lambda cell: cell.row is not rows[0]) if suite.regime == "controller" else cells
 
 
 def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig], plugin_files: Sequence[Path] = ()) -> list[Cell]:

@@ -7,7 +7,7 @@ from functools import partial
 from statistics import fmean, pstdev
 from typing import Literal
 
-from bench.board.measures import active_share, cost_to_reach
+from bench.board.measures import above_best, active_share, cost_to_reach
 from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
 from bench.record import LayerMonitor, Record
@@ -175,7 +175,7 @@ MEASURES: dict[str, Measure] = {
                 percent),
         Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _share("oracle"), percent),
         Measure("above_best", "above best", "headline loss above the least that is possible on the planted task, as a share of it",
-                lambda r: r.loss / r.truth.best_loss - 1 if r.truth and r.loss is not None else None, percent),
+                above_best, percent),
         Measure("latent_variance", "latent variance", "of predicted latents of length 1, mean over layers; 0 where they have collapsed",
                 _over_layers(lambda m: m.latent_variance), _two),
         Measure("latent_rank", "latent rank", "effective rank of predicted latents, mean over layers; 1 where they have collapsed",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bench.board.measures import mean_interval
 from bench.board.model import Row
-from bench.board.text import MISSING, code, escape, interval, listing, number, probability, quantity, table
+from bench.board.remarks import pretraining_apart
+from bench.board.text import MISSING, code, escape, interval, listing, number, probability, table
 from bench.board.text import seeds as seed_runs
 from bench.study.config import StudyComparison, StudyConfig
 from bench.study.figures import figures
@@ -92,7 +93,7 @@ def _conditions(study: StudyConfig, rows: Sequence[Row]) -> str:
     made, cell = first.provenance, first.cell
     threads = f"{made.threads} thread{'s' * (made.threads != 1)}"
     apart = first.flops.pretraining if first.flops else 0.0
-    frozen = f" The frozen backbone of a seed took {quantity(apart)} FLOPs of pretraining, which no row is charged." if apart else ""
+    frozen = f" {pretraining_apart(apart)}" if apart else ""
     return (
         f"Suite {code(cell.suite)} at {100 * cell.budget:g} % budget and equal training {'FLOPs' if cell.match == 'flops' else 'tokens'}; "
         f"{escape(made.device)}, {escape(made.processor)}, {threads}, {escape(made.dtype)}.{frozen}"
