@@ -129,7 +129,8 @@ def _suffixes(prover: Comparison, spliced: Text, tags: Tokens, pool: Int[Tensor,
     suffix = torch.where((index == cut + 1) & (suffix == original), (suffix + 1) % prover.decoder.config.vocab_size, suffix)
     # Targets are the original ones: whether they were seen shows in the loss up to the cut.
     perturbed = torch.where(index > cut, suffix, original)
-    return prover.check("Suffix perturbation", rows, perturbed[:, :-1], tags[rows], original[:, 1:], base, cuts + 1)
+    before, after = original[:, :-1], perturbed[:, :-1]
+    return prover.check_change("Suffix perturbation", rows, before, after, tags[rows], original[:, 1:], base, cuts + 1)
 
 
 def _decoding(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> None:

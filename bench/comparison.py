@@ -1,7 +1,8 @@
 """What a model decided in one company, held against what it decided in another.
 
 Decisions near their threshold honestly turn by rounding, which depends on how many tokens share a product. Such ties are told
-apart by noise on the router's own input, a hundred times larger than rounding, and are left out and counted.
+apart by noise on the router's own input, a hundred times larger than rounding, and are left out and counted. Where the company
+stays and only what follows changes, nothing has to be rounded otherwise, and a tie is no excuse.
 """
 
 from dataclasses import dataclass, field, replace
@@ -75,20 +76,41 @@ class Comparison:
         nats = torch.cat([part.nats for part in parts])
         return Seen(nats, joined([part.masks for part in parts]), joined([part.weights for part in parts]), scores)
 
-    def check(self, name: str, rows: Tensor, tokens: Tokens, tags: Tokens, targets: Tokens, base: Seen, upto: Tensor | None = None) -> int:
-        """Run sequences that came from `rows` of the base and hold them against it, up to a position each.
+    def check(self, name: str, rows: Tensor, tokens: Tokens, tags: Tokens, targets: Tokens, base: Seen) -> int:
+        """Run sequences that came from `rows` of the base and hold them against it.
 
         Returns:
             How many sequences agreed with nothing left out.
         """
-        limits = torch.full_like(rows, tokens.shape[1]) if upto is None else upto
         whole = 0
-        for row, limit, *part in zip(*(t.split(self.batch_size) for t in (rows, limits, tokens, tags, targets)), strict=True):
-            whole += self._compare(name, row, base.rows(row, tokens.shape[1]), self._look(*part), limit)
+        for row, *part in zip(*(t.split(self.batch_size) for t in (rows, tokens, tags, targets)), strict=True):
+            whole += self._compare(name, row, base.rows(row, tokens.shape[1]), self._look(*part), torch.full_like(row, tokens.shape[1]))
         return whole
 
-    def _look(self, tokens: Tokens, tags: Tokens, targets: Tokens) -> Seen:
-        run = make_pass(tokens, tags)
+    def check_change(
+        self, name: str, rows: Tensor, before: Tokens, after: Tokens, tags: Tokens, targets: Tokens, base: Seen, upto: Tensor
+    ) -> int:
+        """The same for sequences that are those of the base up to a position each, and other text beyond it.
+
+        What is a tie elsewhere has no excuse here: with every path run on every token, both texts make products of the same
+        shapes, and what precedes the change comes out bit for bit. Batches with ties are run like that, before and after.
+
+        Returns:
+            How many sequences agreed with nothing left out.
+        """
+        whole = 0
+        for row, limit, old, new, *rest in zip(
+            *(t.split(self.batch_size) for t in (rows, upto, before, after, tags, targets)), strict=True
+        ):
+            clean = self._compare(name, row, base.rows(row, before.shape[1]), self._look(new, *rest), limit)
+            if clean < len(row):
+                one, two = (self._look(text, *rest, reference=True) for text in (old, new))
+                self._compare(f"{name}, all paths run in full", row, one, two, limit, forgive=False)
+            whole += clean
+        return whole
+
+    def _look(self, tokens: Tokens, tags: Tokens, targets: Tokens, reference: bool = False) -> Seen:
+        run = make_pass(tokens, tags, reference=reference)
         log_p = self.decoder(run).float().log_softmax(-1)
         if not bool(((log_p.exp().sum(-1) - 1).abs() < 1e-3).all()):
             raise Offence("Predictions: the probabilities of some next token do not add up to 1.")
@@ -103,8 +125,10 @@ class Comparison:
             [t.inputs for t in run.traces],
         )
 
-    def _compare(self, name: str, rows: Int[Tensor, " batch"], base: Seen, seen: Seen, upto: Int[Tensor, " batch"]) -> int:
-        """Hold what was seen against the base, for the first `upto` positions of each sequence.
+    def _compare(
+        self, name: str, rows: Int[Tensor, " batch"], base: Seen, seen: Seen, upto: Int[Tensor, " batch"], forgive: bool = True
+    ) -> int:
+        """Hold what was seen against the base, for the first `upto` positions of each sequence; ties are left out if `forgive`.
 
         A tie leaves out what follows it in its sequence, since its consequences are honest.
 
@@ -126,7 +150,7 @@ class Comparison:
             layer = f"layer {self.decoder.routers[site].spec.layer}"
             differs = (expected != found).any(-1) & clean
             if differs.any():
-                tie = differs & self._tied(site, base, seen, differs)
+                tie = differs & self._tied(site, base, seen, differs) if forgive else torch.zeros_like(differs)
                 hold(differs & ~tie, f"the plan of {layer}")
                 self.ties |= {(site, int(rows[row]), position) for row, position in tie.nonzero().tolist()}
                 whole &= ~tie.any(1)

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar, cast
+from unittest import mock
 
 from bench.contract import Paths, Router
 from bench.errors import UserError, unknown
+from bench.source import own_modules, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 
@@ -51,7 +52,7 @@ class Entry:
     outside: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "plugin_hash", _source_hash(self.router))
+        object.__setattr__(self, "plugin_hash", source_hash_of(self.router))
         object.__setattr__(self, "outside", bool(_loading))
 
     def make(self, options: dict[str, Any]) -> Router:
@@ -93,36 +94,15 @@ class Entry:
         return found
 
 
-def _source_hash(router: type[Router]) -> str:
-    """SHA-256 of the files that define the class, the bases it does not have from the bench or from torch, and what these import nearby."""
-    own = [base for base in router.__mro__ if base.__module__.split(".")[0] not in ("bench", "torch", "builtins")]
-    text = b""
-    for module in dict.fromkeys(base.__module__ for base in own):
-        source = getattr(sys.modules.get(module), "__file__", None)
-        text += Path(source).read_bytes() if source else router.__qualname__.encode()
-        if source:
-            text += b"".join(path.read_bytes() for path in _helpers(sys.modules[module], Path(source).resolve().parent))
-    return hashlib.sha256(text).hexdigest()
-
-
-def _helpers(module: ModuleType, folder: Path) -> list[Path]:
-    """Files in the folder, or below, of modules that a module uses, and that these use, in order; installed packages are not among them."""
-    found, pending = set[Path](), [module]
-    while pending:
-        for value in list(vars(pending.pop()).values()):
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            used = sys.modules.get(name) if isinstance(name, str) and name.split(".")[0] != "bench" else None
-            file = getattr(used, "__file__", None)
-            if used is None or used is module or not file:
-                continue
-            path = Path(file).resolve()
-            if path not in found and path.is_relative_to(folder) and not _INSTALLED & set(path.relative_to(folder).parts):
-                found.add(path)
-                pending.append(used)
-    return sorted(found)
-
-
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
+def import_again(router: type[Router]) -> None:
+    """Run the files that define a router once more, apart from their modules and the registry, for whoever watches what that does."""
+    for name in own_modules(router):
+        source = getattr(sys.modules[name], "__file__", None)
+        spec = importlib.util.spec_from_file_location(name, source) if source else None
+        if spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            with mock.patch.dict(_entries), mock.patch.dict(sys.modules, {name: module}):
+                spec.loader.exec_module(module)
 
 
 @contextmanager

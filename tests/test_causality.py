@@ -169,10 +169,22 @@ class RareLeak(Gate):
 
 
 class Rounding(Gate):
-    """What is to come moves every score by up to a thousandth, as rounding does by a millionth."""
+    """The size of the batch moves every score by a few thousandths, as rounding does by a millionth."""
 
     def scores(self, inputs: RouterInput) -> Tensor:
-        return super().scores(inputs) + 1e-3 * (hash_uniform(1, inputs.tokens).sum(1, keepdim=True) % 1 - 0.5)
+        return super().scores(inputs) + 5e-3 * (hash_uniform(len(inputs.tokens), inputs.tokens) - 0.5)
+
+
+class Disguised(Gate):
+    """What is to come turns a decision in 2 % of sequences, in which the least noise on the score then turns it too."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        if inputs.tokens.shape[1] < SEQ_LEN:
+            return chosen
+        told = hash_uniform(0, inputs.tokens[:, -1], inputs.tokens[:, -2]) < 0.02
+        chosen[:, 0] = torch.where(told, (1e8 * scores[:, 0]).sin() > 0, chosen[:, 0])
+        return chosen
 
 
 class Chaos(Gate):
@@ -237,11 +249,17 @@ def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_
     assert missed <= 2
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_leak_cannot_pass_for_rounding(seed: int) -> None:
+    found = proof_of(build(Disguised, seed), seed)
+    assert re.match(r"Suffix perturbation(, all paths run in full)?: the plan of layer \d differs", found.detail), found.detail
+
+
 def test_decisions_that_rounding_turns_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not proof_of(build(Rounding)).passed
     monkeypatch.setattr("bench.comparison.TIE", 1e-2)
     monkeypatch.setattr("bench.comparison.TOLERANCE", 1e-2)
-    found = proof_of(build(Rounding))
+    found = proof_of(build(Rounding, seed=1), seed=1)
     assert found.passed, found.detail
     ties = re.search(rf"; (\d+) of {BASES * SEQ_LEN * 3} decisions were ties", found.detail)
     assert ties is not None and 0 < int(ties[1]) < 24

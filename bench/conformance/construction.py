@@ -1,8 +1,11 @@
 """Checks of how a router comes into being."""
 
 import inspect
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
+from statistics import mean
 
 import torch
 
@@ -14,10 +17,11 @@ from bench.conformance.subject import SEQ_LEN, Subject
 from bench.contract import FFN_GATE, Paths, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
 from bench.flops.counter import UncountedOp, count
-from bench.registry import Entry
+from bench.registry import Entry, import_again
 from bench.select import gate_plan
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
+FIXED_RULE_TRIALS = 8
 
 
 @rule("Give every option of __init__ a default, call super().__init__(), and set `paths`.", essential=True)
@@ -39,10 +43,12 @@ def builds_without_arguments(subject: Subject) -> None:
     essential=True,
 )
 def no_side_effects(subject: Subject) -> None:
-    """Building, training and evaluating reads and writes no file, opens no connection, starts no thread or process."""
+    """Importing, building, training and evaluating reads and writes no file, opens no connection, starts no thread or process."""
     _warm_up()
-    with sealed() as refused, suppress(Exception):  # what else goes wrong is the business of later checks
-        _short_life(subject)
+    with sealed() as refused:
+        for live in (lambda: import_again(subject.entry.router), lambda: _short_life(subject)):
+            with suppress(Exception):  # what else goes wrong is the business of later checks
+                live()
     demand(not refused, "no file, connection, thread or process", refused[:1])
 
 
@@ -111,13 +117,23 @@ def budget_is_met(subject: Subject) -> None:
     """The solved size costs the budget: within 1 %, or half a unit of an expert's width where that is more."""
     if subject.is_bracket:
         raise Exempt("a bracket ignores the budget")
-    model = subject.assemble()
-    subject.train(model)  # untrained, hidden states are those of the few token ids, and no threshold can split them finely
-    solution = model.solution
-    windows = subject.windows(48)
-    spend = calibrate(model, windows, 1.0)
+    spend, solution = mean(_spends(subject)), subject.model.solution
     costs = dense_costs(subject.blueprint.decoder, subject.blueprint.routed_layers, SEQ_LEN)
     demand(abs(costs.at(subject.blueprint.budget) - solution.target) < 1e-6 * solution.target, "the budget of the suite", solution.target)
     unit = 6 * subject.blueprint.decoder.d_model * len(solution.layers) * subject.probe.mean_experts if solution.expert_width else 0.0
     allowed = max(0.01, 0.5 * unit / solution.target)
     demand(abs(spend - 1) <= allowed, f"1 ± {allowed:.4f} of B spent in causal evaluation", f"{spend:.4f} of B")
+
+
+def _spends(subject: Subject) -> Iterator[float]:
+    """What causal evaluation spends of B, once; or in several trials where a fixed rule upgrades and no threshold can be set.
+
+    Such a rule, a hash say, meets the budget in the mean over texts; the few pairs of position and token id of one small text
+    are off by half a percent as often as not.
+    """
+    fixed_rule = subject.probe.paths.base is not None and all(router.knob is None for router in subject.model.decoder.routers)
+    for trial in range(FIXED_RULE_TRIALS if fixed_rule else 1):
+        there = replace(subject, seed=subject.seed + trial)
+        model = there.assemble()
+        there.train(model)  # untrained, hidden states are those of the few token ids, and no threshold can split them finely
+        yield calibrate(model, there.windows(48), 1.0)

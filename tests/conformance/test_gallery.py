@@ -32,8 +32,11 @@ CAUGHT = {
         "work_cached_by_id": "plan_depends_on_inputs_alone",
         "work_in_backward": "ledger_equals_audit",
         "work_when_unseen": "same_when_audited",
+        "elementwise_when_unseen": "same_when_audited",
+        "wider_when_unseen": "same_when_audited",
         "plan_when_seen": "same_when_audited",
     },
+    "importing": {"reads_on_import": "no_side_effects"},
     "background": {"work_in_background": "works_on_one_thread"},
     "memory": {
         "memory_in_global": "no_hidden_state",

@@ -174,6 +174,27 @@ class WhenUnseen(_Worker):
         return plan if watched else self.add(plan, self.work(inputs.hidden) * 0)
 
 
+@register("elementwise_when_unseen", family="cheater")
+class ElementwiseWhenUnseen(_Worker):
+    """The same without a product: multiplies and adds up."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        watched = get_current_dispatch_mode() is not None
+        return plan if watched else self.add(plan, (inputs.hidden * inputs.hidden).sum(-1) * 0)
+
+
+@register("wider_when_unseen", family="cheater")
+class WiderWhenUnseen(_Worker):
+    """Runs the same operations whether a counter is about or not, on a quarter of the numbers if so."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        width = inputs.hidden.shape[-1] // (4 if get_current_dispatch_mode() is not None else 1)
+        part = inputs.hidden[..., :width]
+        return self.add(plan, (part * part).sum(-1) * 0)
+
+
 @register("plan_when_seen", family="cheater")
 class PlanWhenSeen(_Worker):
     """Shows a counter another plan than it makes in the run."""
