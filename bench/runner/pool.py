@@ -54,8 +54,9 @@ def run_cells(
 ) -> list[Outcome]:
     """Run the cells that have no record yet; each worker writes its own.
 
-    A record of the same content key is kept, but a failed cell is tried again. One of another key, from other code or
-    configuration, is moved to `.superseded` below `root`, never deleted. Cells that another run on the same tree has in
+    A record of the same content key is kept, but a cell that failed is tried again, unless that was while this run was under way:
+    then another run has tried. A record of another key, from other code or configuration, is moved to `.superseded` below `root`,
+    never deleted. Cells that another run on the same tree has in
     hand are left to it, and looked at again at the end. A cell that was killed goes on from its last checkpoint.
 
     Args:
@@ -68,9 +69,10 @@ def run_cells(
     """
     outcomes: list[Outcome] = []
     pending = list(cells)
+    began = time.time()
     for wait in (False, True):
         busy: list[Cell] = []
-        task = partial(work, root=root, command=command, checkpoint_seconds=checkpoint_seconds, wait=wait)
+        task = partial(work, root=root, command=command, checkpoint_seconds=checkpoint_seconds, wait=wait, failed_since=began)
         for outcome in _in_processes(pending, task, workers) if workers else map(task, pending):
             if outcome.status == "busy":
                 busy.append(outcome.cell)
@@ -143,7 +145,14 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECKPOINT_SECONDS, wait: bool = True) -> Outcome:
+def work(
+    cell: Cell,
+    root: Path,
+    command: str,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    wait: bool = True,
+    failed_since: float = float("inf"),
+) -> Outcome:
     """Run one cell in this process unless its record is there, and write the record.
 
     Args:
@@ -152,6 +161,7 @@ def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECK
         command: the command line, for the record.
         checkpoint_seconds: time between two checkpoints.
         wait: for another process that runs this very cell, instead of saying that it is busy.
+        failed_since: a failure recorded at this time or later, seconds since the epoch, is not tried again.
     """
     started = time.perf_counter()
     try:
@@ -159,7 +169,7 @@ def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECK
         state = root / CHECKPOINTS / "~".join(path.relative_to(root).with_suffix("").parts)
         state.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(state.with_name(f"{state.name}.lock"), timeout=-1 if wait else 0) as lock:
-            status, detail = _work(cell, root, command, state, checkpoint_seconds)
+            status, detail = _work(cell, root, command, state, checkpoint_seconds, failed_since)
             Path(lock.lock_file).unlink(missing_ok=True)  # the record is there: whoever comes next has no need of the lock
     except Timeout:
         status, detail = "busy", "another process runs it"
@@ -172,7 +182,7 @@ def work(cell: Cell, root: Path, command: str, checkpoint_seconds: float = CHECK
     return Outcome(cell, status, detail, 0.0 if status == "kept" else time.perf_counter() - started)
 
 
-def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds: float) -> tuple[str, str]:
+def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds: float, failed_since: float) -> tuple[str, str]:
     """Status and detail of a cell that nobody else has in hand."""
     import torch
 
@@ -189,6 +199,8 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
         if there.key == key and there.status != "failed":
             checkpoints.clear()
             return "kept", _loss(there)
+        if there.key == key and path.stat().st_mtime >= failed_since:
+            return there.status, there.reason
         _set_aside(path, root, there.key)
     for left in path.parent.glob(f".{path.name}.*"):  # half a record of a run that was killed while it wrote
         left.unlink(missing_ok=True)

@@ -185,6 +185,25 @@ def test_memory_and_divergence_are_said_in_one_line(text: Path, tmp_path: Path, 
     assert work(diverging, tmp_path, "c").status == "failed", "tried again"
 
 
+def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:
+    first, failing = tiny.cell(text), tiny.cell(text, seed=1)
+    failing = replace(failing, row=failing.row.model_copy(update={"lr_scale": 1e38}))
+    path = failing.path(tmp_path)
+    work(failing, tmp_path, "before")
+    seen: list[str] = []
+
+    def report(outcome: Outcome) -> None:
+        if not seen:  # the other run, while this one is at its first cell
+            work(failing, tmp_path, "beside")
+        seen.append(outcome.status)
+
+    run_cells([first, failing], tmp_path, "both", 0, report)
+    assert seen == ["ok", "failed"]
+    assert Record.read(path).provenance.command == "beside"
+    run_cells([failing], tmp_path, "after", 0)
+    assert Record.read(path).provenance.command == "after"
+
+
 def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     outcome = work(tiny.cell(text), tmp_path / "file", "c")
