@@ -1,6 +1,5 @@
 """Checks that a router costs in the run what it was priced at, and that the ledger charges what is executed."""
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +8,6 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.autograd.profiler_legacy import profile  # pyright: ignore[reportDeprecated]  # the new one writes to stderr
 
 from bench.assemble import Model
 from bench.backbone.routed import Pass
@@ -22,13 +20,12 @@ from bench.evaluate import calibrate, evaluate
 from bench.flops.audit import audit
 from bench.flops.counter import OpCounter, Sealed
 from bench.flops.ledger import Ledger
+from bench.flops.unseen import unseen_operations
 
 PRICE_TOLERANCE = 0.01
 BACKWARD_TOLERANCE = 0.5
 REFERENCE_TOLERANCE = 1e-5
 STEPS = 4
-COUNTER_EVENT = "PythonDispatchMode"
-"""What a profiler calls the counter itself."""
 
 
 @rule("Do the same work whenever called: no caches, no warm-up, no look at batch size, progress or whether anyone counts.")
@@ -86,11 +83,11 @@ def _counting_losses(routers: list[Router]) -> Generator[tuple[dict[str, list[fl
             with OpCounter() as counter, Sealed():
                 value = loss.compute(trace)
             seen.setdefault(name, []).append(counter.total)
-            plan = trace.plan
-            given = [t for t in (plan.scores, plan.weight, plan.merge, *plan.extras.values()) if t is not None and t.requires_grad]
-            if value.requires_grad and given:
+            apart, given = _cut_off(trace.plan)
+            again = loss.compute(replace(trace, plan=apart))
+            if again.requires_grad and given:
                 with OpCounter() as counter:
-                    torch.autograd.grad(value, given, retain_graph=True, allow_unused=True)
+                    torch.autograd.grad(again, given, allow_unused=True)
                 backward.setdefault(name, []).append(counter.total)
             return value
 
@@ -106,36 +103,39 @@ def _counting_losses(routers: list[Router]) -> Generator[tuple[dict[str, list[fl
             router.aux_losses = losses
 
 
+def _cut_off(plan: RoutingPlan) -> tuple[RoutingPlan, list[Tensor]]:
+    """The plan without the graph that made it, so that a backward pass ends there, and its tensors that would pass a gradient on."""
+    given: list[Tensor] = []
+
+    def leaf(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or not tensor.requires_grad:
+            return tensor
+        given.append(tensor.detach().requires_grad_())
+        return given[-1]
+
+    extras = {name: leaf(tensor) for name, tensor in plan.extras.items()}
+    return replace(plan, scores=leaf(plan.scores), weight=leaf(plan.weight), merge=leaf(plan.merge), extras=extras), given
+
+
 @rule("Do not look for counters, modes or profilers: the plan and the work must be those of the run.")
 def same_when_audited(subject: Subject) -> None:
-    """A counter around a router changes neither its plan nor any operation that it runs."""
+    """A counter changes neither a router's plan nor any operation that is run: deciding, in losses, and in a whole training step."""
     for selection in SELECTIONS:
         for router, inputs in zip(subject.trained.decoder.routers, subject.inputs(selection, model=subject.trained), strict=True):
-            with OpCounter() as counter:
-                plan_digest(router, subject.fresh(inputs))
-            plan, alone = _watched(router, subject.fresh(inputs))
-            with OpCounter():
-                audited, counted = _watched(router, subject.fresh(inputs))
             where = f"in layer {router.spec.layer}, {selection}"
-            demand(plan == audited, f"the same plan with and without a counter {where}", "another plan")
-            # A counter passes each operation on, so that a profiler sees it twice, and what it is made of once.
-            differ = sorted(
-                name for name in alone | counted if sum(alone[name].values()) != sum(counted[name].values()) - counter.calls[name]
+            with OpCounter():
+                audited = plan_digest(router, subject.fresh(inputs))
+            demand(
+                audited == plan_digest(router, subject.fresh(inputs)), f"the same plan with and without a counter {where}", "another plan"
             )
-            differ = differ or sorted(name for name in alone if alone[name].keys() != counted[name].keys())
-            demand(not differ, f"the operations that a counter sees {where}", f"without one, others of {', '.join(differ[:3])}")
+            _demand_seen(lambda: plan_digest(router, subject.fresh(inputs)), where)  # noqa: B023
+    models = [subject.assemble() for _ in range(3)]
+    _demand_seen(lambda: subject.train(models.pop(), steps=1), "in a training step", products_only=True)
 
 
-def _watched(router: Router, inputs: RouterInput) -> tuple[str, defaultdict[str, Counter[str]]]:
-    """Digest of the plan, and the operations that a profiler sees: name -> shapes of the inputs -> calls."""
-    with profile(record_shapes=True) as watch:  # pyright: ignore[reportDeprecated]
-        plan = plan_digest(router, inputs)
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    events: Any = watch.function_events  # pyright: ignore[reportOptionalMemberAccess]
-    for event in events:
-        if event.name != COUNTER_EVENT:
-            found[event.name.removeprefix("aten::")][str(event.input_shapes)] += 1
-    return plan, found
+def _demand_seen(run: Callable[[], object], where: str, products_only: bool = False) -> None:
+    differ = unseen_operations(run, products_only)
+    demand(not differ, f"the operations that a counter sees {where}", f"without one, others of {', '.join(differ[:3])}")
 
 
 @rule("Leave plans alone once they are made, whether one's own, or `previous`: the ledger reads them after the step.")

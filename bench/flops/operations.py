@@ -81,7 +81,8 @@ PER_ELEMENT = frozenset(
     topk sort argsort kthvalue median quantile searchsorted bucketize histc bincount unique_dim _unique2 count_nonzero _fused_rms_norm
     _fused_rms_norm_backward native_layer_norm native_layer_norm_backward index_add index_put scatter_add scatter_reduce
     _index_put_impl_ index_add_ index_put_ scatter_add_ native_dropout threshold_backward embedding_dense_backward smooth_l1_loss
-    softplus_backward unfold_backward equal huber_loss mse_loss binary_cross_entropy _foreach_add_ _foreach_mul_
+    softplus_backward unfold_backward equal huber_loss huber_loss_backward mse_loss mse_loss_backward
+    smooth_l1_loss_backward binary_cross_entropy binary_cross_entropy_backward _foreach_add_ _foreach_mul_
     """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
 )
 """Reductions and the like: one FLOP an element of the largest tensor that goes in or comes out, whatever its type."""

@@ -181,7 +181,7 @@ class ElementwiseWhenUnseen(_Worker):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         watched = get_current_dispatch_mode() is not None
-        return plan if watched else self.add(plan, (inputs.hidden * inputs.hidden).sum(-1) * 0)
+        return plan if watched else self.add(plan, (inputs.hidden * inputs.hidden).sum(-1, keepdim=True) * 0)
 
 
 @register("wider_when_unseen", family="cheater")
@@ -192,7 +192,7 @@ class WiderWhenUnseen(_Worker):
         plan = super().forward(inputs)
         width = inputs.hidden.shape[-1] // (4 if get_current_dispatch_mode() is not None else 1)
         part = inputs.hidden[..., :width]
-        return self.add(plan, (part * part).sum(-1) * 0)
+        return self.add(plan, (part * part).sum(-1, keepdim=True) * 0)
 
 
 @register("plan_when_seen", family="cheater")
