@@ -11,7 +11,6 @@ from bench.backbone.routed import History
 from bench.contract import Policy
 from bench.data import Windows
 from bench.evaluate import autocast, device_of, make_pass, window_tensors
-from bench.flops.ledger import path_counts
 from bench.oracle import Oracle, random_flips, request_of
 from bench.rng import generator
 
@@ -52,7 +51,7 @@ def utility_correlation(
         with autocast(device, dtype):
             logits = model.decoder(run)
         loss = F.cross_entropy(logits.float().transpose(1, 2), batch[:, 1:], reduction="none")
-        ledger.charge("oracle", "forward", ledger.active(path_counts(run.traces), run.tokens.numel()))
+        ledger.charge("oracle", "forward", ledger.active(run.counts, run.tokens.numel()))
         for site in sites:
             scores = run.traces[site].plan.scores
             if scores is None:

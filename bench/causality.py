@@ -18,6 +18,7 @@ from bench.data import Windows
 from bench.evaluate import Evaluation, autocast, device_of, window_tensors
 from bench.record import Causality
 from bench.rng import generator
+from bench.stationary import state_sums
 
 LEAK_RATE, CONFIDENCE = 0.02, 0.99
 TRIALS_NEEDED = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - LEAK_RATE))
@@ -52,20 +53,20 @@ def prove(decoder: Decoder, windows: Windows, evaluation: Evaluation, seed: int,
     """
     prover = Comparison(decoder, generator(seed, "causality"), batch_size)
     tokens, tags = window_tensors(windows, device_of(decoder))
-    before = _state(decoder)
+    before = state_sums(decoder)
     try:
         _official(prover, tokens, tags, evaluation, dtype)
-        spliced, row_tags = _splices(prover, tokens, tags)
+        spliced, row_tags = _splices(prover, tokens, tags, BASES)
         base = prover.look(spliced[:, :-1], row_tags, spliced[:, 1:])
         _batches(prover, spliced, row_tags, base)
-        whole = _suffixes(prover, spliced, row_tags, tokens, base)
+        whole = _suffixes(prover, tokens, tags)
         _decoding(prover, spliced, row_tags, base)
         if whole < TRIALS_NEEDED:
             raise Offence(f"Ties: only {whole} of {TRIALS} trials were free of them; {TRIALS_NEEDED} are needed.")
         decisions = base.nats.numel() * len(base.masks)
         if len(prover.ties) > TIES_ALLOWED * decisions:
             raise Offence(f"Ties: {len(prover.ties)} of {decisions} decisions turn by rounding; {TIES_ALLOWED:.0%} may.")
-        if _state(decoder) != before:
+        if state_sums(decoder) != before:
             raise Offence("State: a parameter or buffer changed during evaluation.")
     except Offence as offence:
         return Causality(passed=False, trials=TRIALS, detail=str(offence))
@@ -94,12 +95,13 @@ def _official(prover: Comparison, tokens: Text, tags: Tokens, evaluation: Evalua
     prover.check("Official evaluation", rows, *run, official)
 
 
-def _splices(prover: Comparison, tokens: Text, tags: Tokens) -> tuple[Tensor, Tensor]:
-    """Sequences of `seq + 1` that begin as one window and go on as another."""
-    heads, tails = (_draw(prover, len(tokens), BASES).to(tokens.device) for _ in range(2))
-    cut = torch.randint(1, tokens.shape[1], (BASES, 1), generator=prover.noise).to(tokens.device)
-    index = torch.arange(tokens.shape[1], device=tokens.device)
-    return torch.where(index < cut, tokens[heads], tokens[tails]), tags[heads]
+def _splices(prover: Comparison, tokens: Text, tags: Tokens, count: int) -> tuple[Tensor, Tensor]:
+    """Sequences of `seq + 1` that begin as one window and go on as another, each turned round by some tokens."""
+    length, device = tokens.shape[1], tokens.device
+    heads, tails = (_draw(prover, len(tokens), count).to(device) for _ in range(2))
+    head, tail = (_turned(tokens[rows], _draw(prover, length, count).to(device)) for rows in (heads, tails))
+    cut = torch.randint(1, length, (count, 1), generator=prover.noise).to(device)
+    return torch.where(torch.arange(length, device=device) < cut, head, tail), tags[heads]
 
 
 def _batches(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> None:
@@ -116,21 +118,29 @@ def _batches(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> Non
             prover.check(name, part, spliced[part, :-1], tags[part], spliced[part, 1:], base)
 
 
-def _suffixes(prover: Comparison, spliced: Text, tags: Tokens, pool: Int[Tensor, "window seq_and_target"], base: Seen) -> int:
+def _suffixes(prover: Comparison, tokens: Text, window_tags: Tokens) -> int:
     """Replace what follows a cut, the last target included; decisions and losses up to the cut must stay.
 
-    What it is replaced by is text too, from any window of the pool, turned round by any number of tokens: with few
-    endings to choose from, a leak that depends on rare ones would be missed together by all trials.
+    Each trial has a sequence of its own, since a leak that depends on rare openings would be missed together by all trials
+    that share one. What it is replaced by is text too, from any window, turned round by any number of tokens, since the same
+    goes for endings.
     """
-    seq, device = spliced.shape[1] - 1, spliced.device
-    rows, others, turns, cuts = (_draw(prover, limit, TRIALS).to(device) for limit in (BASES, len(pool), seq + 1, seq))
+    seq, device = tokens.shape[1] - 1, tokens.device
+    original, tags = _splices(prover, tokens, window_tags, TRIALS)
+    others, turns, cuts = (_draw(prover, limit, TRIALS).to(device) for limit in (len(tokens), seq + 1, seq))
     index, cut = torch.arange(seq + 1, device=device), cuts.unsqueeze(1)
-    original, suffix = spliced[rows], pool[others].gather(1, (index + turns.unsqueeze(1)) % (seq + 1))
+    suffix = _turned(tokens[others], turns)
     suffix = torch.where((index == cut + 1) & (suffix == original), (suffix + 1) % prover.decoder.config.vocab_size, suffix)
     # Targets are the original ones: whether they were seen shows in the loss up to the cut.
     perturbed = torch.where(index > cut, suffix, original)
-    before, after = original[:, :-1], perturbed[:, :-1]
-    return prover.check_change("Suffix perturbation", rows, before, after, tags[rows], original[:, 1:], base, cuts + 1)
+    rows = BASES + torch.arange(TRIALS, device=device)
+    return prover.check_change("Suffix perturbation", rows, original[:, :-1], perturbed[:, :-1], tags, original[:, 1:], cuts + 1)
+
+
+def _turned(text: Text, turns: Int[Tensor, " batch"]) -> Text:
+    """Each sequence turned round by some tokens."""
+    length = text.shape[1]
+    return text.gather(1, (torch.arange(length, device=text.device) + turns.unsqueeze(1)) % length)
 
 
 def _decoding(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> None:
@@ -151,9 +161,3 @@ def _draw(prover: Comparison, limit: int, count: int) -> Int[Tensor, " count"]:
     """`count` numbers below `limit`, in a random order, each as often as any other."""
     rounds = [torch.randperm(limit, generator=prover.noise) for _ in range(-(-count // limit))]
     return torch.cat(rounds)[:count]
-
-
-def _state(decoder: Decoder) -> list[tuple[float, float]]:
-    """Two sums of every parameter and buffer: enough to see one move."""
-    tensors = (*decoder.parameters(), *decoder.buffers())
-    return [(float(t.double().sum()), float(t.double().square().sum())) for t in tensors]

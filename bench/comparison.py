@@ -87,13 +87,20 @@ class Comparison:
             whole += self._compare(name, row, base.rows(row, tokens.shape[1]), self._look(*part), torch.full_like(row, tokens.shape[1]))
         return whole
 
-    def check_change(
-        self, name: str, rows: Tensor, before: Tokens, after: Tokens, tags: Tokens, targets: Tokens, base: Seen, upto: Tensor
-    ) -> int:
-        """The same for sequences that are those of the base up to a position each, and other text beyond it.
+    def check_change(self, name: str, rows: Tensor, before: Tokens, after: Tokens, tags: Tokens, targets: Tokens, upto: Tensor) -> int:
+        """Hold sequences against themselves with other text from a position on, `upto` it, in batches of the same make-up.
 
         What is a tie elsewhere has no excuse here: with every path run on every token, both texts make products of the same
         shapes, and what precedes the change comes out bit for bit. Batches with ties are run like that, before and after.
+
+        Args:
+            name: of the trial, for the offence.
+            rows: numbers of the sequences, likewise.
+            before: the sequences.
+            after: the sequences with other text.
+            tags: of both.
+            targets: of both.
+            upto: number of positions of each that must agree.
 
         Returns:
             How many sequences agreed with nothing left out.
@@ -102,7 +109,8 @@ class Comparison:
         for row, limit, old, new, *rest in zip(
             *(t.split(self.batch_size) for t in (rows, upto, before, after, tags, targets)), strict=True
         ):
-            clean = self._compare(name, row, base.rows(row, before.shape[1]), self._look(new, *rest), limit)
+            one, two = (self._look(text, *rest) for text in (old, new))
+            clean = self._compare(name, row, one, two, limit)
             if clean < len(row):
                 one, two = (self._look(text, *rest, reference=True) for text in (old, new))
                 self._compare(f"{name}, all paths run in full", row, one, two, limit, forgive=False)
@@ -113,7 +121,7 @@ class Comparison:
         run = make_pass(tokens, tags, reference=reference)
         log_p = self.decoder(run).float().log_softmax(-1)
         if not bool(((log_p.exp().sum(-1) - 1).abs() < 1e-3).all()):
-            raise Offence("Predictions: the probabilities of some next token do not add up to 1.")
+            raise Offence("Predictions: some next token has no probability; a logit is NaN or infinite.")
         nats = F.nll_loss(log_p.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
         seq = tokens.shape[1]
         weights = [_weights(t) for t in run.traces]

@@ -15,6 +15,21 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def let_through(error: BaseException) -> None:
+    """Raise an exception again that is not a plugin's doing, whatever class that may have made up: the user's own interrupt."""
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line, though its text may raise another."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return " ".join(f"{type(error).__name__}: {text}".split()) if text else type(error).__name__
+
+
 def unknown(kind: str, value: str, allowed: Iterable[str], advice: str = "") -> UserError:
     """Build the error for a name that is not in a known set, with the nearest name as a guess.
 

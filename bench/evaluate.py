@@ -13,7 +13,7 @@ from bench.backbone.decoder import Decoder
 from bench.backbone.routed import Decide, Pass, ask
 from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import Windows
-from bench.flops.ledger import SiteCost, path_counts
+from bench.flops.ledger import SiteCost
 
 BISECTIONS = 40
 SPEND_TOLERANCE = 2e-4
@@ -91,7 +91,7 @@ def evaluate(
         with autocast(device, dtype):
             logits = decoder(run)
         nats.append(F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none").view(batch[:, 1:].shape))
-        counts = path_counts(run.traces)
+        counts = run.counts
         active += ledger.active(counts, run.tokens.numel())
         executed += ledger.executed(counts, run.tokens.numel(), padded=True)
         if keep:
@@ -139,7 +139,7 @@ def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype =
     run = make_pass(tokens[:, :-1], tags, decide=decide)
     with autocast(device, dtype):
         model.decoder(run)
-    spent = ledger.active(path_counts(run.traces), run.tokens.numel())
+    spent = ledger.active(run.counts, run.tokens.numel())
     ledger.charge("calibration", "forward", spent)
     return spent / run.tokens.numel() / target
 

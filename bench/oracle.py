@@ -20,7 +20,7 @@ from bench.backbone.routed import History, Pass
 from bench.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.errors import UserError
 from bench.evaluate import autocast, device_of
-from bench.flops.ledger import Counts, Ledger, path_counts
+from bench.flops.ledger import Counts, Ledger
 from bench.rng import generator, key
 from bench.select import top_k_mask
 
@@ -185,12 +185,12 @@ class Oracle:
             asked = run.decide(router, inputs)
             return all_upgraded(asked) if policy == "off_policy" and router.paths.base is not None else asked
 
-        fork = replace(run, generator=noise, decide=decide, traces=[], history=None, attention=history.attention[layer])
+        fork = replace(run, generator=noise, decide=decide, traces=[], counts=[], history=None, attention=history.attention[layer])
         device = device_of(decoder)
         with autocast(device, self.dtype):
             logits = decoder.resume(layer, history.entering[layer], fork)
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
-        return loss, ForkCost(self._ledger(site), path_counts(fork.traces), targets.numel())
+        return loss, ForkCost(self._ledger(site), fork.counts, targets.numel())
 
     def _ledger(self, site: int) -> Ledger:
         whole = self.model.ledger

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from unittest import mock
 
 from bench.contract import Paths, Router
-from bench.errors import UserError, unknown
+from bench.errors import UserError, let_through, told, unknown
 from bench.source import own_modules, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
@@ -68,9 +68,11 @@ class Entry:
         inner = {name: entry.make(theirs) for name, (entry, theirs) in self._wrapped(options).items()}
         try:
             router = self.router(**{**options, **inner})
-        except Exception as error:
-            raise UserError(f"Router {self.name!r} refused the options {options}: {error or repr(error)}") from error
-        if not isinstance(getattr(router, "paths", None), Paths):
+            paths = getattr(router, "paths", None)
+        except BaseException as error:
+            let_through(error)
+            raise UserError(f"Router {self.name!r} refused the options {options}: {told(error)}") from error
+        if not isinstance(paths, Paths):
             raise UserError(f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count).")
         return router
 
@@ -83,6 +85,8 @@ class Entry:
         """Each option that stands for a router -> that router and its options."""
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
         for name in self.router.wraps:
+            if name not in options_of(self.router):
+                raise UserError(f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. Mend `wraps`.")
             value: object = options.get(name, options_of(self.router)[name])
             given: Mapping[str, Any] = (
                 {"router": value} if isinstance(value, str) else cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
@@ -94,15 +98,23 @@ class Entry:
         return found
 
 
-def import_again(router: type[Router]) -> None:
-    """Run the files that define a router once more, apart from their modules and the registry, for whoever watches what that does."""
+def import_again(router: type[Router]) -> type[Router]:
+    """Run the files that define a router once more, apart from their modules and the registry, for whoever watches what that does.
+
+    Returns:
+        The class as the file defines it now, with nothing remembered; the given one where it is not at the top of its file.
+    """
+    again = router
     for name in own_modules(router):
         source = getattr(sys.modules[name], "__file__", None)
         spec = importlib.util.spec_from_file_location(name, source) if source else None
         if spec is not None and spec.loader is not None:
             module = importlib.util.module_from_spec(spec)
-            with mock.patch.dict(_entries), mock.patch.dict(sys.modules, {name: module}):
+            with mock.patch.dict(_entries), mock.patch.dict(sys.modules, {name: module}), mock.patch.object(Entry, "__post_init__"):
                 spec.loader.exec_module(module)
+            if name == router.__module__:
+                again = getattr(module, router.__qualname__, router)
+    return again
 
 
 @contextmanager
@@ -123,10 +135,15 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
     """Class decorator that makes a router known by `name`.
 
     Raises:
-        UserError: the name is taken by another class.
+        UserError: the name is taken by another class, or what is registered is no router.
     """
 
     def decorate(router: RouterClass) -> RouterClass:
+        if not isinstance(router, type) or not issubclass(router, Router):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.contract.Router.")
+        for what, value in (("name", name), ("family", family), ("paper", paper)):
+            if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UserError(f"@register of {router.__name__} has {what} {value!r}; it must be a string.")
         taken = _entries.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one.")
@@ -154,8 +171,9 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
         try:
             with _from_outside():
                 point.load()
-        except Exception as error:
-            raise UserError(f"Entry point {point.name!r} ({point.value}) failed to load: {error!r}. Mend or uninstall it.") from error
+        except BaseException as error:
+            let_through(error)
+            raise UserError(f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. Mend or uninstall it.") from error
     for file in plugin_files or []:
         load_file(file)
     return dict(sorted(_entries.items()))
@@ -183,13 +201,14 @@ def load_file(file: Path) -> list[Entry]:
         try:
             with _from_outside():
                 spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             del sys.modules[name]
             for entry in [entry for entry in _entries.values() if entry.router.__module__ == name]:
                 del _entries[entry.name]
+            let_through(error)
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"Plugin file {str(file)!r} failed to import: {error!r}.") from error
+            raise UserError(f"Plugin file {str(file)!r} failed to import: {told(error)}.") from error
     found = [entry for entry in _entries.values() if entry.router.__module__ == name]
     if not found:
         raise UserError(f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...).")

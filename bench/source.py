@@ -1,7 +1,11 @@
 """Which source a router is made of: what its content key covers, and what its import runs."""
 
+import ast
 import hashlib
+import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -27,18 +31,47 @@ def source_hash_of(router: type[Router]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+def helpers_of(module: ModuleType) -> list[ModuleType]:
+    """Modules in a module's folder, or below, that have been imported and that it uses."""
+    if not getattr(module, "__file__", None):
+        return []
+    paths = set(_helpers(module, Path(module.__file__ or "").resolve().parent))
+    files = ((found, getattr(found, "__file__", None)) for found in list(sys.modules.values()))
+    return [found for found, file in files if file and Path(file).resolve() in paths and found is not module]
+
+
 def _helpers(module: ModuleType, folder: Path) -> list[Path]:
-    """Files in the folder, or below, of modules that a module uses, and that these use, in order; installed packages are not among them."""
-    found, pending = set[Path](), [module]
+    """Files in the folder, or below, that a module imports, at once or later, and that these import, in order; installed ones left out."""
+    start = Path(module.__file__ or "").resolve()
+    found, pending = set[Path](), [(start, module.__package__ or "")]
     while pending:
-        for value in list(vars(pending.pop()).values()):
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            used = sys.modules.get(name) if isinstance(name, str) and name.split(".")[0] != "bench" else None
-            file = getattr(used, "__file__", None)
-            if used is None or used is module or not file:
-                continue
-            path = Path(file).resolve()
-            if path not in found and path.is_relative_to(folder) and not _INSTALLED & set(path.relative_to(folder).parts):
+        for path, package in _imports(*pending.pop()):
+            inside = path.is_relative_to(folder) and not _INSTALLED & set(path.relative_to(folder).parts)
+            if inside and path not in found and path != start:
                 found.add(path)
-                pending.append(used)
+                pending.append((path, package))
     return sorted(found)
+
+
+def _imports(path: Path, package: str) -> Iterator[tuple[Path, str]]:
+    """Files that a file's import statements name, with the package each belongs to."""
+    if path.suffix != ".py":
+        return
+    names = dict[str, None]()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{'.' * node.level}{node.module or ''}"
+            dotted = base if base.endswith(".") else f"{base}."
+            names |= dict.fromkeys([base, *(dotted + alias.name for alias in node.names)])
+    for name in names:
+        with suppress(ImportError, ValueError):  # a name that is no module
+            full = importlib.util.resolve_name(name, package) if name.startswith(".") else name
+            if (
+                full.split(".")[0] not in ("bench", "torch")
+                and (spec := importlib.util.find_spec(full))
+                and spec.has_location
+                and spec.origin
+            ):
+                yield Path(spec.origin).resolve(), spec.parent or ""

@@ -16,7 +16,7 @@ from bench.contract import LayerTrace, Router
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
-from bench.flops.ledger import first_gradient, path_counts
+from bench.flops.ledger import first_gradient
 from bench.gradients import gradient_norms
 from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
@@ -124,7 +124,6 @@ class Stepper:
         run.history = self.oracle.history(progress)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
-        counts = path_counts(run.traces)  # at once: what is charged is what was executed, whatever a plugin does to its plan later
         reached = first_gradient(run.traces, len(self.model.decoder.layers)) if self.model.frozen else None
         token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         loss = token_loss.mean()
@@ -142,7 +141,7 @@ class Stepper:
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(run.traces)
-        self.model.ledger.charge_step(counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached)
+        self.model.ledger.charge_step(run.counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached)
         self.model.ledger.charge("router", "after_step", after)
         return loss.detach()
 

@@ -17,7 +17,6 @@ from bench.contract import LayerTrace
 from bench.data import Split
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
-from bench.flops.ledger import path_counts
 from bench.oracle import Oracle, random_flips, request_of
 from bench.record import SupervisionMonitor
 from bench.rng import generator, hash_uniform
@@ -134,7 +133,7 @@ def _pass(
     run = make_pass(tokens[:, :-1], tags, history=History() if asking else None)
     with autocast(tokens.device, oracle.dtype):
         logits = model.decoder(run)
-    spent = model.evaluation_ledger.active(path_counts(run.traces), run.tokens.numel())
+    spent = model.evaluation_ledger.active(run.counts, run.tokens.numel())
     for site in asking:
         flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
         losses = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")

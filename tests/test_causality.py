@@ -168,6 +168,17 @@ class RareLeak(Gate):
         return chosen
 
 
+class RareOpening(Gate):
+    """In 4 % of sequences, told by how they begin, the last token turns a decision half the time: 2 % of changes of the ending."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        if inputs.tokens.shape[1] == SEQ_LEN:
+            told = hash_uniform(0, inputs.tokens[:, 0], inputs.tokens[:, 1]) < 0.04
+            chosen[:, 3] ^= told & (inputs.tokens[:, -1] % 2 == 0)
+        return chosen
+
+
 class Rounding(Gate):
     """The size of the batch moves every score by a few thousandths, as rounding does by a millionth."""
 
@@ -244,8 +255,9 @@ def test_the_offending_position_is_right() -> None:
 
 
 @pytest.mark.slow
-def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_claimed() -> None:
-    missed = sum(proof_of(build(RareLeak), seed).passed for seed in range(25))
+@pytest.mark.parametrize("router", [RareLeak, RareOpening])
+def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_claimed(router: type[Router]) -> None:
+    missed = sum(proof_of(build(router), seed).passed for seed in range(25))
     assert missed <= 2
 
 
@@ -263,7 +275,7 @@ def test_decisions_that_rounding_turns_are_left_out_and_counted(monkeypatch: pyt
     assert found.passed, found.detail
     ties = re.search(rf"; (\d+) of {BASES * SEQ_LEN * 3} decisions were ties", found.detail)
     assert ties is not None and 0 < int(ties[1]) < 24
-    assert TRIALS_NEEDED <= found.trials < TRIALS
+    assert found.trials == TRIALS, "sequences with another ending are in the same company"
 
 
 def test_a_router_whose_decisions_rounding_turns_proves_nothing() -> None:

@@ -53,7 +53,7 @@ class Layer(nn.Module):
         if self.block_router is None:
             return self._block(x, run)
         inputs, plan = run.plan(self.block_router, self.index, rms_norm(x))
-        chosen = plan.mask[..., 1]
+        counts, chosen = plan.mask.sum(1), plan.mask[..., 1]
         weight = None if plan.weight is None else plan.weight[..., 1]
         if run.reference:
             before = run.own_attention()
@@ -73,6 +73,7 @@ class Layer(nn.Module):
             rows = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
             path_updates = {"block": ((rows + index).flatten(), delta.flatten(0, 1))}
         run.traces.append(LayerTrace(self.index, self.block_router.paths, inputs, plan, update, path_updates))
+        run.counts.append(counts)
         return x + update
 
     def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
@@ -85,9 +86,11 @@ class Layer(nn.Module):
         if self.ffn_router is None:
             return x + self.ffn(hidden)
         inputs, plan = run.plan(self.ffn_router, self.index, hidden)
+        counts = plan.mask.sum(1)
         execute = reference_paths if run.reference else dispatch_paths
         update, path_updates = execute(hidden, plan, self.ffn)  # type: ignore[arg-type]
         run.traces.append(LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates))
+        run.counts.append(counts)
         return x + update
 
 

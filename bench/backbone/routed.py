@@ -50,6 +50,8 @@ class Pass:
         reference: run every path on every token and mask, instead of dispatching: slow, simple, for tests.
         valid: False for padding that a gathering site added, None where there is none.
         traces: one a routed site, in order.
+        counts: for each of them the tokens of each sequence on each path, noted before the paths run: this is charged, whatever a
+            router does to its plan later.
         history: filled on the way, for passes that will be forked; None to keep nothing.
         attention: what share of its attention each token gave itself when it last took part in one that a router asks about,
             `[batch, seq]`; None before the first.
@@ -65,6 +67,7 @@ class Pass:
     reference: bool = False
     valid: Bool[Tensor, "batch seq"] | None = None
     traces: list[LayerTrace] = field(default_factory=list[LayerTrace])
+    counts: list[Int[Tensor, "batch _path"]] = field(default_factory=list[Tensor])
     truth: Int[Tensor, "batch seq"] | None = None
     history: History | None = None
     attention: Float[Tensor, "batch seq"] | None = None

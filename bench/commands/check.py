@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     reasons = _pairs("--expect-failure", arguments.expect_failure)
     reports: list[tuple[Entry, list[Outcome]]] = []
     for entry in resolve(arguments.router):
-        entry.make(options)
+        if options:  # what is wrong with them is bad input; what is wrong with the router is for the checks to say
+            entry.make(options)
         reports.append((entry, run_checks(entry, options=options, seed=arguments.seed, expected_failures=reasons)))
         if not arguments.json:
             _print(*reports[-1])

@@ -42,6 +42,7 @@ CHECKS: tuple[Check, ...] = (
     causal.tags_are_causal,
     state.deterministic,
     state.plan_depends_on_inputs_alone,
+    state.leaves_the_model_alone,
     state.no_hidden_state,
     state.resumes_exactly,
     state.works_on_one_thread,

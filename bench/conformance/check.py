@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from bench.conformance.subject import Subject
-from bench.errors import unknown
+from bench.errors import let_through, told, unknown
 
 Status = Literal["passed", "failed", "exempt", "expected_failure", "not_run"]
 
@@ -91,8 +91,9 @@ def examine_one(check: Check, subject: Subject, expected_failures: Mapping[str, 
         return Outcome(check.name, "failed", expected, seen, "Take the check off the list of expected failures.", reason)
     except Violation as violation:
         expected, seen = violation.expected, violation.seen
-    except (Exception, SystemExit) as error:
-        expected, seen = check.rule, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except BaseException as error:
+        let_through(error)
+        expected, seen = check.rule, told(error)
     else:
         if not reason:
             return Outcome(check.name, "passed")

@@ -13,6 +13,7 @@ from bench.budget import dense_costs
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.guard import sealed
 from bench.conformance.memory import digest
+from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
 from bench.contract import FFN_GATE, Paths, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
@@ -43,13 +44,18 @@ def builds_without_arguments(subject: Subject) -> None:
     essential=True,
 )
 def no_side_effects(subject: Subject) -> None:
-    """Importing, building, training and evaluating reads and writes no file, opens no connection, starts no thread or process."""
+    """Importing, building, training and evaluating touches no file, connection, thread, process or global setting of torch."""
     _warm_up()
+    dtype = torch.get_default_dtype()
+    demand(dtype is torch.float32, "torch's default dtype as it was", f"{dtype}, since the plugin was imported")
+    before = torch_settings()
     with sealed() as refused:
         for live in (lambda: import_again(subject.entry.router), lambda: _short_life(subject)):
             with suppress(Exception):  # what else goes wrong is the business of later checks
                 live()
     demand(not refused, "no file, connection, thread or process", refused[:1])
+    changed = [f"{name}: {value}" for name, value in torch_settings().items() if value != before[name]]
+    demand(not changed, f"torch's settings as they were, {before}", changed[:1])
 
 
 SHORT_LIFE = 5
@@ -91,11 +97,17 @@ def every_operation_is_priced(subject: Subject) -> None:
 
 @rule("Make parameters in `build` and nothing else; what has to be computed from text belongs in `fit`, which is charged.")
 def construction_is_cheap(subject: Subject) -> None:
-    """Making a router costs no more than drawing and orthogonalising its own parameters: nothing is computed there unpaid."""
+    """Importing and making a router costs no more than drawing and orthogonalising its parameters: nothing is computed there unpaid."""
     size = sum(t.numel() for t in subject.build().state_dict().values())
     limit = float(10 * size * subject.blueprint.decoder.d_model + 10_000)
+
+    def make_anew() -> None:
+        fresh = replace(subject.entry, router=import_again(subject.entry.router))
+        fresh.make(dict(subject.options))
+        subject.build()
+
     try:
-        spent = count(subject.build).total
+        spent = count(make_anew).total
     except UncountedOp as error:
         demand(False, "initialisation by operations whose cost is known", error)
         return

@@ -15,12 +15,13 @@ from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.state import plan_digest
 from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
-from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
+from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import calibrate, evaluate
-from bench.flops.audit import audit
+from bench.flops.audit import Line, audit
 from bench.flops.counter import OpCounter, Sealed
 from bench.flops.ledger import Ledger
 from bench.flops.unseen import unseen_operations
+from bench.rng import generator
 
 PRICE_TOLERANCE = 0.01
 BACKWARD_TOLERANCE = 0.5
@@ -74,18 +75,19 @@ def _counting(routers: list[Router], seen: dict[tuple[int, str], float]) -> Gene
 
 @contextmanager
 def _counting_losses(routers: list[Router]) -> Generator[tuple[dict[str, list[float]], dict[str, list[float]]]]:
-    """Note what each call of an auxiliary loss costs, forward and back to the plan, by name and layer, in order."""
+    """Note what each call of an auxiliary loss costs, forward and back to the plan and to parameters, by name and layer, in order."""
     seen: dict[str, list[float]] = {}
     backward: dict[str, list[float]] = {}
 
-    def counted(name: str, loss: AuxLoss) -> AuxLoss:
+    def counted(name: str, loss: AuxLoss, router: Router) -> AuxLoss:
         def compute(trace: LayerTrace) -> Tensor:
             with OpCounter() as counter, Sealed():
                 value = loss.compute(trace)
             seen.setdefault(name, []).append(counter.total)
             apart, given = _cut_off(trace.plan)
+            given += router.parameters()
             again = loss.compute(replace(trace, plan=apart))
-            if again.requires_grad and given:
+            if again.requires_grad:
                 with OpCounter() as counter:
                     torch.autograd.grad(again, given, allow_unused=True)
                 backward.setdefault(name, []).append(counter.total)
@@ -95,7 +97,9 @@ def _counting_losses(routers: list[Router]) -> Generator[tuple[dict[str, list[fl
 
     before = [router.aux_losses for router in routers]
     for router in routers:
-        router.aux_losses = {name: counted(f"{name} of layer {router.spec.layer}", loss) for name, loss in router.aux_losses.items()}
+        router.aux_losses = {
+            name: counted(f"{name} of layer {router.spec.layer}", loss, router) for name, loss in router.aux_losses.items()
+        }
     try:
         yield seen, backward
     finally:
@@ -180,7 +184,13 @@ def _compare(executed: float, charged: float, where: str) -> None:
 @rule("Leave the backward pass to autograd: one of one's own may cost no more than twice the forward pass, which is what is charged.")
 def ledger_equals_audit(subject: Subject) -> None:
     """A training step and an evaluation, counted operation by operation, cost what the ledger says of each component."""
-    for selection, lines in audit(subject.trained, *subject.batch(4, seq_len=SEQ_LEN + 1)).items():
+    draw = torch.rand(2, generator=generator(subject.seed, "progress")).tolist()
+    for progress in (0.0, *draw, 1.0):
+        _hold_to_ledger(audit(subject.trained, *subject.batch(4, seq_len=SEQ_LEN + 1), progress))
+
+
+def _hold_to_ledger(counted: dict[Selection, list[Line]]) -> None:
+    for selection, lines in counted.items():
         for line in lines:
             # Paths and backbone are exact. A router's elementwise work is priced by formula, backward only as a bound.
             slack = 0.0 if line.component != "router" else PRICE_TOLERANCE if line.phase == "forward" else BACKWARD_TOLERANCE

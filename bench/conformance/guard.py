@@ -8,6 +8,7 @@ import importlib.machinery
 import os
 import sys
 import threading
+import types
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
@@ -82,13 +83,18 @@ def _refuse_archive(*_: Any, **__: Any) -> NoReturn:
     _refuse("torch.load or torch.save")
 
 
+def _by_import_system(frame: types.FrameType) -> bool:
+    """Whether a file is opened to import it, and not to read: the corpus has Python files too."""
+    return frame.f_code.co_filename.startswith("<frozen importlib")
+
+
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if threading.get_ident() not in _refused:
         return
     if event == "open":
         path, _, flags = arguments
         reads_module = isinstance(path, str | bytes) and os.fsdecode(path).endswith(_MODULES) and not int(flags or 0) & _WRITING
-        if not reads_module:
+        if not (reads_module and _by_import_system(sys._getframe(1))):  # pyright: ignore[reportPrivateUsage]
             _refuse(f"open of {str(path)!r}")
     elif event.startswith(_REFUSED):
         _refuse(event)

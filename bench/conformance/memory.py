@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import Router
+from bench.source import helpers_of
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+_OF_EVERY_MODULE = frozenset({*vars(types.ModuleType("")), "__file__", "__cached__", "__builtins__", "__path__", "__annotations__"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def hidden_state(router: Router) -> dict[str, str]:
     """Digest of each place that the state_dict does not save.
 
-    These are attributes and non-persistent buffers of the router and its submodules, attributes of its classes, and
-    global variables, default arguments, closures and caches of the modules that define those.
+    These are attributes and non-persistent buffers of the router, its submodules and their tensors, attributes of its classes,
+    and global variables, default arguments, closures and caches of the modules that define those, and of modules beside them.
 
     Returns:
         Name of the place -> digest of its content.
@@ -32,16 +34,21 @@ def hidden_state(router: Router) -> dict[str, str]:
         places = {name: value for name, value in vars(module).items() if name not in _MODULE_ATTRIBUTES}
         places |= {name: module.get_buffer(name) for name in module._non_persistent_buffers_set}  # pyright: ignore[reportPrivateUsage]
         found |= {where + name: digest(value) for name, value in places.items()}
+        tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        found |= {f"{where}{name}.{key}": digest(value) for name, tensor in tensors for key, value in vars(tensor).items()}
     classes = [cls for cls in type(router).__mro__ if issubclass(cls, Router) and cls is not Router]
     for name in dict.fromkeys(cls.__module__ for cls in classes):
-        found |= _module_state(sys.modules[name])
+        module = sys.modules[name]
+        found |= _module_state(module)
+        for helper in helpers_of(module):
+            found |= {f"{helper.__name__}.{place}": state for place, state in _module_state(helper).items()}
     return found
 
 
 def _module_state(module: types.ModuleType) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in vars(module).items():
-        if isinstance(value, types.ModuleType) or name.startswith("__"):
+        if isinstance(value, types.ModuleType) or name in _OF_EVERY_MODULE:
             continue
         home = getattr(value, "__module__", module.__name__)
         if isinstance(value, type):

@@ -3,9 +3,11 @@
 import copy
 import random
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -83,6 +85,34 @@ def _alone(inputs: RouterInput) -> RouterInput:
     """Copies of the inputs, without the trace of the layer before."""
     copies = {name: value.clone() for name, value in vars(inputs).items() if isinstance(value, Tensor)}
     return replace(inputs, previous=None, **copies)
+
+
+@rule("Train by losses and through the graph; the backbone, the paths and other routers are not a router's to write to.")
+def leaves_the_model_alone(subject: Subject) -> None:
+    """No method of a router changes parameters or buffers of the model that are not its own."""
+    model = subject.assemble()
+    changed: set[str] = set()
+
+    def watched(router: Router, call: Callable[..., Any]) -> Callable[..., Any]:
+        own = {id(tensor) for tensor in (*router.parameters(), *router.buffers())}
+        foreign = {name: t for name, t in model.decoder.state_dict(keep_vars=True).items() if id(t) not in own}
+
+        def watch(*arguments: Any) -> Any:
+            before = {name: t.detach().clone() for name, t in foreign.items()}
+            try:
+                return call(*arguments)
+            finally:
+                changed.update(name for name, t in foreign.items() if not torch.equal(t, before[name]))
+
+        return watch
+
+    with ExitStack() as stack:
+        for router in model.decoder.routers:
+            for method in ("forward", "fit", "after_step"):
+                stack.enter_context(mock.patch.object(router, method, watched(router, getattr(router, method))))
+        subject.train(model, steps=3)
+        evaluate(model, subject.windows(8), batch_size=8)
+    demand(not changed, "the rest of the model as it was", f"changes in {', '.join(sorted(changed)[:3])}")
 
 
 @rule("Register buffers for state that training changes (in `build`), and pass what an auxiliary loss needs through plan.extras.")

@@ -27,7 +27,7 @@ from bench.backbone.routed import PathSet
 from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import make_pass
 from bench.flops.counter import OpCounter
-from bench.flops.ledger import Ledger, first_gradient, path_counts
+from bench.flops.ledger import Ledger, first_gradient
 from bench.oracle import Oracle
 
 Phase = Literal["forward", "backward"]
@@ -107,25 +107,30 @@ class _Attributed(OpCounter):
         return self._names[bisect_right(self._starts, node._sequence_nr()) - 1]  # pyright: ignore[reportPrivateUsage]
 
 
-def audit(model: Model, tokens: Int[Tensor, "batch seq_plus_1"], tags: Int[Tensor, "batch seq_plus_1"]) -> dict[Selection, list[Line]]:
+def audit(
+    model: Model, tokens: Int[Tensor, "batch seq_plus_1"], tags: Int[Tensor, "batch seq_plus_1"], progress: float = 1.0
+) -> dict[Selection, list[Line]]:
     """Count a training step and an evaluation of these sequences beside what the ledger says of them.
 
     Args:
         model: the model; gradients are dropped, nothing else changes.
         tokens: sequences and, shifted by one, their targets.
         tags: domain of each token.
+        progress: share of the training budget that is said to be spent.
 
     Raises:
         UncountedOp: an operation without a price was run; the text names it, its shapes and the module.
     """
-    training = _count(model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0))
+    training = _count(model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0), progress)
     with torch.no_grad():
         training += _count_oracle(model, tokens, tags)
-        evaluation = _count(model, "causal", tokens, tags, None)
+        evaluation = _count(model, "causal", tokens, tags, None, progress)
     return {"topk": training, "causal": evaluation}
 
 
-def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, generator: torch.Generator | None) -> list[Line]:
+def _count(
+    model: Model, selection: Selection, tokens: Tensor, tags: Tensor, generator: torch.Generator | None, progress: float
+) -> list[Line]:
     counter = _Attributed()
     hooks = [hook for module in _paths(model) for hook in counter.watch(module)]
 
@@ -133,7 +138,7 @@ def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, gen
         with counter.within("router"):
             return router(inputs)
 
-    run = make_pass(tokens[:, :-1], tags[:, :-1], selection=selection, generator=generator, decide=decide)
+    run = make_pass(tokens[:, :-1], tags[:, :-1], selection=selection, generator=generator, progress=progress, decide=decide)
     try:
         with sdpa_kernel(SDPBackend.MATH), counter:
             logits = model.decoder(run)
@@ -146,7 +151,7 @@ def _count(model: Model, selection: Selection, tokens: Tensor, tags: Tensor, gen
             hook.remove()
         model.decoder.zero_grad(set_to_none=True)
     ledger = model.ledger if selection == "topk" else model.evaluation_ledger
-    counts, size = path_counts(run.traces), run.tokens.numel()
+    counts, size = run.counts, run.tokens.numel()
     forward = _expected(ledger, counts, size, padded=selection == "causal")
     expected: dict[Phase, dict[str, float]] = {"forward": forward}
     if generator is not None:

@@ -20,6 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements
 
+SCALARS = 256
+"""Numbers that may be taken out of tensors one by one under one counter: enough to steer by, too few to compute with elsewhere."""
+
 
 class UncountedOp(Exception):
     """An operation whose cost is unknown was run where costs are counted."""
@@ -48,11 +51,14 @@ class OpCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run the operation and charge it."""
         kwargs = kwargs or {}
+        _refuse_strangers(types)
         out = func(*args, **kwargs)
         if not isinstance(func, OpOverload):
             raise UncountedOp(f"Operation {func} has no known cost.")
         name = func.name().partition(".")[0].removeprefix("aten::")
         self.calls[name] += 1
+        if self.calls["_local_scalar_dense"] > SCALARS:
+            raise UncountedOp(f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay with tensors.")
         base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
             self.matrix += MATRIX[base](*args, **kwargs)
@@ -72,10 +78,18 @@ class Sealed(TorchFunctionMode):
     """Refuses to hand a tensor's data to code outside of torch."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        _refuse_strangers(types)
         name = getattr(func, "__name__", "")
         if name in WAYS_OUT:
             raise UncountedOp(f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay with tensors.")
         return func(*args, **(kwargs or {}))
+
+
+def _refuse_strangers(types: Any) -> None:
+    """A tensor class of somebody's own may run anything inside an operation, where neither mode is on."""
+    for kind in types:
+        if kind not in (Tensor, nn.Parameter, nn.Buffer):
+            raise UncountedOp(f"Tensors of class {kind.__name__} {_place()} may hide work in their operations: use plain tensors.")
 
 
 WAYS_OUT = frozenset(

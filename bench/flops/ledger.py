@@ -181,11 +181,6 @@ class Ledger:
         return sum(self.spent.values())
 
 
-def path_counts(traces: Sequence[LayerTrace]) -> list[Counts]:
-    """Tokens of each sequence on each path, a routed site, read off the plans that were executed."""
-    return [trace.plan.mask.sum(1) for trace in traces]
-
-
 def first_gradient(traces: Sequence[LayerTrace], num_layers: int) -> int:
     """The first layer whose update carries a gradient in a frozen model; the number of layers where none does."""
     return min((trace.layer for trace in traces if trace.update.requires_grad), default=num_layers)

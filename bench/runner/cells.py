@@ -166,12 +166,18 @@ def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, re
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
 
 
+def _files_for(row: RowConfig, plugin_files: Sequence[Path]) -> tuple[Path, ...]:
+    """Plugin files are loaded where a row may need one: what an import does to a process is no business of other rows."""
+    entry = load_all(list(plugin_files)).get(row.router)
+    return () if entry is not None and not entry.outside and not entry.router.wraps else tuple(plugin_files)
+
+
 def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:
     """All cells, seed by seed, so that an interrupted run leaves whole seeds behind.
 
     Where backbones are pretrained, one cell of each seed comes first: workers then train backbones side by side, and do not wait for one.
     """
-    cells = [Cell(suite, row, seed, tuple(plugin_files)) for seed in seeds for row in rows]
+    cells = [Cell(suite, row, seed, _files_for(row, plugin_files)) for seed in seeds for row in rows]
     return sorted(cells, key=lambda cell: cell.row is not rows[0]) if suite.regime == "controller" else cells
 
 

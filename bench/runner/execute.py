@@ -15,9 +15,10 @@ from bench.causality import prove
 from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining
 from bench.conformance.admission import inadmissible
+from bench.conformance.unwatched import side_work
 from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
-from bench.errors import UserError
+from bench.errors import UserError, let_through, told
 from bench.flops.counter import UncountedOp
 from bench.flops.inspector import Inspector, RuleBroken
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
@@ -29,6 +30,7 @@ from bench.runner.cells import UNRANKED, Cell
 from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
+from bench.stationary import unchanged
 from bench.supervision import measure_supervision
 from bench.train import Diverged, Trained, train
 from bench.truth import right_paths
@@ -90,14 +92,15 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
         return blank.model_copy(update={"status": "invalid", "reason": str(error)})
     except (Diverged, UserError) as error:
         return blank.model_copy(update={"reason": str(error)})
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_through(error)
         return blank.model_copy(update={"reason": describe(error)})
 
 
 def describe(error: BaseException) -> str:
     """An unforeseen error in one line, with the place it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
+    return f"{told(error)} ({Path(where.filename).name}:{where.lineno})"
 
 
 def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:
@@ -112,11 +115,14 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     trained = _train(cell, corpus, model, watch, checkpoints, inspector)
     validation = cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
     calibration = cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
-    headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
+    with unchanged(model.decoder, "The official evaluation"):
+        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
     if causality.passed and (offence := revisit(model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell))):
         causality = causality.model_copy(update={"passed": False, "detail": offence})
+    if cell.entry.outside and (offence := side_work(model, validation)):
+        raise RuleBroken(offence)
     policies: tuple[Policy | None, ...] = (None, "on_policy")
     utility = [
         utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell), policy)

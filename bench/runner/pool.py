@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from filelock import FileLock, Timeout
 
-from bench.errors import UserError
+from bench.errors import UserError, let_through
 from bench.record import Record
 from bench.runner.cells import Cell
 
@@ -97,6 +97,8 @@ def _in_processes(cells: Sequence[Cell], task: Callable[[Cell], Outcome], worker
         try:
             return worker.run(task, cell)
         finally:
+            if cell.entry.outside:  # it may have left something in its process
+                worker.close()
             idle.put(worker)
 
     with ThreadPoolExecutor(max_workers=count) as threads:
@@ -125,13 +127,13 @@ class _Worker:
             return self._pool.submit(task, cell).result()
         except BrokenProcessPool:
             self.close()
-            self._pool = None
             return Outcome(cell, "crashed", "its process died (out of memory, or killed); run the same command again to resume", 0.0)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; the next cell starts another."""
         if self._pool is not None:
             self._pool.shutdown()
+        self._pool = None
 
 
 def _follow(parent: int) -> None:
@@ -175,7 +177,8 @@ def work(
         status, detail = "busy", "another process runs it"
     except UserError as error:
         status, detail = "crashed", str(error)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_through(error)
         from bench.runner.execute import describe
 
         status, detail = "crashed", describe(error)

@@ -15,6 +15,7 @@ from bench.evaluate import calibrate, evaluate
 from bench.headline import domain_losses, mean_loss
 from bench.record import CurvePoint, write_atomically
 from bench.runner.cells import Cell
+from bench.stationary import unchanged
 
 
 def dtype_of(cell: Cell) -> torch.dtype:
@@ -63,9 +64,14 @@ class Watch:
         self.masks = state["masks"]
 
     def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
-        """Calibrate and evaluate on a few windows of every domain."""
-        calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
-        found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
+        """Calibrate and evaluate on a few windows of every domain.
+
+        Raises:
+            RuleBroken: a router learns from held-out text.
+        """
+        with unchanged(self.model.decoder, f"The probe at step {step}"):
+            calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
+            found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
         loss = mean_loss(domain_losses(found.nats, self.validation, self.corpus), self.corpus)
         self.curve.append(CurvePoint(step=step, tokens=tokens, flops=flops, seconds=seconds, train_loss=train_loss, loss=loss))
         for site, mask in found.masks.items():

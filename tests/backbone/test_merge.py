@@ -15,7 +15,7 @@ from bench.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, R
 from bench.errors import UserError
 from bench.flops.counter import OpCounter
 from bench.flops.inspector import RuleBroken, check_plan
-from bench.flops.ledger import Ledger, path_counts
+from bench.flops.ledger import Ledger
 from bench.rng import generator, normal
 from tests.small import CONFIG, run_of, tokens, trained_like
 
@@ -110,7 +110,7 @@ def test_the_ledger_charges_running_one_expert_and_merging_them_all_once_a_segme
     batch, segments = len(run.tokens), -(-seq // 5)
     wanted = batch * (seq * 2 * one + segments * 2 * one * COUNT)
     ledger = Ledger(decoder, seq, {})
-    counts = path_counts(run.traces)
+    counts = run.counts
     assert counter.matrix == wanted
     assert ledger.sites[0].active(counts[0]) == pytest.approx(wanted, rel=1e-12)
     assert ledger.sites[0].executed(counts[0], padded=True) == pytest.approx(wanted, rel=1e-12)

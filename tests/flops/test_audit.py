@@ -12,7 +12,6 @@ from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPla
 from bench.evaluate import make_pass
 from bench.flops.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
-from bench.flops.ledger import path_counts
 from bench.pretrain import adopt
 from bench.registry import Entry
 from bench.select import gate_plan
@@ -78,7 +77,7 @@ def test_blocks_of_sequences_that_keep_different_numbers_of_tokens_are_padded_to
     run = make_pass(TEXT[:, :-1], None)
     with torch.no_grad():
         found.decoder(run)
-    counts, tokens, ledger = path_counts(run.traces), run.tokens.numel(), found.evaluation_ledger
+    counts, tokens, ledger = run.counts, run.tokens.numel(), found.evaluation_ledger
     exact, padded = (ledger.executed(counts, tokens, padded=padded) for padded in (False, True))
     assert exact < padded
     lines = audit(found, TEXT, torch.zeros_like(TEXT))["causal"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.backbone.decoder import Decoder
 from bench.contract import RouterSpec, Selection, Site, TrainStatistics
-from bench.flops.ledger import Ledger, path_counts
+from bench.flops.ledger import Ledger
 from tests.routers.families import FAMILIES, Supervised
 from tests.small import CONFIG, SEQ_LEN, run_of, tokens, trained_like
 
@@ -49,7 +49,7 @@ def test_it_runs_learns_and_is_charged_for_its_plan(family: str, selection: Sele
         with torch.no_grad():
             router.after_step(trace)
     ledger = Ledger(decoder, SEQ_LEN, {})
-    cost = ledger.charge_step(path_counts(run.traces), ids.numel())
+    cost = ledger.charge_step(run.counts, ids.numel())
     paths = sum(
         float((trace.plan.mask.sum(1).double() * torch.tensor(site.token)).sum())
         for trace, site in zip(run.traces, ledger.sites, strict=True)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.flops.ledger import path_counts
 from bench.registry import find
 from tests.small import SEQ_LEN, model, run_of, tokens
 
@@ -30,7 +29,7 @@ def test_layers_are_filled_in_order(full: str, budget: float, expected: tuple[fl
         # the hash that decides is paid for, out of the layer in which the budget ends
         paid = wanted - 0.1 <= share
         assert share == wanted if wanted in (0, 1) else paid and share <= wanted + 4 * deviation
-    spent = found.evaluation_ledger.active(path_counts(run.traces), ids.numel()) / ids.numel()
+    spent = found.evaluation_ledger.active(run.counts, ids.numel()) / ids.numel()
     assert spent == pytest.approx(found.solution.target, rel=0.02)
 
 
