@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -142,30 +142,46 @@ def _demand_seen(run: Callable[[], object], where: str, products_only: bool = Fa
     demand(not differ, f"the operations that a counter sees {where}", f"without one, others of {', '.join(differ[:3])}")
 
 
-@rule("Leave plans alone once they are made, whether one's own, or `previous`: the ledger reads them after the step.")
+@rule("Leave plans alone once they are made, whether one's own, or `previous`: losses, metrics and labels read them afterwards.")
 def charged_as_executed(subject: Subject) -> None:
-    """What the ledger charges for paths is what the plans said when they were executed."""
+    """What the ledger charges for paths is what the plans said when they were executed, and still say when the step is over."""
     model = subject.assemble()
-    masks: list[list[Tensor]] = [[] for _ in model.decoder.routers]
-    with _keeping(model, masks, gradient=True):  # passes without are those of an oracle
+    made: list[list[_Made]] = [[] for _ in model.decoder.routers]
+    with _keeping(model, made):
         subject.train(model, steps=STEPS)
-    _compare(_paths(model.ledger, masks), model.ledger.spent["paths/forward"], "in training")
-    for kept in masks:
-        kept.clear()
-    with _keeping(model, masks, gradient=False):
+        trained = [[plan.then for plan in plans if plan.gradient] for plans in made]  # passes without are those of an oracle
+        _compare(_paths(model.ledger, trained), model.ledger.spent["paths/forward"], "in training")
+        _demand_unchanged(made)
         found = evaluate(model, subject.windows(BATCH_SIZE), batch_size=BATCH_SIZE)
     tokens, ledger = BATCH_SIZE * SEQ_LEN, model.evaluation_ledger
-    _compare(_paths(ledger, masks), (found.active - ledger.fixed - ledger.routers) * tokens, "in evaluation")
+    evaluated = [[plan.then for plan in plans] for plans in made]
+    _compare(_paths(ledger, evaluated), (found.active - ledger.fixed - ledger.routers) * tokens, "in evaluation")
+    _demand_unchanged(made)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A mask, what it said when it was made, and whether in a pass with gradient."""
+
+    mask: Tensor
+    then: Tensor
+    gradient: bool
+
+
+def _demand_unchanged(made: list[list[_Made]]) -> None:
+    for plans in made:
+        demand(all(torch.equal(plan.mask, plan.then) for plan in plans), "plans as they were made", "a mask that was changed afterwards")
+        plans.clear()
 
 
 @contextmanager
-def _keeping(model: Model, masks: list[list[Tensor]], gradient: bool) -> Generator[None]:
-    """Copy the mask of each plan the moment it is made, in passes with or without gradient."""
+def _keeping(model: Model, made: list[list[_Made]]) -> Generator[None]:
+    """Copy the mask of each plan the moment it is made."""
 
-    def keeper(kept: list[Tensor]) -> Callable[[Any, Any, Any], None]:
-        return lambda _router, _inputs, plan: kept.append(plan.mask.clone()) if torch.is_grad_enabled() is gradient else None
+    def keeper(kept: list[_Made]) -> Callable[[Any, Any, Any], None]:
+        return lambda _router, _inputs, plan: kept.append(_Made(plan.mask, plan.mask.clone(), torch.is_grad_enabled()))
 
-    handles = [router.register_forward_hook(keeper(kept)) for router, kept in zip(model.decoder.routers, masks, strict=True)]
+    handles = [router.register_forward_hook(keeper(kept)) for router, kept in zip(model.decoder.routers, made, strict=True)]
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Every cheater is caught by the check that is there to catch it, and every check catches somebody."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -36,10 +37,23 @@ CAUGHT = {
         "wider_when_unseen": "same_when_audited",
         "plan_when_seen": "same_when_audited",
     },
-    "importing": {"reads_on_import": "no_side_effects"},
+    "unwatched": {
+        "loss_when_unseen": "same_when_audited",
+        "backward_when_unseen": "same_when_audited",
+        "backward_in_the_middle": "ledger_equals_audit",
+        "backward_to_own_parameter": "price_holds",
+        "numbers_one_by_one": "every_operation_is_priced",
+        "work_in_tensor_class": "every_operation_is_priced",
+        "trains_the_backbone": "leaves_the_model_alone",
+        "hook_on_every_optimiser": "no_side_effects",
+    },
+    "importing": {"reads_on_import": "no_side_effects", "works_on_import": "construction_is_cheap", "works_once": "construction_is_cheap"},
     "background": {"work_in_background": "works_on_one_thread"},
     "memory": {
         "memory_in_global": "no_hidden_state",
+        "memory_in_dunder": "no_hidden_state",
+        "memory_in_tensor": "no_hidden_state",
+        "memory_in_helper": "no_hidden_state",
         "memory_in_class": "no_hidden_state",
         "memory_in_default": "no_hidden_state",
         "capacity_in_attribute": "resumes_exactly",
@@ -50,7 +64,7 @@ CAUGHT = {
         "counts_of_its_own": "counts_match_mask",
         "rewrites_its_plan": "charged_as_executed",
         "rewrites_the_layer_before": "inputs_are_left_alone",
-        "rewrites_plans_of_forks": "labels_are_charged",
+        "rewrites_plans_of_forks": "charged_as_executed",
         "writes_to_inputs": "inputs_are_left_alone",
         "phones_home": "no_side_effects",
         "writes_a_file": "no_side_effects",
@@ -72,6 +86,8 @@ CAUGHT = {
         "gradient_reversed": "learns_planted_rule",
     },
 }
+BREAKS_DOWN = {"every_operation_is_priced", "any_length_and_batch", "builds_without_arguments"}
+"""Checks whose finding is an error: there is nothing to compare where a router cannot be run."""
 CASES = [(file, router, check) for file, caught in CAUGHT.items() for router, check in caught.items()]
 BY_NAME = {check.name: check for check in CHECKS}
 
@@ -84,6 +100,7 @@ def outcome_of(entry: Entry, check: str, seed: int = 0) -> Outcome:
 def test_cheater_is_caught_by_its_check(gallery: Gallery, file: str, router: str, check: str) -> None:
     outcome = outcome_of(gallery(file)[router], check)
     assert outcome.status == "failed", outcome
+    assert check in BREAKS_DOWN or not re.match(r"\w*(Error|Exception|Exit|Op): ", outcome.seen), "caught, and not broken down by itself"
     assert outcome.expected
     assert outcome.seen
     assert outcome.hint
@@ -92,8 +109,11 @@ def test_cheater_is_caught_by_its_check(gallery: Gallery, file: str, router: str
 def test_gallery_is_complete(gallery: Gallery) -> None:
     for file, caught in CAUGHT.items():
         assert set(gallery(file)) == set(caught)
-    # What the last one compares is the harness's own work, not the router's; the dispatcher's tests break it.
-    assert set(BY_NAME) - {check for caught in CAUGHT.values() for check in caught.values()} == {"sparse_equals_reference"}
+    # What the last two compare is the harness's own work, not the router's; the tests of dispatcher and oracle break it.
+    assert set(BY_NAME) - {check for caught in CAUGHT.values() for check in caught.values()} == {
+        "sparse_equals_reference",
+        "labels_are_charged",
+    }
 
 
 @pytest.mark.parametrize("router", ["paid_plainly", "paid_elementwise", "paid_without_gradient", "paid_after_step", "paid_in_loss"])

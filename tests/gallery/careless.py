@@ -56,7 +56,8 @@ class SpendsMoreInTraining(MLPGate):
         plan = super().forward(inputs)
         if inputs.selection == "causal":
             return plan
-        return gate_plan(plan.mask[..., 1] | (inputs.positions < 8), None, plan.scores)
+        assert plan.scores is not None
+        return gate_plan(plan.mask[..., 1] | (inputs.positions < 8), None, plan.scores[..., 1])
 
 
 @register("one_length_only", family="cheater")
@@ -82,7 +83,7 @@ class KnobReversed(MLPGate):
         plan = super().forward(inputs)
         if inputs.selection == "topk" or self.knob is None or plan.scores is None:
             return plan
-        return gate_plan(plan.scores[..., 1] > self.knob, None, plan.scores)
+        return gate_plan(plan.scores[..., 1] > self.knob, None, plan.scores[..., 1])
 
 
 @register("hashes_in_floating_point", family="cheater")

@@ -7,8 +7,10 @@ from bench.contract import RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.registry import register
 from bench.select import gate_plan, upgrade
 from routers.gates import MLPGate
+from tests.gallery import beside
 
 SEEN: dict[int, int] = {}
+__seen__: dict[int, int] = {}
 
 
 @register("memory_in_global", family="cheater")
@@ -17,6 +19,33 @@ class InGlobal(MLPGate):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         SEEN[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
+        return super().forward(inputs)
+
+
+@register("memory_in_dunder", family="cheater")
+class InDunder(MLPGate):
+    """The same under a name that looks like Python's own."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        __seen__[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
+        return super().forward(inputs)
+
+
+@register("memory_in_tensor", family="cheater")
+class InTensor(MLPGate):
+    """Writes on a parameter, beside its numbers."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        self.score.weight.seen = int(inputs.tokens[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
+        return super().forward(inputs)
+
+
+@register("memory_in_helper", family="cheater")
+class InHelper(MLPGate):
+    """Writes the text down in a module beside it."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        beside.SEEN[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
         return super().forward(inputs)
 
 

@@ -1,0 +1,3 @@
+"""A helper of a plugin, with room for what it must not remember."""
+
+SEEN: dict[int, int] = {}
