@@ -217,6 +217,7 @@ def _sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
         tags=kept(run.tags),
         truth=kept(run.truth),
         traces=traces,
+        counts=[],
         history=History([hidden[index] for hidden in history.entering], history.noise, [kept(one) for one in history.attention]),
     )
 

@@ -37,6 +37,9 @@ _REFUSED = (
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MODULES = tuple(importlib.machinery.all_suffixes())
 
+_DEPTH = 8
+"""Frames between an open and the import that asks for it, with room for whoever wraps functions."""
+
 _refused: dict[int, list[str]] = {}
 """Thread under guard -> what was refused on it."""
 _installed: list[bool] = []
@@ -83,9 +86,15 @@ def _refuse_archive(*_: Any, **__: Any) -> NoReturn:
     _refuse("torch.load or torch.save")
 
 
-def _by_import_system(frame: types.FrameType) -> bool:
+def _by_import_system(frame: types.FrameType | None) -> bool:
     """Whether a file is opened to import it, and not to read: the corpus has Python files too."""
-    return frame.f_code.co_filename.startswith("<frozen importlib")
+    for _ in range(_DEPTH):
+        if frame is None:
+            break
+        if frame.f_code.co_name == "get_data" and frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -168,7 +168,7 @@ def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, re
 
 def _files_for(row: RowConfig, plugin_files: Sequence[Path]) -> tuple[Path, ...]:
     """Plugin files are loaded where a row may need one: what an import does to a process is no business of other rows."""
-    entry = load_all(list(plugin_files)).get(row.router)
+    entry = load_all().get(row.router)
     return () if entry is not None and not entry.outside and not entry.router.wraps else tuple(plugin_files)
 
 
