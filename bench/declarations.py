@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from bench.errors import UserError, unknown
+from bench.errors import UserError, shortened, unknown
 
 
 def declared(folder: str) -> list[str]:
@@ -28,17 +28,23 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
     """
     path, title, names = Path(name_or_file), kind.capitalize(), declared(folder)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UserError(f"{title} file {name_or_file!r} does not exist. Give an existing YAML file, or one of: {', '.join(names)}.")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        remedy = f"Give an existing YAML file, or one of: {', '.join(names)}."
+        try:
+            if not path.is_file():
+                raise UserError(f"{title} file {name_or_file!r} does not exist. {remedy}")
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError) as error:  # a name too long, or with a null byte; a file that may not be read
+            raise UserError(f"{title} file {shortened(name_or_file)} cannot be read ({error}). {remedy}") from None
     elif name_or_file in names:
         text = files("bench").joinpath(folder, f"{name_or_file}.yaml").read_text(encoding="utf-8")
     else:
         raise unknown(kind, name_or_file, names, "A path that ends in .yaml is read as a file.")
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{title} {name_or_file!r} is not valid YAML: {error}") from None
+        data = _parsed(text)
+    except ValueError as error:
+        raise UserError(
+            f"{title} {name_or_file!r} is not valid YAML: {error}. Mend it; {example} shows what a sound one is like."
+        ) from None
     if not isinstance(data, dict):
         raise UserError(f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}.")
     return data
@@ -52,6 +58,26 @@ def read_value(assignment: str) -> Any:
     """
     text = assignment.partition("=")[2]
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {assignment!r}: the value {text!r} is not valid YAML. Quote it.") from None
+        return _parsed(text)
+    except ValueError as error:
+        allowed = "Give a number, true, false, a word or a list such as [1, 2]; text with other signs wants quotes of its own"
+        said = f"--set {shortened(assignment)}: the value {shortened(text)} is not valid YAML: {error}."
+        raise UserError(f"{said} {allowed}: '\"...\"'.") from None
+
+
+def _parsed(text: str) -> Any:
+    """What YAML text says.
+
+    Raises:
+        ValueError: it is not valid. PyYAML itself lets pass whatever dates, numbers and its own tables raise.
+    """
+    try:
+        data = yaml.safe_load(text)
+        repr(data)  # a number of thousands of digits could be named in no error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from None
+    except Exception as error:
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})"[:300]) from None
+    return data

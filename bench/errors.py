@@ -30,6 +30,12 @@ def told(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {text}".split()) if text else type(error).__name__
 
 
+def shortened(value: object, length: int = 80) -> str:
+    """The `repr` of what a user gave, cut where it would swamp the message."""
+    said = repr(value)
+    return said if len(said) <= length else f"{said[:length]}..."
+
+
 def unknown(kind: str, value: str, allowed: Iterable[str], advice: str = "") -> UserError:
     """Build the error for a name that is not in a known set, with the nearest name as a guess.
 

@@ -1,0 +1,47 @@
+"""Whatever text is given as YAML: its value, or one line that says what is wrong with it."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.declarations import read_declaration, read_value
+from bench.errors import UserError
+
+WRONG = [
+    ("2024-99-99", "month must be in 1..12"),
+    ("[" * 5000, "nested too deeply"),
+    ("{a: " * 3000, "nested too deeply"),
+    ("9" * 5000, "limit"),
+    ("0x" + "f" * 5000, "limit"),
+    ("!!bool foo", "does not fit its tag (KeyError"),
+    ("!!int ''", "does not fit its tag (IndexError"),
+    ("!!timestamp foo", "does not fit its tag (AttributeError"),
+    ("[1", "expected"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=lambda text: text[:20])
+def test_a_value_that_yaml_cannot_read_is_refused_in_one_short_line(text: str, said: str) -> None:
+    with pytest.raises(UserError) as told:
+        read_value(f"name={text}")
+    message = str(told.value)
+    assert said in message and "--set " in message and "Give a number" in message
+    assert "\n" not in message and len(message) < 800
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=lambda text: text[:20])
+def test_a_file_that_yaml_cannot_read_is_refused_by_name_in_one_short_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"name: {text}", encoding="utf-8")
+    with pytest.raises(UserError) as told:
+        read_declaration("suite", str(path), "suites", "bench/suites/quick.yaml")
+    message = str(told.value)
+    assert said in message and repr(str(path)) in message and "bench/suites/quick.yaml" in message
+    assert "\n" not in message and len(message) < 800
+    assert path.read_text(encoding="utf-8") == f"name: {text}"
+
+
+def test_sound_values_are_read() -> None:
+    assert [read_value(f"a={text}") for text in ("8", "0.5", "true", "word", "[1, 2]", "'2024-99-99'", "")] == [
+        *(8, 0.5, True, "word", [1, 2], "2024-99-99", None)
+    ]
