@@ -9,8 +9,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.data.config import DataConfig
+from bench.looks import ALLOWED, possible
 from bench.parts import Part, added
 from bench.record import Role
+
+ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 
 
 class RouterTraining(Part):
@@ -48,7 +51,7 @@ class RouterTraining(Part):
 class RowConfig(Part):
     """One row of the board."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.@+=-]+$", description="the plugin's name, or plugin@variant")
+    name: str = Field(pattern=ROW_NAME, description="the plugin's name, or plugin@variant")
     router: str = Field(default="", description="registered name; by default the part of `name` before '@'")
     options: dict[str, Any] = Field(default_factory=dict)
     role: Role = "ranked"
@@ -109,7 +112,7 @@ class ComparisonConfig(Part):
     """What will be compared, declared before the run."""
 
     margin: float = Field(default=0.01, gt=0, description="nats a byte; differences within it count as equivalent")
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    alpha: float = Field(default=0.05, ge=1e-6, lt=0.5)
     looks: tuple[int, ...] = Field(default=(), description="numbers of seeds at which the board may be judged")
     largest_effect: float | None = Field(
         default=None,
@@ -117,6 +120,12 @@ class ComparisonConfig(Part):
         description="largest plausible difference, nats a byte; untestable where even that could not be found",
     )
     dense_matched: str = Field(default="dense_matched", description="row that spends B without routing")
+
+    @model_validator(mode="after")
+    def _looks_can_be_held(self) -> "ComparisonConfig":
+        if not possible(self.looks):
+            raise ValueError(f"looks is {list(self.looks)}; give {ALLOWED}")
+        return self
 
 
 class SensitivityConfig(Part):
@@ -168,6 +177,8 @@ class SuiteConfig(Part):
             raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
         if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
             raise ValueError(f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats")
+        if self.routed_layers[0] < 0:
+            raise ValueError(f"routed_layers is {list(self.routed_layers)}; layers count from 0, so give e.g. [1, 2]")
         task = self.data.planted
         if task is not None and task.document_tokens != self.seq_len + 1:
             raise ValueError(f"seq_len is {self.seq_len}; planted documents are read whole, so it must be {task.document_tokens - 1}")

@@ -15,6 +15,7 @@ from bench.board.model import Board, Row, comparison
 from bench.board.rows import Match, checked_row, common_seeds, group_rows, preferring
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.errors import UserError, unknown
+from bench.looks import possible, without_impossible
 from bench.record import CellId, Record, read_records
 
 _SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")
@@ -118,15 +119,21 @@ def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Reco
 def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
     """The configuration that says what is compared, and a note if not all records were made under the same declaration.
 
-    What is compared is no condition of a run, so records that differ in it stay together; that of most records holds.
+    What is compared is no condition of a run, so records that differ in it stay together; that of most records holds. A declaration
+    whose looks cannot be held has no vote beside others, and alone it is read without them: a slip must not spoil good records.
     """
+    sound = [possible(comparison(record.provenance.config).get("looks") or ()) for record in records]
     declared = [json.dumps(comparison(record.provenance.config), sort_keys=True) for record in records]
-    votes = Counter(declared)
+    votes = Counter(text for text, holds in zip(declared, sound, strict=True) if holds) or Counter(declared)
     most = min(votes, key=lambda text: (-votes[text], text))
     others = len(declared) - votes[most]
     said = f"{others} of {len(declared)} records were made when other comparisons were declared; those of most records hold."
     notes = [said] if others else []
-    return records[declared.index(most)].provenance.config, notes
+    config = records[declared.index(most)].provenance.config
+    if not any(sound):
+        looks = ", ".join(map(str, comparison(config)["looks"]))
+        notes.append(f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, at all seeds.")
+    return without_impossible(config) if not any(sound) else config, notes
 
 
 def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:

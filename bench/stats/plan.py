@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Literal
 
 from bench.errors import UserError
+from bench.looks import ALLOWED, possible
 from bench.stats.sequential import family_level
 
 Family = Literal["primary", "secondary"]
@@ -58,8 +59,8 @@ class Plan:
             raise UserError(f"alpha is {self.alpha}; it must lie between 0 and 1. Set 0.05.")
         if not (math.isfinite(self.margin) and self.margin > 0.0):
             raise UserError(f"The margin is {self.margin}; it must be a positive number of nats a byte. State one in the suite.")
-        if any(look < 2 for look in self.looks) or any(b <= a for a, b in zip(self.looks, self.looks[1:], strict=False)):
-            raise UserError(f"looks are {list(self.looks)}; they must be increasing numbers of seeds from 2 on, such as [3, 6].")
+        if not possible(self.looks):
+            raise UserError(f"looks are {list(self.looks)}; they must be {ALLOWED}.")
         if self.largest_effect is not None and not self.largest_effect > 0.0:
             raise UserError(f"largest_effect is {self.largest_effect}; it must be a positive number of nats a byte, or left out.")
         for family in FAMILIES:

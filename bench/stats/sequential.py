@@ -48,7 +48,7 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
     levels: list[float] = []
     spent, before = 0.0, 0.0
     for time in times.tolist():
-        step, target = float(np.sqrt(time - before)), spending(time, alpha) - spent
+        step, target = float(np.sqrt(time - before)), max(spending(time, alpha) - spent, 1e-250)
         level = _solve_level(points, mass, step, time, target, alpha)
         levels.append(level)
         bound = -float(special.ndtri(level / 2.0)) * float(np.sqrt(time))
@@ -65,7 +65,8 @@ def _solve_level(points: Floats, mass: Floats, step: float, time: float, target:
     def excess(log_level: float) -> float:
         edge = -float(special.ndtri(np.exp(log_level) / 2.0)) * float(np.sqrt(time))
         tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
-        return float(np.log(mass @ tails)) - float(np.log(target))
+        with np.errstate(divide="ignore"):  # far from the root nothing may be left of the tails
+            return float(np.log(mass @ tails)) - float(np.log(target))
 
     log_target = float(np.log(target))
     if excess(log_target) >= 0.0:
