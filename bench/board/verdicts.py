@@ -58,6 +58,8 @@ def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> P
         for control in dict.fromkeys((entrant.control, matched if matched in names else None))
         if control is not None and control != entrant.name
     ]
+    # Two rows may each name the other as its control: one comparison, not two.
+    primary = list({frozenset((pair.row, pair.control)): pair for pair in reversed(primary)}.values())[::-1]
     twins = [(entrant.twin_of, entrant.name) for entrant in ranked if entrant.twin_of]
     return Plan(
         comparisons=(*primary, *all_pairs([entrant.name for entrant in ranked])),
