@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from bench import cli, commands
 from bench.errors import UserError, unknown
+from bench.record import Record
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -42,14 +44,30 @@ WRONG = [
     (["run", "--suite", "tiny.yaml", "--match", "time"], "invalid choice: 'time'"),
     (["run", "--suite", "tiny.yaml", "--dtype", "int8"], "invalid choice: 'int8'"),
     (["run", "--suite", "tiny.yaml", "--device", "cdua"], "--device is 'cdua'"),
+    *((["run", "--suite", "tiny.yaml", "--device", kind], f"--device is {kind!r}") for kind in ("meta", "mps", "hpu", "cuda:99", "")),
     (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),
+    (["run", "--suite", "tiny.yaml", "--seed-start", "-5"], "it is '-5'; give a whole number, 0 or more"),
+    (["run", "--suite", "tiny.yaml", "--set", "seq_len=2024-99-99"], "'2024-99-99' is not valid YAML: month must be in 1..12"),
+    (["run", "--suite", "tiny.yaml", "--set", "x=" + "[" * 3000], "nested too deeply"),
+    (["run", "--suite", "tiny.yaml", "--set", "routed_layers=[-1]"], "routed_layers is [-1]; layers count from 0"),
+    (["run", "--suite", "tiny.yaml", "--set", "comparison={margin: 0.02, looks: [1]}", "--seeds", "1"], "looks is [1]; give"),
+    *((["run", "--suite", "tiny.yaml", "--out", out], "File name too long") for out in ("n" * 300, "out/" + "n" * 300)),
+    (["run", "--suite", "tiny.yaml", "--out", ""], "--out: it is '', which is no path (a path cannot be empty"),
+    *(
+        (["run", "--suite", "tiny.yaml", "--routers", "hash", "--out", out], f"--out is {out!r}, where nothing can be written")
+        for out in ("tiny.yaml", "tiny.yaml/below", "/proc/none", "/proc/none/below")
+    ),
+    (["run", "--suite", "n" * 300 + ".yaml"], "cannot be read"),
+    (["check", "n" * 300 + ".py"], "File name too long"),
+    *(([command, "--results", ""], "--results: it is ''") for command in ("leaderboard", "report", "power")),
     (["run", "--suite", "tiny.yaml", "--workers", "two"], "it is 'two'"),
     (["run", "--suite", "tiny.yaml", "--checkpoint-seconds", "inf"], "it is 'inf'"),
     (["run", "--suite", "tiny.yaml", "--routers", "mlp_gat"], "Did you mean 'mlp_gate'?"),
+    (["run", "--suite", "tiny.yaml", "--routers", "mlp gate"], "--routers names 'mlp gate'"),
     (["run", "--suite", "tiny.yaml", "--routers", ","], "name at least one router"),
     (["run", "--suite", "tiny.yaml", "--plugin", "absent.py"], "'absent.py' does not exist"),
     (["run", "--suite", "tiny.yaml", "--official", "--routers", "mod"], "--official runs the suite's whole roster"),
-    *((["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}") for seeds in ("0", "-1", "x", "1,1", ",", "1.5")),
+    *((["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}") for seeds in ("", "0", "-1", "x", "1,1", ",", "1.5")),
     (["plan", "--suite", "tiny.yaml", "--budget", "0.001", "--routers", "mlp_gate"], "mlp_gate"),
     (["leaderboard", "--results", "empty", "--check"], "No records below 'empty'"),
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
@@ -57,7 +75,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else None)
 def test_bad_input_is_one_line_and_exit_code_2(place: Path, capsys: Any, arguments: list[str], said: str) -> None:
     before = sorted(place.rglob("*"))
     assert cli.main(arguments) == 2
@@ -120,6 +138,33 @@ def test_from_suite_to_board(place: Path, capsys: Any) -> None:
     assert cli.main(["leaderboard", "--results", "out"]) == 2
     told = capsys.readouterr().err
     assert str(Path("out/tiny/hash/b50-flops/seed-0.json")) in told and told.count("\n") == 1
+
+
+def test_a_run_does_not_start_if_a_folder_stands_in_the_place_of_its_board(place: Path, capsys: Any) -> None:
+    (place / "out" / "leaderboard.md").mkdir(parents=True)
+    assert cli.main(["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: 'out/leaderboard.md' is a folder") and told.count("\n") == 1
+    assert not list(place.rglob("seed-*.json"))
+
+
+@pytest.mark.parametrize("what", ["leaderboard.md", "figures"])
+def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(place: Path, capsys: Any, monkeypatch: Any, what: str) -> None:
+    """The place may be taken away while cells run, so it is not enough to have looked before."""
+
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "bench.commands.leaderboard.write_atomically" if what == "leaderboard.md" else "bench.board.figures.write_atomically", refuse
+        )
+        assert cli.main(["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and what in told and "(Permission denied)" in told
+    assert "`python -m bench leaderboard --results out`" in told
+    Record.read(place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json")
+    assert cli.main(["leaderboard", "--results", "out"]) == 0
 
 
 def test_an_unknown_name_without_anything_like_it() -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.options import Subparsers
+from bench.commands.places import place
 from bench.declarations import read_value
 from bench.errors import UserError
 
@@ -21,7 +22,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "exempt": "exempt", "expected_failu
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("check", help="check that a router keeps the rules", description=__doc__)
-    parser.add_argument("router", help="name of a registered router, or a plugin FILE.py")
+    parser.add_argument("router", type=_name_or_file, help="name of a registered router, or a plugin FILE.py")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="set an option of the router")
     parser.add_argument("--seed", type=int, default=0, help="of weights, text and noise (default: 0)")
     parser.add_argument(
@@ -53,6 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump([_plain(entry, outcomes) for entry, outcomes in reports], sys.stdout, indent=2)
         print()
     return 0 if all(outcome.ok for _, outcomes in reports for outcome in outcomes) else 1
+
+
+def _name_or_file(text: str) -> str:
+    return str(place(text)) if text.endswith(".py") else text
 
 
 def _pairs(flag: str, given: list[str]) -> dict[str, str]:

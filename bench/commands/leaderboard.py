@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.commands.options import Subparsers
+from bench.commands.places import place, writing
 from bench.errors import UserError
 from bench.record import write_atomically
 
@@ -18,8 +19,8 @@ SHOWN = 40
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("leaderboard", help="render leaderboard.md from records", description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--out", type=Path, help="file to write (default: leaderboard.md; for another tree, inside it)")
+    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--out", type=place, help="file to write (default: leaderboard.md; for another tree, inside it)")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with 1 unless the file is byte for byte what the records give"
     )
@@ -66,10 +67,14 @@ def render(root: Path, target: Path, console: Console) -> None:
     from bench.board import build_board, render_leaderboard, write_figures
 
     boards = build_board(root)
-    write_atomically(target, render_leaderboard(boards, command=COMMAND))
+    text, again = render_leaderboard(boards, command=COMMAND), f"run `{COMMAND} --results {root}`"
+    with writing(target, f"{again}, or with --out FILE to write elsewhere"):
+        write_atomically(target, text)
     console.print(f"board    {target}", markup=False)
     for board in boards:
-        figures = write_figures(board, root / board.suite / "figures")
+        folder = root / board.suite / "figures"
+        with writing(folder, again):
+            figures = write_figures(board, folder)
         if figures:
             console.print(f"figures  {figures[0].parent}/ ({len(figures)} files)", markup=False)
 

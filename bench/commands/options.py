@@ -2,9 +2,9 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
+from bench.commands.places import place
 from bench.errors import UserError
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
@@ -14,7 +14,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     """`--suite`, `--routers`, `--plugin`, `--budget`, `--match`."""
     parser.add_argument("--suite", default="quick", help="name of a suite or a YAML file (default: quick)")
     parser.add_argument("--routers", default="all", help="comma-separated rows or routers; all = the suite's roster (default)")
-    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="also load routers from this file")
+    parser.add_argument("--plugin", action="append", default=[], type=place, metavar="FILE.py", help="also load routers from this file")
     parser.add_argument("--budget", type=float, help="rho, the share of routed full-path cost that is paid for (default: the suite's)")
     parser.add_argument("--match", choices=("flops", "tokens"), help="train to equal FLOPs or to equal tokens (default: the suite's)")
 
@@ -36,6 +36,13 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 def _workers(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"it is {text!r}; give 0 to run in this process, or a number of processes")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of 0 or more, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"it is {text!r}; give a whole number, 0 or more")
     return int(text)
 
 

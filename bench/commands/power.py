@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers
+from bench.commands.places import place
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("power", help="seeds still needed for each comparison", description=__doc__)
     parser.add_argument("--suite", help="only this suite (default: all)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
     parser.add_argument("--effect", default="margin", help="difference to find: margin (default), observed, or nats a byte")
     parser.add_argument("--power", type=float, default=0.8, help="power asked for (default: 0.8)")
     parser.add_argument("--all-pairs", action="store_true", help="also the secondary family, every pair of rows")

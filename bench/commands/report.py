@@ -5,14 +5,15 @@ import webbrowser
 from pathlib import Path
 
 from bench.commands.options import Subparsers
+from bench.commands.places import place, writing
 from bench.record import write_atomically
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser("report", help="render report.html from records", description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--out", type=Path, help="file to write (default: report.html inside the tree)")
+    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--out", type=place, help="file to write (default: report.html inside the tree)")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.set_defaults(run=run)
 
@@ -22,7 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.board import build_board, render_report
 
     target: Path = arguments.out or arguments.results / "report.html"
-    write_atomically(target, render_report(build_board(arguments.results)))
+    page = render_report(build_board(arguments.results))
+    with writing(target, "run the same command, or give another --out"):
+        write_atomically(target, page)
     print(f"report   {target}")
     if arguments.open:
         webbrowser.open(target.resolve().as_uri())

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_workers
+from bench.commands.places import place, require_folder
 from bench.config import RowConfig, SuiteConfig
 from bench.errors import UserError, unknown
+from bench.looks import without_impossible
 from bench.record import RULES_VERSION, Record, read_records
 from bench.suite import parse_suite
 
@@ -23,9 +25,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("reproduce", help="run a row again from its records and compare", description=__doc__)
     parser.add_argument("row", help="row of the board, e.g. mlp_gate or random@ffn")
     parser.add_argument("--suite", default="quick", help="suite whose records to take (default: quick)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="where the reruns go (default: runs/reproduce)")
-    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="also load routers from this file")
+    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
+    parser.add_argument("--out", type=place, default=Path("runs/reproduce"), help="where the reruns go (default: runs/reproduce)")
+    parser.add_argument("--plugin", action="append", default=[], type=place, metavar="FILE.py", help="also load routers from this file")
     add_workers(parser)
     parser.set_defaults(run=run)
 
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     cells = [_cell(record, tuple(arguments.plugin)) for record in records]
     for line in _changed(records[0], cells[0]):
         print(f"note: {line}")
+    require_folder(arguments.out)
     run_cells(
         cells,
         arguments.out,
@@ -71,7 +74,7 @@ def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     from bench.runner.cells import Cell
 
     cell = record.cell
-    data = {**record.provenance.config, "budget": cell.budget, "match": cell.match}
+    data = {**without_impossible(record.provenance.config), "budget": cell.budget, "match": cell.match}
     suite: SuiteConfig = parse_suite(data, f"record of {cell.row} seed {cell.seed}")
     listed = {row.name: row for row in suite.rows}
     row = listed.get(cell.row) or RowConfig(

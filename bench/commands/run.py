@@ -7,12 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, overrides, parse_seeds, seconds
+from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, natural, overrides, parse_seeds, seconds
+from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config import RowConfig
 from bench.errors import UserError
 from bench.suite import load_suite
 
+DEVICES = ("cpu", "cuda")
+"""Kinds of device that the runner knows how to name in a record; see `machine_of`."""
 OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")
 
@@ -22,11 +25,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("run", help="train routers and render the board", description=__doc__)
     add_suite(parser)
     parser.add_argument("--seeds", help="number of seeds, or a comma-separated list (default: the suite's)")
-    parser.add_argument("--seed-start", type=int, default=0, help="added to every seed (default: 0)")
+    parser.add_argument("--seed-start", type=natural, default=0, help="added to every seed (default: 0)")
     add_assignments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="precision of matrix products (default: the suite's)")
-    parser.add_argument("--out", type=Path, help="where records go (default: runs)")
+    parser.add_argument("--out", type=place, help="where records go (default: runs)")
     parser.add_argument(
         "--official", action="store_true", help="write results/ and leaderboard.md; needs a clean tree and the whole roster"
     )
@@ -52,30 +55,36 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
-    seeds = [arguments.seed_start + seed for seed in (parse_seeds(arguments.seeds) if arguments.seeds else range(suite.seeds))]
+    seeds = [arguments.seed_start + seed for seed in (parse_seeds(arguments.seeds) if arguments.seeds is not None else range(suite.seeds))]
     root = _root(arguments)
+    board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
     console.print(f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/", markup=False)
     cells = plan_cells(suite, rows, seeds, arguments.plugin) + (
         sensitivity_cells(suite, rows, arguments.plugin) if arguments.official else []
     )
+    for folder in dict.fromkeys((root, board.parent)):
+        require_folder(folder)
+    require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     with Progress(console, len(cells), root / CHECKPOINTS) as progress:
         outcomes = run_cells(cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds)
     if any(outcome.status != "crashed" for outcome in outcomes):
-        render(root, Path("leaderboard.md") if arguments.official else root / "leaderboard.md", console)
+        render(root, board, console)
     return 1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
 
 
 def check_device(device: str) -> None:
-    """Raise a `UserError` unless this machine has the device."""
+    """Raise a `UserError` unless cells can be run on the device here: it is of a known kind, and can compute."""
     import torch
 
+    kind = device.partition(":")[0]
+    if kind not in DEVICES:
+        raise UserError(f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu.")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device is {device!r}, which this machine does not offer ({str(error).splitlines()[0]}). Use --device cpu."
-        ) from None
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu.") from None
 
 
 def _root(arguments: argparse.Namespace) -> Path:

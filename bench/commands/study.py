@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.commands.options import Subparsers, add_workers
+from bench.commands.places import place, require_folder, writing
 from bench.commands.progress import Progress
 from bench.commands.run import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.errors import UserError
@@ -28,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("study", help="test a claim: run its grid, judge it, write its page", description=__doc__)
     parser.add_argument("study", nargs="?", help="name of a study or a YAML file; may be left out with --check or --render")
     parser.add_argument("--size", default="small", help="extent to run (default: small)")
-    parser.add_argument("--out", type=Path, help="tree of records; the study goes into its folder studies/ (default: runs)")
+    parser.add_argument("--out", type=place, help="tree of records; the study goes into its folder studies/ (default: runs)")
     parser.add_argument("--official", action="store_true", help="write into results/; needs a clean tree")
     parser.add_argument("--render", action="store_true", help="run nothing; write the page from the records that are there")
     parser.add_argument(
@@ -80,6 +81,7 @@ def _run_cells(study: "StudyConfig", arguments: argparse.Namespace, out: Path, c
     for setting, planned in cells.items():
         root = study_folder(out, study.name) / arguments.size / setting
         check_device(planned[0].suite.device)
+        require_folder(root)
         adopted = adopt(planned, root, trees_of(out))
         console.print(f"{study.name}, {setting}: {len(planned)} cells, {adopted} taken over, records in {root}/", markup=False)
         with Progress(console, len(planned), root / CHECKPOINTS) as progress:
@@ -93,8 +95,10 @@ def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
     from bench.study.results import study_folder
 
     folder = study_folder(out, study.name)
-    for name, text in page_files(study, folder).items():
-        write_atomically(folder / name, text)
+    files = page_files(study, folder)
+    with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
+        for name, text in files.items():
+            write_atomically(folder / name, text)
     console.print(f"page     {folder / PAGE}", markup=False)
 
 

@@ -1,11 +1,12 @@
 """What a cell is, its content key, and how a list of cells follows from a suite."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import RowConfig, SuiteConfig
+from bench.config import ROW_NAME, RowConfig, SuiteConfig
 from bench.contract import Paths, Site
 from bench.data.config import DataConfig, Route
 from bench.equip import check_loss_names
@@ -131,7 +132,10 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     if routers == "all":
         chosen = list(suite.rows)
     else:
-        chosen = [suite.row(name.strip()) for name in routers.split(",") if name.strip()]
+        names = [name.strip() for name in routers.split(",") if name.strip()]
+        if odd := next((name for name in names if re.fullmatch(ROW_NAME, name) is None), None):
+            raise UserError(f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. See `python -m bench list`.")
+        chosen = [suite.row(name) for name in names]
     if not chosen:
         raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
     known = load_all(list(plugin_files))

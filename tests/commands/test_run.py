@@ -96,6 +96,28 @@ def test_a_run_again_keeps_what_is_there_and_reproduce_confirms_it(suite: Path, 
     assert "mlp_gate: confirmed" in capsys.readouterr().out
 
 
+def test_impossible_looks_are_refused_before_a_cell_is_run(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(suite, "--routers", "mlp_gate", "--seeds", "1", "--set", "comparison={margin: 0.02, looks: [1]}") == 2
+    assert "looks is [1]; give" in capsys.readouterr().err
+    assert not (suite.parent / "runs").exists()
+
+
+def test_records_of_a_suite_with_impossible_looks_serve_a_mended_suite(
+    suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were made before such suites were refused; the same command with the suite mended keeps them, and `reproduce` reads them."""
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.config.possible", lambda looks: True)
+        assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[1]") == 0
+    before = {path: path.read_bytes() for path in (suite.parent / "runs").rglob("seed-*.json")}
+    assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[2]") == 0
+    assert capsys.readouterr().out.count(" kept ") == 2
+    assert "declared at seeds 1, which cannot be held" in (suite.parent / "runs" / "leaderboard.md").read_text(encoding="utf-8")
+    assert {path: path.read_bytes() for path in before} == before
+    again = ["--results", str(suite.parent / "runs"), "--out", str(suite.parent / "again"), "--suite", "tiny", "--workers", "0"]
+    assert main(["reproduce", "hash", *again]) == 0
+
+
 def test_reproduce_notices_a_record_whose_loss_was_changed(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
     path = suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json"

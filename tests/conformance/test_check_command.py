@@ -57,6 +57,7 @@ def test_failure_is_explained_and_gives_exit_code_1(example: Path, capsys: pytes
         (["mlp_gate", "--set", "no_such_option=1"], "no_such_option"),
         (["mlp_gate", "--set", "width_ratio=-1"], "-1"),
         (["mlp_gate", "--set", "width_ratio=["], "not valid YAML"),
+        (["mlp_gate", "--set", "width_ratio=2024-99-99"], "'2024-99-99' is not valid YAML: month must be in 1..12"),
         (["mlp_gate", "--seed", "-1"], "-1"),
         (["mlp_gate", "--seed", "4294967296"], "below 4294967296"),
         (["mlp_gate", "--expect-failure", "no_such_check=because"], "no_such_check"),
