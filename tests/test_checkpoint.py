@@ -153,14 +153,24 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path: 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_done_to_a_checkpoint_the_state_is_a_saved_one(tmp_path_factory: Any, data: Any) -> None:
+    """And no harm to one costs another: the newest that nothing was done to is found, and its files stay as they were."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    saved(folder, [1, 2])
-    for path in data.draw(st.lists(st.sampled_from(sorted(folder.rglob("*.*"))), unique=True, max_size=4), label="files"):
+    older, newer = saved(folder, [1, 2])
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+    for path in data.draw(st.lists(st.sampled_from(sorted(before)), unique=True, max_size=4), label="files"):
         content = bytearray(path.read_bytes())
         start = data.draw(st.integers(0, len(content)))
         content[start : start + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=40))
         path.write_bytes(bytes(content))
-    assert restored(folder) in (None, (1, 1, 1), (2, 2, 2))
+    whole = {step: all(path.read_bytes() == content for path, content in before.items() if path.parent == step) for step in (older, newer)}
+    found = restored(folder)
+    assert found in (None, (1, 1, 1), (2, 2, 2))
+    if whole[newer]:
+        assert found == (2, 2, 2)
+    if whole[older]:
+        assert found is not None, "a good checkpoint was lost to harm done to the other"
+    kept = [path for path in before if whole[path.parent]]
+    assert {path: path.read_bytes() for path in kept} == {path: before[path] for path in kept}
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
