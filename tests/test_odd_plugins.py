@@ -1,0 +1,132 @@
+"""Plugins that are valid Python and wrong in some part: never a traceback, never exit code 0, and the file stays as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import cli
+from tests import tiny
+
+PLUGIN = '''
+from bench.contract import FFN_GATE, Router
+from bench.registry import register
+from bench.select import gate_plan
+
+
+class Halt(BaseException):
+    """No Exception, so that only who means to catches it."""
+
+
+# at import
+@register("odd", family="tests")
+class Odd(Router):
+    """Upgrades every other token."""
+
+    paths = FFN_GATE
+    # attribute
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.width = width
+        # in __init__
+
+    def forward(self, inputs):
+        # in forward
+        return gate_plan(inputs.positions % 2 == 1, None)
+'''
+
+ATTRIBUTES = [
+    *("needs = 5", "needs = None", "needs = 'tags'", "needs = (5,)", "needs = [[]]"),
+    *("layers = None", "layers = 'some'", "layers = (1,)", "paths = None", "paths = 5", "paths = 'cheap'", "paths = FFN_GATE.names"),
+    *("mean_experts = 'x'", "mean_experts = None"),
+    *("wraps = ('nope',)", "wraps = 5", "wraps = None", "wraps = (5,)", "wraps = ('width',)"),
+    *("oracle = 3", "allows_none = 'x'", "supervised = 'x'", "supervised = -1.0", "knob = 3"),
+    *("aux_losses = 5", "aux_losses = None", "aux_losses = {'a': 5}", "aux_losses = {5: None}", "aux_losses = ['a']"),
+]
+HALTS = [
+    *("raise Halt('halt')", "raise Halt", "raise GeneratorExit"),
+    *("import sys; sys.exit(0)", "import sys; sys.exit('halt')", "raise SystemExit"),
+]
+PLACES = ["# at import", "# in __init__", "# in forward"]
+OTHERS = ["int", "lambda: None", "Odd()", "None", "type('Bare', (), {})"]
+NAMES = ["5", "None", "()", "[]"]
+REGISTRATIONS = [
+    *(f'register("other", family="tests")({what})' for what in OTHERS),
+    *(f'register({name}, family="tests")(Odd)' for name in NAMES),
+    *('register("other", family=5)(Odd)', 'register("other", family="tests", paper=5)(Odd)'),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a suite in it, and a cache of its own."""
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
+    tiny.write_suite(tmp_path / "suite.yaml", tiny.write_text(tmp_path), routed_layers=[1])
+    return tmp_path
+
+
+def ends_well(folder: Path, source: str, capsys: Any, *command: str) -> int:
+    """Run a command on a plugin, and return its exit code; what must hold of every end is asserted."""
+    path = folder / "odd.py"
+    path.write_text(source, encoding="utf-8")
+    with tiny.own_registry():
+        code = cli.main([str(path) if word == "FILE" else word for word in command])
+    said = capsys.readouterr()
+    assert path.read_text(encoding="utf-8") == source
+    assert "Traceback" not in said.out + said.err
+    if code == 2:
+        assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+    return code
+
+
+def check(folder: Path, source: str, capsys: Any) -> None:
+    assert ends_well(folder, source, capsys, "check", "FILE") in (1, 2)
+
+
+def plan(folder: Path, source: str, capsys: Any) -> int:
+    return ends_well(folder, source, capsys, "plan", "--suite", str(folder / "suite.yaml"), "--plugin", "FILE", "--routers", "odd")
+
+
+def put(place: str, what: str) -> str:
+    assert PLUGIN.count(place) == 1
+    return PLUGIN.replace(place, what)
+
+
+def test_the_plugin_itself_is_sound_enough_to_be_planned(folder: Path, capsys: Any) -> None:
+    """What is refused below is refused for what was put in."""
+    assert plan(folder, PLUGIN, capsys) == 0
+
+
+@pytest.mark.parametrize("line", ATTRIBUTES)
+def test_an_attribute_of_a_wrong_kind(folder: Path, capsys: Any, line: str) -> None:
+    check(folder, put("# attribute", line), capsys)
+
+
+@pytest.mark.parametrize("line", ATTRIBUTES)
+def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(folder: Path, capsys: Any, line: str) -> None:
+    """A plan looks at less than the checks do, and may go through."""
+    assert plan(folder, put("# attribute", line), capsys) in (0, 2)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("line", HALTS)
+def test_a_plugin_that_ends_the_program(folder: Path, capsys: Any, place: str, line: str) -> None:
+    check(folder, put(place, line), capsys)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("line", HALTS)
+def test_a_plugin_that_ends_the_program_when_it_is_planned(folder: Path, capsys: Any, place: str, line: str) -> None:
+    assert plan(folder, put(place, line), capsys) == 2
+
+
+@pytest.mark.parametrize("line", REGISTRATIONS)
+def test_a_registration_of_something_else(folder: Path, capsys: Any, line: str) -> None:
+    check(folder, f"{PLUGIN}\n\n{line}\n", capsys)
+
+
+@pytest.mark.parametrize("line", REGISTRATIONS)
+def test_a_registration_of_something_else_when_it_is_planned(folder: Path, capsys: Any, line: str) -> None:
+    """What is registered wrongly beside a sound router is refused with its file, which is loaded whole or not at all."""
+    assert plan(folder, f"{PLUGIN}\n\n{line}\n", capsys) == 2
