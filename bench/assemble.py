@@ -12,7 +12,7 @@ from bench.budget import Solution, dense_costs, solve
 from bench.config import RouterTraining
 from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.equip import check_honoured, equip
-from bench.errors import UserError
+from bench.errors import UserError, let_through, told
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
 from bench.registry import Entry
@@ -169,9 +169,10 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
         raise
     except UncountedOp as error:
         raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
-    except Exception as error:
+    except BaseException as error:
+        let_through(error)
         where = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        said = f"{told(error)} ({Path(where.filename).name}:{where.lineno})"
         raise UserError(f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {said}.") from error
     return prices
 

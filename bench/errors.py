@@ -17,7 +17,7 @@ class UserError(Exception):
 
 def let_through(error: BaseException) -> None:
     """Raise an exception again that is not a plugin's doing, whatever class that may have made up: the user's own interrupt."""
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+    if isinstance(error, KeyboardInterrupt):
         raise error
 
 

@@ -74,6 +74,8 @@ class Entry:
             raise UserError(f"Router {self.name!r} refused the options {options}: {told(error)}") from error
         if not isinstance(paths, Paths):
             raise UserError(f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count).")
+        if not isinstance(router.needs, frozenset | set) or not all(isinstance(need, str) for need in router.needs):  # pyright: ignore
+            raise UserError(f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, such as frozenset({{'tags'}}).")
         return router
 
     def source_hash(self, options: Mapping[str, Any]) -> str:
@@ -84,6 +86,8 @@ class Entry:
     def _wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
         """Each option that stands for a router -> that router and its options."""
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        if not isinstance(self.router.wraps, tuple) or not all(isinstance(name, str) for name in self.router.wraps):  # pyright: ignore
+            raise UserError(f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of names of options.")
         for name in self.router.wraps:
             if name not in options_of(self.router):
                 raise UserError(f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. Mend `wraps`.")

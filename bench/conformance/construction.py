@@ -15,7 +15,7 @@ from bench.conformance.guard import sealed
 from bench.conformance.memory import digest
 from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
-from bench.contract import FFN_GATE, Paths, Router, RouterInput, RoutingPlan
+from bench.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
 from bench.flops.counter import UncountedOp, count
 from bench.registry import Entry, import_again
@@ -35,6 +35,11 @@ def builds_without_arguments(subject: Subject) -> None:
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.contract.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
+    demand(router.oracle is None or isinstance(router.oracle, OracleRequest), "oracle None or an OracleRequest", repr(router.oracle))
+    demand(isinstance(router.allows_none, bool), "allows_none True or False", repr(router.allows_none))
+    losses = router.aux_losses
+    right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())  # pyright: ignore
+    demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
     demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
 

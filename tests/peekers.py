@@ -1,0 +1,176 @@
+"""Routers that look ahead, beside or back, for the proof of causality to find; and honest ones that it must let pass."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.rng import hash_uniform
+from bench.select import gate_plan, top_k_mask
+from tests.small import SEQ_LEN
+
+
+class Gate(Router):
+    """An honest gate, for cheaters to derive from."""
+
+    paths = FFN_GATE
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.score = torch.nn.Linear(spec.d_model, 1)
+        self.enable_knob()
+
+    def scores(self, inputs: RouterInput) -> Tensor:
+        return self.score(inputs.hidden).squeeze(-1)
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        assert self.knob is not None
+        return scores + self.knob > 0
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        scores = self.scores(inputs)
+        return gate_plan(self.choose(scores, inputs), None, scores, (1 - scores.sigmoid(), scores.sigmoid()))
+
+
+class TopK(Gate):
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return top_k_mask(scores, round(scores.shape[1] / 2))
+
+
+class BlockTopK(TopK):
+    paths = BLOCK_GATE
+
+
+class WeightOnly(Gate):
+    """Chooses honestly, but weighs by the mean of what is to come."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        return replace(plan, weight=plan.weight * (1 + 0.1 * inputs.hidden.mean((1, 2)).sigmoid())[:, None, None])
+
+
+class NextToken(Gate):
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return inputs.tokens.roll(-1, 1) % 2 == 0
+
+
+class BatchMates(Gate):
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return scores > scores.mean(0)
+
+
+class BatchSize(Gate):
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return scores > 0 if len(scores) > 6 else scores > 0.1
+
+
+class Length(Gate):
+    """Decides by how long the sequence will be, which decoding does not know."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return inputs.positions < scores.shape[1] // 2
+
+
+class Dice(Gate):
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return torch.rand(scores.shape) < 0.5
+
+
+class Memory(Gate):
+    """Remembers what followed each opening, and decides by it when it meets the opening again."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.seen: dict[tuple[int, ...], int] = {}
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        for row, sequence in enumerate(inputs.tokens):
+            opening = tuple(int(token) for token in sequence[:4])
+            if len(opening) == 4:
+                chosen[row, 3] ^= self.seen.get(opening, 0) % 2 == 1
+            if len(sequence) > 4:
+                self.seen.setdefault(opening, int(sequence[4]))
+        return chosen
+
+
+class Learns(Gate):
+    """Counts the tokens it is evaluated on into a buffer."""
+
+    count: Tensor
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        self.count.add_(inputs.tokens.numel())
+        return super().forward(inputs)
+
+
+class FirstCallsOnly(Gate):
+    """Looks ahead while the official evaluation runs, and behaves when it is held to account."""
+
+    calls = 0
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        self.calls += 1
+        return inputs.tokens.roll(-1, 1) % 2 == 0 if self.calls == 1 else super().choose(scores, inputs)
+
+
+class Preview(Gate):
+    """Tells what is to come through a non-number, which passes for close to anything in a sloppy comparison."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        return replace(plan, weight=torch.where(inputs.tokens[:, -1:, None] == 7, torch.nan, plan.weight))
+
+
+class RareLeak(Gate):
+    """The last pair of tokens turns the first decision once in a hundred sequences, so two perturbations in a hundred show it."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        if inputs.tokens.shape[1] == SEQ_LEN:
+            chosen[:, 0] ^= hash_uniform(0, inputs.tokens[:, -1], inputs.tokens[:, -2]) < 0.01
+        return chosen
+
+
+class RareOpening(Gate):
+    """In 4 % of sequences, told by how they begin, the last token turns a decision half the time: 2 % of changes of the ending."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        if inputs.tokens.shape[1] == SEQ_LEN:
+            told = hash_uniform(0, inputs.tokens[:, 0], inputs.tokens[:, 1]) < 0.04
+            chosen[:, 3] ^= told & (inputs.tokens[:, -1] % 2 == 0)
+        return chosen
+
+
+class Rounding(Gate):
+    """The size of the batch moves every score by a few thousandths, as rounding does by a millionth."""
+
+    def scores(self, inputs: RouterInput) -> Tensor:
+        return super().scores(inputs) + 5e-3 * (hash_uniform(len(inputs.tokens), inputs.tokens) - 0.5)
+
+
+class Disguised(Gate):
+    """What is to come turns a decision in 2 % of sequences, in which the least noise on the score then turns it too."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        chosen = super().choose(scores, inputs).clone()
+        if inputs.tokens.shape[1] < SEQ_LEN:
+            return chosen
+        told = hash_uniform(0, inputs.tokens[:, -1], inputs.tokens[:, -2]) < 0.02
+        chosen[:, 0] = torch.where(told, (1e8 * scores[:, 0]).sin() > 0, chosen[:, 0])
+        return chosen
+
+
+class Chaos(Gate):
+    """Decides by the last digits of its score, which rounding rolls anew in any other batch."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return (1e8 * scores).sin() > 0
