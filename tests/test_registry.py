@@ -63,6 +63,19 @@ def test_a_helper_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkeypa
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("line", ["from constant_of_it import SCALE\n", "def late():\n    import constant_of_it\n"])
+def test_a_constant_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    found: list[str] = []
+    for scale in (1, 7):
+        sys.modules.pop("constant_of_it", None)
+        (tmp_path / "constant_of_it.py").write_text(f"SCALE = {scale}\n", encoding="utf-8")
+        (tmp_path / f"plugin{scale}.py").write_text(line + PLUGIN, encoding="utf-8")
+        with tiny.own_registry():
+            found.append(registry.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
+    assert found[0] != found[1]
+
+
 def test_the_nearest_name_is_guessed() -> None:
     with pytest.raises(UserError, match=r"Unknown router 'mlp_gat'\. Did you mean 'mlp_gate'\? Available: .*mod"):
         registry.find("mlp_gat")

@@ -32,8 +32,19 @@ class _Gate(Router):
         return gate_plan(*upgrade(scores, inputs, self.spec, self.knob), scores)
 
 
-def offence(peeks: Callable[[Tensor], bool], at: tuple[float, ...] = (-0.6, -0.4, -0.5)) -> str:
-    model = tiny.model(Entry("gate", "test", "", _Gate))
+class _Weighing(_Gate):
+    """Chooses by the hash alone; where `peeks` says so the next token sets the weight."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        assert self.knob is not None
+        scores = hash_noise(self.spec, inputs)
+        seen = scores.roll(-1, 1) if inputs.selection == "causal" and self.peeks(self.knob) else scores
+        chosen, count = upgrade(scores, inputs, self.spec, self.knob)
+        return gate_plan(chosen, count, scores, (1 + seen, 1 + seen))
+
+
+def offence(peeks: Callable[[Tensor], bool], at: tuple[float, ...] = (-0.6, -0.4, -0.5), kind: type[Router] = _Gate) -> str:
+    model = tiny.model(Entry("gate", "test", "", kind))
     routers = model.decoder.routers
     visited: list[Visited] = []
     with torch.no_grad():
@@ -59,6 +70,11 @@ def test_an_honest_router_comes_out_again() -> None:
 
 def test_looking_ahead_beside_the_budget_is_found() -> None:
     assert "depend on what stands later" in offence(lambda knob: float(knob) < -0.55)
+
+
+def test_weighing_by_the_next_token_beside_the_budget_is_found_though_no_plan_moves() -> None:
+    assert offence(lambda _: False, kind=_Weighing) == ""
+    assert "depend on what stands later" in offence(lambda knob: float(knob) < -0.55, kind=_Weighing)
 
 
 def test_looking_ahead_in_all_evaluations_but_the_last_is_found() -> None:

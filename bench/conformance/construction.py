@@ -35,10 +35,10 @@ def builds_without_arguments(subject: Subject) -> None:
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.contract.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
-    demand(router.oracle is None or isinstance(router.oracle, OracleRequest), "oracle None or an OracleRequest", repr(router.oracle))
-    demand(isinstance(router.allows_none, bool), "allows_none True or False", repr(router.allows_none))
-    losses = router.aux_losses
-    right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())  # pyright: ignore
+    oracle, allows_none, losses = (getattr(router, name) for name in ("oracle", "allows_none", "aux_losses"))
+    demand(oracle is None or isinstance(oracle, OracleRequest), "oracle None or an OracleRequest", repr(oracle))
+    demand(isinstance(allows_none, bool), "allows_none True or False", repr(allows_none))
+    right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
     demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
