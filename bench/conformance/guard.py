@@ -86,14 +86,15 @@ def _refuse_archive(*_: Any, **__: Any) -> NoReturn:
     _refuse("torch.load or torch.save")
 
 
-def _by_import_system(frame: types.FrameType | None) -> bool:
-    """Whether a file is opened to import it, and not to read: the corpus has Python files too."""
-    for _ in range(_DEPTH):
-        if frame is None:
-            break
-        if frame.f_code.co_name == "get_data" and frame.f_code.co_filename.startswith("<frozen importlib"):
+def _may_be_read(path: str, frame: types.FrameType | None) -> bool:
+    """Whether a source file is opened to import it, or to show a line of a function that is running: the corpus has such files too."""
+    depth = 0
+    while frame is not None:
+        code = frame.f_code
+        importing = depth < _DEPTH and code.co_name == "get_data" and code.co_filename.startswith("<frozen importlib")
+        if importing or code.co_filename == path:
             return True
-        frame = frame.f_back
+        frame, depth = frame.f_back, depth + 1
     return False
 
 
@@ -103,7 +104,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         path, _, flags = arguments
         reads_module = isinstance(path, str | bytes) and os.fsdecode(path).endswith(_MODULES) and not int(flags or 0) & _WRITING
-        if not (reads_module and _by_import_system(sys._getframe(1))):  # pyright: ignore[reportPrivateUsage]
+        if not (reads_module and _may_be_read(os.fsdecode(path), sys._getframe(1))):  # pyright: ignore[reportPrivateUsage]
             _refuse(f"open of {str(path)!r}")
     elif event.startswith(_REFUSED):
         _refuse(event)
