@@ -1,9 +1,7 @@
 """From a row of a suite to a model: build routers where they belong, price them, solve the free size for the budget."""
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -12,7 +10,7 @@ from bench.budget import Solution, dense_costs, solve
 from bench.config import RouterTraining
 from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.equip import check_honoured, equip
-from bench.errors import UserError, let_through, told
+from bench.errors import UserError, let_through, located
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
 from bench.registry import Entry
@@ -171,9 +169,7 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
         raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
     except BaseException as error:
         let_through(error)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{told(error)} ({Path(where.filename).name}:{where.lineno})"
-        raise UserError(f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {said}.") from error
+        raise UserError(f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {located(error)}.") from error
     return prices
 
 

@@ -5,7 +5,9 @@ line prints it without a traceback and exits with 2. Bugs of our own stay ordina
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -28,6 +30,12 @@ def told(error: BaseException) -> str:
     except Exception:
         text = ""
     return " ".join(f"{type(error).__name__}: {text}".split()) if text else type(error).__name__
+
+
+def located(error: BaseException) -> str:
+    """The same with the place that it came from, without reading any source."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    return f"{told(error)} ({Path(frame.f_code.co_filename).name}:{line})"
 
 
 def shortened(value: object, length: int = 80) -> str:

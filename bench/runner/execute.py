@@ -2,7 +2,6 @@
 
 import datetime
 import resource
-import traceback
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from bench.conformance.admission import inadmissible
 from bench.conformance.unwatched import side_work
 from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
-from bench.errors import UserError, let_through, told
+from bench.errors import UserError, let_through, located
 from bench.flops.counter import UncountedOp
 from bench.flops.inspector import Inspector, RuleBroken
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
@@ -94,13 +93,7 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
         return blank.model_copy(update={"reason": str(error)})
     except BaseException as error:
         let_through(error)
-        return blank.model_copy(update={"reason": describe(error)})
-
-
-def describe(error: BaseException) -> str:
-    """An unforeseen error in one line, with the place it came from."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{told(error)} ({Path(where.filename).name}:{where.lineno})"
+        return blank.model_copy(update={"reason": located(error)})
 
 
 def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:

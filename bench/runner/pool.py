@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from filelock import FileLock, Timeout
 
-from bench.errors import UserError, let_through
+from bench.errors import UserError, let_through, located
 from bench.record import Record
 from bench.runner.cells import Cell
 
@@ -179,9 +179,7 @@ def work(
         status, detail = "crashed", str(error)
     except BaseException as error:
         let_through(error)
-        from bench.runner.execute import describe
-
-        status, detail = "crashed", describe(error)
+        status, detail = "crashed", located(error)
     return Outcome(cell, status, detail, 0.0 if status == "kept" else time.perf_counter() - started)
 
 
