@@ -42,7 +42,6 @@ ATTRIBUTES = [
     *("mean_experts = 'x'", "mean_experts = None"),
     *("wraps = ('nope',)", "wraps = 5", "wraps = None", "wraps = (5,)", "wraps = ('width',)"),
     *("oracle = 3", "allows_none = 'x'", "supervised = 'x'", "supervised = -1.0", "knob = 3"),
-    *("aux_losses = 5", "aux_losses = None", "aux_losses = {'a': 5}", "aux_losses = {5: None}", "aux_losses = ['a']"),
 ]
 HALTS = [
     *("raise Halt('halt')", "raise Halt", "raise GeneratorExit"),
