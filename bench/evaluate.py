@@ -91,9 +91,8 @@ def evaluate(
         with autocast(device, dtype):
             logits = decoder(run)
         nats.append(F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none").view(batch[:, 1:].shape))
-        counts = run.counts
-        active += ledger.active(counts, run.tokens.numel())
-        executed += ledger.executed(counts, run.tokens.numel(), padded=True)
+        active += ledger.active(run.counts, run.tokens.numel())
+        executed += ledger.executed(run.counts, run.tokens.numel(), padded=True)
         if keep:
             kept.append(run.traces)
     total = tokens[:, :-1].numel()

@@ -43,6 +43,7 @@ ATTRIBUTES = [
     *("wraps = ('nope',)", "wraps = 5", "wraps = None", "wraps = (5,)", "wraps = ('width',)"),
     *("oracle = 3", "allows_none = 'x'", "supervised = 'x'", "supervised = -1.0", "knob = 3"),
 ]
+LOSSES = ["5", "None", "{'a': 5}", "{5: None}", "['a']"]
 HALTS = [
     *("raise Halt('halt')", "raise Halt", "raise GeneratorExit"),
     *("import sys; sys.exit(0)", "import sys; sys.exit('halt')", "raise SystemExit"),
@@ -106,6 +107,12 @@ def test_an_attribute_of_a_wrong_kind(folder: Path, capsys: Any, line: str) -> N
 def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(folder: Path, capsys: Any, line: str) -> None:
     """A plan looks at less than the checks do, and may go through."""
     assert plan(folder, put("# attribute", line), capsys) in (0, 2)
+
+
+@pytest.mark.parametrize("value", LOSSES)
+def test_auxiliary_losses_of_a_wrong_kind(folder: Path, capsys: Any, value: str) -> None:
+    """Set on the instance: the constructor of every router replaces what the class has."""
+    check(folder, put("# in __init__", f"self.aux_losses = {value}"), capsys)
 
 
 @pytest.mark.parametrize("place", PLACES)

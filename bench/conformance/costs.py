@@ -152,6 +152,8 @@ def charged_as_executed(subject: Subject) -> None:
         trained = [[plan.then for plan in plans if plan.gradient] for plans in made]  # passes without are those of an oracle
         _compare(_paths(model.ledger, trained), model.ledger.spent["paths/forward"], "in training")
         _demand_unchanged(made)
+        for plans in made:
+            plans.clear()
         found = evaluate(model, subject.windows(BATCH_SIZE), batch_size=BATCH_SIZE)
     tokens, ledger = BATCH_SIZE * SEQ_LEN, model.evaluation_ledger
     evaluated = [[plan.then for plan in plans] for plans in made]
@@ -171,7 +173,6 @@ class _Made:
 def _demand_unchanged(made: list[list[_Made]]) -> None:
     for plans in made:
         demand(all(torch.equal(plan.mask, plan.then) for plan in plans), "plans as they were made", "a mask that was changed afterwards")
-        plans.clear()
 
 
 @contextmanager

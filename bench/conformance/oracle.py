@@ -15,7 +15,7 @@ from bench.flops.ledger import Ledger
 STEPS = 4
 
 
-@rule("Leave plans alone once they are made, in passes without gradient too: the ledger reads them after the fork.")
+@rule("Leave plans alone once they are made, in passes without gradient too: what is charged for a fork is noted before its paths run.")
 def labels_are_charged(subject: Subject) -> None:
     """Training pays for oracle labels what the passes that found them executed, layer by layer."""
     if "utility" not in subject.probe.needs:

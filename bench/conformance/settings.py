@@ -6,10 +6,8 @@ import torch
 import torch.nn.modules.module as module
 import torch.optim.optimizer as optimizer
 
-_HOOKS = {
-    "module hooks": (module, "_global_"),
-    "optimiser hooks": (optimizer, "_global_"),
-}
+_HOOKS = {"module hooks": module, "optimiser hooks": optimizer}
+"""Where torch keeps the hooks of every module and optimiser, in tables whose names begin with `_global_`."""
 
 
 def torch_settings() -> dict[str, Any]:
@@ -22,7 +20,7 @@ def torch_settings() -> dict[str, Any]:
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "float32 matmul precision": torch.get_float32_matmul_precision(),
     }
-    for name, (where, prefix) in _HOOKS.items():
-        tables = [value for key, value in vars(where).items() if key.startswith(prefix) and isinstance(value, dict)]
+    for name, where in _HOOKS.items():
+        tables = [value for key, value in vars(where).items() if key.startswith("_global_") and isinstance(value, dict)]
         found[name] = sum(len(table) for table in tables)
     return found

@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements
+from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements, operation_name
 
 SCALARS = 256
 """Numbers that may be taken out of tensors one by one under one counter: enough to steer by, too few to compute with elsewhere."""
@@ -55,7 +55,7 @@ class OpCounter(TorchDispatchMode):
         out = func(*args, **kwargs)
         if not isinstance(func, OpOverload):
             raise UncountedOp(f"Operation {func} has no known cost.")
-        name = func.name().partition(".")[0].removeprefix("aten::")
+        name = operation_name(func)
         self.calls[name] += 1
         if self.calls["_local_scalar_dense"] > SCALARS:
             raise UncountedOp(f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay with tensors.")

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 from torch import Tensor
+from torch._ops import OpOverload
 
 COMPLEX = 4.0
 """Real products in a complex one."""
@@ -99,6 +100,11 @@ FREE = frozenset(
     """.split()  # noqa: SIM905
 )
 """Making, moving and choosing data: no arithmetic on it. Overloads that reduce, as `scatter` may, are priced by the element."""
+
+
+def operation_name(func: OpOverload) -> str:
+    """The name that the price list has for an operation, whichever of its overloads it is."""
+    return func.name().partition(".")[0].removeprefix("aten::")
 
 
 def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> float:

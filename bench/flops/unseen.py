@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.autograd.profiler_legacy import profile  # pyright: ignore[reportDeprecated]  # the new one writes to stderr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.flops.operations import MATRIX
+from bench.flops.operations import MATRIX, operation_name
 
 _COUNTER_EVENT = "PythonDispatchMode"
 """What a profiler calls a counter itself."""
@@ -30,7 +30,7 @@ class _Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if isinstance(func, OpOverload):
-            self.calls[func.name().partition(".")[0].removeprefix("aten::")] += 1
+            self.calls[operation_name(func)] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -181,7 +181,8 @@ def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[in
 
     Where backbones are pretrained, one cell of each seed comes first: workers then train backbones side by side, and do not wait for one.
     """
-    cells = [Cell(suite, row, seed, _files_for(row, plugin_files)) for seed in seeds for row in rows]
+    wanted = [(row, _files_for(row, plugin_files)) for row in rows]
+    cells = [Cell(suite, row, seed, files) for seed in seeds for row, files in wanted]
     return sorted(cells, key=lambda cell: cell.row is not rows[0]) if suite.regime == "controller" else cells
 
 

@@ -56,8 +56,8 @@ def run_cells(
 
     A record of the same content key is kept, but a cell that failed is tried again, unless that was while this run was under way:
     then another run has tried. A record of another key, from other code or configuration, is moved to `.superseded` below `root`,
-    never deleted. Cells that another run on the same tree has in
-    hand are left to it, and looked at again at the end. A cell that was killed goes on from its last checkpoint.
+    never deleted. Cells that another run on the same tree has in hand are left to it, and looked at again at the end. A cell that
+    was killed goes on from its last checkpoint.
 
     Args:
         cells: what to run, in order.
