@@ -116,6 +116,8 @@ def _solve_width(
     """The cost is linear in the expert width: two points give it, to the nearest single unit."""
     target = costs.at(rho)
     count = len(router.paths.names)
+    if not 0 < router.mean_experts <= count:
+        raise UserError(f"Router {name!r} has mean_experts {router.mean_experts!r}; a token takes more than 0 and at most all {count}.")
     shares = (router.mean_experts / count,) * count
     first, second = _cost(ledger_at(1), shares), _cost(ledger_at(2), shares)
     width = round(1 + (target - first) / (second - first))

@@ -14,6 +14,7 @@ from bench.parts import Part, added
 from bench.record import Role
 
 ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
+MOST_SEEDS = 10_000
 
 
 class RouterTraining(Part):
@@ -155,7 +156,7 @@ class SuiteConfig(Part):
     seq_len: int = Field(gt=1)
     budget: float = Field(default=0.5, gt=0, lt=1, description="rho")
     match: Literal["flops", "tokens"] = "flops"
-    seeds: int = Field(default=3, gt=0)
+    seeds: int = Field(default=3, gt=0, le=MOST_SEEDS)
     data: DataConfig = Field(default_factory=lambda: DataConfig.model_validate({}))
     train: TrainConfig
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bench.errors import UserError, let_through, told, unknown
 from bench.source import own_modules, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # rows and figures are called by it
 
 RouterClass = TypeVar("RouterClass", bound=type[Router])
 
@@ -139,7 +141,7 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
     """Class decorator that makes a router known by `name`.
 
     Raises:
-        UserError: the name is taken by another class, or what is registered is no router.
+        UserError: the name is taken by another class or no sound one, or what is registered is no router.
     """
 
     def decorate(router: RouterClass) -> RouterClass:
@@ -148,6 +150,8 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
         for what, value in (("name", name), ("family", family), ("paper", paper)):
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise UserError(f"@register of {router.__name__} has {what} {value!r}; it must be a string.")
+        if not re.fullmatch(NAME, name):
+            raise UserError(f"@register of {router.__name__} has name {name!r}; allowed are letters, digits, _, - and ., as in mlp_gate.")
         taken = _entries.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one.")

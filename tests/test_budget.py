@@ -11,6 +11,7 @@ from bench.assemble import Model
 from bench.backbone.presets import decoder_config
 from bench.budget import dense_costs
 from bench.errors import UserError
+from bench.registry import find
 from tests.small import ROWS, model, row_id
 
 VOCAB, SEQ, ROUTED = 256, 128, (1, 2, 3)
@@ -110,6 +111,13 @@ def test_a_bracket_leaves_the_budget_alone(name: str) -> None:
     found = tiny(name)
     assert found.solution.target == pytest.approx(by_hand(0.5))
     assert found.solution.dense == pytest.approx(by_hand(1))
+
+
+@pytest.mark.parametrize("mean", [-1.0, 0.0, 8.5, float("nan")])
+def test_experts_a_token_takes_are_more_than_none_and_at_most_all(mean: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find("top2_moe").router, "mean_experts", mean)
+    with pytest.raises(UserError, match=rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"):
+        tiny("top2_moe")
 
 
 @pytest.mark.parametrize(

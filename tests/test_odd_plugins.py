@@ -50,7 +50,7 @@ HALTS = [
 ]
 PLACES = ["# at import", "# in __init__", "# in forward"]
 OTHERS = ["int", "lambda: None", "Odd()", "None", "type('Bare', (), {})"]
-NAMES = ["5", "None", "()", "[]"]
+NAMES = ["5", "None", "()", "[]", "''", "'two words'", "'../up'", "'line\\n'"]
 REGISTRATIONS = [
     *(f'register("other", family="tests")({what})' for what in OTHERS),
     *(f'register({name}, family="tests")(Odd)' for name in NAMES),

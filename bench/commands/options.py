@@ -5,7 +5,8 @@ import os
 from typing import Any, TypeAlias
 
 from bench.commands.places import place
-from bench.errors import UserError
+from bench.config import MOST_SEEDS
+from bench.errors import UserError, shortened
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
 
@@ -67,13 +68,15 @@ def parse_seeds(text: str) -> list[int]:
     """`3` means seeds 0, 1, 2; `0,2,5` means these, `7,` seed 7 alone.
 
     Raises:
-        UserError: not numbers, negative, or none.
+        UserError: not numbers, negative, none, or more than anyone could run.
     """
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         seeds = []
     if "," not in text and seeds:
+        if seeds[0] > MOST_SEEDS:
+            raise UserError(f"--seeds is {shortened(text)}: give at most {MOST_SEEDS}, or a comma after it for this seed alone.")
         seeds = list(range(seeds[0]))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by commas.")

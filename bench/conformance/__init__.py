@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.conformance import causal, construction, costs, learning, oracle, plans, state
+from bench.conformance import causal, construction, costs, learning, oracle, plans, prices, state
 from bench.conformance.check import Check, Outcome, examine_all, examine_one, validate_waivers
 from bench.conformance.subject import Subject
 from bench.registry import Entry, find, load_file
@@ -46,7 +46,7 @@ CHECKS: tuple[Check, ...] = (
     state.no_hidden_state,
     state.resumes_exactly,
     state.works_on_one_thread,
-    costs.price_holds,
+    prices.price_holds,
     costs.same_when_audited,
     costs.charged_as_executed,
     oracle.labels_are_charged,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.config import RowConfig
+from bench.config import MOST_SEEDS, RowConfig
 from bench.errors import UserError, unknown
 from bench.parts import Part
 from bench.study.measures import Measure, find_measure
@@ -92,7 +92,7 @@ class Claim(Part):
 class Size(Part):
     """One extent at which the study is run. A smaller one cuts the grid or the seeds, never the cells."""
 
-    seeds: int = Field(ge=2)
+    seeds: int = Field(ge=2, le=MOST_SEEDS)
     first_seed: int = Field(default=0, ge=0, description="above the seeds that were looked at while the study was thought out")
     core_minutes: float = Field(gt=0, description="predicted cost, pretraining included")
     machine: str = Field(default="one CPU core a cell", description="what the prediction is for")
