@@ -67,7 +67,7 @@ class Entry:
         for option in options:
             if option not in known:
                 raise unknown(f"option of router {self.name!r}", option, known)
-        inner = {name: entry.make(theirs) for name, (entry, theirs) in self._wrapped(options).items()}
+        inner = {name: entry.make(theirs) for name, (entry, theirs) in self.wrapped(options).items()}
         try:
             router = self.router(**{**options, **inner})
             paths = getattr(router, "paths", None)
@@ -82,10 +82,14 @@ class Entry:
 
     def source_hash(self, options: Mapping[str, Any]) -> str:
         """SHA-256 of all source that the router runs with these options: its own and that of the routers it wraps."""
-        wrapped = [entry.source_hash(theirs) for entry, theirs in self._wrapped(options).values()]
+        wrapped = [entry.source_hash(theirs) for entry, theirs in self.wrapped(options).values()]
         return hashlib.sha256("".join([self.plugin_hash, *wrapped]).encode()).hexdigest() if wrapped else self.plugin_hash
 
-    def _wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
+    def brings_from_outside(self, options: Mapping[str, Any]) -> bool:
+        """Whether a plugin's code runs with these options: the router's own, or that of one it wraps."""
+        return self.outside or any(entry.brings_from_outside(theirs) for entry, theirs in self.wrapped(options).values())
+
+    def wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
         """Each option that stands for a router -> that router and its options."""
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
         if not isinstance(self.router.wraps, tuple) or not all(isinstance(name, str) for name in self.router.wraps):  # pyright: ignore

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,43 +12,48 @@ from types import ModuleType
 
 from bench.contract import Router
 
+_OTHERS = frozenset({"bench", "torch", *sys.stdlib_module_names})
+"""What rules version and the versions in a record stand for."""
+_STDLIB = Path(sysconfig.get_paths()["stdlib"]).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def own_modules(router: type[Router]) -> list[str]:
-    """Names of the modules that define the class and those of its bases that are not from the bench or from torch."""
+    """Names of the modules that define the class and those of its bases that are not from the bench, from torch or from Python itself."""
     names = dict.fromkeys(base.__module__ for base in router.__mro__)
-    return [name for name in names if name.split(".")[0] not in ("bench", "torch", "builtins")]
+    return [name for name in names if name.split(".")[0] not in _OTHERS]
 
 
 def source_hash_of(router: type[Router]) -> str:
-    """SHA-256 of the files that define a router, and of what these import nearby."""
+    """SHA-256 of the files that define a router, and of what these import that is not installed or is of their own package."""
     text = b""
     for module in own_modules(router):
         source = getattr(sys.modules.get(module), "__file__", None)
         text += Path(source).read_bytes() if source else router.__qualname__.encode()
         if source:
-            text += b"".join(path.read_bytes() for path in _helpers(sys.modules[module], Path(source).resolve().parent))
+            text += b"".join(path.read_bytes() for path in _helpers(sys.modules[module]))
     return hashlib.sha256(text).hexdigest()
 
 
 def helpers_of(module: ModuleType) -> list[ModuleType]:
-    """Modules in a module's folder, or below, that have been imported and that it uses."""
+    """Modules that a module uses, and that are as much the author's own as it is."""
     if not getattr(module, "__file__", None):
         return []
-    paths = set(_helpers(module, Path(module.__file__ or "").resolve().parent))
+    paths = set(_helpers(module))
     files = ((found, getattr(found, "__file__", None)) for found in list(sys.modules.values()))
     return [found for found, file in files if file and Path(file).resolve() in paths and found is not module]
 
 
-def _helpers(module: ModuleType, folder: Path) -> list[Path]:
-    """Files in the folder, or below, that a module imports, at once or later, and that these import, in order; installed ones left out."""
+def _helpers(module: ModuleType) -> list[Path]:
+    """Files that a module imports, at once or later, and that these import, in order; installed ones left out, but for its own package."""
     start = Path(module.__file__ or "").resolve()
+    home = start.parents[len((module.__package__ or "").split(".")) - 1] if module.__package__ else start.parent
     found, pending = set[Path](), [(start, module.__package__ or "")]
     while pending:
         for path, package in _imports(*pending.pop()):
-            inside = path.is_relative_to(folder) and not _INSTALLED & set(path.relative_to(folder).parts)
-            if inside and path not in found and path != start:
+            at_home = path.is_relative_to(home)
+            installed = _INSTALLED & set((path.relative_to(home) if at_home else path).parts)
+            if not installed and (at_home or not path.is_relative_to(_STDLIB)) and path not in found and path != start:
                 found.add(path)
                 pending.append((path, package))
     return sorted(found)

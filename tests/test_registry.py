@@ -1,9 +1,11 @@
+import importlib
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -74,6 +76,33 @@ def test_a_constant_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkey
         with tiny.own_registry():
             found.append(registry.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
     assert found[0] != found[1]
+
+
+def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:
+    """Hash of a router in mypkg/routers/gate.py below a folder, which says `line`; `helper` is a file beside the package or in it."""
+    folder.mkdir(parents=True)
+    for file, text in {"mypkg/routers/gate.py": f"{line}\n{PLUGIN}", helper: f"SCALE = {scale}\n"}.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    with tiny.own_registry(), patch.dict(sys.modules), patch.object(sys, "path", [str(folder), *sys.path]):
+        importlib.invalidate_caches()
+        return registry.Entry("", "", "", importlib.import_module("mypkg.routers.gate").FromAFile).plugin_hash
+
+
+@pytest.mark.parametrize(
+    ("folder", "helper", "line", "covered"),
+    [
+        ("somewhere", "mypkg/common/maths.py", "from ..common.maths import SCALE", True),
+        ("site-packages", "mypkg/common/maths.py", "from ..common.maths import SCALE", True),
+        ("somewhere", "helper_of_mine.py", "from helper_of_mine import SCALE", True),
+        ("site-packages", "helper_of_others.py", "from helper_of_others import SCALE", False),
+    ],
+)
+def test_a_packages_source_is_all_that_is_its_authors_own(tmp_path: Path, folder: str, helper: str, line: str, covered: bool) -> None:
+    """Above the router's folder as well as beside the package; libraries that are installed are told by their versions."""
+    found = {hash_of_package(tmp_path / str(scale) / folder, scale, helper, line) for scale in (1, 7)}
+    assert len(found) == (2 if covered else 1)
 
 
 def test_the_nearest_name_is_guessed() -> None:

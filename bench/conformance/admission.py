@@ -13,12 +13,15 @@ _LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
 
 
 def inadmissible(entry: Entry, options: Mapping[str, Any]) -> str:
-    """Why no row may be made of a plugin file's or entry point's router with these options; empty if it may, or if it is one of ours.
+    """Why no row may be made of a router with these options where it, or one it wraps, comes from outside; empty if it may.
 
     Ours are held to the same checks by the tests at every commit. A failure that a router may have with a reason (`Check.waivable`) is no
     reason to refuse it. The answer is kept for the life of the process.
     """
-    if not entry.outside:
+    for inner, theirs in entry.wrapped(options).values():
+        if offence := inadmissible(inner, theirs):
+            return f"Wrapped router {inner.name!r}: {offence}"
+    if not entry.brings_from_outside(options):
         return ""
     key = entry.name, entry.source_hash(options), json.dumps(options, sort_keys=True, default=repr)
     if key not in _found:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import Router
-from bench.source import helpers_of
+from bench.source import helpers_of, own_modules
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _OF_EVERY_MODULE = frozenset({*vars(types.ModuleType("")), "__file__", "__cached__", "__builtins__", "__path__", "__annotations__"})
@@ -36,8 +36,8 @@ def hidden_state(router: Router) -> dict[str, str]:
         found |= {where + name: digest(value) for name, value in places.items()}
         tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
         found |= {f"{where}{name}.{key}": digest(value) for name, tensor in tensors for key, value in vars(tensor).items()}
-    classes = [cls for cls in type(router).__mro__ if issubclass(cls, Router) and cls is not Router]
-    for name in dict.fromkeys(cls.__module__ for cls in classes):
+    routers = (module for module in router.modules() if isinstance(module, Router))  # itself, and what it wraps
+    for name in dict.fromkeys(name for module in routers for name in own_modules(type(module))):
         module = sys.modules[name]
         found |= _module_state(module)
         for helper in helpers_of(module):

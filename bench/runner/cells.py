@@ -52,6 +52,11 @@ class Cell:
         return find(self.row.router)
 
     @property
+    def outside(self) -> bool:
+        """Whether a plugin's code runs in it."""
+        return self.entry.brings_from_outside(self.row.options)
+
+    @property
     def match(self) -> str:
         """Brackets are held to the tokens of a router at the budget; the rest to the suite's match."""
         return "tokens" if self.row.role == "bracket" else self.suite.match

@@ -114,7 +114,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
     if causality.passed and (offence := revisit(model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell))):
         causality = causality.model_copy(update={"passed": False, "detail": offence})
-    if cell.entry.outside and (offence := side_work(model, validation)):
+    if cell.outside and (offence := side_work(model, validation)):
         raise RuleBroken(offence)
     policies: tuple[Policy | None, ...] = (None, "on_policy")
     utility = [

@@ -97,7 +97,7 @@ def _in_processes(cells: Sequence[Cell], task: Callable[[Cell], Outcome], worker
         try:
             return worker.run(task, cell)
         finally:
-            if cell.entry.outside:  # it may have left something in its process
+            if cell.outside:  # it may have left something in its process
                 worker.close()
             idle.put(worker)
 

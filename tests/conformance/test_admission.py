@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from bench.conformance import CHECKS
 from bench.conformance.admission import inadmissible
+from bench.conformance.check import examine_one
+from bench.conformance.subject import Subject
 from bench.registry import Entry, find
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
@@ -22,6 +25,24 @@ def test_a_router_that_cheats_gets_no_row(gallery: Callable[[str], dict[str, Ent
     record = run_cell(Cell(config, config.row("memory_in_global"), 0), "test")
     assert (record.status, record.loss) == ("invalid", None)
     assert record.reason.startswith("`bench check` fails no_hidden_state: expected ") and "\n" not in record.reason
+
+
+@pytest.mark.parametrize("inner", ["memory_in_global", {"router": "memory_in_global"}])
+def test_a_cheater_in_a_wrapper_of_ours_gets_no_row(gallery: Callable[[str], dict[str, Entry]], tmp_path: Path, inner: object) -> None:
+    gallery("memory")
+    config = suite(write_text(tmp_path), rows=[{"name": "wrapped", "router": "partially_supervised", "options": {"inner": inner}}])
+    cell = Cell(config, config.rows[0], 0)
+    assert cell.outside and not cell.entry.outside
+    record = run_cell(cell, "test")
+    assert (record.status, record.loss) == ("invalid", None)
+    assert record.reason.startswith("Wrapped router 'memory_in_global': `bench check` fails no_hidden_state: ")
+
+
+def test_what_a_wrapped_router_remembers_is_seen_through_the_wrapper(gallery: Callable[[str], dict[str, Entry]]) -> None:
+    gallery("memory")
+    (check,) = [check for check in CHECKS if check.name == "no_hidden_state"]
+    outcome = examine_one(check, Subject(find("partially_supervised"), {"inner": "memory_in_global"}), {})
+    assert outcome.status == "failed" and "SEEN" in outcome.seen
 
 
 def test_what_may_fail_with_a_reason_refuses_nobody(gallery: Callable[[str], dict[str, Entry]]) -> None:
