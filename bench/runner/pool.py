@@ -194,22 +194,25 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     key, path = cell_key(cell, load_corpus(cell.data)), cell.path(root)
-    checkpoints = Checkpoints(state, key, checkpoint_seconds)
+    checkpoints, progress = Checkpoints(state, key, checkpoint_seconds), state.with_name(state.name + PROGRESS)
+
+    def clear() -> None:
+        checkpoints.clear()
+        progress.unlink(missing_ok=True)
+
     if path.exists():
         there = Record.read(path)
         if there.key == key and there.status != "failed":
-            checkpoints.clear()
+            clear()  # what a run left that was killed right after it wrote the record
             return "kept", _loss(there)
         if there.key == key and path.stat().st_mtime >= failed_since:
             return there.status, there.reason
         _set_aside(path, root, there.key)
     for left in path.parent.glob(f".{path.name}.*"):  # half a record of a run that was killed while it wrote
         left.unlink(missing_ok=True)
-    progress = state.with_name(state.name + PROGRESS)
     record = run_cell(cell, command, checkpoints, progress)
     record.write(path)
-    checkpoints.clear()
-    progress.unlink(missing_ok=True)
+    clear()
     return record.status, record.reason or _loss(record)
 
 

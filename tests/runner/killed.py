@@ -1,21 +1,113 @@
 """Cells that run in a process of their own, to be killed; imported by the processes, so it holds no test."""
 
 import os
-from dataclasses import replace
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch._inductor.config  # noqa: F401  imported, for seconds, by torch.use_deterministic_algorithms
+
+import bench.headline
 import bench.runner.execute
+from bench.checkpoint import Checkpoints
+from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.pool import work
 from tests import tiny
 
+PHASES: dict[str, tuple[Any, str]] = {
+    "training": (bench.runner.execute, "train"),
+    "checkpoint": (Checkpoints, "save_if_due"),
+    "calibration": (bench.headline, "calibrate"),
+    "evaluation": (bench.headline, "evaluate"),
+    "proof": (bench.runner.execute, "prove"),
+    "record": (Record, "write"),
+}
+"""Each phase, in order, and the function that it is."""
 
-def run(cell: Cell, root: Path, cache: Path) -> None:
-    """Run a cell with a checkpoint at every step; leave the digest of its final state beside the record before that is written."""
+
+@dataclass(frozen=True)
+class Kill:
+    """End the process `delay` seconds after it enters a phase for the `call`-th time."""
+
+    phase: str
+    call: int
+    delay: float
+
+
+def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
+    """Run a cell with a checkpoint at every step.
+
+    The digest of its final state is left beside the record before that is written, and the phases as they are entered and left
+    in `phases_of(root)`.
+    """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
-    train = bench.runner.execute.train
+    with ExitStack() as stack:
+        speed = partial(bench.runner.execute.measure_speed, least_seconds=0.0)
+        stack.enter_context(patch.object(bench.runner.execute, "measure_speed", speed))
+        stack.enter_context(patch.object(bench.runner.execute, "train", _leaving_digest(bench.runner.execute.train, root)))
+        log = os.open(_log(root), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        for phase, (where, name) in PHASES.items():
+            stack.enter_context(patch.object(where, name, _watched(phase, getattr(where, name), log, kill)))
+        outcome = work(cell, root, "killed", checkpoint_seconds=0)
+    assert outcome.status in ("ok", "off_budget", "kept"), outcome.detail
 
+
+def phases_of(root: Path) -> tuple[dict[str, list[float]], list[str]]:
+    """What the last process on a folder left.
+
+    Returns:
+        Seconds of each phase it left, call by call; and the phases that it had entered and not left.
+    """
+    seconds: dict[str, list[float]] = {}
+    entered: dict[str, float] = {}
+    for line in _log(root).read_text(encoding="utf-8").splitlines():
+        phase, what, at = line.split()
+        if what == "enter":
+            entered[phase] = float(at)
+        else:
+            seconds.setdefault(phase, []).append(float(at) - entered.pop(phase))
+    return seconds, list(entered)
+
+
+def forget_phases(root: Path) -> None:
+    """Begin the log anew."""
+    _log(root).unlink(missing_ok=True)
+
+
+def _log(root: Path) -> Path:
+    return root.with_suffix(".log")
+
+
+def _watched(phase: str, function: Callable[..., Any], log: int, kill: Kill | None) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        os.write(log, f"{phase} enter {time.monotonic()}\n".encode())
+        if kill is not None and (kill.phase, kill.call) == (phase, calls):
+            threading.Thread(target=_end, args=(kill.delay,), daemon=True).start()
+        result = function(*arguments, **options)
+        os.write(log, f"{phase} leave {time.monotonic()}\n".encode())
+        return result
+
+    return call
+
+
+def _end(delay: float) -> None:
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _leaving_digest(train: Callable[..., Any], root: Path) -> Callable[..., Any]:
     def watched(model: Any, *arguments: Any, **options: Any) -> Any:
         trained = train(model, *arguments, **options)
         state = {name: part.state_dict() for name, part in options["checkpoints"].parts.items()}
@@ -23,9 +115,4 @@ def run(cell: Cell, root: Path, cache: Path) -> None:
         (root / "digest.txt").write_text(final, encoding="utf-8")
         return trained
 
-    bench.runner.execute.train = watched
-    try:
-        outcome = work(cell, root, "killed", checkpoint_seconds=0)
-    finally:
-        bench.runner.execute.train = train
-    assert outcome.status in ("ok", "off_budget", "kept"), outcome.detail
+    return watched

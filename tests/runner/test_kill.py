@@ -1,64 +1,73 @@
+"""A cell that is killed again and again, in every phase of its run, ends as one that was left alone."""
+
 import multiprocessing
 import random
-import time
+import signal
+from collections import Counter
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.data import load_corpus
 from bench.record import Record
+from bench.runner.cells import Cell
 from tests import tiny
 from tests.runner import killed
+from tests.runner.killed import PHASES, Kill
 
 
 @pytest.fixture(scope="module")
 def server() -> ForkServerContext:
-    """Processes that have torch loaded when they start, so that the kills fall into the run and not into imports."""
+    """Processes that have torch loaded when they start, so that runs begin at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runner.killed"])
     return context
 
 
-def run(server: ForkServerContext, arguments: tuple[Any, ...], limit: float | None = None) -> bool:
-    """Run a cell in a process, kill it after `limit` seconds, and say whether it came to its end."""
-    process = server.Process(target=killed.run, args=arguments)
+def run(server: ForkServerContext, cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> bool:
+    """Run a cell in a process that may kill itself, and say whether it came to its end."""
+    killed.forget_phases(root)
+    root.mkdir(exist_ok=True)
+    process = server.Process(target=killed.run, args=(cell, root, cache, kill))
     process.start()
-    process.join(limit)
-    if alive := process.is_alive():
-        process.kill()
-        process.join()
-    else:
-        assert process.exitcode == 0
-    return not alive
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode == 0
 
 
 def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> None:
-    """Kill a cell again and again until it is through, and begin anew until there were enough kills."""
+    """Kill cells in one phase after another, at random moments, and let them end, until there were enough kills and some in each phase."""
     draw = random.Random(router)
     cell = tiny.cell(tiny.write_text(folder), router)
     whole, cache = folder / "whole", folder / "cache"
-    whole.mkdir()
     load_corpus(cell.suite.data, cache)
-    started = time.monotonic()
-    assert run(server, (cell, whole, cache))
-    duration = time.monotonic() - started
+    assert run(server, cell, whole, cache)
+    seconds, open_phases = killed.phases_of(whole)
+    assert not open_phases
     expected = tiny.without_clock(Record.read(cell.path(whole)))
-    attempt = 0
-    while kills > 0:
-        attempt += 1
+    hit, total = Counter[str](), 0
+    for attempt in range(2 * kills):
         root = folder / f"killed-{attempt}"
-        root.mkdir()
-        while not run(server, (cell, root, cache), draw.uniform(0.05, 0.6 * duration) if kills > 0 else None):
-            kills -= 1
+        for phase in seconds:
+            first = draw.randint(1, max(1, len(seconds[phase]) // 3))  # a resumed run has fewer calls left
+            kill = Kill(phase, first, draw.uniform(0.0, 0.9) * sum(seconds[phase]) / len(seconds[phase]))
+            if run(server, cell, root, cache, kill):
+                break
+            total += 1
+            hit.update(killed.phases_of(root)[1])
+        run(server, cell, root, cache)
         assert tiny.without_clock(Record.read(cell.path(root))) == expected
         assert (root / "digest.txt").read_text() == (whole / "digest.txt").read_text()
         left = sorted(path.name for path in root.rglob("*") if path.is_file())
         assert left == ["digest.txt", "seed-0.json"], "nothing is left lying about"
+        if total >= kills and hit.keys() == seconds.keys():
+            break
+    assert total >= kills and hit.keys() == seconds.keys(), f"{total} kills: {hit}"
+    assert seconds.keys() == PHASES.keys()
 
 
-def test_a_cell_killed_at_five_moments_ends_the_same(server: ForkServerContext, tmp_path: Path) -> None:
+def test_a_cell_killed_once_in_each_phase_ends_the_same(server: ForkServerContext, tmp_path: Path) -> None:
     check(server, tmp_path, "adaptive_moe", kills=5)
 
 
