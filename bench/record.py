@@ -22,6 +22,9 @@ SCHEMA_VERSION = 1
 RULES_VERSION = 1
 """Raised whenever the numerics of a run change; records of other versions are never mixed in a board."""
 
+REPRODUCED = "reproduce"
+"""Folder of a tree of records that holds reruns, which are compared with the records that they repeat and are on no board."""
+
 Role = Literal["ranked", "control", "twin", "bracket", "informed"]
 Status = Literal["ok", "off_budget", "invalid", "failed"]
 

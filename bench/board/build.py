@@ -16,7 +16,7 @@ from bench.board.rows import Match, checked_row, common_seeds, group_rows, prefe
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.errors import UserError, unknown
 from bench.looks import possible, without_impossible
-from bench.record import CellId, Record, read_records
+from bench.record import REPRODUCED, CellId, Record, read_records
 
 _SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")
 STUDIES = "studies"
@@ -35,7 +35,7 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
     Raises:
         UserError: no records, no such suite, a record that was edited, or one cell with two records.
     """
-    suites = sorted({path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")} - {STUDIES})
+    suites = sorted({path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")} - {STUDIES, REPRODUCED})
     if not suites:
         raise UserError(f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder.")
     if suite is not None and suite not in suites:

@@ -1,6 +1,6 @@
 """Every figure of a board, and the files they are written to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.board import charts, curves
@@ -24,13 +24,17 @@ def figures(board: Board) -> list[Figure]:
     return [figure for make in _MAKERS for figure in make(board)]
 
 
-def write_figures(board: Board, directory: Path) -> list[Path]:
-    """Write each figure as `directory/<slug>.svg`; boards of one suite at several budgets get a folder each.
+def write_figures(boards: Sequence[Board], directory: Path) -> list[Path]:
+    """Write each figure of a suite's boards as `directory/<slug>.svg`; boards at several budgets get a folder each.
 
-    The bytes depend on the records alone.
+    The bytes depend on the records alone. Figures that the records no longer give are removed.
     """
-    folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
-    made = {folder / f"{figure.slug}.svg": standalone(figure) for figure in figures(board)}
+    made: dict[Path, str] = {}
+    for board in boards:
+        folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
+        made |= {folder / f"{figure.slug}.svg": standalone(figure) for figure in figures(board)}
     for path, text in made.items():
         write_atomically(path, text)
+    for path in {*directory.glob("*.svg"), *directory.glob("b*/*.svg")} - made.keys():
+        path.unlink()
     return list(made)

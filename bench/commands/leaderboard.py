@@ -71,12 +71,12 @@ def render(root: Path, target: Path, console: Console) -> None:
     with writing(target, f"{again}, or with --out FILE to write elsewhere"):
         write_atomically(target, text)
     console.print(f"board    {target}", markup=False)
-    for board in boards:
-        folder = root / board.suite / "figures"
+    for suite in dict.fromkeys(board.suite for board in boards):
+        folder = root / suite / "figures"
         with writing(folder, again):
-            figures = write_figures(board, folder)
+            figures = write_figures([board for board in boards if board.suite == suite], folder)
         if figures:
-            console.print(f"figures  {figures[0].parent}/ ({len(figures)} files)", markup=False)
+            console.print(f"figures  {folder}/ ({len(figures)} files)", markup=False)
 
 
 def _text(root: Path) -> str:

@@ -43,9 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
         print(f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, {len(board.seeds)} seeds")
         headers = ("row", "against", "SD", "detectable", "to find", "seeds", "up to", "missing", "FLOPs", "hours")
-        print(tabulate([_line(need) for need in shown], headers=headers, floatfmt=".4f"))
+        print(tabulate([_line(need) for need in shown], headers=headers, floatfmt=".4f", disable_numparse=[8, 9]))
         looks = plan.looks or (len(board.seeds), 2 * len(board.seeds))
         levels = ", ".join(f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha))
+        print("Columns are for one look at the full level; a board at an early look, whose level is lower, finds larger differences only.")
         print(f"Seeds beyond those declared count only in declared looks; comparison.looks: {list(looks)} would test at {levels}.")
     return 0
 

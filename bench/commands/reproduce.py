@@ -11,7 +11,7 @@ from bench.commands.places import place, require_folder
 from bench.config import RowConfig, SuiteConfig
 from bench.errors import UserError, unknown
 from bench.looks import without_impossible
-from bench.record import RULES_VERSION, Record, read_records
+from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
 from bench.suite import parse_suite
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("row", help="row of the board, e.g. mlp_gate or random@ffn")
     parser.add_argument("--suite", default="quick", help="suite whose records to take (default: quick)")
     parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--out", type=place, default=Path("runs/reproduce"), help="where the reruns go (default: runs/reproduce)")
+    parser.add_argument("--out", type=place, default=Path("runs") / REPRODUCED, help="where the reruns go (default: runs/reproduce)")
     parser.add_argument("--plugin", action="append", default=[], type=place, metavar="FILE.py", help="also load routers from this file")
     add_workers(parser)
     parser.set_defaults(run=run)

@@ -1,7 +1,9 @@
 """Checks of how a router comes into being."""
 
+import gc
 import inspect
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -23,6 +25,10 @@ from bench.select import gate_plan
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 FIXED_RULE_TRIALS = 8
+UNEXPLAINED_SECONDS = 0.1
+"""Of processor time, for Python itself: ten times what routers take that only draw parameters."""
+SLOWEST = 5e8
+"""FLOPs a second of torch at its worst, in small operations."""
 
 
 @rule("Give every option of __init__ a default, call super().__init__(), and set `paths`.", essential=True)
@@ -100,9 +106,12 @@ def every_operation_is_priced(subject: Subject) -> None:
     demand(subject.model.solution.target > 0, "a positive budget", subject.model.solution.target)
 
 
-@rule("Make parameters in `build` and nothing else; what has to be computed from text belongs in `fit`, which is charged.")
+@rule("Make parameters in `build` and nothing else; what has to be computed from text belongs in `fit`, in torch, which is charged.")
 def construction_is_cheap(subject: Subject) -> None:
-    """Importing and making a router costs no more than drawing and orthogonalising its parameters: nothing is computed there unpaid."""
+    """Importing and making a router costs no more than drawing and orthogonalising its parameters: nothing is computed there unpaid.
+
+    Nor does it, or `fit`, compute outside of torch: processor time, too, must be what the counted FLOPs explain.
+    """
     size = sum(t.numel() for t in subject.build().state_dict().values())
     limit = float(10 * size * subject.blueprint.decoder.d_model + 10_000)
 
@@ -111,12 +120,27 @@ def construction_is_cheap(subject: Subject) -> None:
         fresh.make(dict(subject.options))
         subject.build()
 
-    try:
-        spent = count(make_anew).total
-    except UncountedOp as error:
-        demand(False, "initialisation by operations whose cost is known", error)
-        return
+    spent = _counted("importing and making it", make_anew)
     demand(spent <= limit, f"at most {limit:,.0f} FLOPs for {size:,} numbers", f"{spent:,.0f} FLOPs")
+    router, statistics = subject.build(), subject.statistics()
+    _counted("fit", lambda: router.fit(statistics))
+
+
+def _counted(what: str, run: Callable[[], object]) -> float:
+    """FLOPs of a call, which must explain its processor time."""
+    gc.collect()  # a collection of the whole process's garbage is not the router's work
+    gc.disable()
+    started = time.process_time()
+    try:
+        spent = count(run).total
+    except UncountedOp as error:
+        demand(False, f"operations whose cost is known in {what}", error)
+        raise
+    finally:
+        seconds = time.process_time() - started
+        gc.enable()
+    demand(seconds <= UNEXPLAINED_SECONDS + spent / SLOWEST, f"{what} to take the time of {spent:,.0f} FLOPs", f"{seconds:.2f} s")
+    return spent
 
 
 @rule("Draw parameters with torch's default generator, which the harness seeds; not with `random`, NumPy, the clock or the process id.")

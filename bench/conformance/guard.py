@@ -1,4 +1,4 @@
-"""Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread or process.
+"""Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread or process, sets no variable of it.
 
 Interpreter audit events (PEP 578) tell of nearly all of these, whichever library does it. What they do not tell of is replaced
 while the guard is up: threads before Python 3.12, and the archive readers and writers in C++ behind `torch.load` and `torch.save`.
@@ -28,6 +28,15 @@ _REFUSED = (
     "os.mkdir",
     "os.rmdir",
     "os.truncate",
+    "os.setxattr",
+    "os.removexattr",
+    "os.chmod",
+    "os.chown",
+    "os.utime",
+    "os.putenv",
+    "os.unsetenv",
+    "os.chdir",
+    "mmap.",
     "os.link",
     "os.symlink",
     "shutil.",

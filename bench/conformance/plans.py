@@ -13,9 +13,12 @@ from bench.conformance.subject import BATCH_SIZE, DECODER, SEQ_LEN, Subject
 from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import autocast
 from bench.flops.ledger import SiteCost
+from bench.rng import generator
 from bench.select import tokens_kept
 
 SELECTIONS: tuple[Selection, ...] = ("topk", "causal")
+MOMENTS = 32
+"""Of training at which capacity is looked at, one in each part, so that no stay of a sixteenth of it escapes."""
 BFLOAT16_DIFFERENT = 0.05
 """Share of tokens that bfloat16 may decide otherwise, ties by score left out."""
 BFLOAT16_STEP = 2**-8
@@ -80,10 +83,14 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
     if subject.probe.trains_dense or subject.is_bracket:
         raise Exempt("a bracket, or a router that declares trains_dense, is charged for what it runs")
     expected = tokens_kept(subject.trained.solution.capacity, SEQ_LEN)
-    for selection, trace in traces_of(subject):
-        if selection == "topk":
-            seen = trace.plan.mask[..., 1].float().sum(1)
-            demand(bool((seen - expected).abs().max() <= 1), f"{expected} ± 1 of {SEQ_LEN} tokens upgraded", seen.tolist())
+    draws = torch.arange(MOMENTS) + torch.rand(MOMENTS, generator=generator(subject.seed, "moments"))
+    for progress in (0.0, *(draws / MOMENTS).tolist(), 1.0):
+        for router, inputs in zip(subject.trained.decoder.routers, subject.inputs("topk", model=subject.trained), strict=True):
+            with torch.no_grad():
+                plan: RoutingPlan = router(replace(subject.fresh(inputs), progress=progress))
+            seen = plan.mask[..., 1].float().sum(1)
+            limit = f"{expected} ± 1 of {SEQ_LEN} tokens upgraded at progress {progress:.2f}"
+            demand(bool((seen - expected).abs().max() <= 1), limit, seen.tolist())
 
 
 @rule("Take shapes from the inputs, never from constants or from the spec.")

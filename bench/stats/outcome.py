@@ -162,5 +162,5 @@ def _decide(
     if failed:
         notes.append(f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent on those that are left.")
     if plan.largest_effect is not None and smallest > plan.largest_effect:
-        return "untestable", None, [*notes, f"Finds {smallest:.3g} at the least; no more than {plan.largest_effect:.3g} is plausible."]
+        return "untestable", None, [*notes, f"Finds {smallest:.3g} nats at the least; no more than {plan.largest_effect:.3g} is plausible."]
     return "inconclusive", None, notes

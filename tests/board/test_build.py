@@ -21,6 +21,14 @@ def names(rows) -> set[str]:
     return {row.name for row in rows}
 
 
+def test_reruns_below_a_tree_are_on_no_board(tmp_path: Path):
+    write(tmp_path, records())
+    before = [board.title for board in build_board(tmp_path)]
+    write(tmp_path / "reproduce", [record(QUICK[0], 0)])
+    assert [board.title for board in build_board(tmp_path)] == before
+    assert len(build_board(tmp_path / "reproduce")) == 1
+
+
 def test_roles_decide_what_is_ranked():
     board = board_with()
     assert names(board.ranked) == {kind.row for kind in QUICK if kind.role in ("ranked", "control", "twin")}

@@ -121,7 +121,7 @@ def test_a_passage_keeps_every_token_and_its_path():
 
 def test_files_are_the_same_bytes_and_load_nothing(tmp_path: Path):
     made = records()
-    first, second = (write_figures(boards_of(order)[0], tmp_path / name) for name, order in (("a", made), ("b", made[::-1])))
+    first, second = (write_figures(boards_of(order), tmp_path / name) for name, order in (("a", made), ("b", made[::-1])))
     assert [path.name for path in first] == [path.name for path in second]
     assert len(first) >= 8
     for one, other in zip(first, second, strict=True):
@@ -131,6 +131,14 @@ def test_files_are_the_same_bytes_and_load_nothing(tmp_path: Path):
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("role") == "img" and root.get("aria-label")
         assert "var(" not in text and not re.findall(r"(?:href|src|url\(|@import)", text)
         assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]
+
+
+def test_figures_that_the_records_no_longer_give_are_removed(tmp_path: Path):
+    for stale in ("stale.svg", "b25/stale.svg", "kept.txt"):
+        (tmp_path / stale).parent.mkdir(exist_ok=True)
+        (tmp_path / stale).write_text("old", encoding="utf-8")
+    made = write_figures(boards_of(records()), tmp_path)
+    assert set(tmp_path.rglob("*.*")) == {*made, tmp_path / "kept.txt"}
 
 
 def test_every_figure_has_words_and_data_to_stand_in_for_it():

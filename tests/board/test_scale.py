@@ -16,7 +16,7 @@ out = Path(sys.argv[2])
 boards = build_board(Path(sys.argv[1]))
 (out / "leaderboard.md").write_text(render_leaderboard(boards, command="x"))
 (out / "report.html").write_text(render_report(boards))
-write_figures(boards[0], out / "figures")
+write_figures(boards, out / "figures")
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss, "torch" in sys.modules)
 """

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.registry import register
 from bench.select import gate_plan
 from routers.gates import MLPGate
@@ -114,6 +114,26 @@ class RandomFromNowhere(MLPGate):
         assert plan.weight is not None
         plan.weight = plan.weight * torch.rand(plan.weight.shape)
         return plan
+
+
+@register("spends_more_in_the_middle", family="cheater")
+class SpendsMoreInTheMiddle(MLPGate):
+    """Upgrades every token while a tenth of the training lasts."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        if inputs.selection == "causal" or not 0.4 < inputs.progress < 0.5:
+            return plan
+        assert plan.scores is not None
+        return gate_plan(inputs.positions >= 0, None, plan.scores[..., 1])
+
+
+@register("seeds_everything", family="cheater")
+class SeedsEverything(MLPGate):
+    """Makes itself reproducible at the cost of everybody else."""
+
+    def after_step(self, trace: LayerTrace) -> None:
+        torch.manual_seed(0)
 
 
 @register("spends_at_will", family="cheater")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
+from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.registry import register
 from routers.gates import MLPGate
 
@@ -67,6 +67,31 @@ class InBuild(_Worker):
         for _ in range(3):
             table = (table @ table) / table.norm()
         self.large += table[: spec.d_model, :WIDTH]
+
+
+def table_of_numpy() -> Tensor:
+    """A table over many pairs, multiplied where nobody counts."""
+    table = np.random.Generator(np.random.Philox(0)).random((1200, 1200), np.float32)
+    for _ in range(20):
+        table = table @ table / np.linalg.norm(table)
+    return torch.from_numpy(table[:32, :WIDTH].copy())
+
+
+@register("work_of_numpy_in_build", family="cheater")
+class OfNumpyInBuild(_Worker):
+    """Computes a table in NumPy while it is made."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.large += table_of_numpy()
+
+
+@register("work_of_numpy_in_fit", family="cheater")
+class OfNumpyInFit(_Worker):
+    """Computes a table in NumPy where counts of the text are given."""
+
+    def fit(self, statistics: TrainStatistics) -> None:
+        self.large += table_of_numpy()
 
 
 @register("work_in_thread", family="cheater")

@@ -71,6 +71,21 @@ class InDefault(MLPGate):
 
 @register("capacity_in_attribute", family="cheater")
 class CapacityInAttribute(MLPGate):
+    """Upgrades more from call to call, up to every token, by a count in an attribute."""
+
+    calls = 0
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        if inputs.selection == "causal":
+            return plan
+        self.calls += 1
+        assert plan.scores is not None
+        return gate_plan(plan.mask[..., 1] | (inputs.positions < self.calls), None, plan.scores[..., 1])
+
+
+@register("weight_in_attribute", family="cheater")
+class WeightInAttribute(MLPGate):
     """Lets its weights grow by the number of calls, counted in an attribute that a resumed run begins anew."""
 
     calls = 0

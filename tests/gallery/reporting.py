@@ -1,6 +1,7 @@
 """Routers that report what is not so, or rewrite what was."""
 
 import contextlib
+import os
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,24 @@ class WritesAFile(MLPGate):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         Path("note").write_text(str(inputs.tokens[0, 0]))
+        return super().forward(inputs)
+
+
+@register("marks_a_file", family="cheater")
+class MarksAFile(MLPGate):
+    """Leaves the note in what is known about a file."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        os.utime(__file__, (float(inputs.tokens[0, 0]), 0.0))
+        return super().forward(inputs)
+
+
+@register("notes_a_variable", family="cheater")
+class NotesAVariable(MLPGate):
+    """Leaves the note in the environment."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        os.environ["SEEN"] = str(int(inputs.tokens[0, 0]))
         return super().forward(inputs)
 
 
