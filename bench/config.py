@@ -4,7 +4,7 @@ A suite fixes everything but the router: data, backbone, budget, training recipe
 will be made. Nothing here depends on torch, so the board can read it too.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -105,7 +105,9 @@ class EvaluationConfig(Part):
     validation_windows: int = Field(default=96, gt=0)
     probe_windows: int = Field(default=8, gt=0)
     batch_size: int = Field(default=64, gt=0)
-    sweep: tuple[float, ...] = Field(default=(0.97, 0.985, 1.0, 1.015, 1.03), description="knob settings, as multiples of B")
+    sweep: tuple[Annotated[float, Field(gt=0, lt=10)], ...] = Field(
+        default=(0.97, 0.985, 1.0, 1.015, 1.03), description="knob settings, as multiples of B; B itself is always one of them"
+    )
     tolerance: float = Field(default=0.01, gt=0, lt=1, description="largest relative miss of B")
 
 

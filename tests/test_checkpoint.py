@@ -104,6 +104,36 @@ def test_a_checkpoint_of_another_cell_or_format_is_set_aside_with_a_word(tmp_pat
     assert "of another cell or version" in message
 
 
+def replace_file(path: Path, file: str, data: bytes) -> None:
+    """Replace a file of a checkpoint, and mend its digest."""
+    (path / file).write_bytes(data)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"][file] = hashlib.sha256(data).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+class LeavesAMark:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "checkpoints", tmp_path / "mark"
+    _, newest = saved(folder, [1, 2])
+    state = torch.load(newest / "state.pt", weights_only=True)
+    torch.save({**state, "more": LeavesAMark(mark)}, stream := io.BytesIO())
+    replace_file(newest, "state.pt", stream.getvalue())
+    assert restored(folder) == (1, 1, 1)
+    assert not mark.exists()
+    torch.load(io.BytesIO(stream.getvalue()), weights_only=False)
+    assert mark.exists(), "it would have"
+
+
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
 @pytest.mark.parametrize("harm", ["garbage", "lacking"])
 def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(tmp_path: Path, file: str, harm: str) -> None:
@@ -119,10 +149,7 @@ def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(tm
             data = stream.getvalue()
         else:
             data = save({"bias": torch.zeros(1)})
-        (path / file).write_bytes(data)
-        manifest = json.loads((path / "manifest.json").read_text())
-        manifest["sha256"][file] = hashlib.sha256(data).hexdigest()
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        replace_file(path, file, data)
 
     first, second = saved(tmp_path, [1, 2])
     edit(second)

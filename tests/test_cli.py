@@ -48,6 +48,7 @@ WRONG = [
     (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),
     (["run", "--suite", "tiny.yaml", "--seeds", str(10**13)], "--seeds is '10000000000000': give at most 10000"),
     (["run", "--suite", "tiny.yaml", "--set", f"seeds={10**13}"], "field 'seeds': Input should be less than or equal to 10000"),
+    (["run", "--suite", "tiny.yaml", "--set", "evaluation.sweep=[-1, 1]"], "field 'evaluation.sweep.0': Input should be greater than 0"),
     (["run", "--suite", "tiny.yaml", "--seed-start", "-5"], "it is '-5'; give a whole number, 0 or more"),
     (["run", "--suite", "tiny.yaml", "--set", "seq_len=2024-99-99"], "'2024-99-99' is not valid YAML: month must be in 1..12"),
     (["run", "--suite", "tiny.yaml", "--set", "x=" + "[" * 3000], "nested too deeply"),

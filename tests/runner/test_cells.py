@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bench.runner.cells
-from bench.config import SuiteConfig
+from bench.config import RouterTraining, RowConfig, SuiteConfig
 from bench.errors import UserError
 from bench.parts import Part
 from bench.registry import load_file
@@ -156,20 +156,27 @@ def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None
     assert parse_rows(parse_suite({**SUITE, "train": suite_wide, "rows": ["mlp_gate", "mod"]}, "s"), "mlp_gate")
 
 
-@pytest.mark.parametrize(
-    ("row", "same"),
-    [
-        ({"name": "renamed"}, True),
-        ({"control": "random@ffn"}, True),
-        ({"router": "mod"}, False),
-        ({"options": {"width_ratio": 0.5}}, False),
-        ({"role": "bracket"}, False),
-        ({"lr_scale": 2.0}, False),
-        ({"router_seed": 1}, False),
-    ],
-)
-def test_a_row_is_what_it_runs_and_not_what_it_is_called(row: dict[str, Any], same: bool) -> None:
-    assert (key(row=row) == key()) == same
+CALLED: dict[str, Any] = {"name": "renamed", "control": "random@ffn"}
+RUN: dict[str, Any] = {
+    "router": "mod",
+    "options": {"width_ratio": 0.5},
+    "role": "bracket",
+    "training": RouterTraining(),
+    "lr_scale": 2.0,
+    "router_seed": 1,
+}
+
+
+@pytest.mark.parametrize("field", RowConfig.model_fields)
+def test_a_row_is_what_it_runs_and_not_what_it_is_called(field: str) -> None:
+    assert (key(row={field: {**CALLED, **RUN}[field]}) == key()) == (field in CALLED)
+
+
+def test_how_the_router_of_a_row_is_trained_is_in_the_key() -> None:
+    known = NESTED["train"]["router"]
+    found = variants(RouterTraining(), known)
+    keys = {key(row={"training": RouterTraining.model_validate(data)}) for _, data in found}
+    assert len(keys | {key(row={"training": RouterTraining()}), key()}) == len(found) + 2
 
 
 def test_the_rest_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
