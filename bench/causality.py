@@ -1,8 +1,9 @@
 """Causality, tried on the trained weights: can what stands later, or beside, change what a router decides?
 
-Run next to every official evaluation, at the calibrated knobs. All of it in float32, whatever the precision of the run: in a
-lower one a decision near its threshold honestly depends on how many tokens share a product, and a probe that forgave
-that would forgive a leak too.
+Run next to every official evaluation, at the calibrated knobs. In float32, whatever the precision of the run: in a lower one a
+decision near its threshold honestly depends on how many tokens share a product, and a probe that forgave that would forgive
+a leak too. Below float32 the suffix perturbations are run once more in the run's precision, all paths in full, where products
+keep their shapes and nothing has to be forgiven: a router could tell the precisions apart.
 """
 
 import math
@@ -66,6 +67,9 @@ def prove(decoder: Decoder, windows: Windows, evaluation: Evaluation, seed: int,
         decisions = base.nats.numel() * len(base.masks)
         if len(prover.ties) > TIES_ALLOWED * decisions:
             raise Offence(f"Ties: {len(prover.ties)} of {decisions} decisions turn by rounding; {TIES_ALLOWED:.0%} may.")
+        if dtype is not torch.float32:
+            with autocast(tokens.device, dtype):
+                _suffixes(prover, tokens, tags, in_full=True)
         if state_sums(decoder) != before:
             raise Offence("State: a parameter or buffer changed during evaluation.")
     except Offence as offence:
@@ -118,7 +122,7 @@ def _batches(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> Non
             prover.check(name, part, spliced[part, :-1], tags[part], spliced[part, 1:], base)
 
 
-def _suffixes(prover: Comparison, tokens: Text, window_tags: Tokens) -> int:
+def _suffixes(prover: Comparison, tokens: Text, window_tags: Tokens, in_full: bool = False) -> int:
     """Replace what follows a cut, the last target included; decisions and losses up to the cut must stay.
 
     Each trial has a sequence of its own, since a leak that depends on rare openings would be missed together by all trials
@@ -134,7 +138,9 @@ def _suffixes(prover: Comparison, tokens: Text, window_tags: Tokens) -> int:
     # Targets are the original ones: whether they were seen shows in the loss up to the cut.
     perturbed = torch.where(index > cut, suffix, original)
     rows = BASES + torch.arange(TRIALS, device=device)
-    return prover.check_change("Suffix perturbation", rows, original[:, :-1], perturbed[:, :-1], tags, original[:, 1:], cuts + 1)
+    texts = (original[:, :-1], perturbed[:, :-1])
+    name = f"Suffix perturbation{' in the precision of the run' if in_full else ''}"
+    return prover.check_change(name, rows, *texts, tags, original[:, 1:], cuts + 1, in_full)
 
 
 def _turned(text: Text, turns: Int[Tensor, " batch"]) -> Text:

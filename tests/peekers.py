@@ -51,6 +51,18 @@ class WeightOnly(Gate):
         return replace(plan, weight=plan.weight * (1 + 0.1 * inputs.hidden.mean((1, 2)).sigmoid())[:, None, None])
 
 
+class InLowPrecision(Gate):
+    """Weighs by the next token where products are rounded, in two sequences of five."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        if not torch.is_autocast_enabled("cpu"):
+            return plan
+        assert plan.weight is not None
+        seen = (inputs.tokens.roll(-1, 1) % 2 == 0) & (inputs.tokens[:, :1] % 5 < 2)
+        return replace(plan, weight=plan.weight * (1 + 0.1 * seen).unsqueeze(-1))
+
+
 class NextToken(Gate):
     def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
         return inputs.tokens.roll(-1, 1) % 2 == 0

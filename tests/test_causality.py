@@ -26,6 +26,7 @@ from tests.peekers import (
     Disguised,
     FirstCallsOnly,
     Gate,
+    InLowPrecision,
     Learns,
     Length,
     Memory,
@@ -145,6 +146,18 @@ def test_lower_precision_is_proven_in_float32_and_the_official_plans_must_still_
     honest = proof_of(build(Gate), dtype=torch.bfloat16)
     assert honest.passed, honest.detail
     assert proof_of(build(FirstCallsOnly), dtype=torch.bfloat16).detail.startswith("Official evaluation: only")
+
+
+@pytest.mark.parametrize(("name", "options"), [("mod", {}), ("adaptive_moe", {}), ("smear", {}), ("dense", {})], ids=row_id)
+def test_routers_of_every_kind_are_causal_in_low_precision(name: str, options: Mapping[str, object]) -> None:
+    found = proof_of(with_knobs(model(name, options), 0.1), dtype=torch.bfloat16)
+    assert found.passed, found.detail
+
+
+def test_a_leak_in_low_precision_alone_is_found_there() -> None:
+    assert proof_of(build(InLowPrecision)).passed
+    found = proof_of(build(InLowPrecision), dtype=torch.bfloat16)
+    assert found.detail.startswith("Suffix perturbation in the precision of the run, all paths run in full: a weight of layer 1 differs")
 
 
 def test_few_windows_and_small_batches_will_do() -> None:
