@@ -114,9 +114,11 @@ class Board:
 
     @property
     def dense(self) -> Row | None:
-        """The bracket that throughput is measured against: the one that spends most."""
-        spends = {row.name: row.mean(lambda record: record.flops.active if record.flops else None) for row in self.brackets}
-        return max((row for row in self.brackets if spends[row.name]), key=lambda row: spends[row.name] or 0, default=None)
+        """The bracket that throughput is measured against: the one that spends what the dense model costs."""
+        shares = {
+            row.name: row.mean(lambda record: record.flops.active / record.flops.dense if record.flops else None) for row in self.brackets
+        }
+        return min((row for row in self.brackets if shares[row.name]), key=lambda row: abs((shares[row.name] or 0) - 1), default=None)
 
     def outcome(self, row: Row, control: str | None) -> Outcome | None:
         """The declared comparison of `row` with `control`, if there is one."""

@@ -94,8 +94,10 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
     if board.look < 0:
         notes.append(f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No verdict before that.")
     elif len(plan.looks) > 1:
-        notes.append(f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.")
+        ahead = plan.looks[board.look + 1 :]
+        more = f" An early look decides large differences only; the next is at {ahead[0]} seeds." if ahead else ""
+        notes.append(f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.{more}")
     absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
     if absent:
-        notes.append(f"No usable loss: {', '.join(absent)}. Their comparisons still count in the correction.")
+        notes.append(f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in the correction.")
     return tuple(notes)

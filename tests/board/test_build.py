@@ -37,6 +37,14 @@ def test_roles_decide_what_is_ranked():
     assert board.dense is not None and board.dense.name == "dense"
 
 
+def test_speed_is_measured_against_the_dense_model_and_not_a_larger_bracket():
+    made = record(Kind("dense_parameters", 2.0, "bracket", "bracket", "", None, ("full",), 1.0), 0)
+    assert made.flops is not None
+    larger = made.model_copy(update={"flops": made.flops.model_copy(update={"active": 2 * made.flops.dense})})
+    board = board_with(larger)
+    assert board.dense is not None and board.dense.name == "dense"
+
+
 @pytest.mark.parametrize("status", ["failed", "invalid", "off_budget"])
 def test_one_bad_seed_takes_the_row_out_and_says_why(status):
     bad = record(EXTRA, 1, status=status, reason="the cause.")
