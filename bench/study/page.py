@@ -217,7 +217,8 @@ def _reading(study: StudyConfig) -> str:
 - **Predictions** were declared with the study, before it was run. *Found* is row minus the other row, paired by seed, with an interval
   that is simultaneous over all predictions of the size ({100 * (1 - study.alpha):g} %).{factors}
 - **Verdicts**: *confirmed* when the difference is shown to lie where it was predicted; *refuted* when it is shown to fall short of the
-  margin, or of the size that was claimed, in the predicted direction; *open* when neither is shown. For "=" it must be shown to lie within,
+  margin, or of the size that was claimed, in the predicted direction; *open* when neither is shown. A difference shown to be real, and
+  shown to be smaller than the margin, is *refuted*; one shown to be real alone is *confirmed*. For "=" it must be shown to lie within,
   or beyond, the margin; for "not <" and "not >", not to lie beyond it on that side, or to lie there. Shown means: by the moderated
   t test, Holm-adjusted over all predictions, and by the plain paired t test, both at {study.alpha:g}.
 - A claim is *reproduced* when all its predictions are confirmed, *not reproduced* when one is refuted, else *inconclusive*, at this number
