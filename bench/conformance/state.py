@@ -52,9 +52,11 @@ def deterministic(subject: Subject) -> None:
 
 
 def _global_randomness() -> dict[str, str]:
-    """Digest of the state of each global generator; a type checker, where one is at work, draws from that of `random`."""
-    states = {"torch": torch.get_rng_state(), "numpy.random": np.random.get_state(), "random": random.getstate()}
-    return {name: digest(state) for name, state in states.items() if name != "random" or "beartype" not in sys.modules}
+    """Digest of the state of each global generator; a type checker, where one is at work, draws from Python's own."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
+    if "beartype" not in sys.modules:
+        states["Python"] = random.getstate()
+    return {name: digest(state) for name, state in states.items()}
 
 
 @contextmanager
