@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +84,27 @@ def test_checks_are_importable_for_pytest(example: Path) -> None:
         )()
     with pytest.raises(UserError, match="cannot be waived"):
         checks_for(example, expected_failures={"causal": "on purpose"})
+
+
+DRAWS_FROM_PYTHON = """
+import random
+
+from bench.registry import register
+from routers.gates import MLPGate
+
+
+@register("draws_from_python", family="cheater")
+class DrawsFromPython(MLPGate):
+    def forward(self, inputs):
+        random.random()
+        return super().forward(inputs)
+"""
+
+
+def test_a_draw_from_pythons_own_generator_is_seen_where_no_type_checker_draws_from_it(tmp_path: Path) -> None:
+    """In a process of its own, since the tests run under a type checker that does."""
+    file = tmp_path / "plugin.py"
+    file.write_text(DRAWS_FROM_PYTHON, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "bench", "check", str(file), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert [check["check"] for check in json.loads(done.stdout)[0]["checks"] if check["status"] == "failed"] == ["deterministic"]
