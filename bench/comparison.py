@@ -112,16 +112,17 @@ class Comparison:
         for row, limit, old, new, *rest in zip(
             *(t.split(self.batch_size) for t in (rows, upto, before, after, tags, targets)), strict=True
         ):
-            clean = 0
-            if not in_full:
-                one, two = (self._look(text, *rest) for text in (old, new))
-                clean = self._compare(name, row, one, two, limit)
+            clean = self._change(name, row, limit, (old, new), rest, in_full)
             if clean < len(row):
-                one, two = (self._look(text, *rest, reference=True) for text in (old, new))
-                exact = self._compare(f"{name}, all paths run in full", row, one, two, limit, forgive=False)
-                clean = exact if in_full else clean
+                self._change(name, row, limit, (old, new), rest, in_full=True)
             whole += clean
         return whole
+
+    def _change(self, name: str, rows: Tensor, upto: Tensor, texts: tuple[Tokens, Tokens], rest: list[Tensor], in_full: bool) -> int:
+        """One batch of `check_change`; `rest` are tags and targets."""
+        one, two = (self._look(text, *rest, reference=in_full) for text in texts)
+        said = f"{name}, all paths run in full" if in_full else name
+        return self._compare(said, rows, one, two, upto, forgive=not in_full)
 
     def _look(self, tokens: Tokens, tags: Tokens, targets: Tokens, reference: bool = False) -> Seen:
         run = make_pass(tokens, tags, reference=reference)

@@ -84,8 +84,9 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
         raise Exempt("a bracket, or a router that declares trains_dense, is charged for what it runs")
     expected = tokens_kept(subject.trained.solution.capacity, SEQ_LEN)
     draws = torch.arange(MOMENTS) + torch.rand(MOMENTS, generator=generator(subject.seed, "moments"))
+    pairs = list(zip(subject.trained.decoder.routers, subject.inputs("topk", model=subject.trained), strict=True))
     for progress in (0.0, *(draws / MOMENTS).tolist(), 1.0):
-        for router, inputs in zip(subject.trained.decoder.routers, subject.inputs("topk", model=subject.trained), strict=True):
+        for router, inputs in pairs:
             with torch.no_grad():
                 plan: RoutingPlan = router(replace(subject.fresh(inputs), progress=progress))
             seen = plan.mask[..., 1].float().sum(1)

@@ -56,7 +56,7 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
                 break
             total += 1
             hit.update(killed.phases_of(root)[1])
-        run(server, cell, root, cache)
+        assert run(server, cell, root, cache)
         assert tiny.without_clock(Record.read(cell.path(root))) == expected
         assert (root / "digest.txt").read_text() == (whole / "digest.txt").read_text()
         left = sorted(path.name for path in root.rglob("*") if path.is_file())
