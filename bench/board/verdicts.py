@@ -59,10 +59,12 @@ def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> P
         if control is not None and control != entrant.name
     ]
     # Two rows may each name the other as its control: one comparison, not two.
-    primary = list({frozenset((pair.row, pair.control)): pair for pair in reversed(primary)}.values())[::-1]
+    unique: dict[frozenset[str], Comparison] = {}
+    for pair in primary:
+        unique.setdefault(frozenset((pair.row, pair.control)), pair)
     twins = [(entrant.twin_of, entrant.name) for entrant in ranked if entrant.twin_of]
     return Plan(
-        comparisons=(*primary, *all_pairs([entrant.name for entrant in ranked])),
+        comparisons=(*unique.values(), *all_pairs([entrant.name for entrant in ranked])),
         margin=float(declared["margin"]),
         alpha=float(declared["alpha"]),
         looks=tuple(declared.get("looks") or ()),

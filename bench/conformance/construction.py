@@ -18,7 +18,7 @@ from bench.conformance.memory import digest
 from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
 from bench.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan
-from bench.evaluate import calibrate, evaluate
+from bench.evaluate import calibrate
 from bench.flops.counter import UncountedOp, count
 from bench.registry import Entry, import_again
 from bench.select import gate_plan
@@ -61,7 +61,7 @@ def no_side_effects(subject: Subject) -> None:
     demand(dtype is torch.float32, "torch's default dtype as it was", f"{dtype}, since the plugin was imported")
     before = torch_settings()
     with sealed() as refused:
-        for live in (lambda: import_again(subject.entry.router), lambda: _short_life(subject)):
+        for live in (lambda: import_again(subject.entry.router), subject.short_life):
             with suppress(Exception):  # what else goes wrong is the business of later checks
                 live()
     demand(not refused, "no file, connection, thread or process", refused[:1])
@@ -69,22 +69,10 @@ def no_side_effects(subject: Subject) -> None:
     demand(not changed, f"torch's settings as they were, {before}", changed[:1])
 
 
-SHORT_LIFE = 5
-"""Steps of training, so that the beginning, the middle and the end are lived through."""
-
-
-def _short_life(subject: Subject) -> None:
-    """Build, train, calibrate and evaluate."""
-    model, windows = subject.assemble(), subject.windows(4)
-    subject.train(model, steps=SHORT_LIFE)
-    calibrate(model, windows, 1.0)
-    evaluate(model, windows, batch_size=4)
-
-
 @cache
 def _warm_up() -> None:
     """Let torch import and set up what it puts off until it is needed, which makes folders and reads files."""
-    _short_life(Subject(Entry("alternate", "control", "", _Alternate)))
+    Subject(Entry("alternate", "control", "", _Alternate)).short_life()
 
 
 class _Alternate(Router):

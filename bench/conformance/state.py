@@ -37,10 +37,7 @@ def plan_digest(router: Router, inputs: RouterInput) -> str:
 def deterministic(subject: Subject) -> None:
     """The same inputs and noise give the same plan, whatever the global random state, which no method touches."""
     before = _global_randomness()
-    model = subject.assemble()
-    subject.train(model, steps=3)
-    calibrate(model, subject.windows(8), 1.0)
-    evaluate(model, subject.windows(8), batch_size=8)
+    subject.short_life()
     touched = [name for name, state in _global_randomness().items() if state != before[name]]
     demand(not touched, "global random state as it was", f"that of {', '.join(touched)} changed")
     for selection in SELECTIONS:

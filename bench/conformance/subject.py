@@ -27,6 +27,8 @@ SEQ_LEN = 32
 BATCH_SIZE = 8
 NUM_DOMAINS = 4
 TRAIN_STEPS = 20
+SHORT_LIFE = 5
+"""Steps of training, so that the beginning, the middle and the end are lived through."""
 RECIPE = TrainConfig(reference_tokens=1, batch_size=BATCH_SIZE)
 
 
@@ -102,6 +104,13 @@ class Subject:
         statistics = self.statistics if fit else None
         with torch.enable_grad():  # a check may ask for the trained model from where gradients are off
             train(model, self.split, RECIPE, allowance, seq_len=SEQ_LEN, seed=seed, statistics=statistics)
+
+    def short_life(self) -> None:
+        """Build, train, calibrate and evaluate a model once, for whoever watches what that does."""
+        model, windows = self.assemble(), self.windows(4)
+        self.train(model, steps=SHORT_LIFE)
+        calibrate(model, windows, 1.0)
+        evaluate(model, windows, batch_size=4)
 
     def build(self, **changes: Any) -> Router:
         """A built router outside any model, from a generator keyed by the seed, its spec changed if need be."""
