@@ -17,6 +17,14 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class RuleBroken(Exception):
+    """A router did something in the run that makes its record worthless; the text says what and where."""
+
+
+class Diverged(Exception):
+    """The training loss stopped being a number."""
+
+
 def let_through(error: BaseException) -> None:
     """Raise an exception again that is not a plugin's doing, whatever class that may have made up: the user's own interrupt."""
     if isinstance(error, KeyboardInterrupt):

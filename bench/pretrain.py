@@ -29,9 +29,9 @@ from bench.checkpoint import Checkpoints
 from bench.config import PretrainConfig
 from bench.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import Corpus, Split, train_batch
-from bench.data.load import default_cache
-from bench.errors import UserError
+from bench.errors import Diverged, UserError
 from bench.evaluate import autocast, make_pass
+from bench.files import default_cache
 from bench.flops.ledger import Ledger
 from bench.optim import Muon, muon_parameters
 from bench.parts import hash_of
@@ -39,7 +39,6 @@ from bench.record import RULES_VERSION
 from bench.rng import key
 from bench.schedule import trapezoid
 from bench.select import gate_plan
-from bench.train import Diverged
 
 FORMAT_VERSION = 1
 """Raised when the same pretraining gives other weights, or the file another layout."""

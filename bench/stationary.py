@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from bench.backbone.decoder import Decoder
-from bench.flops.inspector import RuleBroken
+from bench.errors import RuleBroken
 
 
 def state_sums(decoder: Decoder) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from bench.checkpoint import Checkpoints
 from bench.config import TrainConfig
 from bench.contract import Router, TrainStatistics
 from bench.data import Split, train_batch
+from bench.errors import Diverged
 from bench.evaluate import device_of
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
@@ -23,10 +24,6 @@ from bench.supervision import Supervisor
 
 Probe = Callable[[int, int, float, float, float], None]
 """Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""
-
-
-class Diverged(Exception):
-    """The training loss stopped being a number."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from bench.assemble import Model
 from bench.config import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
-from bench.errors import UserError
+from bench.errors import Diverged, UserError
 from bench.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
 from bench.rng import key
-from bench.train import Allowance, Diverged, train
+from bench.train import Allowance, train
 from tests.frozen import FROZEN_ROWS, backbone
 from tests.small import CONFIG, SEQ_LEN, model, row_id, run_of, split, tokens, trained_like
 

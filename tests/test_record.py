@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UserError
-from bench.record import CellId, CurvePoint, Provenance, Record, read_records, record_path, write_atomically
+from bench.files import write_atomically
+from bench.record import CellId, CurvePoint, Provenance, Record, read_records, record_path
 
 ROOT = Path(__file__).parents[1]
 

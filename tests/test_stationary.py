@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.flops.inspector import RuleBroken
+from bench.errors import RuleBroken
 from bench.stationary import state_sums, unchanged
 from tests.small import model
 

@@ -14,10 +14,11 @@ from bench.auxiliary import active_losses
 from bench.config import TrainConfig
 from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
 from bench.data import train_batch
+from bench.errors import Diverged
 from bench.registry import Entry
 from bench.schedule import trapezoid
 from bench.step import Trained
-from bench.train import Allowance, Diverged, train
+from bench.train import Allowance, train
 from tests.small import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4

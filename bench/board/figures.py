@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.board import charts, curves
 from bench.board.model import Board
 from bench.board.svg import Figure, standalone
-from bench.record import write_atomically
+from bench.files import write_atomically
 
 _MAKERS: tuple[Callable[[Board], list[Figure]], ...] = (
     charts.forest,

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.commands.options import Subparsers
 from bench.commands.places import place, writing
 from bench.errors import UserError
-from bench.record import write_atomically
+from bench.files import write_atomically
 
 COMMAND = "python -m bench leaderboard"
 SHOWN = 40

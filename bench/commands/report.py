@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.commands.options import Subparsers
 from bench.commands.places import place, writing
-from bench.record import write_atomically
+from bench.files import write_atomically
 
 
 def add_parser(subparsers: Subparsers) -> None:

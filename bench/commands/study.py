@@ -14,7 +14,7 @@ from bench.commands.places import place, require_folder, writing
 from bench.commands.progress import Progress
 from bench.commands.run import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.errors import UserError
-from bench.record import write_atomically
+from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from bench.study.config import StudyConfig

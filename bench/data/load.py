@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,6 +18,7 @@ from bench.data.overlap import overlap
 from bench.data.splits import divide
 from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
+from bench.files import default_cache
 
 FORMAT_VERSION = 1
 """Raised when a build gives other tokens or another layout from the same text."""
@@ -29,14 +29,6 @@ SOURCES = {
     "hub": "bench.data.hub",
 }
 """Name of a source -> the module whose `source(config)` gives its documents; imported when it is used."""
-
-
-def default_cache() -> Path:
-    """`TOKEN_ROUTING_BENCH_CACHE`, else `token-routing-bench` in `XDG_CACHE_HOME` or `~/.cache`."""
-    own = os.environ.get("TOKEN_ROUTING_BENCH_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "token-routing-bench"
 
 
 def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:

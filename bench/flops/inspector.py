@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.backbone.routed import Decide, ask
 from bench.contract import Router, RouterInput, RoutingPlan
+from bench.errors import RuleBroken
 from bench.flops.counter import OpCounter, Sealed, UncountedOp
 from bench.rng import key
 
@@ -24,10 +25,6 @@ OTHER_THREADS = 0.1
 """Processor time that threads beside the router's own may take while it is asked, as a share of its own, over a whole run."""
 OTHER_SECONDS = 0.05
 """What they may take in any case, for those that draw progress bars."""
-
-
-class RuleBroken(Exception):
-    """A router did something in the run that makes its record worthless; the text says what and where."""
 
 
 class Inspector:

@@ -17,9 +17,9 @@ from bench.conformance.admission import inadmissible
 from bench.conformance.unwatched import side_work
 from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
-from bench.errors import UserError, let_through, located
+from bench.errors import Diverged, RuleBroken, UserError, let_through, located
 from bench.flops.counter import UncountedOp
-from bench.flops.inspector import Inspector, RuleBroken
+from bench.flops.inspector import Inspector
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
 from bench.latency import measure_speed
 from bench.metrics import monitors, passage
@@ -31,7 +31,7 @@ from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
 from bench.stationary import unchanged
 from bench.supervision import measure_supervision
-from bench.train import Diverged, Trained, train
+from bench.train import Trained, train
 from bench.truth import right_paths
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.data import Corpus, Windows, windows
 from bench.evaluate import calibrate, evaluate
+from bench.files import write_atomically
 from bench.headline import domain_losses, mean_loss
-from bench.record import CurvePoint, write_atomically
+from bench.record import CurvePoint
 from bench.runner.cells import Cell
 from bench.stationary import unchanged
 

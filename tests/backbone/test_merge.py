@@ -12,9 +12,9 @@ from bench.backbone.decoder import Decoder
 from bench.backbone.dispatch import dispatch_paths, reference_paths
 from bench.backbone.routed import PathSet
 from bench.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
-from bench.errors import UserError
+from bench.errors import RuleBroken, UserError
 from bench.flops.counter import OpCounter
-from bench.flops.inspector import RuleBroken, check_plan
+from bench.flops.inspector import check_plan
 from bench.flops.ledger import Ledger
 from bench.rng import generator, normal
 from tests.small import CONFIG, run_of, tokens, trained_like

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bench.data import Corpus, DataConfig, load_corpus, statistics
-from bench.data.load import default_cache
 from bench.errors import UserError
+from bench.files import default_cache
 
 
 def config(path: Path, **options: object) -> DataConfig:

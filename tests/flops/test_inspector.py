@@ -15,8 +15,9 @@ from bench.assemble import Model, assemble
 from bench.backbone.routed import ask
 from bench.config import TrainConfig
 from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.errors import RuleBroken
 from bench.evaluate import evaluate
-from bench.flops.inspector import INSPECTED, Inspector, RuleBroken
+from bench.flops.inspector import INSPECTED, Inspector
 from bench.registry import Entry
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
