@@ -8,11 +8,11 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.backbone.routed import History
-from bench.contract import Policy
 from bench.data import Windows
 from bench.evaluate import autocast, device_of, make_pass, window_tensors
 from bench.oracle import Oracle, random_flips, request_of
 from bench.rng import generator
+from bench.routing.contract import Policy
 
 
 @torch.no_grad()

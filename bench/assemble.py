@@ -8,13 +8,13 @@ import torch
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.budget import Solution, dense_costs, solve
 from bench.config import RouterTraining
-from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.equip import check_honoured, equip
 from bench.errors import UserError, let_through, located
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
-from bench.registry import Entry
 from bench.rng import generator, key
+from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
+from bench.routing.registry import Entry
 
 CAPACITY_GUESS = 0.5
 """Capacity and expert width under which a router is priced, before they are known."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from bench.contract import AuxLoss, LayerTrace, Made, Router
 from bench.equip import STANDARD_LOSSES, is_trained
+from bench.routing.contract import AuxLoss, LayerTrace, Made, Router
 
 
 def active_losses(router: Router, weights: Mapping[str, float], progress: float = 0.0) -> list[tuple[str, float, AuxLoss]]:

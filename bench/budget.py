@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.contract import FFN_GATE, Router
 from bench.errors import UserError
 from bench.flops.ledger import Ledger
+from bench.routing.contract import FFN_GATE, Router
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.backbone.merge import merge_by_token
-from bench.contract import LayerTrace, RouterInput
 from bench.evaluate import make_pass
+from bench.routing.contract import LayerTrace, RouterInput
 
 TIE = 1e-4
 """A decision that noise of this size on the router's input can turn is a tie."""

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from bench.config import RouterTraining
-from bench.contract import AuxLoss, Router, RoutingPlan
 from bench.errors import UserError, unknown
-from bench.losses import importance, load, load_balance, router_z
+from bench.routing.contract import AuxLoss, Router, RoutingPlan
+from bench.routing.losses import importance, load, load_balance, router_z
 from bench.toolkit import Toolkit
 
 STANDARD_LOSSES: Mapping[str, AuxLoss] = {
@@ -56,7 +56,7 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
 
 
 def wanted(options: RouterTraining) -> set[str]:
-    """Options that act on scores, and therefore need the router to pass its scores through `bench.select`."""
+    """Options that act on scores, and therefore need the router to pass its scores through `bench.routing.select`."""
     acting = {
         "noise": options.noise in ("gaussian", "noisy_top_k"),
         "balance_bias": bool(options.balance_bias),
@@ -83,7 +83,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
     """Hold a router that has just made a plan in training to what the recipe asks of it.
 
     Raises:
-        UserError: its scores do not pass through `bench.select`, or it has none where a standard loss needs them.
+        UserError: its scores do not pass through `bench.routing.select`, or it has none where a standard loss needs them.
     """
     if router.supervised and plan.scores is None:
         raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
@@ -91,7 +91,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
         return
     if router.toolkit is not None and (ignored := sorted(wanted(options) - router.toolkit.asked)):
         calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
-        raise _refusal(name, ignored[0], f"its scores do not pass through bench.select.{calls[ignored[0]]}")
+        raise _refusal(name, ignored[0], f"its scores do not pass through bench.routing.select.{calls[ignored[0]]}")
     lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]
     if lacking and plan.scores is None:
         raise _refusal(name, f"losses: {lacking[0]}", "its plans have no scores")

@@ -11,9 +11,9 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.backbone.decoder import Decoder
 from bench.backbone.routed import Decide, Pass, ask
-from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import Windows
 from bench.flops.ledger import SiteCost
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 
 BISECTIONS = 40
 SPEND_TOLERANCE = 2e-4

@@ -17,12 +17,12 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.auxiliary import asks_for
 from bench.backbone.routed import History, Pass
-from bench.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.errors import UserError
 from bench.evaluate import autocast, device_of
 from bench.flops.ledger import Counts, Ledger
 from bench.rng import generator, key
-from bench.select import top_k_mask
+from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
+from bench.routing.select import top_k_mask
 
 
 @dataclass(frozen=True)

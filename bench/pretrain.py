@@ -27,7 +27,6 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import PathSet
 from bench.checkpoint import Checkpoints
 from bench.config import PretrainConfig
-from bench.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.evaluate import autocast, make_pass
@@ -37,8 +36,9 @@ from bench.optim import Muon, muon_parameters
 from bench.parts import hash_of
 from bench.record import RULES_VERSION
 from bench.rng import key
+from bench.routing.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
+from bench.routing.select import gate_plan
 from bench.schedule import trapezoid
-from bench.select import gate_plan
 
 FORMAT_VERSION = 1
 """Raised when the same pretraining gives other weights, or the file another layout."""

@@ -12,15 +12,15 @@ from bench.assemble import Model
 from bench.auxiliary import active_losses, has_target
 from bench.backbone.routed import Decide, ask
 from bench.config import TrainConfig
-from bench.contract import LayerTrace, Router
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
 from bench.flops.ledger import first_gradient
 from bench.gradients import gradient_norms
-from bench.losses import mean_loss
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.oracle import Oracle
+from bench.routing.contract import LayerTrace, Router
+from bench.routing.losses import mean_loss
 from bench.schedule import trapezoid
 from bench.supervision import Supervisor
 

@@ -13,13 +13,13 @@ from bench.assemble import Model
 from bench.auxiliary import asks_for, only_for_labels
 from bench.backbone.routed import History, Pass
 from bench.config import EvaluationConfig
-from bench.contract import LayerTrace
 from bench.data import Split
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.oracle import Oracle, random_flips, request_of
 from bench.record import SupervisionMonitor
 from bench.rng import generator, hash_uniform
+from bench.routing.contract import LayerTrace
 
 UNKNOWN = -100
 """Label of a token whose right path the router is not told."""

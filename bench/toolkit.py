@@ -1,7 +1,7 @@
 """What the harness adds to a router in training, whatever its family, by the recipe's `RouterTraining`.
 
 A toolkit is a module of the router's own, so that what it learns and keeps is trained, charged, saved and resumed with the
-router. It reaches the router's scores through `bench.select.perturb` and `bench.select.biased`, and notes that it was asked.
+router. It reaches the router's scores through `bench.routing.perturb` and `bench.routing.biased`, and notes that it was asked.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from bench.config import RouterTraining
 from bench.errors import UserError
-
-DROPPED = -1e4
-"""Score of a dropped expert: its probability is 0 at any temperature in use, and products with it stay finite."""
+from bench.routing.select import DROPPED
 
 
 class Toolkit(nn.Module):
@@ -52,6 +50,10 @@ class Toolkit(nn.Module):
             return hidden
         return hidden * torch.empty_like(hidden).uniform_(1 - self.scale, 1 + self.scale, generator=noise)
 
+    def read(self, hidden: Tensor) -> Tensor:
+        """What the router reads, in the type that it asks for."""
+        return hidden.float() if self.options.float32 else hidden
+
     def precision(self, hidden: Tensor) -> AbstractContextManager[object]:
         """The precision the router runs in: its own float32, or that of the run (Switch Transformer, section 2.4)."""
         return torch.autocast(hidden.device.type, enabled=False) if self.options.float32 else nullcontext()
@@ -72,7 +74,7 @@ class Toolkit(nn.Module):
         return self._drop(scores, noise) if self.options.expert_dropout else scores
 
     def take_extras(self) -> dict[str, Tensor]:
-        """What there is to know of the noise, once; the base's score of a gate is 0, as `bench.select.gate_plan` has it."""
+        """What there is to know of the noise, once; the base's score of a gate is 0, as `bench.routing.gate_plan` has it."""
         found, self.extras = self.extras, {}
         if found and found["clean_scores"].dim() == 2:
             clean, deviation = found.values()

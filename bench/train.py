@@ -11,7 +11,6 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.checkpoint import Checkpoints
 from bench.config import TrainConfig
-from bench.contract import Router, TrainStatistics
 from bench.data import Split, train_batch
 from bench.errors import Diverged
 from bench.evaluate import device_of
@@ -19,6 +18,7 @@ from bench.flops.counter import count
 from bench.flops.inspector import Inspector
 from bench.oracle import Oracle
 from bench.rng import generator
+from bench.routing.contract import Router, TrainStatistics
 from bench.step import Stepper, Trained
 from bench.supervision import Supervisor
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.config import SuiteConfig
-from bench.contract import Paths
 from bench.data import Corpus, Windows
 from bench.data.optimum import best_loss_at
 from bench.evaluate import Evaluation
 from bench.record import RightPaths
+from bench.routing.contract import Paths
 
 
 def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: Windows, evaluation: Evaluation) -> RightPaths | None:

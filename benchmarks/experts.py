@@ -14,8 +14,8 @@ from torch import Tensor
 from bench.backbone.dispatch import dispatch_paths
 from bench.backbone.paths import ExpertBank
 from bench.backbone.routed import PathSet
-from bench.contract import RoutingPlan, experts
 from bench.rng import generator, normal
+from bench.routing.contract import RoutingPlan, experts
 
 D, WIDTH, COUNT, ACTIVE, TOKENS = 256, 512, 8, 2, 4096
 

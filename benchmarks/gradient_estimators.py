@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.estimators import gumbel, highest, relaxed, sample, scale, st_gumbel, straight_through
 from bench.rng import generator
+from bench.routing.estimators import gumbel, highest, relaxed, sample, scale, st_gumbel, straight_through
 
 LOGITS = torch.tensor([[0.3, -0.4, 0.6], [-0.2, 0.5, 0.1]])
 OUTPUTS = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.8, -1.0]])

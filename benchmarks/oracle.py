@@ -19,11 +19,11 @@ from torch import Tensor
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import History, Pass
-from bench.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.data import load_corpus, windows
 from bench.evaluate import make_pass
 from bench.oracle import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
 from bench.rng import generator
+from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
 from bench.runner.execute import blueprint
 from bench.suite import load_suite

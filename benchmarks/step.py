@@ -18,8 +18,8 @@ from bench.backbone.presets import decoder_config
 from bench.config import TrainConfig
 from bench.optim import Muon
 from bench.oracle import Oracle
-from bench.registry import find
 from bench.rng import generator
+from bench.routing.registry import find
 from bench.step import Stepper
 from bench.supervision import Supervisor
 

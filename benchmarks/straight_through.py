@@ -15,15 +15,15 @@ from torch import Tensor
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import Pass
-from bench.contract import Router, RouterInput, RoutingPlan
 from bench.data import load_corpus
 from bench.evaluate import make_pass, window_tensors
 from bench.rng import generator
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.select import top_k_mask
 from bench.runner.cells import Cell
 from bench.runner.execute import blueprint
 from bench.runner.frozen import freeze
 from bench.runner.watch import cut
-from bench.select import top_k_mask
 from bench.suite import load_suite
 
 SEQUENCES, FLIPS = 32, 16

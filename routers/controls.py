@@ -5,9 +5,19 @@ from typing import Literal
 
 import torch
 
-from bench.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
-from bench.registry import register
-from bench.select import gate_plan, hash_noise, upgrade
+from bench.routing import (
+    BLOCK_GATE,
+    FFN_GATE,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    experts,
+    gate_plan,
+    hash_noise,
+    register,
+    upgrade,
+)
 
 
 class _Constant(Router):

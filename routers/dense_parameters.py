@@ -2,8 +2,7 @@
 
 import torch
 
-from bench.contract import Router, RouterInput, RoutingPlan, experts
-from bench.registry import register
+from bench.routing import Router, RouterInput, RoutingPlan, experts, register
 
 
 @register("dense_parameters", family="bracket")

@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
-from bench.registry import register
-from bench.select import gate_plan, hash_noise
+from bench.routing import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, gate_plan, hash_noise, register
 
 
 @register("fixed_layers", family="control")

@@ -6,9 +6,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import nn
 
-from bench.contract import RouterInput, RouterSpec, RoutingPlan
-from bench.gate import Gate, GateEstimator
-from bench.registry import register
+from bench.routing import Gate, GateEstimator, RouterInput, RouterSpec, RoutingPlan, register
 
 
 @register("mlp_gate", family="gate", paper="arXiv:2604.17228")
@@ -20,7 +18,7 @@ class MLPGate(Gate):
     Args:
         width_ratio: hidden width of the gate as a share of d_model.
         scale: which outputs the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full" one.
-        estimator: how the scores learn; see `bench.gate.Gate` for this and what follows.
+        estimator: how the scores learn; see `bench.routing.learned_gate.Gate` for this and what follows.
         estimator_options: what the estimator leaves open.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.

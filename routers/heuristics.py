@@ -10,15 +10,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
-from bench.registry import register
-from bench.rng import hash_uniform
-from bench.select import gate_plan, hash_noise, tokens_kept, top_k_mask, upgrade
+from bench.routing import (
+    FFN_GATE,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    TrainStatistics,
+    experts,
+    gate_plan,
+    hash_noise,
+    hash_uniform,
+    register,
+    tokens_kept,
+    top_k_mask,
+    upgrade,
+)
 
 Over = Literal["ffn", "experts"]
 
 LARGEST_BIGRAM_VOCABULARY = 1024
-"""Pairs are counted up to here (`bench.contract.TrainStatistics.bigram`)."""
+"""Pairs are counted up to here (`bench.routing.TrainStatistics.bigram`)."""
 
 
 class Heuristic(Router):

@@ -8,10 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench import losses
-from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
-from bench.gate import Gate, GateEstimator
-from bench.registry import register
+from bench.routing import AuxLoss, Gate, GateEstimator, LayerTrace, RouterInput, RouterSpec, RoutingPlan, losses, register
 
 
 @register("jepa_gate", family="gate", paper="arXiv:2604.17228")
@@ -28,7 +25,7 @@ class JEPAGate(Gate):
         targets: "executed" aligns the paths that ran anyway; "probe" runs both on a share of training tokens, which is charged, and keeps
             the update of the path that was not chosen out of the stream.
         probe_share: share of tokens probed.
-        scale: as of `bench.gate.Gate`, which tells of this and what follows.
+        scale: as of `bench.routing.learned_gate.Gate`, which tells of this and what follows.
         estimator: how the scores learn.
         estimator_options: what the estimator leaves open.
         utility: weight of the regression of the score on oracle utility.

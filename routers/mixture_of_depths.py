@@ -4,10 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from bench import losses
-from bench.contract import BLOCK_GATE, AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan
-from bench.registry import register
-from bench.select import gate_plan, perturb, upgrade
+from bench.routing import BLOCK_GATE, AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan, gate_plan, losses, perturb, register, upgrade
 
 
 @register("mod", family="mixture_of_depths", paper="arXiv:2404.02258")

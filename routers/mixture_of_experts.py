@@ -6,11 +6,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
-from bench.losses import load_balance, load_balance_single, router_z
-from bench.registry import register
-from bench.rng import hash_uniform
-from bench.select import biased, perturb, top_experts
+from bench.routing import (
+    AuxLoss,
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    biased,
+    experts,
+    hash_uniform,
+    perturb,
+    register,
+    top_experts,
+)
+from bench.routing.losses import load_balance, load_balance_single, router_z
 
 
 class _TokenChoice(Router):

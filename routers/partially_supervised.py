@@ -13,9 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench import losses
-from bench.contract import AuxLoss, LayerTrace, Made, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
-from bench.registry import register
+from bench.routing import AuxLoss, LayerTrace, Made, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, losses, register
 
 RouterOption = Router | str | Mapping[str, Any]
 

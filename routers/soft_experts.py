@@ -8,11 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bench import losses
-from bench.contract import AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan, experts
-from bench.estimators import EstimatorOptions, dselect_k, gumbel, highest, sample, scale, soft, st_gumbel, straight_through
-from bench.registry import register
-from bench.select import perturb, top_experts
+from bench.routing import AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan, experts, losses, perturb, register, top_experts
+from bench.routing.estimators import EstimatorOptions, dselect_k, gumbel, highest, sample, scale, soft, st_gumbel, straight_through
 
 ExpertEstimator = Literal["top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k", "soft"]
 SELECTOR_STD = 0.1
@@ -30,7 +27,7 @@ class Estimated(Router):
     Args:
         num_experts: size of the bank.
         estimator: how the router learns.
-        estimator_options: of `bench.estimators.EstimatorOptions`, by name.
+        estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
         balance: weight of the load-balancing loss.
     """
 

@@ -12,7 +12,7 @@ from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining, TrainConfig
 from bench.flops.inspector import Inspector
-from bench.registry import Entry
+from bench.routing.registry import Entry
 from bench.train import Allowance, Trained, train
 from tests.small import SEQ_LEN, model, split
 

@@ -13,7 +13,7 @@ from typing import Any
 from bench.config import RouterTraining
 from bench.evaluate import evaluate
 from bench.record import RULES_VERSION
-from bench.registry import Entry, find, load_all
+from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names
 from bench.suite import load_suite, suite_names
 from tests import tiny

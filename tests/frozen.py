@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.assemble import Model
 from bench.pretrain import Pretrained, adopt
-from bench.registry import find
+from bench.routing.registry import find
 from tests.small import ROWS, model, trained_like
 
 PATHS = {"cheap", "full", "skip", "block"}

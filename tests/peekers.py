@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bench.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.rng import hash_uniform
-from bench.select import gate_plan, top_k_mask
+from bench.routing.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.select import gate_plan, top_k_mask
 from tests.small import SEQ_LEN
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import Decide, Pass, ask
-from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.data import Split, Windows
-from bench.registry import find, load_all
 from bench.rng import generator
+from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
+from bench.routing.registry import find, load_all
 
 CONFIG = DecoderConfig(vocab_size=50, d_model=32, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=4, max_seq_len=32)
 SEQ_LEN = 24

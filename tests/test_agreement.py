@@ -8,10 +8,10 @@ from torch import Tensor
 
 from bench.agreement import utility_correlation
 from bench.assemble import Model, assemble
-from bench.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
 from bench.evaluate import make_pass
-from bench.registry import Entry
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan
 from tests.small import SEQ_LEN, blueprint, model, trained_like, windows
 
 WINDOWS = windows()

@@ -12,20 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_FILE_LINES = 320
+MAX_FILE_LINES = 380
 MAX_FUNCTION_LINES = 60
 
-ROUTERS_MAY_IMPORT = (
-    "bench.contract",
-    "bench.select",
-    "bench.gate",
-    "bench.estimators",
-    "bench.losses",
-    "bench.registry.register",
-    "bench.rng.hash_uniform",  # randomness that survives evaluation; every other draw is the harness's
-    "torch",
-    "jaxtyping",
-)
+ROUTERS_MAY_IMPORT = ("bench.routing", "torch", "jaxtyping")
 TORCH_FREE = (
     *("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.parts", "bench.suite", "bench.declarations"),
     *("bench.errors", "bench.cli", "bench.__main__"),
@@ -197,9 +187,12 @@ def test_no_machine_path_in_tracked_files() -> None:
 @pytest.mark.parametrize(
     ("rule", "breaking", "keeping"),
     [
-        (foreign_imports, "from bench.train import step", "from bench.select import causal\nimport torch.nn.functional as F\nimport math"),
-        (foreign_imports, "from bench.registry import find", "from bench.registry import register"),
-        (foreign_imports, "from bench.rng import generator", "from bench.rng import hash_uniform"),
+        (
+            foreign_imports,
+            "from bench.train import step",
+            "from bench.routing.select import causal\nimport torch.nn.functional as F\nimport math",
+        ),
+        (foreign_imports, "from bench.rng import generator", "from bench.routing import hash_uniform"),
         (foreign_imports, "from routers.gates import Gate", "from jaxtyping import Float"),
         (foreign_imports, "def f():\n    import numpy", "def f():\n    import torch"),
         (router_imports, "from routers import mod", "from bench import registry"),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bench.assemble import Model, assemble, sample_input
-from bench.contract import FFN_GATE, Router, RouterInput, RoutingPlan
 from bench.errors import UserError
-from bench.registry import Entry
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan
 from tests.small import CONFIG, ROWS, blueprint, model, row_id, run_of, tokens
 
 DENSE = model("dense").decoder

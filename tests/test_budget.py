@@ -11,7 +11,7 @@ from bench.assemble import Model
 from bench.backbone.presets import decoder_config
 from bench.budget import dense_costs
 from bench.errors import UserError
-from bench.registry import find
+from bench.routing.registry import find
 from tests.small import ROWS, model, row_id
 
 VOCAB, SEQ, ROUTED = 256, 128, (1, 2, 3)

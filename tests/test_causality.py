@@ -10,11 +10,11 @@ import torch
 
 from bench.assemble import Model, assemble
 from bench.causality import BASES, TRIALS, TRIALS_NEEDED, prove
-from bench.contract import Router
 from bench.data import Windows
 from bench.evaluate import Evaluation, evaluate, make_pass
 from bench.record import Causality
-from bench.registry import Entry
+from bench.routing.contract import Router
+from bench.routing.registry import Entry
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
 from tests.peekers import (
@@ -191,8 +191,8 @@ def test_a_leak_makes_the_record_of_a_cell_invalid(tmp_path: Path, monkeypatch: 
     plugin.write_text(
         """
 import torch
-from bench.contract import experts, Router, RoutingPlan
-from bench.registry import register
+from bench.routing.contract import experts, Router, RoutingPlan
+from bench.routing.registry import register
 
 @register("leaky_hash", family="test")
 class Leaky(Router):

@@ -16,7 +16,7 @@ from torch import nn
 
 from bench.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
 from bench.data import train_batch
-from bench.registry import find, load_all
+from bench.routing.registry import find, load_all
 from tests import tiny
 
 STEPS = 6

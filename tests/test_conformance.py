@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.conformance import CHECKS, run_checks
-from bench.registry import load_all
+from bench.routing.registry import load_all
 from bench.suite import load_suite
 from tests.fingerprints import rows
 

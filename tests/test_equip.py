@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.auxiliary import active_losses
-from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.equip import check_loss_names, is_trained
 from bench.errors import UserError
-from bench.registry import Entry, find
-from bench.select import gate_plan, top_k_mask
+from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.registry import Entry, find
+from bench.routing.select import DROPPED, gate_plan, top_k_mask
 from bench.suite import parse_suite
-from bench.toolkit import DROPPED
 from tests.equipped import ALL, built, fit, same, weights
 from tests.small import ROWS, model, row_id, run_of, tokens
 
@@ -101,10 +100,14 @@ BYPASSING = Entry("bypassing", "tests", "", _Bypassing)
 @pytest.mark.parametrize(
     ("options", "training", "said"),
     [
-        ({}, {"noise": "gaussian"}, "'noise': its scores do not pass through bench.select.perturb"),
-        ({}, {"noise": "noisy_top_k"}, "'noise': its scores do not pass through bench.select.perturb"),
-        ({"over": "experts"}, {"expert_dropout": 0.1}, "'expert_dropout': its scores do not pass through bench.select.perturb"),
-        ({"over": "experts"}, {"balance_bias": 0.1}, "'balance_bias': its scores do not pass through bench.select.top_experts or biased"),
+        ({}, {"noise": "gaussian"}, "'noise': its scores do not pass through bench.routing.perturb"),
+        ({}, {"noise": "noisy_top_k"}, "'noise': its scores do not pass through bench.routing.perturb"),
+        ({"over": "experts"}, {"expert_dropout": 0.1}, "'expert_dropout': its scores do not pass through bench.routing.perturb"),
+        (
+            {"over": "experts"},
+            {"balance_bias": 0.1},
+            "'balance_bias': its scores do not pass through bench.routing.top_experts or biased",
+        ),
         ({"silent": True}, {"losses": {"router_z": 0.1}}, "'losses: router_z': its plans have no scores"),
     ],
 )

@@ -11,7 +11,7 @@ from bench.auxiliary import active_losses
 from bench.checkpoint import Checkpoints
 from bench.evaluate import evaluate
 from bench.flops.audit import audit
-from bench.losses import load_balance_single, router_z
+from bench.routing.losses import load_balance_single, router_z
 from bench.schedule import trapezoid
 from tests.equipped import ALL, SMALL, STEPS, built, fit, same
 from tests.small import SEQ_LEN, run_of, tokens, windows

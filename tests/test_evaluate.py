@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench.assemble import Model
-from bench.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.data import Windows
 from bench.evaluate import calibrate, evaluate
-from bench.registry import Entry
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.registry import Entry
 from tests.small import CONFIG, ROWS, SEQ_LEN, model, row_id, run_of, trained_like, windows
 
 every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)

@@ -123,8 +123,8 @@ def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> N
 
 
 PLUGIN = '''
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
 
 
 @register("fuzzed", family="tests")

@@ -9,9 +9,9 @@ from bench import cli
 from tests import tiny
 
 PLUGIN = '''
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
 
 
 class Halt(BaseException):

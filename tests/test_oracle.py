@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from bench.assemble import Model, assemble
 from bench.backbone.routed import Pass
 from bench.config import TrainConfig
-from bench.contract import (
+from bench.errors import UserError
+from bench.evaluate import evaluate, make_pass
+from bench.flops.audit import audit
+from bench.oracle import Oracle, random_flips
+from bench.rng import generator, key
+from bench.routing.contract import (
     BLOCK_GATE,
     FFN_GATE,
     AuxLoss,
@@ -25,13 +30,8 @@ from bench.contract import (
     RoutingPlan,
     experts,
 )
-from bench.errors import UserError
-from bench.evaluate import evaluate, make_pass
-from bench.flops.audit import audit
-from bench.oracle import Oracle, random_flips
-from bench.registry import Entry
-from bench.rng import generator, key
-from bench.select import gate_plan, upgrade
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan, upgrade
 from bench.train import Allowance, train
 from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.evaluate import evaluate
-from bench.registry import Entry
 from bench.revisit import Visited, knobs_of, revisit
-from bench.select import gate_plan, hash_noise, upgrade
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan, hash_noise, upgrade
 from tests import tiny
 
 

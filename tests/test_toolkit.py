@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.config import RouterTraining
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.errors import UserError
 from bench.rng import generator
-from bench.select import biased, gate_plan, perturb, top_experts
-from bench.toolkit import DROPPED, Toolkit
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, Selection
+from bench.routing.select import DROPPED, biased, gate_plan, perturb, top_experts
+from bench.toolkit import Toolkit
 
 WIDTH, EXPERTS = 6, 5
 

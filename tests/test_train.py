@@ -12,10 +12,10 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.auxiliary import active_losses
 from bench.config import TrainConfig
-from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
 from bench.data import train_batch
 from bench.errors import Diverged
-from bench.registry import Entry
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
+from bench.routing.registry import Entry
 from bench.schedule import trapezoid
 from bench.step import Trained
 from bench.train import Allowance, train

@@ -14,14 +14,14 @@ from torch import Tensor
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import Pass
 from bench.board.build import separate
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
 from bench.errors import UserError
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.select import gate_plan
 from bench.runner.cells import Cell, unmet_needs
 from bench.runner.execute import run_cell
-from bench.select import gate_plan
 from bench.suite import load_suite, parse_suite
 from bench.truth import agreement, shares
 from tests import tiny

@@ -14,16 +14,16 @@ import torch
 import yaml
 from torch import Tensor
 
-import bench.registry
+import bench.routing.registry
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining, SuiteConfig, TrainConfig
-from bench.contract import TrainStatistics
 from bench.data import Split, Windows
 from bench.data import windows as cut_windows
 from bench.record import Record
-from bench.registry import Entry, load_all
+from bench.routing.contract import TrainStatistics
+from bench.routing.registry import Entry, load_all
 from bench.runner.cells import Cell
 from bench.step import Trained
 from bench.suite import parse_suite
@@ -37,7 +37,7 @@ RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, m
 def own_registry() -> Generator[None]:
     """Whatever is registered inside is forgotten outside."""
     load_all()
-    with patch.dict(bench.registry._entries):
+    with patch.dict(bench.routing.registry._entries):
         yield
 
 

@@ -13,9 +13,9 @@ from bench.backbone.dispatch import PathUpdates, chosen_pairs, dispatch_paths, g
 from bench.backbone.layers import Attention, rms_norm
 from bench.backbone.paths import ExpertBank
 from bench.backbone.routed import Pass, PathSet, is_block
-from bench.contract import LayerTrace, Router
 from bench.errors import UserError
 from bench.rng import normal
+from bench.routing.contract import LayerTrace, Router
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.backbone.merge import merge_paths, reference_merge
 from bench.backbone.routed import PathSet
-from bench.contract import RoutingPlan
+from bench.routing.contract import RoutingPlan
 
 PathUpdates = dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]
 Hidden = Float[Tensor, "batch seq d_model"]

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bench.backbone.routed import PathSet
-from bench.contract import RoutingPlan
 from bench.errors import UserError
+from bench.routing.contract import RoutingPlan
 
 Merged = tuple[Float[Tensor, "batch seq d_model"], dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]]
 

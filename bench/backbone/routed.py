@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bench.backbone.paths import Draw, ExpertBank, LowRank
-from bench.contract import LayerTrace, Paths, Router, RouterInput, RoutingPlan, Selection, Site
 from bench.errors import UserError
+from bench.routing.contract import LayerTrace, Paths, Router, RouterInput, RoutingPlan, Selection, Site
 
 Decide = Callable[[Router, RouterInput], RoutingPlan]
 

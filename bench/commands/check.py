@@ -12,7 +12,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.conformance import Outcome
-    from bench.registry import Entry
+    from bench.routing.registry import Entry
 
 LARGEST_SEED = 2**32
 """What every generator in use takes."""

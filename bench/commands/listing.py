@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _routers() -> str:
-    from bench.registry import load_all, options_of
+    from bench.routing.registry import load_all, options_of
 
     rows = [
         (entry.name, entry.family, entry.paper, (entry.router.__doc__ or "").splitlines()[0], ", ".join(options_of(entry.router)))

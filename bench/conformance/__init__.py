@@ -18,7 +18,7 @@ from typing import Any
 from bench.conformance import causal, construction, costs, learning, oracle, plans, prices, state
 from bench.conformance.check import Check, Outcome, examine_all, examine_one, validate_waivers
 from bench.conformance.subject import Subject
-from bench.registry import Entry, find, load_file
+from bench.routing.registry import Entry, find, load_file
 
 __all__ = ["CHECKS", "BoundCheck", "Check", "Outcome", "checks_for", "resolve", "run_checks"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.conformance import CHECKS, run_checks
-from bench.registry import Entry
+from bench.routing.registry import Entry
 
 _found: dict[tuple[str, str, str], str] = {}
 _LEFT_TO_THE_RUN = frozenset({"budget_is_met"})

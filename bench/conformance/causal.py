@@ -31,7 +31,7 @@ def batch_invariant(subject: Subject) -> None:
 
 
 @rule(
-    "Evaluation has no generator: use bench.select.hash_noise for randomness; update buffers in `after_step` only, which runs in training."
+    "Evaluation has no generator: use bench.routing.hash_noise for randomness; update buffers in `after_step` only, which runs in training."
 )
 def evaluation_is_stationary(subject: Subject) -> None:
     """Evaluating twice gives the same plans and losses, and changes no parameter or buffer."""

@@ -17,11 +17,11 @@ from bench.conformance.guard import sealed
 from bench.conformance.memory import digest
 from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
-from bench.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate
 from bench.flops.counter import UncountedOp, count
-from bench.registry import Entry, import_again
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan
+from bench.routing.registry import Entry, import_again
+from bench.routing.select import gate_plan
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 FIXED_RULE_TRIALS = 8
@@ -39,7 +39,7 @@ def builds_without_arguments(subject: Subject) -> None:
     demand(not loose, "keyword options with defaults", f"options without a default: {', '.join(loose)}")
     router = subject.entry.make({})
     paths = getattr(router, "paths", None)
-    demand(isinstance(paths, Paths), "`paths` to be a bench.contract.Paths", repr(paths))
+    demand(isinstance(paths, Paths), "`paths` to be a bench.routing.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
     oracle, allows_none, losses = (getattr(router, name) for name in ("oracle", "allows_none", "aux_losses"))
     demand(oracle is None or isinstance(oracle, OracleRequest), "oracle None or an OracleRequest", repr(oracle))

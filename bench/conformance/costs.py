@@ -15,7 +15,6 @@ from bench.conformance.plans import SELECTIONS
 from bench.conformance.prices import BACKWARD_TOLERANCE, STEPS
 from bench.conformance.state import plan_digest
 from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
-from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import evaluate
 from bench.flops.audit import Line, audit
 from bench.flops.counter import OpCounter
@@ -23,6 +22,7 @@ from bench.flops.inspector import PRICE_TOLERANCE
 from bench.flops.ledger import Ledger
 from bench.flops.unseen import unseen_operations
 from bench.rng import generator
+from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
 REFERENCE_TOLERANCE = 1e-5
 

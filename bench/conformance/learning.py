@@ -8,8 +8,8 @@ from torch import Tensor
 from bench.auxiliary import active_losses
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
-from bench.contract import LayerTrace, Router, RouterInput
 from bench.rng import generator, normal
+from bench.routing.contract import LayerTrace, Router, RouterInput
 
 VOCABULARY = 256
 STEPS = 120
@@ -35,7 +35,7 @@ def parameters_change(subject: Subject) -> None:
     demand(not still, "a change in every parameter", f"none in {', '.join(sorted(set(still)))}")
 
 
-@rule("Let the loss reach the scores: through plan.weight, an estimator of bench.estimators, or an auxiliary loss.", waivable=True)
+@rule("Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, or an auxiliary loss.", waivable=True)
 def learns_planted_rule(subject: Subject) -> None:
     """Where one path is right for each token, training sends tokens along it far more often than chance does."""
     router = subject.build(vocab_size=VOCABULARY)

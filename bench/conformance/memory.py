@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Router
-from bench.source import helpers_of, own_modules
+from bench.routing.contract import Router
+from bench.routing.fingerprint import helpers_of, own_modules
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _OF_EVERY_MODULE = frozenset({*vars(types.ModuleType("")), "__file__", "__cached__", "__builtins__", "__path__", "__annotations__"})

@@ -10,11 +10,11 @@ from torch import Tensor
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.memory import digest
 from bench.conformance.subject import BATCH_SIZE, DECODER, SEQ_LEN, Subject
-from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import autocast
 from bench.flops.ledger import SiteCost
 from bench.rng import generator
-from bench.select import tokens_kept
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
+from bench.routing.select import tokens_kept
 
 SELECTIONS: tuple[Selection, ...] = ("topk", "causal")
 MOMENTS = 32
@@ -75,7 +75,7 @@ def counts_match_mask(subject: Subject) -> None:
             demand(seen == [list(trace.plan.counts)], f"{list(trace.plan.counts)} tokens on each path, {selection}", f"masks with {seen}")
 
 
-@rule("Use bench.select.upgrade, which keeps spec.capacity of each sequence in training.", waivable=True)
+@rule("Use bench.routing.upgrade, which keeps spec.capacity of each sequence in training.", waivable=True)
 def capacity_is_kept_in_training(subject: Subject) -> None:
     """In training a router with a base upgrades the share of tokens that the budget gave it, within one token a sequence."""
     if subject.probe.paths.base is None:
@@ -139,7 +139,7 @@ def _near_threshold(router: Router, plan: RoutingPlan) -> Bool[Tensor, "batch se
     return (scores[..., 1] - scores[..., 0] + router.knob).abs() <= BFLOAT16_STEP * scores.abs().max()
 
 
-@rule("Compare scores with -knob, as bench.select.upgrade does, so that spending rises with it.")
+@rule("Compare scores with -knob, as bench.routing.upgrade does, so that spending rises with it.")
 def knob_raises_spending(subject: Subject) -> None:
     """The FLOPs that causal evaluation spends never fall as the knob rises, and it reaches both ways."""
     model = subject.assemble()

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from bench.conformance.check import demand, rule
 from bench.conformance.subject import Subject
-from bench.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
 from bench.flops.counter import OpCounter, Sealed
 from bench.flops.inspector import PRICE_TOLERANCE
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
 
 BACKWARD_TOLERANCE = 0.5
 STEPS = 4

@@ -19,8 +19,8 @@ from bench.conformance.check import demand, rule
 from bench.conformance.memory import changed_places, digest, hidden_state
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.subject import Subject
-from bench.contract import Router, RouterInput, RoutingPlan
 from bench.evaluate import calibrate, evaluate
+from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 RESUME_STEPS = 3
 THREAD_PROBE_SECONDS = 0.05

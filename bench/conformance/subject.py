@@ -14,12 +14,12 @@ from bench.backbone.decoder import DecoderConfig
 from bench.backbone.routed import Pass
 from bench.causality import prove
 from bench.config import TrainConfig
-from bench.contract import LayerTrace, Router, RouterInput, Selection, TrainStatistics
 from bench.data import Split, Windows
 from bench.evaluate import calibrate, evaluate, make_pass
 from bench.record import Causality
-from bench.registry import Entry
 from bench.rng import generator
+from bench.routing.contract import LayerTrace, Router, RouterInput, Selection, TrainStatistics
+from bench.routing.registry import Entry
 from bench.train import Allowance, train
 
 DECODER = DecoderConfig(vocab_size=64, d_model=32, num_layers=3, num_heads=2, ffn_width=128, cheap_rank=2, max_seq_len=48)

@@ -7,10 +7,10 @@ import torch
 from bench.assemble import Model
 from bench.backbone.routed import ask
 from bench.conformance.guard import SideEffect, sealed
-from bench.contract import Router, RouterInput, RoutingPlan
 from bench.data import Windows
 from bench.evaluate import device_of, make_pass, window_tensors
 from bench.flops.unseen import unseen_operations
+from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 WINDOWS = 4
 

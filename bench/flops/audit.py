@@ -24,11 +24,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.assemble import Model
 from bench.backbone.decoder import Layer
 from bench.backbone.routed import PathSet
-from bench.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.evaluate import make_pass
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger, first_gradient
 from bench.oracle import Oracle
+from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
 Phase = Literal["forward", "backward"]
 COMPONENTS = ("backbone", "paths", "router")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.backbone.routed import Decide, ask
-from bench.contract import Router, RouterInput, RoutingPlan
 from bench.errors import RuleBroken
 from bench.flops.counter import OpCounter, Sealed, UncountedOp
 from bench.rng import key
+from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 INSPECTED = 0.02
 """Share of training steps under inspection; the first is one of them."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.routed import PathSet
-from bench.contract import LayerTrace
+from bench.routing.contract import LayerTrace
 
 Counts = Real[Tensor, "batch _path"]
 """Tokens of each sequence on each path; the underscore, because sites differ in their paths."""

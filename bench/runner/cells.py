@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import ROW_NAME, RowConfig, SuiteConfig
-from bench.contract import Paths, Site
 from bench.data.config import DataConfig, Route
 from bench.equip import check_loss_names
 from bench.errors import UserError, unknown
 from bench.parts import hash_of
 from bench.record import RULES_VERSION, CellId, Role, record_path
-from bench.registry import Entry, find, load_all, load_file
+from bench.routing.contract import Paths, Site
+from bench.routing.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 SIDE_INFORMATION = frozenset({"tags", "truth"})

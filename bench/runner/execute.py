@@ -15,7 +15,6 @@ from bench.checkpoint import Checkpoints
 from bench.config import RouterTraining
 from bench.conformance.admission import inadmissible
 from bench.conformance.unwatched import side_work
-from bench.contract import Policy, TrainStatistics
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
 from bench.flops.counter import UncountedOp
@@ -25,6 +24,7 @@ from bench.latency import measure_speed
 from bench.metrics import monitors, passage
 from bench.record import Flops, Provenance, Record, Status, Training
 from bench.revisit import revisit
+from bench.routing.contract import Policy, TrainStatistics
 from bench.runner.cells import UNRANKED, Cell
 from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor

@@ -6,9 +6,9 @@ import torch
 
 from bench.assemble import Model
 from bench.budget import training_target
-from bench.contract import Router
 from bench.data import Corpus
 from bench.pretrain import Pretraining, adopt, pretrained
+from bench.routing.contract import Router
 from bench.runner.cells import Cell
 from bench.runner.provenance import machine_of
 from bench.runner.watch import dtype_of, say

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.backbone.presets import PRESETS, decoder_config
-from bench.contract import Selection
 from bench.errors import UserError
-from bench.registry import find
+from bench.routing.contract import Selection
+from bench.routing.registry import find
 from tests.small import CONFIG, ROWS, Recorder, model, row_id, run_of, tokens, trained_like
 
 every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)

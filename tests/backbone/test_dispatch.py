@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.backbone.dispatch import assign, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
 from bench.backbone.routed import PathSet
-from bench.contract import FFN_GATE, Paths, RoutingPlan, Site, experts
 from bench.rng import generator, normal
+from bench.routing.contract import FFN_GATE, Paths, RoutingPlan, Site, experts
 
 D_MODEL = 16
 PATHS = {"gate": FFN_GATE, "experts": experts(3), "null": Paths(Site.FFN, ("expert0", "expert1", "skip"))}

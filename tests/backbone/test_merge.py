@@ -11,12 +11,12 @@ from torch import Tensor
 from bench.backbone.decoder import Decoder
 from bench.backbone.dispatch import dispatch_paths, reference_paths
 from bench.backbone.routed import PathSet
-from bench.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
 from bench.errors import RuleBroken, UserError
 from bench.flops.counter import OpCounter
 from bench.flops.inspector import check_plan
 from bench.flops.ledger import Ledger
 from bench.rng import generator, normal
+from bench.routing.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
 from tests.small import CONFIG, run_of, tokens, trained_like
 
 D_MODEL, WIDTH, COUNT, BATCH = 16, 10, 3, 2

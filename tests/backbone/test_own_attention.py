@@ -12,11 +12,11 @@ from bench.assemble import Model, assemble
 from bench.backbone.layers import rms_norm
 from bench.backbone.routed import History
 from bench.conformance import run_checks
-from bench.contract import BLOCK_GATE, FFN_GATE, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.flops.audit import audit
 from bench.oracle import Oracle
-from bench.registry import Entry
-from bench.select import gate_plan, hash_noise, upgrade
+from bench.routing.contract import BLOCK_GATE, FFN_GATE, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan, hash_noise, upgrade
 from tests.backbone.test_layers import HEADS, attention, noise, rotated, unit
 from tests.small import SEQ_LEN, blueprint, run_of, tokens, trained_like
 

@@ -11,9 +11,9 @@ from bench.record import Record, read_records
 from tests import tiny
 
 PLUGIN = """
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
 import torch
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import registry
 from bench.conformance import resolve
-from bench.registry import Entry
+from bench.routing import registry
+from bench.routing.registry import Entry
 
 GALLERY = Path(__file__).resolve().parent.parent / "gallery"
 

@@ -10,7 +10,7 @@ from bench.conformance import CHECKS
 from bench.conformance.admission import inadmissible
 from bench.conformance.check import examine_one
 from bench.conformance.subject import Subject
-from bench.registry import Entry, find
+from bench.routing.registry import Entry, find
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
 from bench.runner.pool import work
@@ -57,8 +57,8 @@ def test_ours_are_held_to_it_by_the_tests() -> None:
 
 LEAVING = """
 import sys
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
 
 @register("leaving", family="test")
 class Leaving(Router):

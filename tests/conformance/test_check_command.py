@@ -12,7 +12,7 @@ import pytest
 from bench.cli import main
 from bench.conformance import CHECKS, checks_for
 from bench.errors import UserError
-from bench.registry import Entry
+from bench.routing.registry import Entry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -89,7 +89,7 @@ def test_checks_are_importable_for_pytest(example: Path) -> None:
 DRAWS_FROM_PYTHON = """
 import random
 
-from bench.registry import register
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench.conformance import CHECKS
 from bench.conformance.check import Outcome, examine_one
 from bench.conformance.subject import Subject
-from bench.registry import Entry
+from bench.routing.registry import Entry
 
 Gallery = Callable[[str], dict[str, Entry]]
 

@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from bench.conformance.unwatched import side_work
-from bench.contract import FFN_GATE, Router, RouterInput, RoutingPlan
-from bench.registry import Entry
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan
 from tests import tiny
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.assemble import Model, assemble
-from bench.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.evaluate import make_pass
 from bench.flops.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
 from bench.pretrain import adopt
-from bench.registry import Entry
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan
 from tests.frozen import FROZEN_ROWS, backbone
 from tests.small import CONFIG, ROWS, SEQ_LEN, blueprint, model, row_id, trained_like
 

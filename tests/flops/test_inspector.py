@@ -14,14 +14,14 @@ from torch import nn
 from bench.assemble import Model, assemble
 from bench.backbone.routed import ask
 from bench.config import TrainConfig
-from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.errors import RuleBroken
 from bench.evaluate import evaluate
 from bench.flops.inspector import INSPECTED, Inspector
-from bench.registry import Entry
+from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.routing.registry import Entry
+from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
-from bench.select import gate_plan
 from bench.train import Allowance, train
 from tests.small import SEQ_LEN, blueprint, split, windows
 from tests.tiny import own_registry, suite, write_text
@@ -242,9 +242,9 @@ def test_a_breach_makes_the_record_of_a_cell_invalid(tmp_path: Path, monkeypatch
     plugin = tmp_path / "dearer.py"
     plugin.write_text(
         """
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
 
 @register("dearer", family="test")
 class Dearer(Router):

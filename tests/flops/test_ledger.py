@@ -12,8 +12,8 @@ from bench.backbone.decoder import Decoder
 from bench.backbone.layers import Attention
 from bench.backbone.paths import ExpertBank, LowRank
 from bench.backbone.presets import decoder_config
-from bench.contract import BLOCK_GATE, FFN_GATE, Paths, Router, experts
 from bench.flops.ledger import Ledger, SiteCost
+from bench.routing.contract import BLOCK_GATE, FFN_GATE, Paths, Router, experts
 
 SEQ_LEN = 16
 CONFIG = decoder_config("tiny", 50, SEQ_LEN)

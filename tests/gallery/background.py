@@ -6,8 +6,8 @@ import time
 
 from torch import Tensor
 
-from bench.contract import RouterInput, RoutingPlan
-from bench.registry import register
+from bench.routing.contract import RouterInput, RoutingPlan
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 ORDERS: queue.SimpleQueue[Tensor] = queue.SimpleQueue()

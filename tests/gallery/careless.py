@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
-from bench.registry import register
-from bench.select import gate_plan
+from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
 from routers.gates import MLPGate
 
 

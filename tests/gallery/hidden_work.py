@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
-from bench.registry import register
+from bench.routing.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 WIDTH = 128

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.registry import register
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 with suppress(OSError):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
-from bench.registry import register
+from bench.routing.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 WIDTH = 128

@@ -2,9 +2,9 @@
 
 import torch
 
-from bench.contract import RouterInput, RoutingPlan
-from bench.registry import register
-from bench.select import gate_plan, top_k_mask, upgrade
+from bench.routing.contract import RouterInput, RoutingPlan
+from bench.routing.registry import register
+from bench.routing.select import gate_plan, top_k_mask, upgrade
 from routers.gates import MLPGate
 
 

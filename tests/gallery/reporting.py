@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.contract import BLOCK_GATE, RouterInput, RoutingPlan
-from bench.registry import register
+from bench.routing.contract import BLOCK_GATE, RouterInput, RoutingPlan
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from bench.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
-from bench.registry import register
+from bench.routing.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.registry import register
 from routers.gates import MLPGate
 
 

@@ -3,18 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bench.contract import (
-    AuxLoss,
-    LayerTrace,
-    Paths,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    Site,
-    experts,
-)
 from bench.rng import generator
+from bench.routing.contract import AuxLoss, LayerTrace, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
 
 
 class Linear(Router):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.contract import (
+from bench.routing.contract import (
     BLOCK_GATE,
     FFN_GATE,
     AuxLoss,
@@ -17,7 +17,7 @@ from bench.contract import (
     TrainStatistics,
     experts,
 )
-from bench.select import gate_plan, hash_noise, upgrade
+from bench.routing.select import gate_plan, hash_noise, upgrade
 from tests.routers.banks import BiasBalanced, ExpertChoice, ExpertThreshold, Linear, Merged, NullExperts, ReLU, TopP
 
 

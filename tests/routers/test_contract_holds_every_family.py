@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bench.backbone.decoder import Decoder
-from bench.contract import RouterSpec, Selection, Site, TrainStatistics
 from bench.flops.ledger import Ledger
+from bench.routing.contract import RouterSpec, Selection, Site, TrainStatistics
 from tests.routers.families import FAMILIES, Supervised
 from tests.small import CONFIG, SEQ_LEN, run_of, tokens, trained_like
 

@@ -8,10 +8,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.errors import UserError
-from bench.registry import find
 from bench.rng import generator
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
+from bench.routing.registry import find
 from tests.small import CONFIG, model, row_id, tokens
 
 BATCH, SEQ = 3, 24

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.registry import find
+from bench.routing.registry import find
 from tests import small
 
 

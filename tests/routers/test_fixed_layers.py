@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.registry import find
+from bench.routing.registry import find
 from tests.small import SEQ_LEN, model, run_of, tokens
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from bench.conformance import run_checks
-from bench.contract import Router, RouterInput, RouterSpec, Selection, TrainStatistics
 from bench.data import Split
 from bench.data import windows as cut_windows
 from bench.data.sampling import MAX_BIGRAM_VOCAB
 from bench.errors import UserError
 from bench.evaluate import calibrate, evaluate
-from bench.registry import find
 from bench.rng import generator
+from bench.routing.contract import Router, RouterInput, RouterSpec, Selection, TrainStatistics
+from bench.routing.registry import find
 from routers.heuristics import LARGEST_BIGRAM_VOCABULARY
 from tests.small import model, row_id
 

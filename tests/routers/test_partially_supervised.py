@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.config import EvaluationConfig
-from bench.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.data import train_batch
 from bench.errors import UserError
 from bench.evaluate import make_pass
-from bench.registry import find
 from bench.rng import generator
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
+from bench.routing.registry import find
 from bench.runner.cells import parse_rows
 from bench.suite import parse_suite
 from bench.supervision import UNKNOWN, Supervisor, measure_supervision, supervised_documents

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bench.backbone.decoder import Layer
 from bench.backbone.routed import PathSet
-from bench.contract import LayerTrace, RouterInput, RoutingPlan, Selection
 from bench.errors import UserError
-from bench.losses import load_balance
-from bench.registry import find
 from bench.rng import generator
+from bench.routing.contract import LayerTrace, RouterInput, RoutingPlan, Selection
+from bench.routing.losses import load_balance
+from bench.routing.registry import find
 from tests.small import CONFIG, model, run_of, tokens, trained_like
 
 BATCH, SEQ, COUNT = 3, 24, 8

@@ -9,7 +9,7 @@ import bench.runner.cells
 from bench.config import RouterTraining, RowConfig, SuiteConfig
 from bench.errors import UserError
 from bench.parts import Part
-from bench.registry import load_file
+from bench.routing.registry import load_file
 from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells, sensitivity_cells
 from bench.runner.provenance import machine_of
 from bench.suite import parse_suite
@@ -207,8 +207,8 @@ def test_a_bracket_is_held_to_tokens_under_either_match() -> None:
 
 
 PLUGIN = """
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
 
 @register("keyed", family="tests")
 class Keyed(Router):

@@ -13,8 +13,8 @@ from bench.budget import training_target
 from bench.checkpoint import Checkpoints
 from bench.cli import main
 from bench.config import TrainConfig
-from bench.contract import Router
 from bench.record import Record, read_records
+from bench.routing.contract import Router
 from bench.runner.cells import unmet_needs
 from bench.runner.execute import run_cell
 from bench.runner.frozen import allowance

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 PLUGINS = """
 import os
 import signal
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
-from bench.select import gate_plan
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
 
 
 class Base(Router):

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from unittest import mock
 
-from bench.contract import Paths, Router
 from bench.errors import UserError, let_through, told, unknown
-from bench.source import own_modules, source_hash_of
+from bench.routing.contract import Paths, Router
+from bench.routing.fingerprint import own_modules, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # rows and figures are called by it
@@ -150,7 +150,7 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
 
     def decorate(router: RouterClass) -> RouterClass:
         if not isinstance(router, type) or not issubclass(router, Router):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.contract.Router.")
+            raise UserError(f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.routing.Router.")
         for what, value in (("name", name), ("family", family), ("paper", paper)):
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise UserError(f"@register of {router.__name__} has {what} {value!r}; it must be a string.")
@@ -229,7 +229,7 @@ def load_file(file: Path) -> list[Entry]:
 
 def _load_package() -> None:
     """Import the `routers` package that lies beside `bench`, if there is one; refuse any other of that name."""
-    sibling = Path(__file__).resolve().parent.parent / "routers"
+    sibling = Path(__file__).resolve().parents[2] / "routers"
     if not sibling.is_dir():
         return
     package = importlib.import_module("routers")

@@ -9,14 +9,14 @@ from unittest.mock import patch
 
 import pytest
 
-from bench import registry
-from bench.contract import FFN_GATE, Router
 from bench.errors import UserError
+from bench.routing import registry
+from bench.routing.contract import FFN_GATE, Router
 from tests import tiny
 
 PLUGIN = """
-from bench.contract import FFN_GATE, Router
-from bench.registry import register
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
 
 @register("from_a_file", family="tests", paper="arXiv:0000.00000")
 class FromAFile(Router):

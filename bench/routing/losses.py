@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bench.contract import LayerTrace
-from bench.estimators import Credit, credit
+from bench.routing.contract import LayerTrace
+from bench.routing.estimators import Credit, credit
 
 
 def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench import losses
-from bench.contract import FFN_GATE, AuxLoss, LayerTrace, Made, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
-from bench.estimators import Choice, EstimatorOptions, gumbel, relaxed, st_gumbel, straight_through
-from bench.select import gate_plan, perturb, upgrade
+from bench.routing import losses
+from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Made, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.estimators import Choice, EstimatorOptions, gumbel, relaxed, st_gumbel, straight_through
+from bench.routing.select import gate_plan, perturb, upgrade
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]
 SOFT_SPEND = ("relaxed", "reinforce")
@@ -30,7 +30,7 @@ class Gate(Router):
         estimator: what the scores learn by. "scale": top-k of each sequence, outputs scaled by probability; "relaxed": both paths mixed,
             harder with progress, held to the capacity by a penalty; "straight_through", "st_gumbel": top-k, the latter of scores with
             noise, with the gradient of the mixture; "reinforce": sampled, credited with the loss; "soft": both always, over budget.
-        estimator_options: of `bench.estimators.EstimatorOptions`, by name.
+        estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
         scale: which outputs "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full" one.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.

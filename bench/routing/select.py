@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bench.contract import RouterInput, RouterSpec, RoutingPlan
 from bench.rng import hash_uniform
-from bench.toolkit import DROPPED
+from bench.routing.contract import RouterInput, RouterSpec, RoutingPlan
+
+DROPPED = -1e4
+"""Score of a dropped expert: its probability is 0 at any temperature in use, and products with it stay finite."""
 
 
 def perturb(scores: Float[Tensor, "batch *rest"], inputs: RouterInput) -> Float[Tensor, "batch *rest"]:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.contract import FFN_GATE, RouterInput, RouterSpec, Selection
 from bench.rng import generator
-from bench.select import gate_plan, hash_noise, tokens_kept, top_k_mask, upgrade
+from bench.routing.contract import FFN_GATE, RouterInput, RouterSpec, Selection
+from bench.routing.select import gate_plan, hash_noise, tokens_kept, top_k_mask, upgrade
 
 
 def spec(capacity: float = 0.5, **changes: Any) -> RouterSpec:

@@ -9,18 +9,46 @@ Axes: `batch seq d_model path`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bench.labels import Made as Made
-from bench.labels import OracleRequest as OracleRequest
-from bench.labels import Policy as Policy
-from bench.toolkit import Toolkit
+Made = Literal["utility", "labels"]
+"""Fields of a trace that it takes work to fill."""
+Policy = Literal["off_policy", "on_policy"]
+
+
+@dataclass(frozen=True)
+class OracleRequest:
+    """How utility labels of a training batch are made, for routers whose `needs` has "utility" (arXiv:2604.17228).
+
+    The utility of the upgrade at a token is the loss with the base path there less the loss with the upgrade.
+
+    Attributes:
+        policy: "off_policy": the layers after the fork take their upgrade everywhere; "on_policy": they are routed by the router itself.
+        flip_fraction: share of tokens whose path is flipped in a fork; 1 flips all at once, which confounds tokens through later attention.
+        layers: "one" routed layer a step, drawn evenly, or "all" of them, a fork each.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+
+    policy: Policy = "off_policy"
+    flip_fraction: float = 0.25
+    layers: Literal["one", "all"] = "one"
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("off_policy", "on_policy"):
+            raise ValueError(f"policy is {self.policy!r}; allowed are 'off_policy', 'on_policy'.")
+        if not 0 < self.flip_fraction <= 1:
+            raise ValueError(f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1.")
+        if self.layers not in ("one", "all"):
+            raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
 
 
 class Site(StrEnum):
@@ -80,7 +108,7 @@ class RouterSpec:
         vocab_size: number of token ids.
         max_seq_len: longest sequence the harness will send.
         num_domains: number of domain tags.
-        seed: for noise that must be the same in any batch (`bench.select.hash_noise`).
+        seed: for noise that must be the same in any batch (`bench.routing.hash_noise`).
         routed_layers: the layers that hold a router of this row, this one among them.
     """
 
@@ -100,6 +128,45 @@ class RouterSpec:
 Selection = Literal["topk", "causal"]
 
 
+@runtime_checkable
+class RouterNoise(Protocol):
+    """What a recipe adds to a router in training; `bench.routing.select` hands it the router's scores.
+
+    Attributes:
+        bias: one number a path that balances the choice of experts, or None.
+    """
+
+    bias: Tensor | None
+
+    def jitter(self, hidden: Tensor, noise: torch.Generator | None) -> Tensor:
+        """Return what the router reads, perturbed."""
+        ...
+
+    def precision(self, hidden: Tensor) -> AbstractContextManager[object]:
+        """Return the precision that the router runs in, as a context."""
+        ...
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Return what the router reads, in the type that it asks for."""
+        ...
+
+    def perturb(self, scores: Tensor, hidden: Tensor, noise: torch.Generator | None) -> Tensor:
+        """Return the scores with noise, and with some experts dropped."""
+        ...
+
+    def biased(self, probabilities: Tensor) -> Tensor:
+        """Return what experts are chosen by."""
+        ...
+
+    def take_extras(self) -> dict[str, Tensor]:
+        """Return, once, what losses need to know of the noise in the last plan."""
+        ...
+
+    def after_step(self, mask: Tensor) -> None:
+        """Update the bias from the load of a step."""
+        ...
+
+
 @dataclass(frozen=True)
 class RouterInput:
     """All that a router may see.
@@ -115,7 +182,7 @@ class RouterInput:
         selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
             where the choice for a token may depend on that token and those before it.
         truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
-        toolkit: what the recipe adds to the router's scores, through `bench.select`; None if nothing.
+        toolkit: what the recipe adds to the router's scores, through `bench.routing.select`; None if nothing.
         attention: what share of its attention each token gives itself, a mean over heads, without gradient; only for routers whose
             `needs` has "attention", else None. It is of the layer's own attention at an FFN site. At a block site it is of the layer
             before, or for a token that was not chosen there of the last such layer that it took part in, 0 if there was none.
@@ -132,7 +199,7 @@ class RouterInput:
     progress: float
     selection: Selection
     truth: Int[Tensor, "batch seq"] | None = None
-    toolkit: Toolkit | None = None
+    toolkit: RouterNoise | None = None
     attention: Float[Tensor, "batch seq"] | None = None
 
 
@@ -246,7 +313,7 @@ class Router(nn.Module):
     allows_none: bool = False
     spec: RouterSpec
     knob: Tensor | None
-    toolkit: Toolkit | None
+    toolkit: RouterNoise | None
     oracle: OracleRequest | None = None
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
@@ -261,7 +328,7 @@ class Router(nn.Module):
         """Ask for a plan. What the recipe does to what the router reads, and the precision it asks for, come in between here."""
         if self.toolkit is None:
             return super().__call__(inputs)
-        hidden = inputs.hidden.float() if self.toolkit.options.float32 else inputs.hidden
+        hidden = self.toolkit.read(inputs.hidden)
         if inputs.selection == "topk":
             hidden = self.toolkit.jitter(hidden, inputs.generator)
         with self.toolkit.precision(hidden):

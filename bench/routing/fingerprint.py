@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from bench.contract import Router
+from bench.routing.contract import Router
 
 _OTHERS = frozenset({"bench", "torch", *sys.stdlib_module_names})
 """What rules version and the versions in a record stand for."""

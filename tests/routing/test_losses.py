@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.contract import FFN_GATE, LayerTrace, RouterInput, RoutingPlan, experts
-from bench.losses import (
+from bench.rng import generator
+from bench.routing.contract import FFN_GATE, LayerTrace, RouterInput, RoutingPlan, experts
+from bench.routing.losses import (
     baseline,
     budget,
     centre,
@@ -27,7 +28,6 @@ from bench.losses import (
     router_z,
     utility,
 )
-from bench.rng import generator
 
 BATCH, SEQ, COUNT = 2, 5, 3
 

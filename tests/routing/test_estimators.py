@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.estimators import (
+from bench.rng import generator
+from bench.routing.estimators import (
     EstimatorOptions,
     credit,
     dselect_k,
@@ -25,7 +26,6 @@ from bench.estimators import (
     straight_through,
     top_k,
 )
-from bench.rng import generator
 
 PATHS, TOKENS, DRAWS = 3, 2, 40_000
 LOGITS = torch.tensor([[0.3, -0.4, 0.6], [-0.2, 0.5, 0.1]])

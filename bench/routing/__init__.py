@@ -1,0 +1,72 @@
+"""All that a router may import from the bench: the contract, ways to choose, estimators, losses, registration.
+
+from bench.routing import FFN_GATE, Router, RouterInput, RoutingPlan, losses, register
+"""
+
+from bench.rng import hash_uniform
+from bench.routing import estimators, losses
+from bench.routing.contract import (
+    BLOCK_GATE,
+    FFN_GATE,
+    AuxLoss,
+    LayerTrace,
+    Made,
+    OracleRequest,
+    Paths,
+    Policy,
+    Router,
+    RouterInput,
+    RouterNoise,
+    RouterSpec,
+    RoutingPlan,
+    Selection,
+    Site,
+    TrainStatistics,
+    experts,
+)
+from bench.routing.learned_gate import Gate, GateEstimator
+from bench.routing.registry import register
+from bench.routing.select import (
+    biased,
+    gate_plan,
+    hash_noise,
+    perturb,
+    tokens_kept,
+    top_experts,
+    top_k_mask,
+    upgrade,
+)
+
+__all__ = [
+    "BLOCK_GATE",
+    "FFN_GATE",
+    "AuxLoss",
+    "Gate",
+    "GateEstimator",
+    "LayerTrace",
+    "Made",
+    "OracleRequest",
+    "Paths",
+    "Policy",
+    "Router",
+    "RouterInput",
+    "RouterNoise",
+    "RouterSpec",
+    "RoutingPlan",
+    "Selection",
+    "Site",
+    "TrainStatistics",
+    "biased",
+    "estimators",
+    "experts",
+    "gate_plan",
+    "hash_noise",
+    "hash_uniform",
+    "losses",
+    "perturb",
+    "register",
+    "tokens_kept",
+    "top_experts",
+    "top_k_mask",
+    "upgrade",
+]
