@@ -7,7 +7,7 @@ import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.budget import Solution, dense_costs, solve
-from bench.config import RouterTraining
+from bench.config.suite import RouterTraining
 from bench.equip import check_honoured, equip
 from bench.errors import UserError, let_through, located
 from bench.flops.counter import OpCounter, UncountedOp, count

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
-from bench.config import RouterTraining
+from bench.config.suite import RouterTraining
 from bench.errors import UserError, unknown
 from bench.routing.contract import AuxLoss, Router, RoutingPlan
 from bench.routing.losses import importance, load, load_balance, router_z

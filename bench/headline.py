@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from bench.assemble import Model
 from bench.backbone.routed import Decide, ask
-from bench.config import EvaluationConfig
+from bench.config.suite import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate
 from bench.record import BudgetAudit, SpendPoint

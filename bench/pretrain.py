@@ -26,14 +26,14 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import PathSet
 from bench.checkpoint import Checkpoints
-from bench.config import PretrainConfig
+from bench.config.base import hash_of
+from bench.config.suite import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.evaluate import autocast, make_pass
 from bench.files import default_cache
 from bench.flops.ledger import Ledger
 from bench.optim import Muon, muon_parameters
-from bench.parts import hash_of
 from bench.record import RULES_VERSION
 from bench.rng import key
 from bench.routing.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan

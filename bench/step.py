@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.assemble import Model
 from bench.auxiliary import active_losses, has_target
 from bench.backbone.routed import Decide, ask
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.auxiliary import asks_for, only_for_labels
 from bench.backbone.routed import History, Pass
-from bench.config import EvaluationConfig
+from bench.config.suite import EvaluationConfig
 from bench.data import Split
 from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.config import RouterTraining
+from bench.config.suite import RouterTraining
 from bench.errors import UserError
 from bench.routing.select import DROPPED
 

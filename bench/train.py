@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.checkpoint import Checkpoints
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.data import Split, train_batch
 from bench.errors import Diverged
 from bench.evaluate import device_of

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder
-from bench.config import SuiteConfig
+from bench.config.suite import SuiteConfig
 from bench.data import Corpus, Windows
 from bench.data.optimum import best_loss_at
 from bench.evaluate import Evaluation

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import History, Pass
+from bench.config.load import load_suite
 from bench.data import load_corpus, windows
 from bench.evaluate import make_pass
 from bench.oracle import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
@@ -26,7 +27,6 @@ from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
 from bench.runner.execute import blueprint
-from bench.suite import load_suite
 from bench.train import Allowance, train
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.assemble import Blueprint, assemble
 from bench.backbone.presets import decoder_config
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.optim import Muon
 from bench.oracle import Oracle
 from bench.rng import generator

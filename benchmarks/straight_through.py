@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import Pass
+from bench.config.load import load_suite
 from bench.data import load_corpus
 from bench.evaluate import make_pass, window_tensors
 from bench.rng import generator
@@ -24,7 +25,6 @@ from bench.runner.cells import Cell
 from bench.runner.execute import blueprint
 from bench.runner.frozen import freeze
 from bench.runner.watch import cut
-from bench.suite import load_suite
 
 SEQUENCES, FLIPS = 32, 16
 

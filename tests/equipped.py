@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
-from bench.config import RouterTraining, TrainConfig
+from bench.config.suite import RouterTraining, TrainConfig
 from bench.flops.inspector import Inspector
 from bench.routing.registry import Entry
 from bench.train import Allowance, Trained, train

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.config import RouterTraining
+from bench.config.load import load_suite, suite_names
+from bench.config.suite import RouterTraining
 from bench.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names
-from bench.suite import load_suite, suite_names
 from tests import tiny
 
 PATH = Path(__file__).with_suffix(".json")

@@ -17,7 +17,16 @@ MAX_FUNCTION_LINES = 60
 
 ROUTERS_MAY_IMPORT = ("bench.routing", "torch", "jaxtyping")
 TORCH_FREE = (
-    *("bench.stats", "bench.board", "bench.data", "bench.record", "bench.config", "bench.parts", "bench.suite", "bench.declarations"),
+    *(
+        "bench.stats",
+        "bench.board",
+        "bench.data",
+        "bench.record",
+        "bench.config.suite",
+        "bench.config.base",
+        "bench.config.load",
+        "bench.config.read_yaml",
+    ),
     *("bench.errors", "bench.cli", "bench.__main__"),
 )
 PATH_NAMES = {"cheap", "full", "skip", "block"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.oracle import Oracle
 from bench.rng import key
 from bench.train import Allowance, train

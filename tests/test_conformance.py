@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from bench.config.load import load_suite
 from bench.conformance import CHECKS, run_checks
 from bench.routing.registry import load_all
-from bench.suite import load_suite
 from tests.fingerprints import rows
 
 SEEDS, MORE_SEEDS = range(2), range(2, 20)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.auxiliary import active_losses
+from bench.config.load import parse_suite
 from bench.equip import check_loss_names, is_trained
 from bench.errors import UserError
 from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
-from bench.suite import parse_suite
 from tests.equipped import ALL, built, fit, same, weights
 from tests.small import ROWS, model, row_id, run_of, tokens
 

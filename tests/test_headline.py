@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config import EvaluationConfig
+from bench.config.suite import EvaluationConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.headline import document_losses, domain_losses, interpolate, mean_loss, measure, off_budget

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import Pass
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.errors import UserError
 from bench.evaluate import evaluate, make_pass
 from bench.flops.audit import audit

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import bench.pretrain
 from bench.assemble import Model
-from bench.config import PretrainConfig, TrainConfig
+from bench.config.suite import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError

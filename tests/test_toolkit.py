@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.config import RouterTraining
+from bench.config.suite import RouterTraining
 from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, Selection

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.auxiliary import active_losses
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts

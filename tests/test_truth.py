@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.routed import Pass
 from bench.board.build import separate
+from bench.config.load import load_suite, parse_suite
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
@@ -22,7 +23,6 @@ from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, Ro
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell, unmet_needs
 from bench.runner.execute import run_cell
-from bench.suite import load_suite, parse_suite
 from bench.truth import agreement, shares
 from tests import tiny
 

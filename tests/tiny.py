@@ -18,7 +18,8 @@ import bench.routing.registry
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
-from bench.config import RouterTraining, SuiteConfig, TrainConfig
+from bench.config.load import parse_suite
+from bench.config.suite import RouterTraining, SuiteConfig, TrainConfig
 from bench.data import Split, Windows
 from bench.data import windows as cut_windows
 from bench.record import Record
@@ -26,7 +27,6 @@ from bench.routing.contract import TrainStatistics
 from bench.routing.registry import Entry, load_all
 from bench.runner.cells import Cell
 from bench.step import Trained
-from bench.suite import parse_suite
 from bench.train import Allowance, Probe, train
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2

@@ -14,8 +14,8 @@ from typing import Any
 from bench.board.model import Board, Row, comparison
 from bench.board.rows import Match, checked_row, common_seeds, group_rows, preferring
 from bench.board.verdicts import Entrant, Judgement, judge_rows
+from bench.config.looks import possible, without_impossible
 from bench.errors import UserError, unknown
-from bench.looks import possible, without_impossible
 from bench.record import REPRODUCED, CellId, Record, read_records
 
 _SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.options import Subparsers
 from bench.commands.places import place
-from bench.declarations import read_value
+from bench.config.read_yaml import read_value
 from bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import argparse
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers
-from bench.suite import load_suite, suite_names
+from bench.config.load import load_suite, suite_names
 
 
 def add_parser(subparsers: Subparsers) -> None:

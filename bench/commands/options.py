@@ -5,7 +5,7 @@ import os
 from typing import Any, TypeAlias
 
 from bench.commands.places import place
-from bench.config import MOST_SEEDS
+from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, shortened
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]

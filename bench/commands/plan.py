@@ -5,7 +5,7 @@ import argparse
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
-from bench.suite import load_suite
+from bench.config.load import load_suite
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -8,11 +8,11 @@ from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_workers
 from bench.commands.places import place, require_folder
-from bench.config import RowConfig, SuiteConfig
+from bench.config.load import parse_suite
+from bench.config.looks import without_impossible
+from bench.config.suite import RowConfig, SuiteConfig
 from bench.errors import UserError, unknown
-from bench.looks import without_impossible
 from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
-from bench.suite import parse_suite
 
 if TYPE_CHECKING:
     from bench.runner.cells import Cell

@@ -10,9 +10,9 @@ from rich.console import Console
 from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, natural, overrides, parse_seeds, seconds
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
-from bench.config import RowConfig
+from bench.config.load import load_suite
+from bench.config.suite import RowConfig
 from bench.errors import UserError
-from bench.suite import load_suite
 
 DEVICES = ("cpu", "cuda")
 """Kinds of device that the runner knows how to name in a record; see `machine_of`."""

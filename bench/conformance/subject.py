@@ -13,7 +13,7 @@ from bench.assemble import Blueprint, Model, assemble, layers_used, router_spec
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.routed import Pass
 from bench.causality import prove
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.data import Split, Windows
 from bench.evaluate import calibrate, evaluate, make_pass
 from bench.record import Causality

@@ -1,6 +1,6 @@
 """Text as tokens: sources, splits by whole document, domain tags, batches and windows. NumPy only, no torch."""
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.corpus import Corpus, Split
 from bench.data.load import load_corpus
 from bench.data.sampling import Batch, Windows, statistics, train_batch, windows

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.config import Route
+from bench.config.data import Route
 from bench.data.tokenizer import Tokenizer
 
 

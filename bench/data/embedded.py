@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.config.data import DataConfig
 from bench.data import extract
-from bench.data.config import DataConfig
 from bench.data.documents import Document, Source, truncate
 from bench.data.overlap import drop_near_duplicates
 from bench.errors import UserError

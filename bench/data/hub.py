@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.documents import Document, Source
 from bench.data.tables import stream
 from bench.errors import UserError

@@ -10,8 +10,8 @@ from typing import cast
 
 from filelock import FileLock
 
+from bench.config.data import DataConfig
 from bench.data import planted, store
-from bench.data.config import DataConfig
 from bench.data.corpus import Corpus
 from bench.data.documents import Document, Source
 from bench.data.overlap import overlap

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from bench.data.config import TABLE_SUFFIXES, TEXT_SUFFIXES, DataConfig
+from bench.config.data import TABLE_SUFFIXES, TEXT_SUFFIXES, DataConfig
 from bench.data.documents import Document, Source, truncate
 from bench.data.tables import stream
 from bench.errors import UserError

@@ -7,7 +7,7 @@ tokens, each of those left over costs what it takes to guess a symbol instead.
 
 from math import comb, log
 
-from bench.data.config import PlantedConfig
+from bench.config.data import PlantedConfig
 
 
 def symbol_entropy(task: PlantedConfig) -> float:

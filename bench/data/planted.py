@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.config import DataConfig, PlantedConfig
+from bench.config.data import DataConfig, PlantedConfig
 from bench.data.corpus import Corpus, Split
 from bench.data.splits import SPLITS
 from bench.data.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ Hash order is a shuffle that needs no seed and does not change when documents ar
 
 from collections.abc import Iterable
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.documents import Document
 from bench.errors import UserError
 

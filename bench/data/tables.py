@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.documents import Document
 from bench.errors import UserError, unknown
 

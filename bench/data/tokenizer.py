@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.errors import UserError
 
 TOKENIZER_FILE = "tokenizer.json"

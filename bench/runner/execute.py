@@ -12,7 +12,7 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
 from bench.checkpoint import Checkpoints
-from bench.config import RouterTraining
+from bench.config.suite import RouterTraining
 from bench.conformance.admission import inadmissible
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from bench.config.looks import ALLOWED, possible
 from bench.errors import UserError
-from bench.looks import ALLOWED, possible
 from bench.stats.sequential import family_level
 
 Family = Literal["primary", "secondary"]

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.config import MOST_SEEDS, RowConfig
+from bench.config.base import Part
+from bench.config.suite import MOST_SEEDS, RowConfig
 from bench.errors import UserError, unknown
-from bench.parts import Part
 from bench.study.measures import Measure, find_measure
 
 Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]

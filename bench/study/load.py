@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.config import SuiteConfig
-from bench.declarations import declared, read_declaration
+from bench.config.load import load_suite
+from bench.config.read_yaml import declared, read_declaration
+from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.study.config import Setting, Size, StudyConfig
-from bench.suite import load_suite
 
 _LENGTHS = ("tokens", "windows", "seq_len", "probes")
 """Endings of the fields that say how long a cell is or how much it is judged on; a study may not lower them."""

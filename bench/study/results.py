@@ -7,12 +7,12 @@ from pathlib import Path
 from bench.board.build import STUDIES, separate
 from bench.board.model import Row
 from bench.board.rows import checked_row, group_rows
+from bench.config.load import parse_suite
 from bench.record import Record, read_records
 from bench.study.config import Size, SizeName, StudyComparison, StudyConfig, StudyRow
 from bench.study.load import setting_at, value_at
 from bench.study.measures import Measure
 from bench.study.verdicts import ClaimVerdict, Found, Prediction, Verdict, claim_verdict, judge
-from bench.suite import parse_suite
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_records_of_a_suite_with_impossible_looks_serve_a_mended_suite(
 ) -> None:
     """They were made before such suites were refused; the same command with the suite mended keeps them, and `reproduce` reads them."""
     with monkeypatch.context() as patch:
-        patch.setattr("bench.config.possible", lambda looks: True)
+        patch.setattr("bench.config.suite.possible", lambda looks: True)
         assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[1]") == 0
     before = {path: path.read_bytes() for path in (suite.parent / "runs").rglob("seed-*.json")}
     assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[2]") == 0

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bench.config.data import PlantedConfig
 from bench.data import DataConfig, load_corpus, train_batch, windows
-from bench.data.config import PlantedConfig
 from bench.data.optimum import best_loss, hard_share, symbol_entropy
 from bench.data.planted import documents, tables, truth_of
 

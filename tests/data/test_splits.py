@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.documents import Document
 from bench.data.splits import SPLITS, divide
 from bench.errors import UserError

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers import Tokenizer as Backend
 
-from bench.data.config import DataConfig
+from bench.config.data import DataConfig
 from bench.data.tokenizer import Tokenizer, byte_tokenizer, load_bpe, make_tokenizer, train_bpe
 from bench.errors import UserError
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.assemble import Model, assemble
 from bench.backbone.routed import ask
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluate import evaluate
 from bench.flops.inspector import INSPECTED, Inspector

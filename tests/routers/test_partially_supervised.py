@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.config import EvaluationConfig
+from bench.config.load import parse_suite
+from bench.config.suite import EvaluationConfig
 from bench.data import train_batch
 from bench.errors import UserError
 from bench.evaluate import make_pass
@@ -19,7 +20,6 @@ from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find
 from bench.runner.cells import parse_rows
-from bench.suite import parse_suite
 from bench.supervision import UNKNOWN, Supervisor, measure_supervision, supervised_documents
 from tests import small, tiny
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import bench.runner.cells
-from bench.config import RouterTraining, RowConfig, SuiteConfig
+from bench.config.base import Part
+from bench.config.load import parse_suite
+from bench.config.suite import RouterTraining, RowConfig, SuiteConfig
 from bench.errors import UserError
-from bench.parts import Part
 from bench.routing.registry import load_file
 from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells, sensitivity_cells
 from bench.runner.provenance import machine_of
-from bench.suite import parse_suite
 from tests import tiny
 
 SUITE: dict[str, Any] = {

@@ -12,7 +12,7 @@ from bench.assemble import Model
 from bench.budget import training_target
 from bench.checkpoint import Checkpoints
 from bench.cli import main
-from bench.config import TrainConfig
+from bench.config.suite import TrainConfig
 from bench.record import Record, read_records
 from bench.routing.contract import Router
 from bench.runner.cells import unmet_needs

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.config import RowConfig, SuiteConfig
+from bench.config.base import hash_of
+from bench.config.load import load_suite, parse_suite, suite_names
+from bench.config.suite import RowConfig, SuiteConfig
 from bench.errors import UserError
-from bench.parts import hash_of
-from bench.suite import load_suite, parse_suite, suite_names
 
 SUITE: dict[str, Any] = {
     "name": "s",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.looks import MOST_LOOKS, MOST_SEEDS, possible, without_impossible
+from bench.config.looks import MOST_LOOKS, MOST_SEEDS, possible, without_impossible
 from bench.stats.sequential import nominal_levels
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bench.data.config import STREAM_TOKENS, DataConfig
+from bench.config.data import STREAM_TOKENS, DataConfig
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from bench.config import SuiteConfig
-from bench.declarations import declared, read_declaration, read_value
+from bench.config.base import Part
+from bench.config.read_yaml import declared, read_declaration, read_value
+from bench.config.suite import SuiteConfig
 from bench.errors import UserError, unknown
-from bench.parts import Part
 
 
 def suite_names() -> list[str]:

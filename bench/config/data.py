@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.parts import Part, added
+from bench.config.base import Part, added
 
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 TEXT_SUFFIXES = (".txt", ".md")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.data.config import DataConfig
-from bench.looks import ALLOWED, possible
-from bench.parts import Part, added
+from bench.config.base import Part, added
+from bench.config.data import DataConfig
+from bench.config.looks import ALLOWED, possible
 from bench.record import Role
 
 ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"

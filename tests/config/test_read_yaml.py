@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.declarations import read_declaration, read_value
+from bench.config.read_yaml import read_declaration, read_value
 from bench.errors import UserError
 
 WRONG = [

@@ -1,4 +1,4 @@
-from bench.parts import Part, added, hash_of
+from bench.config.base import Part, added, hash_of
 
 
 class Inner(Part):
