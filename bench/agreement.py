@@ -7,9 +7,10 @@ from scipy import stats
 from torch import Tensor
 
 from bench.assemble import Model
-from bench.backbone.routed import History
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import History, autocast, make_pass
 from bench.data import Windows
-from bench.evaluate import autocast, device_of, make_pass, window_tensors
+from bench.evaluate import window_tensors
 from bench.oracle import Oracle, random_flips, request_of
 from bench.rng import generator
 from bench.routing.contract import Policy

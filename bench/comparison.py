@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.backbone.merge import merge_by_token
-from bench.evaluate import make_pass
+from bench.backbone.passes import make_pass
 from bench.routing.contract import LayerTrace, RouterInput
 
 TIE = 1e-4

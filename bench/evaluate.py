@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench.assemble import Model
-from bench.backbone.decoder import Decoder
-from bench.backbone.routed import Decide, Pass, ask
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.data import Windows
 from bench.flops.ledger import SiteCost
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
@@ -39,23 +39,6 @@ class Evaluation:
     masks: dict[int, Bool[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
     scores: dict[int, Float[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
     latents: dict[int, Float[Tensor, "window seq path latent"]] = field(default_factory=dict[int, Tensor])
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """The precision of matrix products; parameters stay in float32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
-
-
-def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
-    """A pass over whole sequences. The tokens are a copy: a slice would let a router reach what it was cut from, the targets."""
-    tokens = tokens.clone()
-    positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-    return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]
-
-
-def device_of(decoder: Decoder) -> torch.device:
-    """Where the model lives."""
-    return decoder.head.weight.device
 
 
 def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.backbone.decoder import Decoder, Layer
-from bench.backbone.routed import is_block
+from bench.backbone.sites import is_block
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from bench.assemble import Model
-from bench.backbone.routed import Decide, ask
+from bench.backbone.passes import Decide, ask
 from bench.config.suite import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate

@@ -5,8 +5,10 @@ import torch
 from torch.utils.benchmark import Timer
 
 from bench.assemble import Model
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import autocast, make_pass
 from bench.data import Windows
-from bench.evaluate import autocast, device_of, make_pass, window_tensors
+from bench.evaluate import window_tensors
 from bench.record import Speed
 
 WINDOWS = 16

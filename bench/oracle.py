@@ -16,9 +16,9 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.auxiliary import asks_for
-from bench.backbone.routed import History, Pass
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import History, Pass, autocast
 from bench.errors import UserError
-from bench.evaluate import autocast, device_of
 from bench.flops.ledger import Counts, Ledger
 from bench.rng import generator, key
 from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan

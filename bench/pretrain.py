@@ -24,13 +24,13 @@ from torch import Tensor
 from bench.assemble import Model
 from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.backbone.routed import PathSet
+from bench.backbone.passes import autocast, make_pass
+from bench.backbone.sites import PathSet
 from bench.checkpoint import Checkpoints
 from bench.config.base import hash_of
 from bench.config.suite import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
-from bench.evaluate import autocast, make_pass
 from bench.files import default_cache
 from bench.flops.ledger import Ledger
 from bench.optim import Muon, muon_parameters

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from bench.assemble import Model
 from bench.auxiliary import active_losses, has_target
-from bench.backbone.routed import Decide, ask
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.config.suite import TrainConfig
-from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
 from bench.flops.ledger import first_gradient

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bench.assemble import Model
 from bench.auxiliary import asks_for, only_for_labels
-from bench.backbone.routed import History, Pass
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import History, Pass, autocast, make_pass
 from bench.config.suite import EvaluationConfig
 from bench.data import Split
-from bench.evaluate import autocast, device_of, make_pass
 from bench.flops.counter import count
 from bench.oracle import Oracle, random_flips, request_of
 from bench.record import SupervisionMonitor

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bench.assemble import Model
+from bench.backbone.decoder import device_of
 from bench.checkpoint import Checkpoints
 from bench.config.suite import TrainConfig
 from bench.data import Split, train_batch
 from bench.errors import Diverged
-from bench.evaluate import device_of
 from bench.flops.counter import count
 from bench.flops.inspector import Inspector
 from bench.oracle import Oracle

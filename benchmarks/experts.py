@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.backbone.dispatch import dispatch_paths
 from bench.backbone.paths import ExpertBank
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
 from bench.routing.contract import RoutingPlan, experts
 

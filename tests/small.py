@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.backbone.routed import Decide, Pass, ask
+from bench.backbone.passes import Decide, Pass, ask
 from bench.data import Split, Windows
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.agreement import utility_correlation
 from bench.assemble import Model, assemble
-from bench.evaluate import make_pass
+from bench.backbone.passes import make_pass
 from bench.routing.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.assemble import Model, assemble
-from bench.backbone.routed import Pass
+from bench.backbone.passes import Pass, make_pass
 from bench.config.suite import TrainConfig
 from bench.errors import UserError
-from bench.evaluate import evaluate, make_pass
+from bench.evaluate import evaluate
 from bench.flops.audit import audit
 from bench.oracle import Oracle, random_flips
 from bench.rng import generator, key

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.backbone.routed import Pass
+from bench.backbone.passes import Pass
 from bench.board.build import separate
 from bench.config.load import load_suite, parse_suite
 from bench.data import DataConfig, load_corpus

@@ -4,7 +4,7 @@ Routers, which are asked under a counter, and dispatch, whose sizes depend on pl
 """
 
 from bench.backbone.decoder import Decoder, Layer
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 
 
 def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from bench.backbone.dispatch import PathUpdates, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
 from bench.backbone.layers import Attention, rms_norm
+from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank
-from bench.backbone.routed import Pass, PathSet, is_block
+from bench.backbone.sites import PathSet, is_block
 from bench.errors import UserError
 from bench.rng import normal
 from bench.routing.contract import LayerTrace, Router
@@ -150,3 +151,8 @@ class Decoder(nn.Module):
 
 def _draw(seed: int, prefix: str) -> Callable[[str, int, int], Tensor]:
     return lambda name, rows, columns: normal(seed, f"{prefix}.{name}", rows, columns)
+
+
+def device_of(decoder: Decoder) -> torch.device:
+    """Where the model lives."""
+    return decoder.head.weight.device

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.backbone.merge import merge_paths, reference_merge
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.routing.contract import RoutingPlan
 
 PathUpdates = dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]

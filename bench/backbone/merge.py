@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.errors import UserError
 from bench.routing.contract import RoutingPlan
 

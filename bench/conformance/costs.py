@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.assemble import Model
-from bench.backbone.routed import Pass
+from bench.backbone.passes import Pass
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.prices import BACKWARD_TOLERANCE, STEPS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.assemble import Model
-from bench.backbone.routed import Pass
+from bench.backbone.passes import Pass
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import SEQ_LEN, Subject
 from bench.flops.ledger import Ledger

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from bench.backbone.passes import autocast
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.memory import digest
 from bench.conformance.subject import BATCH_SIZE, DECODER, SEQ_LEN, Subject
-from bench.evaluate import autocast
 from bench.flops.ledger import SiteCost
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection

@@ -5,10 +5,11 @@ from contextlib import suppress
 import torch
 
 from bench.assemble import Model
-from bench.backbone.routed import ask
+from bench.backbone.decoder import device_of
+from bench.backbone.passes import ask, make_pass
 from bench.conformance.guard import SideEffect, sealed
 from bench.data import Windows
-from bench.evaluate import device_of, make_pass, window_tensors
+from bench.evaluate import window_tensors
 from bench.flops.unseen import unseen_operations
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 

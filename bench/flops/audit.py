@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.assemble import Model
 from bench.backbone.decoder import Layer
-from bench.backbone.routed import PathSet
-from bench.evaluate import make_pass
+from bench.backbone.passes import make_pass
+from bench.backbone.sites import PathSet
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger, first_gradient
 from bench.oracle import Oracle

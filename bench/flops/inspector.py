@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.assemble import Model
-from bench.backbone.routed import Decide, ask
+from bench.backbone.passes import Decide, ask
 from bench.errors import RuleBroken
 from bench.flops.counter import OpCounter, Sealed, UncountedOp
 from bench.rng import key

@@ -17,7 +17,7 @@ from jaxtyping import Float, Real
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.routing.contract import LayerTrace
 
 Counts = Real[Tensor, "batch _path"]

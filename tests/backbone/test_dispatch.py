@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.backbone.dispatch import assign, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
 from bench.routing.contract import FFN_GATE, Paths, RoutingPlan, Site, experts
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.backbone.dispatch import dispatch_paths, reference_paths
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.errors import RuleBroken, UserError
 from bench.flops.counter import OpCounter
 from bench.flops.inspector import check_plan

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.assemble import Model, assemble
 from bench.backbone.layers import rms_norm
-from bench.backbone.routed import History
+from bench.backbone.passes import History
 from bench.conformance import run_checks
 from bench.flops.audit import audit
 from bench.oracle import Oracle

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.assemble import Model, assemble
-from bench.evaluate import make_pass
+from bench.backbone.passes import make_pass
 from bench.flops.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
 from bench.pretrain import adopt

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench.assemble import Model, assemble
-from bench.backbone.routed import ask
+from bench.backbone.passes import ask
 from bench.config.suite import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluate import evaluate

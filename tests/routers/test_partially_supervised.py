@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.backbone.passes import make_pass
 from bench.config.load import parse_suite
 from bench.config.suite import EvaluationConfig
 from bench.data import train_batch
 from bench.errors import UserError
-from bench.evaluate import make_pass
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbone.decoder import Layer
-from bench.backbone.routed import PathSet
+from bench.backbone.sites import PathSet
 from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, RouterInput, RoutingPlan, Selection

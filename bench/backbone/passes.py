@@ -1,15 +1,13 @@
-"""A routed site: a router and the paths it chooses among, inside one layer."""
+"""One forward pass: what routers may see, how they are asked, and the traces that they leave."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.backbone.paths import Draw, ExpertBank, LowRank
-from bench.errors import UserError
-from bench.routing.contract import LayerTrace, Paths, Router, RouterInput, RoutingPlan, Selection, Site
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 
 Decide = Callable[[Router, RouterInput], RoutingPlan]
 
@@ -117,58 +115,13 @@ class Pass:
         self.attention = self.own_attention().scatter(1, index, own)
 
 
-class PathSet(nn.Module):
-    """The FFN-like paths of one site, by the names its router gave them.
-
-    "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that begin with
-    "expert" share one bank.
-
-    Raises:
-        UserError: merging is asked for, and not all paths are experts.
-    """
-
-    def __init__(self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int) -> None:
-        super().__init__()
-        self.names, self.segment = paths.names, paths.segment
-        self.experts = [name for name in paths.names if name.startswith("expert")]
-        if self.segment is not None and not self.is_bank:
-            raise UserError(f"Paths {self.names} cannot be merged: their parameters differ in shape. Use experts(count, segment=...).")
-        if "full" in self.names:
-            self.full = ExpertBank(d_model, ffn_width)
-        if "cheap" in self.names:
-            self.cheap = LowRank(d_model, cheap_rank)
-        if self.experts:
-            self.bank = ExpertBank(d_model, expert_width, len(self.experts))
-
-    def reset(self, draw: Draw) -> None:
-        """Draw the weights. The bank takes its units from the same draw as the full path."""
-        for name, module in self.named_children():
-            module.reset(draw if name != "cheap" else lambda part, rows, columns: draw(f"cheap.{part}", rows, columns))  # type: ignore[operator]
-
-    def run(self, index: int, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"] | None:
-        """Run one path on its tokens; None from a path that adds nothing."""
-        name = self.names[index]
-        if name == "skip":
-            return None
-        if name == "full":
-            return self.full(x)
-        return self.cheap(x) if name == "cheap" else self.bank(x, self.experts.index(name))
-
-    @property
-    def is_bank(self) -> bool:
-        """Whether every path is an expert of the one bank."""
-        return len(self.experts) == len(self.names)
-
-    def flops(self, index: int) -> float:
-        """FLOPs a token through one path."""
-        name = self.names[index]
-        if name == "skip":
-            return 0.0
-        if name == "full":
-            return self.full.flops()
-        return self.cheap.flops() if name == "cheap" else self.bank.flops()
+def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
+    """A pass over whole sequences. The tokens are a copy: a slice would let a router reach what it was cut from, the targets."""
+    tokens = tokens.clone()
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+    return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]
 
 
-def is_block(router: Router) -> bool:
-    """Whether the router chooses whole blocks."""
-    return router.paths.site is Site.BLOCK
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """The precision of matrix products; parameters stay in float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
