@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import History, autocast, make_pass
 from bench.data import Windows
 from bench.evaluate import window_tensors
+from bench.model.assemble import Model
 from bench.oracle import Oracle, random_flips, request_of
 from bench.rng import generator
 from bench.routing.contract import Policy

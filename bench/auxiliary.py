@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bench.equip import STANDARD_LOSSES, is_trained
+from bench.model.equip import STANDARD_LOSSES, is_trained
 from bench.routing.contract import AuxLoss, LayerTrace, Made, Router
 
 

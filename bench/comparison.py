@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.backbone.merge import merge_by_token
-from bench.backbone.passes import make_pass
+from bench.backbone.passes import ask, make_pass
 from bench.routing.contract import LayerTrace, RouterInput
 
 TIE = 1e-4
@@ -187,12 +187,12 @@ class Comparison:
         moved = ~torch.isclose(before, after, rtol=TIE, atol=TIE, equal_nan=True).all(-1)
         inputs, router = seen.inputs[site], self.decoder.routers[site]
         here = differs.gather(1, inputs.positions).unsqueeze(-1)
-        plan, turned = router(inputs).mask, torch.zeros_like(inputs.positions, dtype=torch.bool)
-        if not torch.equal(router(inputs).mask, plan):
+        plan, turned = ask(router, inputs).mask, torch.zeros_like(inputs.positions, dtype=torch.bool)
+        if not torch.equal(ask(router, inputs).mask, plan):
             raise Offence(f"Determinism: asked the same twice, the router of layer {router.spec.layer} plans differently.")
         for _ in range(TIE_DRAWS):
             noise = torch.randn(inputs.hidden.shape, generator=self.noise).to(inputs.hidden)
-            turned |= (router(replace(inputs, hidden=inputs.hidden + TIE * noise * here)).mask != plan).any(-1)
+            turned |= (ask(router, replace(inputs, hidden=inputs.hidden + TIE * noise * here)).mask != plan).any(-1)
         return torch.zeros_like(differs).scatter(1, inputs.positions, turned) & ~moved
 
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.data import Windows
 from bench.flops.ledger import SiteCost
+from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 
 BISECTIONS = 40

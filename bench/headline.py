@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from bench.assemble import Model
 from bench.backbone.passes import Decide, ask
 from bench.config.suite import EvaluationConfig
 from bench.data import Corpus, Windows
 from bench.evaluate import Evaluation, calibrate, evaluate
+from bench.model.assemble import Model
 from bench.record import BudgetAudit, SpendPoint
 from bench.revisit import Visited, knobs_of
 

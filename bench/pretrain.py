@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import autocast, make_pass
@@ -33,6 +32,7 @@ from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.files import default_cache
 from bench.flops.ledger import Ledger
+from bench.model.assemble import Model
 from bench.optim import Muon, muon_parameters
 from bench.record import RULES_VERSION
 from bench.rng import key

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast, make_pass
 from bench.comparison import by_position
 from bench.data import Windows
 from bench.evaluate import window_tensors
+from bench.model.assemble import Model
 
 TOLERANCE = 1e-2
 """Nats by which a token's loss may differ by rounding; a bfloat16 decision that turns moves a few tokens by more."""

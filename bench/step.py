@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.assemble import Model
 from bench.auxiliary import active_losses, has_target
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.config.suite import TrainConfig
 from bench.flops.counter import count
-from bench.flops.inspector import Inspector
 from bench.flops.ledger import first_gradient
+from bench.flops.meter import Meter
 from bench.gradients import gradient_norms
+from bench.model.assemble import Model
 from bench.optim import Muon, muon_parameters, newton_schulz_flops
 from bench.oracle import Oracle
 from bench.routing.contract import LayerTrace, Router
@@ -85,10 +85,10 @@ class Stepper:
         self.probed = 0
         self.decide: Decide = ask
 
-    def inspect(self, inspector: Inspector, step: int) -> None:
+    def inspect(self, meter: Meter, step: int) -> None:
         """At the steps that are due, ask the routers under the counter and price the auxiliary losses anew."""
-        self.decide = inspector.decide_at(step)
-        if inspector.due(step):
+        self.decide = meter.decide_at(step)
+        if meter.due(step):
             self.auxiliary_flops = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,6 +193,6 @@ class Stepper:
         for router, trace in zip(self.model.decoder.routers, traces, strict=True):
             if type(router).after_step is not Router.after_step:
                 flops += count(lambda: router.after_step(trace)).total  # noqa: B023
-            if router.toolkit is not None:
-                flops += count(partial(router.toolkit.after_step, trace.plan.chosen)).total
+            if router.noise is not None:
+                flops += count(partial(router.noise.after_step, trace.plan.chosen)).total
         return flops

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.auxiliary import asks_for, only_for_labels
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import History, Pass, autocast, make_pass
 from bench.config.suite import EvaluationConfig
 from bench.data import Split
 from bench.flops.counter import count
+from bench.model.assemble import Model
 from bench.oracle import Oracle, random_flips, request_of
 from bench.record import SupervisionMonitor
 from bench.rng import generator, hash_uniform

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.decoder import device_of
 from bench.checkpoint import Checkpoints
 from bench.config.suite import TrainConfig
 from bench.data import Split, train_batch
 from bench.errors import Diverged
 from bench.flops.counter import count
-from bench.flops.inspector import Inspector
+from bench.flops.meter import Meter
+from bench.model.assemble import Model
 from bench.oracle import Oracle
 from bench.rng import generator
 from bench.routing.contract import Router, TrainStatistics
@@ -57,7 +57,7 @@ def train(
     statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
     checkpoints: Checkpoints | None = None,
-    inspector: Inspector | None = None,
+    meter: Meter | None = None,
 ) -> Trained:
     """Train until the allowance is spent, overshooting by at most one step.
 
@@ -74,7 +74,7 @@ def train(
         statistics: makes counts over the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
         checkpoints: where to go on from, and where to leave the state now and then.
-        inspector: asks the routers under the counter at some of the steps.
+        meter: asks the routers under the counter at some of the steps.
 
     Raises:
         Diverged: the loss is not finite.
@@ -101,8 +101,8 @@ def train(
             _probe(loop, probe)
             loop.since = []
         started = time.perf_counter()
-        if inspector is not None:
-            loop.inspect(inspector, done.steps)
+        if meter is not None:
+            loop.inspect(meter, done.steps)
         batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))

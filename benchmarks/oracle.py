@@ -17,10 +17,10 @@ from scipy import stats
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.assemble import Model, assemble
 from bench.backbone.passes import History, Pass, make_pass
 from bench.config.load import load_suite
 from bench.data import load_corpus, windows
+from bench.model.assemble import Model, assemble
 from bench.oracle import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan

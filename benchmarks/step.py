@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.assemble import Blueprint, assemble
 from bench.backbone.presets import decoder_config
 from bench.config.suite import TrainConfig
+from bench.model.assemble import Blueprint, assemble
 from bench.optim import Muon
 from bench.oracle import Oracle
 from bench.rng import generator

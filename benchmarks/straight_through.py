@@ -13,11 +13,11 @@ from scipy import stats
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.assemble import Model, assemble
 from bench.backbone.passes import Pass, make_pass
 from bench.config.load import load_suite
 from bench.data import load_corpus
 from bench.evaluate import window_tensors
+from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask

@@ -121,7 +121,7 @@ class PartiallySupervised(Router):
         assert self.heuristic is not None
         seen, device = _visible(trace.inputs, self.heuristic), trace.inputs.tokens.device
         noise = torch.Generator(device).manual_seed(self.spec.seed % 2**32 + self.spec.layer)
-        return self.heuristic(replace(seen, selection="topk", toolkit=None, generator=noise)).mask.int().argmax(-1)
+        return self.heuristic(replace(seen, selection="topk", noise=None, generator=noise)).mask.int().argmax(-1)
 
     def _most_useful(self, utility: Float[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
         """1 for the highest of the utilities that are known, `capacity` of them, 0 for the others."""

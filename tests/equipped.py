@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
 from bench.config.suite import RouterTraining, TrainConfig
-from bench.flops.inspector import Inspector
+from bench.model.assemble import Model
 from bench.routing.registry import Entry
 from bench.train import Allowance, Trained, train
 from tests.small import SEQ_LEN, model, split
@@ -30,12 +29,12 @@ def built(name: str, options: Mapping[str, object] | None = None, entry: Entry |
 def fit(found: Model, steps: int = STEPS, checkpoints: Checkpoints | None = None, probe: Any = None, **training: Any) -> Trained:
     recipe = TrainConfig(reference_tokens=1, batch_size=BATCH, warmup=0.0, decay=0.0, probes=steps, router=RouterTraining(**training))
     allowance = Allowance(math.inf, steps * BATCH * SEQ_LEN)
-    inspector = Inspector(found, 0)
-    return train(found, split(), recipe, allowance, seq_len=SEQ_LEN, seed=0, inspector=inspector, checkpoints=checkpoints, probe=probe)
+    meter = found.meter(0)
+    return train(found, split(), recipe, allowance, seq_len=SEQ_LEN, seed=0, meter=meter, checkpoints=checkpoints, probe=probe)
 
 
 def weights(found: Model) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in found.decoder.state_dict().items() if ".toolkit." not in name}
+    return {name: value.clone() for name, value in found.decoder.state_dict().items() if ".noise." not in name}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

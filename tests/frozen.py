@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bench.assemble import Model
+from bench.model.assemble import Model
 from bench.pretrain import Pretrained, adopt
 from bench.routing.registry import find
 from tests.small import ROWS, model, trained_like

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Decide, Pass, ask
 from bench.data import Split, Windows
+from bench.model.assemble import Blueprint, Model, assemble
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.routing.registry import find, load_all

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bench.agreement import utility_correlation
-from bench.assemble import Model, assemble
 from bench.backbone.passes import make_pass
+from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.assemble import Model, assemble
 from bench.backbone.passes import make_pass
 from bench.causality import BASES, TRIALS, TRIALS_NEEDED, prove
 from bench.data import Windows
 from bench.evaluate import Evaluation, evaluate
+from bench.model.assemble import Model, assemble
 from bench.record import Causality
 from bench.routing.contract import Router
 from bench.routing.registry import Entry

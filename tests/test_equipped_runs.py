@@ -51,8 +51,8 @@ def test_a_learnt_deviation_is_priced_in_training_and_free_in_evaluation() -> No
     base, noisy = built("top2_moe"), built("top2_moe", noise="noisy_top_k")
     router = noisy.decoder.routers[0]
     width, count = SMALL.d_model, 8
-    assert router.toolkit is not None
-    assert router.toolkit.noise_weight.shape == (width, count)
+    assert router.noise is not None
+    assert router.noise.noise_weight.shape == (width, count)
     more = noisy.ledger.sites[0].router - base.ledger.sites[0].router
     assert 2 * width * count < more <= 2 * width * count + 5 * count
     assert noisy.evaluation_ledger.sites[0].router == base.evaluation_ledger.sites[0].router
@@ -111,26 +111,26 @@ def test_a_run_that_was_killed_ends_as_it_would_have(training: dict[str, Any], t
     assert same(*ends)
     assert whole.ledger.spent == resumed.ledger.spent
     if "balance_bias" in training:
-        assert any(value.any() for name, value in ends[0].items() if name.endswith("toolkit.bias"))
+        assert any(value.any() for name, value in ends[0].items() if name.endswith("noise.bias"))
 
 
 def test_evaluation_keeps_the_bias_and_drops_the_noise() -> None:
     found, plain = built("top2_moe", **ALL), built("top2_moe")
-    toolkit = found.decoder.routers[0].toolkit
-    assert toolkit is not None
+    noise = found.decoder.routers[0].noise
+    assert noise is not None
     masks = [evaluate(each, windows(), batch_size=4, keep=True).masks[0] for each in (found, found, plain)]
     assert torch.equal(masks[0], masks[1])
     assert torch.equal(masks[0], masks[2])
-    assert toolkit.bias is not None
-    toolkit.bias[3] = 2.0
+    assert noise.bias is not None
+    noise.bias[3] = 2.0
     assert evaluate(found, windows(), batch_size=4, keep=True).masks[0][..., 3].all()
 
 
 def test_experts_are_weighed_without_the_bias() -> None:
     found = built("top2_moe", balance_bias=0.001)
-    toolkit = found.decoder.routers[0].toolkit
-    assert toolkit is not None and toolkit.bias is not None
-    toolkit.bias[3] = 2.0
+    noise = found.decoder.routers[0].noise
+    assert noise is not None and noise.bias is not None
+    noise.bias[3] = 2.0
     run = run_of(tokens(), "causal")
     found.decoder(run)
     plan = run.traces[0].plan

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.assemble import Model
 from bench.data import Windows
 from bench.evaluate import calibrate, evaluate
+from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.registry import Entry
 from tests.small import CONFIG, ROWS, SEQ_LEN, model, row_id, run_of, trained_like, windows

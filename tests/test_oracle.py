@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.assemble import Model, assemble
-from bench.backbone.passes import Pass, make_pass
+from bench.backbone.passes import Pass, ask, make_pass
 from bench.config.suite import TrainConfig
 from bench.errors import UserError
 from bench.evaluate import evaluate
 from bench.flops.audit import audit
+from bench.model.assemble import Model, assemble
 from bench.oracle import Oracle, random_flips
 from bench.rng import generator, key
 from bench.routing.contract import (
@@ -120,7 +120,7 @@ def leave_one_out(found: Model, run: Pass, site: int, token: int, path: int, pol
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
         here = routers.index(router)
-        plan = router(inputs)
+        plan = ask(router, inputs)
         if here < site:
             assert torch.equal(plan.mask, masks[here])
             return plan

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import bench.pretrain
-from bench.assemble import Model
 from bench.config.suite import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError
+from bench.model.assemble import Model
 from bench.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
 from bench.rng import key
 from bench.train import Allowance, train

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.auxiliary import active_losses
 from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
+from bench.model.assemble import Model
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
 from bench.routing.registry import Entry
 from bench.schedule import trapezoid

@@ -15,13 +15,13 @@ import yaml
 from torch import Tensor
 
 import bench.routing.registry
-from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.decoder import DecoderConfig
 from bench.checkpoint import Checkpoints
 from bench.config.load import parse_suite
 from bench.config.suite import RouterTraining, SuiteConfig, TrainConfig
 from bench.data import Split, Windows
 from bench.data import windows as cut_windows
+from bench.model.assemble import Blueprint, Model, assemble
 from bench.record import Record
 from bench.routing.contract import TrainStatistics
 from bench.routing.registry import Entry, load_all

@@ -13,8 +13,8 @@ Decide = Callable[[Router, RouterInput], RoutingPlan]
 
 
 def ask(router: Router, inputs: RouterInput) -> RoutingPlan:
-    """The ordinary way to a plan: ask the router."""
-    return router(inputs)
+    """Ask a router for its plan, through the noise and the precision that the recipe gives it."""
+    return router(inputs) if router.noise is None else router.noise.around(inputs, router)
 
 
 @dataclass

@@ -18,10 +18,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a row."""
-    from bench.assemble import assemble
-    from bench.budget import training_target
     from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share
+    from bench.flops.budget import training_target
+    from bench.model.assemble import assemble
     from bench.runner.cells import parse_rows, plan_cells
     from bench.runner.execute import blueprint
 

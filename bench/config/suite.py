@@ -24,7 +24,7 @@ class RouterTraining(Part):
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm of each router")
     losses: dict[str, float] = Field(
         default_factory=dict,
-        description="weights of auxiliary losses by name, over the routers' own; any router with scores can have those of `bench.equip`",
+        description="weights of auxiliary losses by name, over the routers' own; any router with scores can have standard ones",
     )
     init_scale: float = added(1.0, ge=0, description="factor on each router's last layer as it was drawn; near 0, all paths start equal")
     noise: Literal["none", "gaussian", "jitter", "noisy_top_k"] = added(

@@ -11,13 +11,13 @@ from statistics import mean
 
 import torch
 
-from bench.budget import dense_costs
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.guard import sealed
 from bench.conformance.memory import digest
 from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
 from bench.evaluate import calibrate
+from bench.flops.budget import dense_costs
 from bench.flops.counter import UncountedOp, count
 from bench.routing.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry, import_again

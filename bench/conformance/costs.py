@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
-from bench.backbone.passes import Pass
+from bench.backbone.passes import Pass, ask
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.prices import BACKWARD_TOLERANCE, STEPS
@@ -18,9 +17,10 @@ from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
 from bench.evaluate import evaluate
 from bench.flops.audit import Line, audit
 from bench.flops.counter import OpCounter
-from bench.flops.inspector import PRICE_TOLERANCE
 from bench.flops.ledger import Ledger
+from bench.flops.meter import PRICE_TOLERANCE
 from bench.flops.unseen import unseen_operations
+from bench.model.assemble import Model
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
@@ -132,7 +132,7 @@ def sparse_equals_reference(subject: Subject) -> None:
         plans: list[RoutingPlan] = []
 
         def record(router: Router, inputs: RouterInput, kept: list[RoutingPlan] = plans) -> RoutingPlan:
-            kept.append(router(inputs))
+            kept.append(ask(router, inputs))
             return kept[-1]
 
         def replay(router: Router, inputs: RouterInput, kept: list[RoutingPlan] = plans) -> RoutingPlan:

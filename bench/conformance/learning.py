@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.auxiliary import active_losses
+from bench.backbone.passes import ask
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.rng import generator, normal
@@ -91,7 +92,7 @@ class _Problem:
             selection="topk",
             attention=torch.rand(tokens.shape, generator=self.noise) if "attention" in router.needs else None,
         )
-        plan = router(inputs)
+        plan = ask(router, inputs)
         outputs = self.outputs[tokens]
         factor = plan.mask.float() if plan.weight is None else plan.mask * plan.weight
         update = (factor.unsqueeze(-1) * outputs).sum(2)

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.assemble import Model
 from bench.backbone.passes import Pass
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import SEQ_LEN, Subject
 from bench.flops.ledger import Ledger
+from bench.model.assemble import Model
 
 STEPS = 4
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from bench.backbone.passes import autocast
+from bench.backbone.passes import ask, autocast
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.memory import digest
 from bench.conformance.subject import BATCH_SIZE, DECODER, SEQ_LEN, Subject
@@ -88,7 +88,7 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
     for progress in (0.0, *(draws / MOMENTS).tolist(), 1.0):
         for router, inputs in pairs:
             with torch.no_grad():
-                plan: RoutingPlan = router(replace(subject.fresh(inputs), progress=progress))
+                plan: RoutingPlan = ask(router, replace(subject.fresh(inputs), progress=progress))
             seen = plan.mask[..., 1].float().sum(1)
             limit = f"{expected} ± 1 of {SEQ_LEN} tokens upgraded at progress {progress:.2f}"
             demand(bool((seen - expected).abs().max() <= 1), limit, seen.tolist())
@@ -112,7 +112,7 @@ def bfloat16_agrees(subject: Subject) -> None:
     traces = [trace for selection, trace in traces_of(subject) if selection == "causal"]
     for router, trace in zip(subject.trained.decoder.routers, traces, strict=True):
         with torch.no_grad(), autocast(torch.device("cpu"), torch.bfloat16):
-            plan: RoutingPlan = router(trace.inputs)
+            plan: RoutingPlan = ask(router, trace.inputs)
         if plan.merge is not None and trace.plan.merge is not None:  # the mask only books a token on the heaviest expert
             off = float((plan.merge.float() - trace.plan.merge).abs().max())
             demand(off <= BFLOAT16_MERGE, f"merging weights within {BFLOAT16_MERGE:g} in layer {trace.layer}", f"{off:.2g}")
@@ -150,7 +150,7 @@ def knob_raises_spending(subject: Subject) -> None:
         for value in (-1e6, -1.0, -0.1, 0.0, 0.1, 1.0, 1e6):
             router.knob.fill_(value)
             with torch.no_grad():
-                spends.append(_spend(site, router(inputs)))
+                spends.append(_spend(site, ask(router, inputs)))
         demand(spends == sorted(spends), "spending that rises with the knob", [round(s) for s in spends])
         demand(spends[0] < spends[-1], "a knob that changes spending", f"{spends[0]:.0f} FLOPs a token at either end")
 
@@ -166,7 +166,7 @@ def inputs_are_left_alone(subject: Subject) -> None:
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
         before = {name: value.clone() for name, value in _visible(inputs).items()}
-        plan = router(inputs)
+        plan = ask(router, inputs)
         changed.update(name for name, value in _visible(inputs).items() if digest(value) != digest(before[name]))
         return plan
 

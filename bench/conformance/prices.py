@@ -12,7 +12,7 @@ from bench.conformance.check import demand, rule
 from bench.conformance.subject import Subject
 from bench.evaluate import calibrate, evaluate
 from bench.flops.counter import OpCounter, Sealed
-from bench.flops.inspector import PRICE_TOLERANCE
+from bench.flops.meter import PRICE_TOLERANCE
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan
 
 BACKWARD_TOLERANCE = 0.5

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
+from bench.backbone.passes import ask
 from bench.conformance.check import demand, rule
 from bench.conformance.memory import changed_places, digest, hidden_state
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.subject import Subject
 from bench.evaluate import calibrate, evaluate
+from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 RESUME_STEPS = 3
@@ -29,7 +30,7 @@ THREAD_PROBE_SECONDS = 0.05
 def plan_digest(router: Router, inputs: RouterInput) -> str:
     """Digest of the plan that a router makes."""
     with torch.no_grad():
-        plan: RoutingPlan = router(inputs)
+        plan: RoutingPlan = ask(router, inputs)
     return digest([plan.mask, plan.weight, plan.scores, plan.counts])
 
 
@@ -170,7 +171,7 @@ def works_on_one_thread(subject: Subject) -> None:
         while time.thread_time() - here < THREAD_PROBE_SECONDS:
             for router, inputs in pairs:
                 with torch.no_grad():
-                    router(inputs)
+                    ask(router, inputs)
         here, everywhere = time.thread_time() - here, time.process_time() - everywhere
     finally:
         torch.set_num_threads(threads)

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.assemble import Blueprint, Model, assemble, layers_used, router_spec
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
 from bench.causality import prove
 from bench.config.suite import TrainConfig
 from bench.data import Split, Windows
 from bench.evaluate import calibrate, evaluate
+from bench.model.assemble import Blueprint, Model, assemble, layers_used, router_spec
 from bench.record import Causality
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, Selection, TrainStatistics

@@ -4,13 +4,13 @@ from contextlib import suppress
 
 import torch
 
-from bench.assemble import Model
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import ask, make_pass
 from bench.conformance.guard import SideEffect, sealed
 from bench.data import Windows
 from bench.evaluate import window_tensors
 from bench.flops.unseen import unseen_operations
+from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 WINDOWS = 4
@@ -29,7 +29,7 @@ def side_work(model: Model, windows: Windows) -> str:
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
         differ: list[str] = []
         with sealed() as refused, suppress(SideEffect):
-            differ = unseen_operations(lambda: router(inputs))
+            differ = unseen_operations(lambda: ask(router, inputs))
         where = f"Router of layer {router.spec.layer}"
         if refused:
             found.append(f"{where}: {refused[0]} in its run; a router does arithmetic only.")

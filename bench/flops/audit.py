@@ -21,12 +21,12 @@ from torch.autograd import _get_sequence_nr  # pyright: ignore
 from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.assemble import Model
 from bench.backbone.decoder import Layer
-from bench.backbone.passes import make_pass
+from bench.backbone.passes import ask, make_pass
 from bench.backbone.sites import PathSet
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger, first_gradient
+from bench.model.assemble import Model
 from bench.oracle import Oracle
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
@@ -136,7 +136,7 @@ def _count(
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
         with counter.within("router"):
-            return router(inputs)
+            return ask(router, inputs)
 
     run = make_pass(tokens[:, :-1], tags[:, :-1], selection=selection, generator=generator, progress=progress, decide=decide)
     try:
@@ -174,7 +174,7 @@ def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
         with counter.within("router"):
-            return router(inputs)
+            return ask(router, inputs)
 
     noise = torch.Generator(tokens.device).manual_seed(0)
     run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=noise, decide=decide, history=oracle.history())

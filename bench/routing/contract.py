@@ -9,8 +9,7 @@ Axes: `batch seq d_model path`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -130,25 +129,13 @@ Selection = Literal["topk", "causal"]
 
 @runtime_checkable
 class RouterNoise(Protocol):
-    """What a recipe adds to a router in training; `bench.routing.select` hands it the router's scores.
+    """What a recipe adds to the scores of a router in training (`bench.model.router_noise.TrainingNoise`).
 
     Attributes:
         bias: one number a path that balances the choice of experts, or None.
     """
 
     bias: Tensor | None
-
-    def jitter(self, hidden: Tensor, noise: torch.Generator | None) -> Tensor:
-        """Return what the router reads, perturbed."""
-        ...
-
-    def precision(self, hidden: Tensor) -> AbstractContextManager[object]:
-        """Return the precision that the router runs in, as a context."""
-        ...
-
-    def read(self, hidden: Tensor) -> Tensor:
-        """Return what the router reads, in the type that it asks for."""
-        ...
 
     def perturb(self, scores: Tensor, hidden: Tensor, noise: torch.Generator | None) -> Tensor:
         """Return the scores with noise, and with some experts dropped."""
@@ -158,12 +145,12 @@ class RouterNoise(Protocol):
         """Return what experts are chosen by."""
         ...
 
-    def take_extras(self) -> dict[str, Tensor]:
-        """Return, once, what losses need to know of the noise in the last plan."""
+    def around(self, inputs: RouterInput, ask: Callable[[RouterInput], RoutingPlan]) -> RoutingPlan:
+        """Ask for a plan with perturbed inputs, in the precision that the recipe wants."""
         ...
 
     def after_step(self, mask: Tensor) -> None:
-        """Update the bias from the load of a step."""
+        """Update the bias from the choices of a step."""
         ...
 
 
@@ -182,7 +169,7 @@ class RouterInput:
         selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
             where the choice for a token may depend on that token and those before it.
         truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
-        toolkit: what the recipe adds to the router's scores, through `bench.routing.select`; None if nothing.
+        noise: what the recipe adds to the router's scores, through `bench.routing.select`; None if nothing.
         attention: what share of its attention each token gives itself, a mean over heads, without gradient; only for routers whose
             `needs` has "attention", else None. It is of the layer's own attention at an FFN site. At a block site it is of the layer
             before, or for a token that was not chosen there of the last such layer that it took part in, 0 if there was none.
@@ -199,7 +186,7 @@ class RouterInput:
     progress: float
     selection: Selection
     truth: Int[Tensor, "batch seq"] | None = None
-    toolkit: RouterNoise | None = None
+    noise: RouterNoise | None = None
     attention: Float[Tensor, "batch seq"] | None = None
 
 
@@ -313,7 +300,7 @@ class Router(nn.Module):
     allows_none: bool = False
     spec: RouterSpec
     knob: Tensor | None
-    toolkit: RouterNoise | None
+    noise: RouterNoise | None
     oracle: OracleRequest | None = None
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
@@ -322,19 +309,7 @@ class Router(nn.Module):
         super().__init__()
         self.aux_losses: dict[str, AuxLoss] = {}
         self.register_buffer("knob", None)
-        self.register_module("toolkit", None)
-
-    def __call__(self, inputs: RouterInput) -> RoutingPlan:
-        """Ask for a plan. What the recipe does to what the router reads, and the precision it asks for, come in between here."""
-        if self.toolkit is None:
-            return super().__call__(inputs)
-        hidden = self.toolkit.read(inputs.hidden)
-        if inputs.selection == "topk":
-            hidden = self.toolkit.jitter(hidden, inputs.generator)
-        with self.toolkit.precision(hidden):
-            plan: RoutingPlan = super().__call__(replace(inputs, hidden=hidden, toolkit=self.toolkit))
-        plan.extras |= self.toolkit.take_extras()
-        return plan
+        self.register_module("noise", None)
 
     def build(self, spec: RouterSpec) -> None:
         """Make parameters and buffers. Override, and call `super().build(spec)` first."""

@@ -21,19 +21,19 @@ def perturb(scores: Float[Tensor, "batch *rest"], inputs: RouterInput) -> Float[
 
     A learned router passes its scores, `[batch, seq]` of an upgrade or one a path, through here before it chooses or weighs.
     """
-    if inputs.toolkit is None or inputs.selection != "topk":
+    if inputs.noise is None or inputs.selection != "topk":
         return scores
-    return inputs.toolkit.perturb(scores, inputs.hidden, inputs.generator)
+    return inputs.noise.perturb(scores, inputs.hidden, inputs.generator)
 
 
 def biased(probabilities: Float[Tensor, "*token path"], inputs: RouterInput) -> Float[Tensor, "*token path"]:
     """What to choose experts by: probabilities plus the bias that balances them. Weigh by the probabilities themselves."""
-    return probabilities if inputs.toolkit is None else inputs.toolkit.biased(probabilities)
+    return probabilities if inputs.noise is None else inputs.noise.biased(probabilities)
 
 
 def top_experts(scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput) -> Int[Tensor, "*token count"]:
     """The `count` experts with the highest scores; where a bias balances them, with the highest biased softmax probability."""
-    if inputs.toolkit is not None and inputs.toolkit.bias is not None:
+    if inputs.noise is not None and inputs.noise.bias is not None:
         scores = biased(scores.softmax(-1), inputs).masked_fill(scores <= DROPPED, -torch.inf)
     return scores.topk(count).indices
 

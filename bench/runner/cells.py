@@ -9,8 +9,8 @@ from typing import Any
 from bench.config.base import hash_of
 from bench.config.data import DataConfig, Route
 from bench.config.suite import ROW_NAME, RowConfig, SuiteConfig
-from bench.equip import check_loss_names
 from bench.errors import UserError, unknown
+from bench.model.equip import check_loss_names
 from bench.record import RULES_VERSION, CellId, Role, record_path
 from bench.routing.contract import Paths, Site
 from bench.routing.registry import Entry, find, load_all, load_file

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from bench.agreement import utility_correlation
-from bench.assemble import Blueprint, Model, assemble
 from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
@@ -18,10 +17,11 @@ from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
 from bench.flops.counter import UncountedOp
-from bench.flops.inspector import Inspector
+from bench.flops.meter import Meter
 from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
 from bench.latency import measure_speed
 from bench.metrics import monitors, passage
+from bench.model.assemble import Blueprint, Model, assemble
 from bench.record import Flops, Provenance, Record, Status, Training
 from bench.revisit import revisit
 from bench.routing.contract import Policy, TrainStatistics
@@ -104,12 +104,12 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     if cell.suite.compile:
         compile_parts(model.decoder)
     watch = Watch(cell, corpus, model, progress)
-    inspector = Inspector(model, cell.seed)
-    trained = _train(cell, corpus, model, watch, checkpoints, inspector)
+    meter = model.meter(cell.seed)
+    trained = _train(cell, corpus, model, watch, checkpoints, meter)
     validation = cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
     calibration = cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
     with unchanged(model.decoder, "The official evaluation"):
-        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), inspector.decide)
+        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), meter.decide)
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
     if causality.passed and (offence := revisit(model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell))):
@@ -147,7 +147,7 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     return Record.model_validate({**dict(blank), **found})
 
 
-def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: Checkpoints | None, inspector: Inspector) -> Trained:
+def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: Checkpoints | None, meter: Meter) -> Trained:
     suite = cell.suite
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
@@ -164,7 +164,7 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
         statistics=lambda: _statistics(corpus),
         probe=watch.probe,
         checkpoints=checkpoints,
-        inspector=inspector,
+        meter=meter,
     )
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from bench.assemble import Model
-from bench.budget import training_target
 from bench.data import Corpus
+from bench.flops.budget import training_target
+from bench.model.assemble import Model
 from bench.pretrain import Pretraining, adopt, pretrained
 from bench.routing.contract import Router
 from bench.runner.cells import Cell

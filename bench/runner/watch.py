@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.data import Corpus, Windows, windows
 from bench.evaluate import calibrate, evaluate
 from bench.files import write_atomically
 from bench.headline import domain_losses, mean_loss
+from bench.model.assemble import Model
 from bench.record import CurvePoint
 from bench.runner.cells import Cell
 from bench.stationary import unchanged

@@ -13,8 +13,8 @@ from bench.backbone.dispatch import dispatch_paths, reference_paths
 from bench.backbone.sites import PathSet
 from bench.errors import RuleBroken, UserError
 from bench.flops.counter import OpCounter
-from bench.flops.inspector import check_plan
 from bench.flops.ledger import Ledger
+from bench.flops.meter import check_plan
 from bench.rng import generator, normal
 from bench.routing.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
 from tests.small import CONFIG, run_of, tokens, trained_like

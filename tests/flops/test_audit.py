@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.assemble import Model, assemble
 from bench.backbone.passes import make_pass
 from bench.flops.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
+from bench.model.assemble import Model, assemble
 from bench.pretrain import adopt
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry

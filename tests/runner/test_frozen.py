@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.assemble import Model
-from bench.budget import training_target
 from bench.checkpoint import Checkpoints
 from bench.cli import main
 from bench.config.suite import TrainConfig
+from bench.flops.budget import training_target
+from bench.model.assemble import Model
 from bench.record import Record, read_records
 from bench.routing.contract import Router
 from bench.runner.cells import unmet_needs

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.budget import Solution, dense_costs, solve
+from bench.backbone.passes import ask
 from bench.config.suite import RouterTraining
-from bench.equip import check_honoured, equip
 from bench.errors import UserError, let_through, located
+from bench.flops.budget import Solution, dense_costs, solve
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
+from bench.flops.meter import Meter
+from bench.model.equip import check_honoured, equip
 from bench.rng import generator, key
 from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.routing.registry import Entry
@@ -64,6 +66,11 @@ class Model:
     evaluation_ledger: Ledger
     solution: Solution
     frozen: bool = False
+
+    def meter(self, seed: int) -> Meter:
+        """Make the meter of a run of this model."""
+        ledgers: dict[Selection, Ledger] = {"topk": self.ledger, "causal": self.evaluation_ledger}
+        return Meter(self.decoder.routers, ledgers, self.solution.target, seed)
 
     def active_parameters(self, shares: Sequence[Sequence[float]] | None = None) -> float:
         """Parameters that a token meets on average.
@@ -158,7 +165,7 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
                 inputs = replace(sample_input(blueprint, router), selection=selection, previous=previous)
                 plans: list[RoutingPlan] = []
                 with torch.no_grad():
-                    found[layer] = count(lambda: plans.append(router(inputs))).total / blueprint.seq_len  # noqa: B023
+                    found[layer] = count(lambda: plans.append(ask(router, inputs))).total / blueprint.seq_len  # noqa: B023
                 if selection == "topk":
                     check_honoured(router, plans[0], blueprint.training, blueprint.entry.name)
                 updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))

@@ -1,10 +1,12 @@
 """What the harness adds to a router in training, whatever its family, by the recipe's `RouterTraining`.
 
-A toolkit is a module of the router's own, so that what it learns and keeps is trained, charged, saved and resumed with the
+A noise is a module of the router's own, so that what it learns and keeps is trained, charged, saved and resumed with the
 router. It reaches the router's scores through `bench.routing.perturb` and `bench.routing.biased`, and notes that it was asked.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 
 from bench.config.suite import RouterTraining
 from bench.errors import UserError
+from bench.routing.contract import RouterInput, RoutingPlan
 from bench.routing.select import DROPPED
 
 
-class Toolkit(nn.Module):
+class TrainingNoise(nn.Module):
     """Noise, expert dropout, balance bias and precision of one router.
 
     Args:
@@ -50,13 +53,19 @@ class Toolkit(nn.Module):
             return hidden
         return hidden * torch.empty_like(hidden).uniform_(1 - self.scale, 1 + self.scale, generator=noise)
 
-    def read(self, hidden: Tensor) -> Tensor:
-        """What the router reads, in the type that it asks for."""
-        return hidden.float() if self.options.float32 else hidden
+    def around(self, inputs: RouterInput, ask: Callable[[RouterInput], RoutingPlan]) -> RoutingPlan:
+        """Ask for a plan with perturbed inputs, in the precision that the recipe wants: the router's own float32, or that of the run.
 
-    def precision(self, hidden: Tensor) -> AbstractContextManager[object]:
-        """The precision the router runs in: its own float32, or that of the run (Switch Transformer, section 2.4)."""
-        return torch.autocast(hidden.device.type, enabled=False) if self.options.float32 else nullcontext()
+        Selective float32 is from Switch Transformer (arXiv:2101.03961), section 2.4.
+        """
+        hidden = inputs.hidden.float() if self.options.float32 else inputs.hidden
+        if inputs.selection == "topk":
+            hidden = self.jitter(hidden, inputs.generator)
+        precision = torch.autocast(hidden.device.type, enabled=False) if self.options.float32 else nullcontext()
+        with precision:
+            plan = ask(replace(inputs, hidden=hidden, noise=self))
+        plan.extras |= self.take_extras()
+        return plan
 
     def perturb(
         self, scores: Float[Tensor, "batch *rest"], hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.assemble import Model, assemble
 from bench.backbone.passes import ask
 from bench.config.suite import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluate import evaluate
-from bench.flops.inspector import INSPECTED, Inspector
+from bench.flops.meter import INSPECTED, Meter
+from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
@@ -148,7 +148,7 @@ def steps(found: Model, count: int, **options: Any) -> None:
         (WorksInBatches, r"Router of layer 1, topk selection: it costs [\d,]+ FLOPs a token in the run; its price, taken before, is \d+\."),
         (InPlace, r"Router of layer 1, topk selection: it changed its inputs in place\."),
         (Labels, r"Router of layer 1, topk selection: it changed its inputs in place\."),
-        (LeavesTorch, r"Router of layer 1, .* Tensor\.numpy in LeavesTorch\.forward \(test_inspector\.py:\d+\) takes data out of torch"),
+        (LeavesTorch, r"Router of layer 1, .* Tensor\.numpy in LeavesTorch\.forward \(test_meter\.py:\d+\) takes data out of torch"),
         (Elsewhere, r"Router of layer \d, topk selection: other threads worked for 0\.\d+ s"),
         (WrongCounts, r"Router of layer 1, topk selection: plan\.counts is \(24, 0\), which the mask does not keep"),
         (WrongShape, r"Router of layer 1, topk selection: plan\.mask is torch\.bool \(3, 24, 1\); it must be torch\.bool \(3, 24, 2\)\."),
@@ -159,28 +159,28 @@ def steps(found: Model, count: int, **options: Any) -> None:
 def test_a_router_that_breaks_a_rule_in_training_is_stopped_at_the_first_step(router: type[Router], says: str) -> None:
     found = build(router)
     with pytest.raises(RuleBroken) as error:
-        steps(found, 1, inspector=Inspector(found, 0))
+        steps(found, 1, meter=found.meter(0))
     assert re.match(says, str(error.value)), error.value
 
 
 def test_work_that_begins_later_is_found_at_an_inspected_step() -> None:
     found = build(WorksLater)
-    seed = next(seed for seed in range(100) if any(Inspector(found, seed).due(step) for step in range(1, 6)))
+    seed = next(seed for seed in range(100) if any(found.meter(seed).due(step) for step in range(1, 6)))
     with pytest.raises(RuleBroken, match=r"Router of layer 1, topk selection: it costs"):
-        steps(found, 6, inspector=Inspector(found, seed))
+        steps(found, 6, meter=found.meter(seed))
 
 
 def test_work_that_only_the_official_evaluation_sees_is_found_there() -> None:
     found = build(WorksInEvaluation)
-    inspector = Inspector(found, 0)
-    steps(found, 2, inspector=inspector)
+    meter = found.meter(0)
+    steps(found, 2, meter=meter)
     with pytest.raises(RuleBroken, match=r"Router of layer 1, causal selection: it costs"):
-        evaluate(found, windows(), 4, decide=inspector.decide)
+        evaluate(found, windows(), 4, decide=meter.decide)
 
 
 def test_an_honest_router_is_the_same_under_inspection() -> None:
     watched, alone = build(Gate), build(Gate)
-    steps(watched, 4, inspector=Inspector(watched, 0))
+    steps(watched, 4, meter=watched.meter(0))
     steps(alone, 4)
     state = alone.decoder.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in watched.decoder.state_dict().items())
@@ -189,14 +189,14 @@ def test_an_honest_router_is_the_same_under_inspection() -> None:
 
 def test_inspected_steps_are_few_begin_with_the_first_and_follow_from_the_seed() -> None:
     found = build(Gate)
-    due = [list(filter(Inspector(found, seed).due, range(20_000))) for seed in (0, 0, 1)]
+    due = [list(filter(found.meter(seed).due, range(20_000))) for seed in (0, 0, 1)]
     assert due[0] == due[1] != due[2]
     assert due[0][0] == 0
     expected = 20_000 * INSPECTED
     assert abs(len(due[0]) - expected) < 5 * expected**0.5
-    inspector = Inspector(found, 0)
-    assert inspector.decide_at(due[0][1]) == inspector.decide
-    assert inspector.decide_at(next(step for step in range(100) if step not in due[0])) is ask
+    meter = found.meter(0)
+    assert meter.decide_at(due[0][1]) == meter.decide
+    assert meter.decide_at(next(step for step in range(100) if step not in due[0])) is ask
 
 
 class PaidWork(Gate):
@@ -227,9 +227,9 @@ def test_work_outside_of_forward_is_charged_to_the_flop(monkeypatch: pytest.Monk
     found = build(PaidWork)
     sites = len(found.decoder.routers)
     assert found.ledger.spent["router/build"] == sites * 2 * 7 * 11 * 13
-    monkeypatch.setattr(Inspector, "due", lambda self, step: True)
+    monkeypatch.setattr(Meter, "due", lambda self, step: True)
     statistics = TrainStatistics(torch.ones(50, dtype=torch.long))
-    steps(found, 2, inspector=Inspector(found, 0), statistics=lambda: statistics)
+    steps(found, 2, meter=found.meter(0), statistics=lambda: statistics)
     assert found.ledger.spent["router/fit"] == sites * 2 * 3 * 5 * 2
     assert found.ledger.spent["router/after_step"] == 2 * sites * 2 * 2 * 3 * 4
     small, large = (2 * size**3 + size**2 + 1 for size in (4, 40))

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.assemble import Model
 from bench.backbone.presets import decoder_config
-from bench.budget import dense_costs
 from bench.errors import UserError
+from bench.flops.budget import dense_costs
+from bench.model.assemble import Model
 from bench.routing.registry import find
 from tests.small import ROWS, model, row_id
 

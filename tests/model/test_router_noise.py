@@ -9,28 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bench.backbone.passes import ask
 from bench.config.suite import RouterTraining
 from bench.errors import UserError
+from bench.model.router_noise import TrainingNoise
 from bench.rng import generator
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.routing.select import DROPPED, biased, gate_plan, perturb, top_experts
-from bench.toolkit import Toolkit
 
 WIDTH, EXPERTS = 6, 5
 
 
-def toolkit(experts: bool = True, least: int = 1, **options: Any) -> Toolkit:
-    return Toolkit(RouterTraining.model_validate(options), WIDTH, EXPERTS if experts else 2, experts, least)
+def training_noise(experts: bool = True, least: int = 1, **options: Any) -> TrainingNoise:
+    return TrainingNoise(RouterTraining.model_validate(options), WIDTH, EXPERTS if experts else 2, experts, least)
 
 
 def draw(*shape: int, name: str = "scores") -> Tensor:
     return torch.randn(*shape, generator=generator(0, name))
 
 
-def inputs(tools: Toolkit | None, selection: Selection = "topk", batch: int = 3, seq: int = 4, seed: int = 7) -> RouterInput:
+def inputs(tools: TrainingNoise | None, selection: Selection = "topk", batch: int = 3, seq: int = 4, seed: int = 7) -> RouterInput:
     ids = torch.zeros(batch, seq, dtype=torch.long)
     noise = torch.Generator().manual_seed(seed) if selection == "topk" else None
-    return RouterInput(draw(batch, seq, WIDTH, name="hidden"), ids, ids, None, None, noise, 0.5, selection, toolkit=tools)
+    return RouterInput(draw(batch, seq, WIDTH, name="hidden"), ids, ids, None, None, noise, 0.5, selection, noise=tools)
 
 
 def normal(*shape: int, seed: int = 7) -> np.ndarray:
@@ -41,16 +42,16 @@ def normal(*shape: int, seed: int = 7) -> np.ndarray:
 @pytest.mark.parametrize(("size", "deviation"), [(None, 1 / EXPERTS), (0.7, 0.7)])
 def test_gaussian_noise_has_one_deviation_for_all(size: float | None, deviation: float) -> None:
     scores = draw(3, 4, EXPERTS)
-    found = perturb(scores, inputs(toolkit(noise="gaussian", noise_scale=size)))
+    found = perturb(scores, inputs(training_noise(noise="gaussian", noise_scale=size)))
     assert np.allclose(found.numpy(), scores.numpy() + deviation * normal(3, 4, EXPERTS))
-    many = perturb(torch.zeros(100, 100), inputs(toolkit(False, noise="gaussian", noise_scale=size), batch=100, seq=100))
+    many = perturb(torch.zeros(100, 100), inputs(training_noise(False, noise="gaussian", noise_scale=size), batch=100, seq=100))
     assert many.std().item() == pytest.approx(0.5 if size is None else size, rel=0.05)  # a gate has two paths
 
 
 @pytest.mark.parametrize("size", [None, 0.3])
 def test_noisy_top_k_is_the_formula(size: float | None) -> None:
     """H(x)_i = (x W_g)_i + N(0, 1) softplus((x W_noise)_i), arXiv:1701.06538, equation 4, by loops."""
-    tools = toolkit(noise="noisy_top_k", noise_scale=size)
+    tools = training_noise(noise="noisy_top_k", noise_scale=size)
     nn.init.normal_(tools.noise_weight, generator=generator(0, "weight"))
     scores, run = draw(3, 4, EXPERTS), inputs(tools)
     found = perturb(scores, run)
@@ -65,7 +66,7 @@ def test_noisy_top_k_is_the_formula(size: float | None) -> None:
 
 
 def test_the_deviation_is_learnt_and_starts_alike_for_all() -> None:
-    tools = toolkit(False, noise="noisy_top_k")
+    tools = training_noise(False, noise="noisy_top_k")
     scores = draw(3, 4)
     found = perturb(scores, inputs(tools))
     assert np.allclose(found.detach().numpy(), scores.numpy() + np.log(2) * normal(3, 4), atol=1e-6)
@@ -78,13 +79,13 @@ def test_the_deviation_is_learnt_and_starts_alike_for_all() -> None:
 
 def test_noisy_top_k_refuses_scores_of_another_number_in_one_line() -> None:
     with pytest.raises(UserError, match=r"wants one score for each of \(3, 4, 1\); this router's scores are \(3, 4, 2\). Use 'gaussian'"):
-        perturb(draw(3, 4, 2), inputs(toolkit(False, noise="noisy_top_k")))
+        perturb(draw(3, 4, 2), inputs(training_noise(False, noise="noisy_top_k")))
 
 
 @given(st.floats(0.001, 0.9), st.integers(0, 50))
 def test_jitter_stays_within_its_bounds_and_uses_them(size: float, seed: int) -> None:
     hidden = draw(8, 16, WIDTH).abs() + 0.1
-    ratio = toolkit(noise="jitter", noise_scale=size).jitter(hidden, torch.Generator().manual_seed(seed)) / hidden
+    ratio = training_noise(noise="jitter", noise_scale=size).jitter(hidden, torch.Generator().manual_seed(seed)) / hidden
     slack = 1e-5
     assert 1 - size - slack <= ratio.min() < 1 - 0.9 * size
     assert 1 + 0.9 * size < ratio.max() <= 1 + size + slack
@@ -111,7 +112,7 @@ def reader(**options: Any) -> _Reader:
         torch.manual_seed(0)
         router = _Reader()
         router.build(RouterSpec(WIDTH, FFN_GATE, 0.5, 1.0, 0, 1, 50, 8, 1, 0))
-    router.toolkit = toolkit(False, **options)
+    router.noise = training_noise(False, **options)
     return router
 
 
@@ -120,36 +121,36 @@ def test_a_router_reads_with_jitter_in_training_alone_and_its_inputs_stay_clean(
     router = reader(**options)
     run = inputs(None)
     before = run.hidden.clone()
-    router(run)
+    ask(router, run)
     assert torch.equal(run.hidden, before)
     off = (router.read / before - 1).abs().max().item()
     assert 0.8 * size < off <= size + 1e-5
-    router(inputs(None, "causal"))
+    ask(router, inputs(None, "causal"))
     assert torch.equal(router.read, before)
 
 
 @pytest.mark.parametrize("options", [{"noise": "gaussian"}, {"noise": "noisy_top_k"}, {"expert_dropout": 0.5}])
 def test_evaluation_is_without_noise(options: dict[str, Any]) -> None:
     scores = draw(3, 4, EXPERTS)
-    tools = toolkit(**options)
+    tools = training_noise(**options)
     assert torch.equal(perturb(scores, inputs(tools, "causal")), scores)
     assert not torch.equal(perturb(scores, inputs(tools)), scores)
     assert torch.equal(perturb(scores, inputs(None)), scores)
 
 
 def test_a_plan_carries_what_the_noise_was() -> None:
-    plan = reader(noise="gaussian")(inputs(None))
+    plan = ask(reader(noise="gaussian"), inputs(None))
     assert plan.scores is not None
     noise = (plan.scores - plan.extras["clean_scores"]) / plan.extras["noise_std"]
     assert noise[..., 0].eq(0).all()
     assert np.allclose(noise[..., 1].detach().numpy(), normal(3, 4), atol=1e-4)
-    assert reader(noise="jitter")(inputs(None)).extras == {}
+    assert ask(reader(noise="jitter"), inputs(None)).extras == {}
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_dropout_drops_experts_for_whole_sequences_at_its_rate_and_leaves_enough(share: float) -> None:
     batch, least = 4000, 2
-    found = perturb(torch.zeros(batch, 3, EXPERTS), inputs(toolkit(least=least, expert_dropout=share), batch=batch, seq=3))
+    found = perturb(torch.zeros(batch, 3, EXPERTS), inputs(training_noise(least=least, expert_dropout=share), batch=batch, seq=3))
     dropped = found == DROPPED
     assert bool((dropped | (found == 0)).all())
     assert torch.equal(dropped[:, 0], dropped[:, 2])
@@ -163,7 +164,7 @@ def test_dropout_drops_experts_for_whole_sequences_at_its_rate_and_leaves_enough
 
 
 def test_experts_are_chosen_by_the_biased_probability_and_weighed_by_none() -> None:
-    tools = toolkit(balance_bias=0.001)
+    tools = training_noise(balance_bias=0.001)
     assert tools.bias is not None
     scores, run = draw(3, 4, EXPERTS), inputs(tools, "causal")
     assert torch.equal(top_experts(scores, 2, run), scores.topk(2).indices)  # the bias starts at 0
@@ -179,7 +180,7 @@ def test_experts_are_chosen_by_the_biased_probability_and_weighed_by_none() -> N
 
 
 def test_a_step_of_the_bias_is_the_sign_of_what_is_missing() -> None:
-    tools = toolkit(balance_bias=0.25)
+    tools = training_noise(balance_bias=0.25)
     mask = torch.zeros(1, 4, EXPERTS, dtype=torch.bool)
     mask[0, torch.arange(4), torch.tensor([0, 0, 0, 1])] = True  # loads 3, 1, 0, 0, 0; the mean is 0.8
     tools.after_step(mask)
@@ -187,13 +188,13 @@ def test_a_step_of_the_bias_is_the_sign_of_what_is_missing() -> None:
     assert tools.bias.tolist() == [-0.25, -0.25, 0.25, 0.25, 0.25]
     tools.after_step(torch.ones_like(mask))
     assert tools.bias.tolist() == [-0.25, -0.25, 0.25, 0.25, 0.25]
-    toolkit(noise="jitter").after_step(mask)
+    training_noise(noise="jitter").after_step(mask)
 
 
 def test_the_bias_evens_a_skewed_load() -> None:
     """Scores that favour some experts, and do not learn: only the bias can spread the tokens."""
     skew = torch.linspace(1.5, -1.5, EXPERTS)
-    tools, noise = toolkit(balance_bias=0.01), generator(0, "tokens")
+    tools, noise = training_noise(balance_bias=0.01), generator(0, "tokens")
 
     def load() -> Tensor:
         scores = torch.randn(8, 32, EXPERTS, generator=noise) + skew
@@ -212,11 +213,11 @@ def test_the_bias_evens_a_skewed_load() -> None:
 
 def test_a_router_in_float32_keeps_it_under_bfloat16() -> None:
     run = inputs(None)
-    exact = reader()(run).scores
+    exact = ask(reader(), run).scores
     with torch.autocast("cpu", torch.bfloat16):
-        rough, kept = reader()(run).scores, reader(float32=True)(run).scores
+        rough, kept = ask(reader(), run).scores, ask(reader(float32=True), run).scores
         assert torch.is_autocast_enabled("cpu")
-        from_half = reader(float32=True)(RouterInput(run.hidden.bfloat16(), *list(vars(run).values())[1:])).scores
+        from_half = ask(reader(float32=True), RouterInput(run.hidden.bfloat16(), *list(vars(run).values())[1:])).scores
     assert exact is not None and rough is not None and kept is not None and from_half is not None
     assert torch.equal(kept, exact)
     assert from_half.dtype is torch.float32

@@ -5,16 +5,17 @@ routers are asked under the counter, so that work which only the run sees, or a 
 """
 
 import time
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from bench.assemble import Model
 from bench.backbone.passes import Decide, ask
 from bench.errors import RuleBroken
 from bench.flops.counter import OpCounter, Sealed, UncountedOp
+from bench.flops.ledger import Ledger
 from bench.rng import key
-from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
 INSPECTED = 0.02
 """Share of training steps under inspection; the first is one of them."""
@@ -27,23 +28,24 @@ OTHER_SECONDS = 0.05
 """What they may take in any case, for those that draw progress bars."""
 
 
-class Inspector:
+class Meter:
     """Stands between the model and its routers where a run is inspected.
 
     Args:
-        model: the assembled model, its ledgers holding the prices.
+        routers: of the model, in the order of the ledgers' sites.
+        ledgers: the prices of training ("topk") and of evaluation ("causal").
+        target: B, FLOPs a token.
         seed: of the cell; fixes the steps that are inspected.
     """
 
-    def __init__(self, model: Model, seed: int) -> None:
+    def __init__(self, routers: Sequence[Router], ledgers: Mapping[Selection, Ledger], target: float, seed: int) -> None:
         self.seed = seed
-        self.slack = SLACK * model.solution.target
+        self.slack = SLACK * target
         self.own = self.others = 0.0
-        ledgers = {"topk": model.ledger, "causal": model.evaluation_ledger}
         self.prices = {
             (id(router), selection): site.router
             for selection, ledger in ledgers.items()
-            for router, site in zip(model.decoder.routers, ledger.sites, strict=True)
+            for router, site in zip(routers, ledger.sites, strict=True)
         }
 
     def due(self, step: int) -> bool:
@@ -67,7 +69,7 @@ class Inspector:
         process, thread = time.process_time(), time.thread_time()
         try:
             with OpCounter() as counter, Sealed():
-                plan = router(inputs)
+                plan = ask(router, inputs)
         except UncountedOp as error:
             raise RuleBroken(f"{where}: {error}") from None
         own, process = time.thread_time() - thread, time.process_time() - process

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bench.auxiliary import active_losses
 from bench.config.load import parse_suite
-from bench.equip import check_loss_names, is_trained
 from bench.errors import UserError
+from bench.model.equip import check_loss_names, is_trained
 from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
@@ -58,7 +58,7 @@ def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(name
 def test_routers_with_nothing_to_train_are_what_they_were(name: str, options: Mapping[str, object]) -> None:
     everything = ALL | {"init_scale": 0.0, "float32": True, "losses": {"load_balance": 1.0}}
     one, other = built(name, options), built(name, options, **everything)
-    assert other.decoder.routers[0].toolkit is None
+    assert other.decoder.routers[0].noise is None
     assert same(one.decoder.state_dict(), other.decoder.state_dict())
     assert one.ledger.sites == other.ledger.sites
     assert active_losses(other.decoder.routers[0], {"load_balance": 1.0}) == []
@@ -226,16 +226,16 @@ def test_the_last_layer_of_reinforce_is_that_of_the_scores_and_not_of_the_baseli
 def test_a_balance_bias_hears_choices_and_not_what_straight_through_runs_beside_them() -> None:
     found = built("estimated_moe", {"estimator": "straight_through"}, balance_bias=0.05)
     fit(found, balance_bias=0.05)
-    toolkit = found.decoder.routers[0].toolkit
-    assert toolkit is not None and toolkit.bias is not None
-    assert toolkit.bias.abs().max() > 0
+    noise = found.decoder.routers[0].noise
+    assert noise is not None and noise.bias is not None
+    assert noise.bias.abs().max() > 0
 
 
 def test_a_balance_bias_brings_no_dropped_expert_back() -> None:
     found = built("estimated_moe", {}, balance_bias=0.05, expert_dropout=0.5)
     router = found.decoder.routers[0]
-    assert router.toolkit is not None and router.toolkit.bias is not None
-    router.toolkit.bias += 5.0 * torch.arange(8)
+    assert router.noise is not None and router.noise.bias is not None
+    router.noise.bias += 5.0 * torch.arange(8)
     run = run_of(tokens(6, 24), generator=torch.Generator().manual_seed(0))
     found.decoder(run)
     plan = run.traces[0].plan

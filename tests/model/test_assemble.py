@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.assemble import Model, assemble, sample_input
 from bench.errors import UserError
+from bench.model.assemble import Model, assemble, sample_input
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan

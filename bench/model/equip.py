@@ -1,4 +1,4 @@
-"""Fitting a router out with what the recipe says of all routers: where it starts, its toolkit, the standard losses.
+"""Fitting a router out with what the recipe says of all routers: where it starts, its noise, the standard losses.
 
 An option either acts on a router or is refused in one line; none passes in silence. Routers without trainable parameters,
 controls and heuristics, are left as they are: there is nothing to train in them.
@@ -12,9 +12,9 @@ from torch import nn
 
 from bench.config.suite import RouterTraining
 from bench.errors import UserError, unknown
+from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import AuxLoss, Router, RoutingPlan
 from bench.routing.losses import importance, load, load_balance, router_z
-from bench.toolkit import Toolkit
 
 STANDARD_LOSSES: Mapping[str, AuxLoss] = {
     "load_balance": AuxLoss(load_balance, 0.0),
@@ -33,7 +33,7 @@ def is_trained(router: Router) -> bool:
 
 
 def equip(router: Router, options: RouterTraining, name: str) -> None:
-    """Scale the last layer of a built router and give it a toolkit if the recipe wants one.
+    """Scale the last layer of a built router and give it a noise if the recipe wants one.
 
     Raises:
         UserError: an option that means nothing to this kind of router.
@@ -52,7 +52,7 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
     if wanted(options) or options.noise == "jitter" or options.float32:
         count = len(router.paths.names)
         least = min(count, math.ceil(router.mean_experts))
-        router.toolkit = Toolkit(options, router.spec.d_model, count, router.paths.base is None, least)
+        router.noise = TrainingNoise(options, router.spec.d_model, count, router.paths.base is None, least)
 
 
 def wanted(options: RouterTraining) -> set[str]:
@@ -89,9 +89,9 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
         raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
     if not is_trained(router):
         return
-    if router.toolkit is not None and (ignored := sorted(wanted(options) - router.toolkit.asked)):
+    if router.noise is not None and (ignored := sorted(wanted(options) - router.noise.asked)):
         calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
-        raise _refusal(name, ignored[0], f"its scores do not pass through bench.routing.select.{calls[ignored[0]]}")
+        raise _refusal(name, ignored[0], f"its scores do not pass through bench.routing.{calls[ignored[0]]}")
     lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]
     if lacking and plan.scores is None:
         raise _refusal(name, f"losses: {lacking[0]}", "its plans have no scores")
