@@ -17,7 +17,7 @@ from bench.backbone.decoder import Decoder, device_of
 from bench.backbone.passes import autocast
 from bench.comparison import Comparison, Offence, Seen, Tokens
 from bench.data import Windows
-from bench.evaluate import Evaluation, window_tensors
+from bench.evaluation.evaluate import Evaluation, window_tensors
 from bench.record import Causality
 from bench.rng import generator
 from bench.stationary import state_sums

@@ -16,7 +16,7 @@ from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast, make_pass
 from bench.comparison import by_position
 from bench.data import Windows
-from bench.evaluate import window_tensors
+from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model
 
 TOLERANCE = 1e-2

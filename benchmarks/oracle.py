@@ -21,12 +21,12 @@ from bench.backbone.passes import History, Pass, make_pass
 from bench.config.load import load_suite
 from bench.data import load_corpus, windows
 from bench.model.assemble import Model, assemble
-from bench.oracle import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
 from bench.runner.execute import blueprint
-from bench.train import Allowance, train
+from bench.training.loop import Allowance, train
+from bench.training.utility import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 FORKS = 16

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from bench.backbone.presets import decoder_config
 from bench.config.suite import TrainConfig
 from bench.model.assemble import Blueprint, assemble
-from bench.optim import Muon
-from bench.oracle import Oracle
 from bench.rng import generator
 from bench.routing.registry import find
-from bench.step import Stepper
-from bench.supervision import Supervisor
+from bench.training.optim import Muon
+from bench.training.step import Stepper
+from bench.training.supervision import Supervisor
+from bench.training.utility import Oracle
 
 VOCAB, BATCH, SEQ = 256, 16, 128
 D, LAYERS, HEADS, FFN = 64, 4, 2, 256

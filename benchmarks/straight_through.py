@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.backbone.passes import Pass, make_pass
 from bench.config.load import load_suite
 from bench.data import load_corpus
-from bench.evaluate import window_tensors
+from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from bench.backbone.decoder import DecoderConfig
-from bench.checkpoint import Checkpoints
 from bench.config.suite import RouterTraining, TrainConfig
 from bench.model.assemble import Model
 from bench.routing.registry import Entry
-from bench.train import Allowance, Trained, train
+from bench.training.checkpoint import Checkpoints
+from bench.training.loop import Allowance, Trained, train
 from tests.small import SEQ_LEN, model, split
 
 SMALL = DecoderConfig(vocab_size=50, d_model=16, num_layers=2, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=32)

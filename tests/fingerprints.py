@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.config.load import load_suite, suite_names
 from bench.config.suite import RouterTraining
-from bench.evaluate import evaluate
+from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names

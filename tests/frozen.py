@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.model.assemble import Model
-from bench.pretrain import Pretrained, adopt
 from bench.routing.registry import find
+from bench.training.pretrain import Pretrained, adopt
 from tests.small import ROWS, model, trained_like
 
 PATHS = {"cheap", "full", "skip", "block"}

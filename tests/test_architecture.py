@@ -198,7 +198,7 @@ def test_no_machine_path_in_tracked_files() -> None:
     [
         (
             foreign_imports,
-            "from bench.train import step",
+            "from bench.training.loop import step",
             "from bench.routing.select import causal\nimport torch.nn.functional as F\nimport math",
         ),
         (foreign_imports, "from bench.rng import generator", "from bench.routing import hash_uniform"),

@@ -11,7 +11,7 @@ import torch
 from bench.backbone.passes import make_pass
 from bench.causality import BASES, TRIALS, TRIALS_NEEDED, prove
 from bench.data import Windows
-from bench.evaluate import Evaluation, evaluate
+from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.model.assemble import Model, assemble
 from bench.record import Causality
 from bench.routing.contract import Router

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.evaluate import evaluate
+from bench.evaluation.evaluate import evaluate
 from bench.revisit import Visited, knobs_of, revisit
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry

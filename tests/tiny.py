@@ -16,7 +16,6 @@ from torch import Tensor
 
 import bench.routing.registry
 from bench.backbone.decoder import DecoderConfig
-from bench.checkpoint import Checkpoints
 from bench.config.load import parse_suite
 from bench.config.suite import RouterTraining, SuiteConfig, TrainConfig
 from bench.data import Split, Windows
@@ -26,8 +25,9 @@ from bench.record import Record
 from bench.routing.contract import TrainStatistics
 from bench.routing.registry import Entry, load_all
 from bench.runner.cells import Cell
-from bench.step import Trained
-from bench.train import Allowance, Probe, train
+from bench.training.checkpoint import Checkpoints
+from bench.training.loop import Allowance, Probe, train
+from bench.training.step import Trained
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2
 RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, muon_lr=0.05, warmup=0.0)

@@ -16,7 +16,7 @@ from bench.conformance.guard import sealed
 from bench.conformance.memory import digest
 from bench.conformance.settings import torch_settings
 from bench.conformance.subject import SEQ_LEN, Subject
-from bench.evaluate import calibrate
+from bench.evaluation.calibrate import calibrate
 from bench.flops.budget import dense_costs
 from bench.flops.counter import UncountedOp, count
 from bench.routing.contract import FFN_GATE, AuxLoss, OracleRequest, Paths, Router, RouterInput, RoutingPlan

@@ -14,7 +14,7 @@ from bench.conformance.plans import SELECTIONS
 from bench.conformance.prices import BACKWARD_TOLERANCE, STEPS
 from bench.conformance.state import plan_digest
 from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
-from bench.evaluate import evaluate
+from bench.evaluation.evaluate import evaluate
 from bench.flops.audit import Line, audit
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger

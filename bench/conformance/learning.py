@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bench.auxiliary import active_losses
 from bench.backbone.passes import ask
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput
+from bench.training.auxiliary import active_losses
 
 VOCABULARY = 256
 STEPS = 120

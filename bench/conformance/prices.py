@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bench.conformance.check import demand, rule
 from bench.conformance.subject import Subject
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
 from bench.flops.counter import OpCounter, Sealed
 from bench.flops.meter import PRICE_TOLERANCE
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RoutingPlan

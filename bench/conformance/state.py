@@ -19,7 +19,8 @@ from bench.conformance.check import demand, rule
 from bench.conformance.memory import changed_places, digest, hidden_state
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.subject import Subject
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 

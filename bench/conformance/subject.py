@@ -14,13 +14,14 @@ from bench.backbone.passes import Pass, make_pass
 from bench.causality import prove
 from bench.config.suite import TrainConfig
 from bench.data import Split, Windows
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Blueprint, Model, assemble, layers_used, router_spec
 from bench.record import Causality
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, Selection, TrainStatistics
 from bench.routing.registry import Entry
-from bench.train import Allowance, train
+from bench.training.loop import Allowance, train
 
 DECODER = DecoderConfig(vocab_size=64, d_model=32, num_layers=3, num_heads=2, ffn_width=128, cheap_rank=2, max_seq_len=48)
 SEQ_LEN = 32

@@ -8,7 +8,7 @@ from bench.backbone.decoder import device_of
 from bench.backbone.passes import ask, make_pass
 from bench.conformance.guard import SideEffect, sealed
 from bench.data import Windows
-from bench.evaluate import window_tensors
+from bench.evaluation.evaluate import window_tensors
 from bench.flops.unseen import unseen_operations
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan

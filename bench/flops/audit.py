@@ -27,8 +27,8 @@ from bench.backbone.sites import PathSet
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger, first_gradient
 from bench.model.assemble import Model
-from bench.oracle import Oracle
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
+from bench.training.utility import Oracle
 
 Phase = Literal["forward", "backward"]
 COMPONENTS = ("backbone", "paths", "router")

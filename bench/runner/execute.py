@@ -6,21 +6,22 @@ from pathlib import Path
 
 import torch
 
-from bench.agreement import utility_correlation
 from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
 from bench.causality import prove
-from bench.checkpoint import Checkpoints
 from bench.config.suite import RouterTraining
 from bench.conformance.admission import inadmissible
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
+from bench.evaluation.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
+from bench.evaluation.latency import measure_speed
+from bench.evaluation.monitors import monitors, passage
+from bench.evaluation.right_paths import right_paths
+from bench.evaluation.supervision import measure_supervision
+from bench.evaluation.utility import utility_correlation
 from bench.flops.counter import UncountedOp
 from bench.flops.meter import Meter
-from bench.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
-from bench.latency import measure_speed
-from bench.metrics import monitors, passage
 from bench.model.assemble import Blueprint, Model, assemble
 from bench.record import Flops, Provenance, Record, Status, Training
 from bench.revisit import revisit
@@ -30,9 +31,8 @@ from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
 from bench.stationary import unchanged
-from bench.supervision import measure_supervision
-from bench.train import Trained, train
-from bench.truth import right_paths
+from bench.training.checkpoint import Checkpoints
+from bench.training.loop import Trained, train
 
 
 def blueprint(cell: Cell, corpus: Corpus) -> Blueprint:

@@ -7,12 +7,12 @@ import torch
 from bench.data import Corpus
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
-from bench.pretrain import Pretraining, adopt, pretrained
 from bench.routing.contract import Router
 from bench.runner.cells import Cell
 from bench.runner.provenance import machine_of
 from bench.runner.watch import dtype_of, say
-from bench.train import Allowance
+from bench.training.loop import Allowance
+from bench.training.pretrain import Pretraining, adopt, pretrained
 
 
 def pretraining(cell: Cell, model: Model) -> Pretraining:

@@ -187,9 +187,9 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
     """Status and detail of a cell that nobody else has in hand."""
     import torch
 
-    from bench.checkpoint import Checkpoints
     from bench.data import load_corpus
     from bench.runner.execute import cell_key, run_cell
+    from bench.training.checkpoint import Checkpoints
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)

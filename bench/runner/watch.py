@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bench.data import Corpus, Windows, windows
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
+from bench.evaluation.headline import domain_losses, mean_loss
 from bench.files import write_atomically
-from bench.headline import domain_losses, mean_loss
 from bench.model.assemble import Model
 from bench.record import CurvePoint
 from bench.runner.cells import Cell

@@ -13,10 +13,10 @@ from bench.backbone.passes import History
 from bench.conformance import run_checks
 from bench.flops.audit import audit
 from bench.model.assemble import Model, assemble
-from bench.oracle import Oracle
 from bench.routing.contract import BLOCK_GATE, FFN_GATE, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
+from bench.training.utility import Oracle
 from tests.backbone.test_layers import HEADS, attention, noise, rotated, unit
 from tests.small import SEQ_LEN, blueprint, run_of, tokens, trained_like
 

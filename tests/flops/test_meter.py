@@ -14,7 +14,7 @@ from torch import nn
 from bench.backbone.passes import ask
 from bench.config.suite import TrainConfig
 from bench.errors import RuleBroken
-from bench.evaluate import evaluate
+from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import INSPECTED, Meter
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
@@ -22,7 +22,7 @@ from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
-from bench.train import Allowance, train
+from bench.training.loop import Allowance, train
 from tests.small import SEQ_LEN, blueprint, split, windows
 from tests.tiny import own_registry, suite, write_text
 

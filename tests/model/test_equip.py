@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.auxiliary import active_losses
 from bench.config.load import parse_suite
 from bench.errors import UserError
 from bench.model.equip import check_loss_names, is_trained
 from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
+from bench.training.auxiliary import active_losses
 from tests.equipped import ALL, built, fit, same, weights
 from tests.small import ROWS, model, row_id, run_of, tokens
 

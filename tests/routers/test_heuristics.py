@@ -15,7 +15,8 @@ from bench.data import Split
 from bench.data import windows as cut_windows
 from bench.data.sampling import MAX_BIGRAM_VOCAB
 from bench.errors import UserError
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RouterSpec, Selection, TrainStatistics
 from bench.routing.registry import find

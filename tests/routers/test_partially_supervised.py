@@ -16,11 +16,12 @@ from bench.config.load import parse_suite
 from bench.config.suite import EvaluationConfig
 from bench.data import train_batch
 from bench.errors import UserError
+from bench.evaluation.supervision import measure_supervision
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find
 from bench.runner.cells import parse_rows
-from bench.supervision import UNKNOWN, Supervisor, measure_supervision, supervised_documents
+from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import small, tiny
 
 EXPERTS = {"inner": "top2_moe", "heuristic": {"router": "frequency", "options": {"over": "experts"}}}

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.oracle import Oracle
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan, Selection
 from bench.routing.learned_gate import Gate
 from bench.routing.registry import find
+from bench.training.utility import Oracle
 from tests.small import CONFIG, model, run_of, tokens, trained_like
 
 BATCH, SEQ = 3, 24

@@ -14,19 +14,19 @@ from unittest.mock import patch
 
 import torch._inductor.config  # noqa: F401  imported, for seconds, by torch.use_deterministic_algorithms
 
-import bench.headline
+import bench.evaluation.headline
 import bench.runner.execute
-from bench.checkpoint import Checkpoints
 from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.pool import work
+from bench.training.checkpoint import Checkpoints
 from tests import tiny
 
 PHASES: dict[str, tuple[Any, str]] = {
     "training": (bench.runner.execute, "train"),
     "checkpoint": (Checkpoints, "save_if_due"),
-    "calibration": (bench.headline, "calibrate"),
-    "evaluation": (bench.headline, "evaluate"),
+    "calibration": (bench.evaluation.headline, "calibrate"),
+    "evaluation": (bench.evaluation.headline, "evaluate"),
     "proof": (bench.runner.execute, "prove"),
     "record": (Record, "write"),
 }

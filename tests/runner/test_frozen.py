@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench.checkpoint import Checkpoints
 from bench.cli import main
 from bench.config.suite import TrainConfig
 from bench.flops.budget import training_target
@@ -18,7 +17,8 @@ from bench.routing.contract import Router
 from bench.runner.cells import unmet_needs
 from bench.runner.execute import run_cell
 from bench.runner.frozen import allowance
-from bench.train import Allowance, Probe, train
+from bench.training.checkpoint import Checkpoints
+from bench.training.loop import Allowance, Probe, train
 from tests import tiny
 from tests.frozen import FROZEN_ROWS, backbone, frozen
 from tests.small import CONFIG, LEARNED, SEQ_LEN, row_id, split

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.config.suite import EvaluationConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
-from bench.headline import document_losses, domain_losses, interpolate, mean_loss, measure, off_budget
+from bench.evaluation.headline import document_losses, domain_losses, interpolate, mean_loss, measure, off_budget
 from bench.record import BudgetAudit, SpendPoint
 from tests.small import BRACKETS, CONFIG, ROWS, model, row_id, split, trained_like, windows
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.agreement import utility_correlation
 from bench.backbone.passes import make_pass
+from bench.evaluation.utility import utility_correlation
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry

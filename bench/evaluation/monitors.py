@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder
 from bench.data import Corpus, Windows
-from bench.evaluate import Evaluation
+from bench.evaluation.evaluate import Evaluation
 from bench.flops.ledger import Ledger
 from bench.record import LayerMonitor, Passage
 

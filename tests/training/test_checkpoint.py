@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from bench.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
 from bench.data import train_batch
 from bench.routing.registry import find, load_all
+from bench.training.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
 from tests import tiny
 
 STEPS = 6
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_made_costs_the_checkpoint(tmp_path: Path, caplo
 
 def test_checkpoints_keep_their_distance_in_time(tmp_path: Path, monkeypatch: Any) -> None:
     clock = [100.0]
-    monkeypatch.setattr("bench.checkpoint.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("bench.training.checkpoint.time.monotonic", lambda: clock[0])
     checkpoints = Checkpoints(tmp_path, "key", 20.0, {"slow": Slow(clock, 3.0)})
     taken: list[float] = []
     for step in range(200):
@@ -276,7 +276,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(router: str, tmp
 
     whole = run(tmp_path / "whole")
     for step in range(1, STEPS):
-        monkeypatch.setattr("bench.train.train_batch", dying_at(step))
+        monkeypatch.setattr("bench.training.loop.train_batch", dying_at(step))
         with pytest.raises(Killed):
             run(tmp_path / "killed")
     monkeypatch.undo()

@@ -7,7 +7,7 @@ from torch.utils.benchmark import Timer
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast, make_pass
 from bench.data import Windows
-from bench.evaluate import window_tensors
+from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model
 from bench.record import Speed
 

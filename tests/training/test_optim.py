@@ -1,13 +1,21 @@
-"""Muon against the singular value decomposition, one matrix at a time, and the counter."""
+"""Muon against the singular value decomposition, the schedule against its corners, gradient norms against autograd."""
 
+from unittest.mock import patch
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import bench.training.step
 from bench.flops.counter import count
-from bench.optim import Muon, muon_parameters, newton_schulz_flops, orthogonalise
 from bench.rng import generator
-from tests.small import ROWS, model, row_id
+from bench.training.optim import Muon, gradient_norms, muon_parameters, newton_schulz_flops, orthogonalise, trapezoid
+from tests import tiny
+from tests.small import ROWS, model, row_id, run_of, tokens, trained_like
 
 SHAPES = [(8, 8), (24, 8), (8, 24), (64, 48)]
 
@@ -80,3 +88,59 @@ def test_muon_has_the_matrices_of_layers_and_paths_and_no_more(name: str, option
     for full_name, parameter in decoder.named_parameters():
         belongs = full_name.startswith("layers.") and "router" not in full_name
         assert (id(parameter) in taken) == belongs, full_name
+
+
+@given(st.floats(0, 1))
+def test_it_is_the_interpolation_of_its_corners(progress: float) -> None:
+    wanted = np.interp(progress, [0, 0.1, 0.5, 1], [0, 1, 1, 0])
+    assert trapezoid(progress, warmup=0.1, decay=0.5) == pytest.approx(wanted, abs=1e-12)
+
+
+@given(st.floats(0, 1.5), st.floats(0, 1), st.floats(0, 1))
+def test_it_is_a_factor_whatever_the_corners(progress: float, warmup: float, decay: float) -> None:
+    assert 0 <= trapezoid(progress, warmup, decay) <= 1
+
+
+def test_without_ramps_it_is_flat() -> None:
+    assert [trapezoid(p, 0, 0) for p in (0.0, 0.5, 1.0)] == [1, 1, 1]
+
+
+def test_a_step_over_the_end_is_not_taken_backwards() -> None:
+    assert trapezoid(1.01, 0.1, 0.5) == 0
+
+
+@pytest.mark.parametrize(("name", "parts"), [("mlp_gate", ("ffn",)), ("mod", ("attention", "ffn")), ("adaptive_moe", ("ffn",))])
+def test_norms_are_those_of_the_parameters_by_name(name: str, parts: tuple[str, ...]) -> None:
+    decoder = trained_like(model(name).decoder)
+    ids = tokens()
+    F.cross_entropy(decoder(run_of(ids)).flatten(0, 1), ids.flatten()).backward()
+    found = gradient_norms(decoder)
+    assert found.shape == (len(decoder.routers), 2)
+    assert (found > 0).all()
+    squares = {name: float(p.grad.double().square().sum()) for name, p in decoder.named_parameters() if p.grad is not None}
+    for (of_router, of_paths), router in zip(found.tolist(), decoder.routers, strict=True):
+        layer = f"layers.{router.spec.layer}."
+        wanted = [
+            sum(square for name, square in squares.items() if name.startswith(tuple(f"{layer}{part}." for part in prefixes)))
+            for prefixes in (("ffn_router", "block_router"), parts)
+        ]
+        assert [of_router**2, of_paths**2] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_what_has_no_parameters_or_is_frozen_has_norm_zero() -> None:
+    decoder = trained_like(model("hash").decoder).requires_grad_(False)
+    decoder.head.requires_grad_(True)
+    decoder(run_of(tokens())).sum().backward()
+    assert torch.equal(gradient_norms(decoder), torch.zeros(len(decoder.routers), 2))
+    assert gradient_norms(model("dense").decoder.requires_grad_(False)).shape[1] == 2
+
+
+def test_reading_them_changes_no_bit_of_the_training() -> None:
+    entry = tiny.load_all()["mlp_gate"]
+    read, unread = tiny.model(entry), tiny.model(entry)
+    norms = tiny.train_steps(read, 4, lambda *_: None).gradients
+    with patch.object(bench.training.step, "gradient_norms", lambda _: torch.zeros(3, 2)):
+        tiny.train_steps(unread, 4)
+    assert tiny.digest(read.decoder.state_dict()) == tiny.digest(unread.decoder.state_dict())
+    assert len(norms) == tiny.RECIPE.probes
+    assert all(value > 0 for site in norms[-1] for value in site)

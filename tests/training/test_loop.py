@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.auxiliary import active_losses
 from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
 from bench.routing.registry import Entry
-from bench.schedule import trapezoid
-from bench.step import Trained
-from bench.train import Allowance, train
+from bench.training.auxiliary import active_losses
+from bench.training.loop import Allowance, train
+from bench.training.optim import trapezoid
+from bench.training.step import Trained
 from tests.small import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4

@@ -9,7 +9,7 @@ from bench.backbone.decoder import Decoder
 from bench.config.suite import SuiteConfig
 from bench.data import Corpus, Windows
 from bench.data.optimum import best_loss_at
-from bench.evaluate import Evaluation
+from bench.evaluation.evaluate import Evaluation
 from bench.record import RightPaths
 from bench.routing.contract import Paths
 

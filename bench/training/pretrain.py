@@ -25,7 +25,6 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import autocast, make_pass
 from bench.backbone.sites import PathSet
-from bench.checkpoint import Checkpoints
 from bench.config.base import hash_of
 from bench.config.suite import PretrainConfig
 from bench.data import Corpus, Split, train_batch
@@ -33,12 +32,12 @@ from bench.errors import Diverged, UserError
 from bench.files import default_cache
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model
-from bench.optim import Muon, muon_parameters
 from bench.record import RULES_VERSION
 from bench.rng import key
 from bench.routing.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.select import gate_plan
-from bench.schedule import trapezoid
+from bench.training.checkpoint import Checkpoints
+from bench.training.optim import Muon, muon_parameters, trapezoid
 
 FORMAT_VERSION = 1
 """Raised when the same pretraining gives other weights, or the file another layout."""

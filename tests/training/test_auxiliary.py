@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from bench.config.suite import TrainConfig
-from bench.oracle import Oracle
 from bench.rng import key
-from bench.train import Allowance, train
-from tests.test_oracle import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, fit, passed, split
+from bench.training.loop import Allowance, train
+from bench.training.utility import Oracle
+from tests.training.test_utility import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, fit, passed, split
 
 
 def test_a_loss_that_is_off_has_no_labels_made() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.latency import WINDOWS, measure_speed
+from bench.evaluation.latency import WINDOWS, measure_speed
 from tests.small import SEQ_LEN, model, windows
 
 

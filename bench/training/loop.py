@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.checkpoint import Checkpoints
 from bench.config.suite import TrainConfig
 from bench.data import Split, train_batch
 from bench.errors import Diverged
 from bench.flops.counter import count
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
-from bench.oracle import Oracle
 from bench.rng import generator
 from bench.routing.contract import Router, TrainStatistics
-from bench.step import Stepper, Trained
-from bench.supervision import Supervisor
+from bench.training.checkpoint import Checkpoints
+from bench.training.step import Stepper, Trained
+from bench.training.supervision import Supervisor
+from bench.training.utility import Oracle
 
 Probe = Callable[[int, int, float, float, float], None]
 """Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench.data import Windows
-from bench.evaluate import calibrate, evaluate
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.registry import Entry

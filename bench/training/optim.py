@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.backbone.decoder import Decoder, Layer
+from bench.backbone.sites import is_block
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -84,3 +87,37 @@ def newton_schulz_flops(parameters: Iterable[nn.Parameter], steps: int = 5) -> f
         short, long = sorted(parameter.shape[-2:])
         total += steps * (4.0 * short * short * long + 2.0 * short**3) * parameter.numel() / (short * long)
     return total
+
+
+def trapezoid(progress: float, warmup: float, decay: float) -> float:
+    """Factor on the learning rate: linear up, flat, linear down to zero.
+
+    Args:
+        progress: share of the training budget spent, 0 to 1.
+        warmup: share over which it rises.
+        decay: share over which it falls at the end.
+    """
+    rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
+    fall = min(1.0, (1.0 - progress) / decay) if decay > 0 else 1.0
+    return max(0.0, min(rise, fall))
+
+
+@torch.no_grad()
+def gradient_norms(decoder: Decoder) -> Float[Tensor, "site 2"]:
+    """L2 norm of the gradient of each routed site's router, and of the paths it chooses among, in the order of the traces.
+
+    A block's path is its attention and its FFN. What has no parameters, or is frozen, has norm 0. Nothing waits for the device.
+    """
+    norms: list[Tensor] = []
+    for layer in decoder.layers:
+        assert isinstance(layer, Layer)
+        for router in (layer.ffn_router, layer.block_router):
+            if router is not None:
+                paths = (layer.attention, layer.ffn) if is_block(router) else (layer.ffn,)
+                norms += [_norm(decoder, router), _norm(decoder, *paths)]
+    return torch.stack(norms).view(-1, 2) if norms else torch.zeros(0, 2)
+
+
+def _norm(decoder: Decoder, *modules: nn.Module) -> Tensor:
+    gradients = [parameter.grad for module in modules for parameter in module.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients) if gradients else decoder.head.weight.new_zeros(())

@@ -9,11 +9,11 @@ from torch import Tensor
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import History, autocast, make_pass
 from bench.data import Windows
-from bench.evaluate import window_tensors
+from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model
-from bench.oracle import Oracle, random_flips, request_of
 from bench.rng import generator
 from bench.routing.contract import Policy
+from bench.training.utility import Oracle, random_flips, request_of
 
 
 @torch.no_grad()

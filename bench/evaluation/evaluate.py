@@ -1,4 +1,4 @@
-"""Causal evaluation, and the calibration that makes it spend the budget."""
+"""Causal evaluation on fixed windows, with the knobs as they are."""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +11,8 @@ from torch import Tensor
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.data import Windows
-from bench.flops.ledger import SiteCost
 from bench.model.assemble import Model
-from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
-
-BISECTIONS = 40
-SPEND_TOLERANCE = 2e-4
-"""Calibration stops once a site's spend is this close, relatively: far inside the tolerance on B."""
+from bench.routing.contract import LayerTrace
 
 
 @dataclass
@@ -88,64 +83,3 @@ def evaluate(
         if all("latent" in trace.plan.extras for trace in traces):
             result.latents[site] = torch.cat([trace.plan.extras["latent"] for trace in traces]).float().cpu()
     return result
-
-
-@torch.no_grad()
-def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype = torch.float32) -> float:
-    """Set every knob so that causal evaluation of `windows` spends `spend` times B, and return what it does spend, in B.
-
-    Layers are calibrated in one forward pass, in order: when the pass reaches a router, its knob is bisected on the
-    inputs it sees there, and the pass goes on with the plan it then makes. Each site is given the same multiple of
-    what it spends at the solved shares. The windows are stratified by domain, as validation is.
-
-    Args:
-        model: the model; its knobs are set.
-        windows: of the calibration split.
-        spend: what to aim for, as a multiple of B.
-        dtype: precision of matrix products.
-    """
-    ledger, target, shares = model.evaluation_ledger, model.solution.target, torch.tensor([model.solution.shares], dtype=torch.float64)
-    nominal = [site.by_path(shares * ledger.seq_len) / ledger.seq_len for site in ledger.sites]
-    total = sum(float(cost.sum()) for cost in nominal)
-    factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
-    sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
-
-    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
-        site, cost = sites[router]
-        if router.knob is not None:
-            _bisect(router, inputs, site, cost * factor)
-        return ask(router, inputs)
-
-    device = device_of(model.decoder)
-    tokens, tags = window_tensors(windows, device)
-    run = make_pass(tokens[:, :-1], tags, decide=decide)
-    with autocast(device, dtype):
-        model.decoder(run)
-    spent = ledger.active(run.counts, run.tokens.numel())
-    ledger.charge("calibration", "forward", spent)
-    return spent / run.tokens.numel() / target
-
-
-def _bisect(router: Router, inputs: RouterInput, site: SiteCost, target: Float[Tensor, " path"]) -> None:
-    """Find the knob at which a site spends `target` FLOPs a token on these inputs: in sum, or path by path if the knob has one a path."""
-    knob = router.knob
-    assert knob is not None
-    wanted = target if knob.dim() else target.sum()
-
-    def spend(value: Tensor) -> Tensor:
-        knob.copy_(value)
-        found = site.by_path(ask(router, inputs).mask.sum(1)) / inputs.tokens.numel()
-        return found if knob.dim() else found.sum()
-
-    low, high = -torch.ones_like(wanted), torch.ones_like(wanted)
-    while (wide := (spend(low) > wanted) & (low > -1e6)).any():
-        low = torch.where(wide, low * 4, low)
-    while (wide := (spend(high) < wanted) & (high < 1e6)).any():
-        high = torch.where(wide, high * 4, high)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        found = spend(middle)
-        if ((found - wanted).abs() <= SPEND_TOLERANCE * wanted).all():
-            break
-        less = found < wanted
-        low, high = torch.where(less, middle, low), torch.where(less, high, middle)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import bench.pretrain
+import bench.training.pretrain
 from bench.config.suite import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError
 from bench.model.assemble import Model
-from bench.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
 from bench.rng import key
-from bench.train import Allowance, train
+from bench.training.loop import Allowance, train
+from bench.training.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
 from tests.frozen import FROZEN_ROWS, backbone
 from tests.small import CONFIG, SEQ_LEN, model, row_id, run_of, split, tokens, trained_like
 
@@ -141,7 +141,7 @@ def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path, caplog: pyte
 
 
 def test_a_pretraining_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.pretrain, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(bench.training.pretrain, "CHECKPOINT_SECONDS", 0)
     whole = get(tmp_path / "whole")
 
     def die(share: float, _: float) -> None:
@@ -167,7 +167,7 @@ def test_of_several_at_once_one_trains(tmp_path: Path) -> None:
 
 
 def test_what_diverges_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.pretrain, "trapezoid", lambda *_: torch.nan)
+    monkeypatch.setattr(bench.training.pretrain, "trapezoid", lambda *_: torch.nan)
     with pytest.raises(Diverged, match="not finite"):
         get(tmp_path)
     assert not list((tmp_path / "pretrained").glob("*.safetensors"))

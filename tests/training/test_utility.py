@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from bench.backbone.passes import Pass, ask, make_pass
 from bench.config.suite import TrainConfig
 from bench.errors import UserError
-from bench.evaluate import evaluate
+from bench.evaluation.evaluate import evaluate
 from bench.flops.audit import audit
 from bench.model.assemble import Model, assemble
-from bench.oracle import Oracle, random_flips
 from bench.rng import generator, key
 from bench.routing.contract import (
     BLOCK_GATE,
@@ -32,7 +31,8 @@ from bench.routing.contract import (
 )
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, upgrade
-from bench.train import Allowance, train
+from bench.training.loop import Allowance, train
+from bench.training.utility import Oracle, random_flips
 from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 
 BATCH = 3

@@ -8,21 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.auxiliary import active_losses, has_target
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.config.suite import TrainConfig
 from bench.flops.counter import count
 from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter
-from bench.gradients import gradient_norms
 from bench.model.assemble import Model
-from bench.optim import Muon, muon_parameters, newton_schulz_flops
-from bench.oracle import Oracle
 from bench.routing.contract import LayerTrace, Router
 from bench.routing.losses import mean_loss
-from bench.schedule import trapezoid
-from bench.supervision import Supervisor
+from bench.training.auxiliary import active_losses, has_target
+from bench.training.optim import Muon, gradient_norms, muon_parameters, newton_schulz_flops, trapezoid
+from bench.training.supervision import Supervisor
+from bench.training.utility import Oracle
 
 
 @dataclass

@@ -12,8 +12,8 @@ from scipy import stats
 
 from bench.data import Corpus, Windows
 from bench.data.tokenizer import byte_tokenizer
-from bench.evaluate import Evaluation
-from bench.metrics import changed, collapse, monitors, mutual_information, path_sets, saturation
+from bench.evaluation.evaluate import Evaluation
+from bench.evaluation.monitors import changed, collapse, monitors, mutual_information, path_sets, saturation
 from bench.rng import generator
 from tests.small import model, split
 

@@ -19,11 +19,11 @@ from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
 from bench.errors import UserError
+from bench.evaluation.right_paths import agreement, shares
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell, unmet_needs
 from bench.runner.execute import run_cell
-from bench.truth import agreement, shares
 from tests import tiny
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bench.auxiliary import asks_for
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import History, Pass, autocast
 from bench.errors import UserError
@@ -23,6 +22,7 @@ from bench.model.assemble import Model
 from bench.rng import generator, key
 from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask
+from bench.training.auxiliary import asks_for
 
 
 @dataclass(frozen=True)
