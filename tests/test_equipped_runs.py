@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.conformance.audit import audit
 from bench.evaluation.evaluate import evaluate
-from bench.flops.audit import audit
 from bench.routing.losses import load_balance_single, router_z
 from bench.training.auxiliary import active_losses
 from bench.training.checkpoint import Checkpoints

@@ -34,8 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rerun, compare, print; 0 only if the row is confirmed."""
-    from bench.reproduction import compare
     from bench.runner.pool import run_cells
+    from bench.stats.reproduction import compare
 
     records = _records(arguments.results / arguments.suite, arguments.row)
     cells = [_cell(record, tuple(arguments.plugin)) for record in records]

@@ -1,4 +1,4 @@
-"""Checks of what a decision may depend on, by `bench.causality` on a trained, calibrated model."""
+"""Checks of what a decision may depend on, by `bench.conformance.causality` on a trained, calibrated model."""
 
 import torch
 

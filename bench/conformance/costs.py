@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from bench.backbone.passes import Pass, ask
+from bench.conformance.audit import Line, audit
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.plans import SELECTIONS
 from bench.conformance.prices import BACKWARD_TOLERANCE, STEPS
 from bench.conformance.state import plan_digest
 from bench.conformance.subject import BATCH_SIZE, SEQ_LEN, Subject
 from bench.evaluation.evaluate import evaluate
-from bench.flops.audit import Line, audit
 from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger
 from bench.flops.meter import PRICE_TOLERANCE

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
-from bench.causality import prove
 from bench.config.suite import TrainConfig
+from bench.conformance.causality import prove
 from bench.data import Split, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate

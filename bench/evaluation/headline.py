@@ -9,12 +9,12 @@ from jaxtyping import Float
 
 from bench.backbone.passes import Decide, ask
 from bench.config.suite import EvaluationConfig
+from bench.conformance.revisit import Visited, knobs_of
 from bench.data import Corpus, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.model.assemble import Model
 from bench.record import BudgetAudit, SpendPoint
-from bench.revisit import Visited, knobs_of
 
 
 @dataclass

@@ -8,9 +8,11 @@ import torch
 
 from bench.backbone.compiled import compile_parts
 from bench.backbone.presets import decoder_config
-from bench.causality import prove
 from bench.config.suite import RouterTraining
 from bench.conformance.admission import inadmissible
+from bench.conformance.causality import prove
+from bench.conformance.revisit import revisit
+from bench.conformance.unchanged import unchanged
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
@@ -24,13 +26,11 @@ from bench.flops.counter import UncountedOp
 from bench.flops.meter import Meter
 from bench.model.assemble import Blueprint, Model, assemble
 from bench.record import Flops, Provenance, Record, Status, Training
-from bench.revisit import revisit
 from bench.routing.contract import Policy, TrainStatistics
 from bench.runner.cells import UNRANKED, Cell
 from bench.runner.frozen import allowance, freeze, training_budget
 from bench.runner.provenance import commit_state, machine_of, processor
 from bench.runner.watch import Watch, cut, dtype_of
-from bench.stationary import unchanged
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import Trained, train
 

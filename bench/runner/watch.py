@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bench.conformance.unchanged import unchanged
 from bench.data import Corpus, Windows, windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
@@ -17,7 +18,6 @@ from bench.files import write_atomically
 from bench.model.assemble import Model
 from bench.record import CurvePoint
 from bench.runner.cells import Cell
-from bench.stationary import unchanged
 
 
 def dtype_of(cell: Cell) -> torch.dtype:

@@ -11,13 +11,9 @@ from pydantic import Field, model_validator
 from bench.config.base import Part
 from bench.config.suite import MOST_SEEDS, RowConfig
 from bench.errors import UserError, unknown
+from bench.stats.claims import Expectation
 from bench.study.measures import Measure, find_measure
 
-Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]
-"""What is said of row - control; "not_lower" and "not_higher": that it is not so by as much as the margin.
-
-The last two are for claims such as "does no harm", which an outcome in the other direction bears out.
-"""
 SizeName = Literal["small", "full"]
 
 

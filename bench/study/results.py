@@ -9,10 +9,10 @@ from bench.board.model import Row
 from bench.board.rows import checked_row, group_rows
 from bench.config.load import parse_suite
 from bench.record import Record, read_records
+from bench.stats.claims import ClaimVerdict, Found, Prediction, Verdict, claim_verdict, judge
 from bench.study.config import Size, SizeName, StudyComparison, StudyConfig, StudyRow
 from bench.study.load import setting_at, value_at
 from bench.study.measures import Measure
-from bench.study.verdicts import ClaimVerdict, Found, Prediction, Verdict, claim_verdict, judge
 
 
 @dataclass(frozen=True)

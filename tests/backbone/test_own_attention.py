@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.backbone.layers import rms_norm
 from bench.backbone.passes import History
 from bench.conformance import run_checks
-from bench.flops.audit import audit
+from bench.conformance.audit import audit
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import BLOCK_GATE, FFN_GATE, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bench.backbone.passes import Pass, ask, make_pass
 from bench.config.suite import TrainConfig
+from bench.conformance.audit import audit
 from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
-from bench.flops.audit import audit
 from bench.model.assemble import Model, assemble
 from bench.rng import generator, key
 from bench.routing.contract import (

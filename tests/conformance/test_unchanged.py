@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from bench.conformance.unchanged import state_sums, unchanged
 from bench.errors import RuleBroken
-from bench.stationary import state_sums, unchanged
 from tests.small import model
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.backbone.passes import make_pass
-from bench.causality import BASES, TRIALS, TRIALS_NEEDED, prove
+from bench.conformance.causality import BASES, TRIALS, TRIALS_NEEDED, prove
 from bench.data import Windows
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.model.assemble import Model, assemble
@@ -18,7 +18,7 @@ from bench.routing.contract import Router
 from bench.routing.registry import Entry
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
-from tests.peekers import (
+from tests.conformance.peekers import (
     BatchMates,
     BatchSize,
     BlockTopK,
@@ -123,8 +123,8 @@ def test_a_leak_cannot_pass_for_rounding(seed: int) -> None:
 
 def test_decisions_that_rounding_turns_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not proof_of(build(Rounding)).passed
-    monkeypatch.setattr("bench.comparison.TIE", 1e-2)
-    monkeypatch.setattr("bench.comparison.TOLERANCE", 1e-2)
+    monkeypatch.setattr("bench.conformance.comparison.TIE", 1e-2)
+    monkeypatch.setattr("bench.conformance.comparison.TOLERANCE", 1e-2)
     found = proof_of(build(Rounding, seed=1), seed=1)
     assert found.passed, found.detail
     ties = re.search(rf"; (\d+) of {BASES * SEQ_LEN * 3} decisions were ties", found.detail)

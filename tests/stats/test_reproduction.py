@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.reproduction import compare
+from bench.stats.reproduction import compare
 
 RECORDED = {seed: 2.0 + 0.01 * seed for seed in range(6)}
 

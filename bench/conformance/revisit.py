@@ -1,6 +1,6 @@
 """Every knob setting that the headline is read from, a second time: losses must come out again, and must not feel a changed ending.
 
-The causality proof (`bench.causality`) searches the model at B. The headline is interpolated between settings beside it, and a router that
+The causality proof (`bench.conformance.causality`) searches the model at B. The headline is interpolated between settings beside it, and a router that
 looked ahead there, or counted evaluations, would pass that search.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast, make_pass
-from bench.comparison import by_position
+from bench.conformance.comparison import by_position
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model

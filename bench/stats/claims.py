@@ -22,8 +22,12 @@ from bench.stats.design import detectable
 from bench.stats.equivalence import tost
 from bench.stats.moderation import board_prior, fit_prior, moderate, row_variances
 from bench.stats.paired import Floats, paired_t
-from bench.study.config import Expectation
 
+Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]
+"""What is said of row - control; "not_lower" and "not_higher": that it is not so by as much as the margin.
+
+The last two are for claims such as "does no harm", which an outcome in the other direction bears out.
+"""
 Verdict = Literal["confirmed", "refuted", "open", "not run"]
 ClaimVerdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 

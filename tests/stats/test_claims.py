@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.study.config import Expectation
-from bench.study.verdicts import Prediction, claim_verdict, judge
+from bench.stats.claims import Expectation, Prediction, claim_verdict, judge
 
 
 def predict(

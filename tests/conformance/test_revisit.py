@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.conformance.revisit import Visited, knobs_of, revisit
 from bench.evaluation.evaluate import evaluate
-from bench.revisit import Visited, knobs_of, revisit
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade

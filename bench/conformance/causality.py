@@ -15,12 +15,12 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, device_of
 from bench.backbone.passes import autocast
-from bench.comparison import Comparison, Offence, Seen, Tokens
+from bench.conformance.comparison import Comparison, Offence, Seen, Tokens
+from bench.conformance.unchanged import state_sums
 from bench.data import Windows
 from bench.evaluation.evaluate import Evaluation, window_tensors
 from bench.record import Causality
 from bench.rng import generator
-from bench.stationary import state_sums
 
 LEAK_RATE, CONFIDENCE = 0.02, 0.99
 TRIALS_NEEDED = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - LEAK_RATE))

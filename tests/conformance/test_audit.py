@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone.passes import make_pass
-from bench.flops.audit import COMPONENTS, audit
+from bench.conformance.audit import COMPONENTS, audit
 from bench.flops.counter import UncountedOp
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
