@@ -160,7 +160,7 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(place: Path
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "bench.commands.leaderboard.write_atomically" if what == "leaderboard.md" else "bench.board.figures.write_atomically", refuse
+            "bench.commands.publish.write_atomically" if what == "leaderboard.md" else "bench.board.figures.write_atomically", refuse
         )
         assert cli.main(["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]) == 2
     told = capsys.readouterr().err

@@ -7,13 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.commands.options import Subparsers
-from bench.commands.places import place, writing
+from bench.commands.places import place
+from bench.commands.publish import COMMAND, SHOWN, board_text, render, stale_pages
 from bench.errors import UserError
-from bench.files import write_atomically
-
-COMMAND = "python -m bench leaderboard"
-SHOWN = 40
-"""Lines of a difference that `--check` prints."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -39,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(root: Path, target: Path) -> int:
     """Whether the board on disk is stale, with what differs."""
-    text = _text(root)
+    text = board_text(root)
     if not target.is_file():
         raise UserError(f"{target} does not exist. Run `{COMMAND}` and commit what it writes.")
     there = target.read_text(encoding="utf-8")
@@ -54,32 +50,7 @@ def _check(root: Path, target: Path) -> int:
 
 def _check_studies(root: Path) -> int:
     """Whether the page of a study in the tree is stale, with what differs."""
-    from bench.commands.study import stale_pages
-
     stale = stale_pages(root)
     if stale:
         print("\n".join(stale))
     return int(bool(stale))
-
-
-def render(root: Path, target: Path, console: Console) -> None:
-    """Write the board and the figures, and say where they are."""
-    from bench.board import build_board, render_leaderboard, write_figures
-
-    boards = build_board(root)
-    text, again = render_leaderboard(boards, command=COMMAND), f"run `{COMMAND} --results {root}`"
-    with writing(target, f"{again}, or with --out FILE to write elsewhere"):
-        write_atomically(target, text)
-    console.print(f"board    {target}", markup=False)
-    for suite in dict.fromkeys(board.suite for board in boards):
-        folder = root / suite / "figures"
-        with writing(folder, again):
-            figures = write_figures([board for board in boards if board.suite == suite], folder)
-        if figures:
-            console.print(f"figures  {folder}/ ({len(figures)} files)", markup=False)
-
-
-def _text(root: Path) -> str:
-    from bench.board import build_board, render_leaderboard
-
-    return render_leaderboard(build_board(root), command=COMMAND)

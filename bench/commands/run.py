@@ -7,17 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, natural, overrides, parse_seeds, seconds
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.load import load_suite
 from bench.config.suite import RowConfig
 from bench.errors import UserError
-
-DEVICES = ("cpu", "cuda")
-"""Kinds of device that the runner knows how to name in a record; see `machine_of`."""
-OFFICIAL_ROOT = Path("results")
-OWN_ROOT = Path("runs")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -40,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed or broke a rule."""
-    from bench.commands.leaderboard import render
+    from bench.commands.publish import render
     from bench.data import load_corpus
     from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells, unmet_needs
     from bench.runner.pool import CHECKPOINTS, run_cells
@@ -73,20 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
 
 
-def check_device(device: str) -> None:
-    """Raise a `UserError` unless cells can be run on the device here: it is of a known kind, and can compute."""
-    import torch
-
-    kind = device.partition(":")[0]
-    if kind not in DEVICES:
-        raise UserError(f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu.")
-    try:
-        torch.ones(1, device=device).sum().item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu.") from None
-
-
 def _root(arguments: argparse.Namespace) -> Path:
     if not arguments.official:
         return arguments.out or OWN_ROOT
@@ -94,14 +76,3 @@ def _root(arguments: argparse.Namespace) -> Path:
         raise UserError("--official runs the suite's whole roster into results/: drop --routers, --plugin and --out.")
     require_clean_tree()
     return OFFICIAL_ROOT
-
-
-def require_clean_tree() -> None:
-    """Raise a `UserError` unless the sources are exactly those of a commit."""
-    from bench.runner.provenance import commit_state
-
-    commit, dirty = commit_state()
-    if dirty:
-        raise UserError(
-            f"--official needs sources that are exactly those of a commit, and the tree at {commit[:12]} differs: commit first."
-        )

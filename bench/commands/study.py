@@ -1,7 +1,6 @@
 """`bench study`: run the missing cells of a study, judge its claims, and write its page."""
 
 import argparse
-import difflib
 import shlex
 import sys
 from pathlib import Path
@@ -9,19 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import Subparsers, add_workers
-from bench.commands.places import place, require_folder, writing
+from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
-from bench.commands.run import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
+from bench.commands.publish import stale_pages, studies_in, write_page
 from bench.errors import UserError
-from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from bench.study.config import StudyConfig
-
-PAGE = "README.md"
-SHOWN = 40
-"""Lines of a difference that `--check` prints."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -53,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if stale else 0
     console = Console(highlight=False)
     if arguments.render:
-        for study in [load_study(arguments.study)] if arguments.study else _studies_in(out):
+        for study in [load_study(arguments.study)] if arguments.study else studies_in(out):
             write_page(study, out, console)
         return 0
     if arguments.study is None:
@@ -88,54 +83,3 @@ def _run_cells(study: "StudyConfig", arguments: argparse.Namespace, out: Path, c
             outcomes = run_cells(planned, root, command, arguments.workers, progress)
         failed |= any(outcome.status in ("crashed", "failed") for outcome in outcomes)
     return failed
-
-
-def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
-    """Write the page and its figures, and say where they are."""
-    from bench.study.results import study_folder
-
-    folder = study_folder(out, study.name)
-    files = page_files(study, folder)
-    with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
-        for name, text in files.items():
-            write_atomically(folder / name, text)
-    console.print(f"page     {folder / PAGE}", markup=False)
-
-
-def page_files(study: "StudyConfig", folder: Path) -> dict[str, str]:
-    """File name -> content, of the page and its figures, from the records below `folder`."""
-    from bench.board.svg import standalone
-    from bench.study.figures import figures
-    from bench.study.page import render_page
-    from bench.study.results import collect
-
-    results = collect(study, folder)
-    drawn = {name: standalone(figure) for found in results for name, figure in figures(study, found).items()}
-    return {PAGE: render_page(study, results), **drawn}
-
-
-def stale_pages(out: Path, name: str | None = None) -> list[str]:
-    """What is wrong with the pages in a tree of records, a line each; empty where all are fresh."""
-    from bench.study.load import load_study
-    from bench.study.results import study_folder
-
-    lines: list[str] = []
-    for study in [load_study(name)] if name else _studies_in(out):
-        folder = study_folder(out, study.name)
-        for file, text in page_files(study, folder).items():
-            path = folder / file
-            there = path.read_text(encoding="utf-8") if path.is_file() else ""
-            if there != text:
-                changes = difflib.unified_diff(there.splitlines(), text.splitlines(), str(path), "from its records", n=0, lineterm="")
-                lines += list(changes)[:SHOWN] if file == PAGE else []
-                lines.append(f"{path} is not what its records give. Run `python -m bench study {study.name} --render --out {out}`.")
-    return lines
-
-
-def _studies_in(out: Path) -> "list[StudyConfig]":
-    """The studies that have records in a tree."""
-    from bench.study.load import load_study
-    from bench.study.results import study_folder
-
-    folders = sorted(path for path in study_folder(out, "").glob("*") if path.is_dir())
-    return [load_study(folder.name) for folder in folders]

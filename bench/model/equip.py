@@ -89,7 +89,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
         raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
     if not is_trained(router):
         return
-    if router.noise is not None and (ignored := sorted(wanted(options) - router.noise.asked)):
+    if isinstance(router.noise, TrainingNoise) and (ignored := sorted(wanted(options) - router.noise.asked)):
         calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
         raise _refusal(name, ignored[0], f"its scores do not pass through bench.routing.{calls[ignored[0]]}")
     lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import pytest
 
-from bench.commands.study import page_files, stale_pages
+from bench.commands.publish import page_files, stale_pages
 from bench.record import Record, read_records
 from bench.study.figures import figures
 from bench.study.results import collect

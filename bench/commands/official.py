@@ -1,0 +1,35 @@
+"""What an official run needs: its folder, a device that computes, sources that are those of a commit."""
+
+from pathlib import Path
+
+from bench.errors import UserError
+
+DEVICES = ("cpu", "cuda")
+"""Kinds of device that the runner knows how to name in a record; see `machine_of`."""
+OFFICIAL_ROOT = Path("results")
+OWN_ROOT = Path("runs")
+
+
+def check_device(device: str) -> None:
+    """Raise a `UserError` unless cells can be run on the device here: it is of a known kind, and can compute."""
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind not in DEVICES:
+        raise UserError(f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu.")
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu.") from None
+
+
+def require_clean_tree() -> None:
+    """Raise a `UserError` unless the sources are exactly those of a commit."""
+    from bench.runner.provenance import commit_state
+
+    commit, dirty = commit_state()
+    if dirty:
+        raise UserError(
+            f"--official needs sources that are exactly those of a commit, and the tree at {commit[:12]} differs: commit first."
+        )
