@@ -21,15 +21,23 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand; each module of `bench.commands` adds its own."""
-    parser = _Parser(prog="python -m bench", description="Compare token routers in one decoder at one FLOPs budget.")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = _Parser(
+        prog="python -m bench",
+        description="Compare token routers in one decoder at one FLOPs budget.",
+    )
+    subparsers = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     for command in commands.ALL:
         command.add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a check or a cell failed, 2 bad input, 130 interrupted."""
+    """Run one command and return its exit code.
+
+    0 done, 1 a check or a cell failed, 2 bad input, 130 interrupted.
+    """
     try:
         arguments = build_parser().parse_args(argv)
         return arguments.run(arguments)

@@ -18,7 +18,10 @@ class UserError(Exception):
 
 
 class RuleBroken(Exception):
-    """A router did something in the run that makes its record worthless; the text says what and where."""
+    """A router did something in the run that makes its record worthless.
+
+    The text says what and where.
+    """
 
 
 class Diverged(Exception):
@@ -26,7 +29,9 @@ class Diverged(Exception):
 
 
 def let_through(error: BaseException) -> None:
-    """Raise an exception again that is not a plugin's doing, whatever class that may have made up: the user's own interrupt."""
+    """Raise an exception again that is not a plugin's doing, whatever class that may have made up:
+    the user's own interrupt.
+    """
     if isinstance(error, KeyboardInterrupt):
         raise error
 

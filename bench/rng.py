@@ -1,8 +1,9 @@
 """Randomness by name: every draw is a pure function of (seed, what it is for).
 
-A parameter's draw depends on the seed and its own name alone, and is made in order of its rows, so that a
-narrower layer, or one split into experts, starts from slices of the full layer's weights. All routers of a
-seed then share every weight they can share, which is what makes differences between them small enough to see.
+A parameter's draw depends on the seed and its own name alone, and is made in order of its rows, so
+that a narrower layer, or one split into experts, starts from slices of the full layer's weights.
+All routers of a seed then share every weight they can share, which is what makes differences
+between them small enough to see.
 """
 
 import hashlib
@@ -21,7 +22,10 @@ def key(seed: int, *names: object) -> int:
 
 
 def normal(seed: int, name: str, rows: int, columns: int) -> Tensor:
-    """Standard normal `[rows, columns]`, float32; the first rows do not depend on how many are asked for."""
+    """Standard normal `[rows, columns]`, float32.
+
+    The first rows do not depend on how many are asked for.
+    """
     stream = np.random.Generator(np.random.Philox(key(seed, name)))
     return torch.from_numpy(stream.standard_normal((rows, columns), dtype=np.float32))
 
@@ -34,8 +38,8 @@ def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch
 def hash_uniform(seed: int, *parts: Tensor | int) -> Tensor:
     """Uniform numbers in [0, 1) that are a hash of the integers given, element by element.
 
-    The parts are broadcast against each other. The same integers give the same number in any batch, at any
-    sequence length and in decoding. 24 bits, by two rounds of the murmur3 finaliser.
+    The parts are broadcast against each other. The same integers give the same number in any batch,
+    at any sequence length and in decoding. 24 bits, by two rounds of the murmur3 finaliser.
     """
     state: Tensor | int = key(seed, "hash") & _MASK
     for part in parts:

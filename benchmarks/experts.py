@@ -1,4 +1,5 @@
-"""Experts by dispatch, by a plain loop, and a dense FFN of equal FLOPs: forward and backward, alternating in one run.
+"""Experts by dispatch, by a plain loop, and a dense FFN of equal FLOPs: forward and backward,
+alternating in one run.
 
 d = 256, 8 experts of width 512, top-2, 4096 tokens. `python benchmarks/experts.py --threads 2`.
 """
@@ -37,7 +38,9 @@ def ways() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
         out = torch.zeros_like(x[0])
         for expert in range(COUNT):
             index = mask[0, :, expert].nonzero().squeeze(1)
-            out = out.index_add(0, index, paths.bank(x[0, index], expert) * weight[0, index, expert].unsqueeze(1))
+            out = out.index_add(
+                0, index, paths.bank(x[0, index], expert) * weight[0, index, expert].unsqueeze(1)
+            )
         return out
 
     return {
@@ -53,7 +56,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    clock = time.process_time if arguments.threads == 1 else time.perf_counter  # what others do to the machine matters less
+    clock = (
+        time.process_time if arguments.threads == 1 else time.perf_counter
+    )  # what others do to the machine matters less
     noise = generator(0, "benchmark")
     x = torch.randn(1, TOKENS, D, generator=noise, requires_grad=True)
     weight = torch.randn(1, TOKENS, COUNT, generator=noise).softmax(-1)

@@ -1,7 +1,10 @@
-"""Bias and variance of each gradient estimator on a choice that can be enumerated. `python benchmarks/gradient_estimators.py`.
+"""Bias and variance of each gradient estimator on a choice that can be enumerated.
 
-Two tokens choose among three paths each, and the loss `(1 - sum of chosen outputs)^2` makes their choices matter to each other. The truth
-is the gradient of the expected loss in the logits, by going through all nine joint choices.
+`python benchmarks/gradient_estimators.py`.
+
+Two tokens choose among three paths each, and the loss `(1 - sum of chosen outputs)^2` makes their
+choices matter to each other. The truth is the gradient of the expected loss in the logits, by going
+through all nine joint choices.
 """
 
 import argparse
@@ -15,7 +18,15 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.rng import generator
-from bench.routing.estimators import gumbel, highest, relaxed, sample, scale, st_gumbel, straight_through
+from bench.routing.estimators import (
+    gumbel,
+    highest,
+    relaxed,
+    sample,
+    scale,
+    st_gumbel,
+    straight_through,
+)
 
 LOGITS = torch.tensor([[0.3, -0.4, 0.6], [-0.2, 0.5, 0.1]])
 OUTPUTS = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.8, -1.0]])
@@ -31,7 +42,10 @@ def exact() -> Tensor:
     logits = LOGITS.clone().requires_grad_()
     p = logits.softmax(-1)
     joint = itertools.product(range(p.shape[1]), repeat=p.shape[0])
-    expected = sum(math.prod(p[t, c] for t, c in enumerate(choice)) * loss(F.one_hot(torch.tensor(choice), 3)) for choice in joint)
+    expected = sum(
+        math.prod(p[t, c] for t, c in enumerate(choice)) * loss(F.one_hot(torch.tensor(choice), 3))
+        for choice in joint
+    )
     return torch.autograd.grad(expected, logits)[0]  # type: ignore[arg-type]
 
 
@@ -45,7 +59,9 @@ def reinforce(baseline: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
     return objective
 
 
-def gumbel_softmax(temperature: float, dense: bool = True) -> Callable[[Tensor, torch.Generator], Tensor]:
+def gumbel_softmax(
+    temperature: float, dense: bool = True
+) -> Callable[[Tensor, torch.Generator], Tensor]:
     def objective(logits: Tensor, noise: torch.Generator) -> Tensor:
         perturbed = logits + gumbel(logits, noise)
         mask, weight = st_gumbel(perturbed, highest(perturbed), temperature, dense)
@@ -103,8 +119,16 @@ def main() -> None:
         error = (found.var(0).sum() / draws).sqrt() / truth.norm()
         cosine = F.cosine_similarity(mean.flatten(), truth.flatten(), dim=0)
         spread = found.var(0).sum().sqrt() / truth.norm()
-        table.append([name, *map(float, ((mean - truth).norm() / truth.norm(), error, cosine, spread))])
-    headers = ["estimator", "bias / gradient", "its standard error", "cosine of the mean", "SD of a draw / gradient"]
+        table.append(
+            [name, *map(float, ((mean - truth).norm() / truth.norm(), error, cosine, spread))]
+        )
+    headers = [
+        "estimator",
+        "bias / gradient",
+        "its standard error",
+        "cosine of the mean",
+        "SD of a draw / gradient",
+    ]
     print(f"{draws} draws; norm of the gradient {float(truth.norm()):.3f}\n")
     print(tabulate(table, headers=headers, floatfmt=".3f", tablefmt="github"))
 

@@ -1,9 +1,11 @@
 """Simulated boards: does the rule that gives verdicts keep its level, and what can it find?
 
-    python benchmarks/null_boards.py [--boards 10000] [--rows 13] [levels|alternatives|power|coverage|looks|bootstrap ...]
+    python benchmarks/null_boards.py [--boards 10000] [--rows 13]
+    [levels|alternatives|power|coverage|looks|bootstrap ...]
 
-Each board has two controls and `rows - 2` routers, compared as the suites compare them: every router against both
-controls (primary) and all pairs (secondary). The figures stand in docs/decisions, statistics.
+Each board has two controls and `rows - 2` routers, compared as the suites compare them: every
+router against both controls (primary) and all pairs (secondary). The figures stand in
+docs/decisions, statistics.
 """
 
 import argparse
@@ -21,7 +23,10 @@ from bench.stats.plan import PRIMARY_SHARE, Family
 from bench.stats.sequential import family_level
 
 ALPHA = 0.05
-LEVELS: dict[Family, float] = {"primary": ALPHA * PRIMARY_SHARE, "secondary": ALPHA * (1.0 - PRIMARY_SHARE)}
+LEVELS: dict[Family, float] = {
+    "primary": ALPHA * PRIMARY_SHARE,
+    "secondary": ALPHA * (1.0 - PRIMARY_SHARE),
+}
 MARGIN = 1.0
 Noise = Callable[[np.random.Generator, tuple[int, int, int]], Floats]
 
@@ -43,7 +48,10 @@ def lognormal(rng: np.random.Generator, shape: tuple[int, int, int]) -> Floats:
 
 
 def spread(noise: Noise) -> Noise:
-    """SDs of the rows scattered log-normally by 0.7: a factor of 4 between the middle two thirds."""
+    """SDs of the rows scattered log-normally by 0.7.
+
+    A factor of 4 between the middle two thirds.
+    """
     return lambda rng, shape: noise(rng, shape) * np.exp(0.7 * rng.standard_normal((*shape[:2], 1)))
 
 
@@ -59,7 +67,10 @@ def loud(noise: Noise, rows: slice, factor: float = 5.0) -> Noise:
 
 
 def clusters(noise: Noise, count: int) -> Noise:
-    """Rows in `count` clusters that move together over seeds, correlation 0.92 within: far fewer rows than there seem."""
+    """Rows in `count` clusters that move together over seeds, correlation 0.92 within.
+
+    Far fewer rows than there seem.
+    """
 
     def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> Floats:
         shared = noise(rng, (shape[0], count, shape[2]))
@@ -72,7 +83,9 @@ def slopes(noise: Noise) -> Noise:
     """Hard seeds are harder for some rows: each loads differently on the seed's difficulty."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> Floats:
-        return noise(rng, shape) + 3.0 * rng.standard_normal((shape[0], 1, shape[2])) * rng.uniform(0.5, 1.5, (*shape[:2], 1))
+        return noise(rng, shape) + 3.0 * rng.standard_normal((shape[0], 1, shape[2])) * rng.uniform(
+            0.5, 1.5, (*shape[:2], 1)
+        )
 
     return draw
 
@@ -95,12 +108,18 @@ REGIMES: dict[str, Noise] = {
     "exponential": skewed,
 }
 
-BEYOND: dict[str, Noise] = {"exponential, unequal variances": spread(skewed), "log-normal, unequal variances": spread(lognormal)}
+BEYOND: dict[str, Noise] = {
+    "exponential, unequal variances": spread(skewed),
+    "log-normal, unequal variances": spread(lognormal),
+}
 """Noise under which a difference of two rows is skewed, as no t or sign-flip test allows for."""
 
 
 def design(rows: int) -> dict[Family, Pairs]:
-    """Pairs of a board: routers against both controls and the controls against each other; all pairs."""
+    """Pairs of a board: routers against both controls and the controls against each other.
+
+    All pairs.
+    """
     primary = [(row, control) for row in range(2, rows) for control in (0, 1)] + [(1, 0)]
     return {"primary": np.array(primary), "secondary": np.array(list(combinations(range(rows), 2)))}
 
@@ -118,7 +137,9 @@ def false_claims(noise: Noise, boards: int, rows: int, seeds: int, stream: int =
     wrong = 0
     for values in batches(noise, boards, rows, seeds, stream):
         tests = compare_board(values, design(rows), MARGIN, LEVELS)
-        found = np.stack([(tests[family].p_joint <= level).any(-1) for family, level in LEVELS.items()])
+        found = np.stack(
+            [(tests[family].p_joint <= level).any(-1) for family, level in LEVELS.items()]
+        )
         wrong += int(found.any(0).sum())
     return wrong / boards
 
@@ -132,8 +153,15 @@ def show(title: str, columns: Sequence[str], body: Iterable[tuple[str, Iterable[
 
 def show_levels(boards: int, rows: int) -> None:
     regimes = enumerate((REGIMES | BEYOND).items())
-    body = ((name, (false_claims(noise, boards, rows, n, k) for n in (3, 5, 10))) for k, (name, noise) in regimes)
-    show(f"Boards with any false difference, {rows} rows, % of {boards} null boards", ("noise", "n = 3", "5", "10"), body)
+    body = (
+        (name, (false_claims(noise, boards, rows, n, k) for n in (3, 5, 10)))
+        for k, (name, noise) in regimes
+    )
+    show(
+        f"Boards with any false difference, {rows} rows, % of {boards} null boards",
+        ("noise", "n = 3", "5", "10"),
+        body,
+    )
 
 
 def _plain(values: Floats, pairs: Pairs, level: float) -> Floats:
@@ -180,17 +208,33 @@ RULES: dict[str, Callable[[Floats, Pairs, float], Floats]] = {
 def _wrong_by_rule(noise: Noise, boards: int, rows: int, stream: int) -> Iterator[float]:
     pairs = design(rows)["primary"]
     for decide in RULES.values():
-        yield sum(int(decide(values, pairs, ALPHA).sum()) for values in batches(noise, boards, rows, 3, stream)) / boards
+        yield (
+            sum(
+                int(decide(values, pairs, ALPHA).sum())
+                for values in batches(noise, boards, rows, 3, stream)
+            )
+            / boards
+        )
 
 
 def show_alternatives(boards: int, rows: int) -> None:
     """What simpler rules would do at three seeds, the primary family alone at level alpha."""
-    body = ((name, _wrong_by_rule(noise, boards, rows, k)) for k, (name, noise) in enumerate(REGIMES.items()))
-    show(f"Primary family alone at 5 %, {rows} rows, n = 3, % of {boards} null boards", ("noise", *RULES), body)
+    body = (
+        (name, _wrong_by_rule(noise, boards, rows, k))
+        for k, (name, noise) in enumerate(REGIMES.items())
+    )
+    show(
+        f"Primary family alone at 5 %, {rows} rows, n = 3, % of {boards} null boards",
+        ("noise", *RULES),
+        body,
+    )
 
 
 def found_share(boards: int, rows: int, seeds: int, effect: float, stream: int = 0) -> float:
-    """Share of true differences found: half of the routers differ from both controls by `effect` SDs of a difference."""
+    """Share of true differences found.
+
+    Half of the routers differ from both controls by `effect` SDs of a difference.
+    """
     pairs = design(rows)["primary"]
     differs = (pairs[:, 0] % 2 == 0) & (pairs[:, 0] >= 2)
     found = 0
@@ -203,12 +247,20 @@ def found_share(boards: int, rows: int, seeds: int, effect: float, stream: int =
 
 def show_power(boards: int, rows: int) -> None:
     effects = (1.0, 1.5, 2.0, 3.0, 3.5, 4.0)
-    body = ((str(n), (found_share(boards, rows, n, effect) for effect in effects)) for n in (3, 5, 10))
-    show(f"Found, of true differences from a control in SDs of a difference, {rows} rows, %", ("n", *map(str, effects)), body)
+    body = (
+        (str(n), (found_share(boards, rows, n, effect) for effect in effects)) for n in (3, 5, 10)
+    )
+    show(
+        f"Found, of true differences from a control in SDs of a difference, {rows} rows, %",
+        ("n", *map(str, effects)),
+        body,
+    )
 
 
 def interval_coverage(noise: Noise, boards: int, rows: int, seeds: int) -> tuple[float, float]:
-    """Coverage of the plain t interval of one difference, and of all simultaneous intervals of a primary family at once."""
+    """Coverage of the plain t interval of one difference, and of all simultaneous intervals of a
+    primary family at once.
+    """
     pairs = design(rows)["primary"]
     plain, together = 0, 0
     for values in batches(noise, boards, rows, seeds, 0):
@@ -220,18 +272,32 @@ def interval_coverage(noise: Noise, boards: int, rows: int, seeds: int) -> tuple
 
 def show_coverage(boards: int, rows: int) -> None:
     cases = [(name, n) for name in ("normal", "unequal variances", "t3") for n in (3, 5, 10)]
-    body = ((f"{name}, n = {n}", interval_coverage(REGIMES[name], boards, rows, n)) for name, n in cases)
-    show("Coverage of nominal 95 % intervals, %", ("noise", "one plain t interval", "a family's simultaneous intervals, together"), body)
+    body = (
+        (f"{name}, n = {n}", interval_coverage(REGIMES[name], boards, rows, n)) for name, n in cases
+    )
+    show(
+        "Coverage of nominal 95 % intervals, %",
+        ("noise", "one plain t interval", "a family's simultaneous intervals, together"),
+        body,
+    )
 
 
-def wrong_over_looks(boards: int, rows: int, looks: tuple[int, ...], stream: int = 0, *, corrected: bool = True) -> float:
-    """Share of null boards with a false difference at any look; without correction, what looking again and again does."""
+def wrong_over_looks(
+    boards: int, rows: int, looks: tuple[int, ...], stream: int = 0, *, corrected: bool = True
+) -> float:
+    """Share of null boards with a false difference at any look.
+
+    Without correction, what looking again and again does.
+    """
     pairs = design(rows)
     wrong = 0
     for values in batches(normal, boards, rows, looks[-1], stream):
         seen = np.zeros(len(values), dtype=bool)
         for k, look in enumerate(looks):
-            levels: dict[Family, float] = {f: family_level(looks, k, a, len(pairs[f])) if corrected else a for f, a in LEVELS.items()}
+            levels: dict[Family, float] = {
+                f: family_level(looks, k, a, len(pairs[f])) if corrected else a
+                for f, a in LEVELS.items()
+            }
             for family, tests in compare_board(values[..., :look], pairs, MARGIN, levels).items():
                 seen |= (tests.p_joint <= levels[family]).any(-1)
         wrong += int(seen.sum())
@@ -240,12 +306,21 @@ def wrong_over_looks(boards: int, rows: int, looks: tuple[int, ...], stream: int
 
 def show_looks(boards: int, rows: int) -> None:
     cases = ((3, 6), (3, 6, 10), (5, 10, 15, 20))
-    body = ((str(looks), (wrong_over_looks(boards, rows, looks, corrected=c) for c in (True, False))) for looks in cases)
-    show(f"Boards with any false difference at any look, {rows} rows, %", ("looks", "alpha spending", "full alpha at each look"), body)
+    body = (
+        (str(looks), (wrong_over_looks(boards, rows, looks, corrected=c) for c in (True, False)))
+        for looks in cases
+    )
+    show(
+        f"Boards with any false difference at any look, {rows} rows, %",
+        ("looks", "alpha spending", "full alpha at each look"),
+        body,
+    )
 
 
 def wrong_equivalence(boards: int, rows: int, seeds: int, stream: int = 0) -> float:
-    """Share of boards with any false claim where half of the routers differ from the controls by just the margin, the rest not at all."""
+    """Share of boards with any false claim where half of the routers differ from the controls by
+    just the margin, the rest not at all.
+    """
     pairs = design(rows)
     wrong = 0
     for values in batches(normal, boards, rows, seeds, stream):
@@ -255,26 +330,40 @@ def wrong_equivalence(boards: int, rows: int, seeds: int, stream: int = 0) -> fl
         seen = np.zeros(len(values), dtype=bool)
         for family, tests in compare_board(values, pairs, MARGIN, LEVELS).items():
             differs = true[pairs[family][:, 0]] != true[pairs[family][:, 1]]
-            seen |= (tests.p_joint <= LEVELS[family])[:, ~differs].any(-1) | (tests.p_equivalence_joint <= LEVELS[family])[:, differs].any(
-                -1
-            )
+            seen |= (tests.p_joint <= LEVELS[family])[:, ~differs].any(-1) | (
+                tests.p_equivalence_joint <= LEVELS[family]
+            )[:, differs].any(-1)
         wrong += int(seen.sum())
     return wrong / boards
 
 
 def show_equivalence(boards: int, rows: int) -> None:
     body = ((str(n), (wrong_equivalence(boards, rows, n),)) for n in (3, 5, 10, 20))
-    show("Boards with any false claim, of difference or equivalence, half of the routers at the margin of 1 SD, %", ("n", "boards"), body)
+    show(
+        "Boards with any false claim, of difference or equivalence, half of the routers at the margin of 1 SD, %",
+        ("n", "boards"),
+        body,
+    )
 
 
 def bootstrap_coverage(boards: int, seeds: int, documents: int, document_sd: float) -> float:
-    """Coverage of the nominal 95 % interval of a domain's loss; seed SD 1, document SD `document_sd`, residual SD 0.5."""
+    """Coverage of the nominal 95 % interval of a domain's loss.
+
+    Seed SD 1, document SD `document_sd`, residual SD 0.5.
+    """
     rng = np.random.default_rng([seeds, documents])
     names = [f"d{index}" for index in range(documents)]
     held = 0
     for board in range(boards):
-        loss = rng.normal(size=(seeds, 1)) + document_sd * rng.normal(size=documents) + 0.5 * rng.normal(size=(seeds, documents))
-        data = {s: {name: ("domain", float(loss[s, d]), 1.0) for d, name in enumerate(names)} for s in range(seeds)}
+        loss = (
+            rng.normal(size=(seeds, 1))
+            + document_sd * rng.normal(size=documents)
+            + 0.5 * rng.normal(size=(seeds, documents))
+        )
+        data = {
+            s: {name: ("domain", float(loss[s, d]), 1.0) for d, name in enumerate(names)}
+            for s in range(seeds)
+        }
         interval = hierarchical_bootstrap(data, resamples=500, seed=board)[0]
         held += interval.low <= 0.0 <= interval.high
     return held / boards
@@ -283,8 +372,15 @@ def bootstrap_coverage(boards: int, seeds: int, documents: int, document_sd: flo
 def show_bootstrap(boards: int, rows: int) -> None:
     draws = boards // 5
     cases = (2, 3, 5, 10, 20)
-    body = ((str(seeds), (bootstrap_coverage(draws, seeds, 30, sd) for sd in (0.0, 10.0))) for seeds in cases)
-    show(f"Coverage of the bootstrap's nominal 95 % interval, %, {draws} draws", ("seeds", "seeds make the noise", "documents do"), body)
+    body = (
+        (str(seeds), (bootstrap_coverage(draws, seeds, 30, sd) for sd in (0.0, 10.0)))
+        for seeds in cases
+    )
+    show(
+        f"Coverage of the bootstrap's nominal 95 % interval, %, {draws} draws",
+        ("seeds", "seeds make the noise", "documents do"),
+        body,
+    )
 
 
 SHOWN: dict[str, Callable[[int, int], None]] = {
@@ -299,8 +395,12 @@ SHOWN: dict[str, Callable[[int, int], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=list(SHOWN), help=f"which of {', '.join(SHOWN)}; default all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tables", nargs="*", default=list(SHOWN), help=f"which of {', '.join(SHOWN)}; default all"
+    )
     parser.add_argument("--boards", type=int, default=10_000, help="boards a cell of a table")
     parser.add_argument("--rows", type=int, default=13, help="rows a board, two of them controls")
     options = parser.parse_args()

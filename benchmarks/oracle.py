@@ -1,10 +1,11 @@
-"""How near oracle labels are to what flipping one token alone shows, by the share of tokens that a fork flips.
+"""How near oracle labels are to what flipping one token alone shows, by the share of tokens that a
+fork flips.
 
     python benchmarks/oracle.py --tokens 200000
 
-Trains `mlp_gate` by the recipe of the suite `quick` for a number of tokens. Then some tokens of a few validation windows are
-flipped alone at each routed layer, which is exact, and random shares of all tokens are flipped together, which is what training can
-afford.
+Trains `mlp_gate` by the recipe of the suite `quick` for a number of tokens. Then some tokens of a
+few validation windows are flipped alone at each routed layer, which is exact, and random shares of
+all tokens are flipped together, which is what training can afford.
 """
 
 import argparse
@@ -40,8 +41,17 @@ def trained(tokens: int, seed: int, per_domain: int) -> tuple[Model, Tensor]:
     cell = Cell(suite, suite.row("mlp_gate"), seed)
     corpus = load_corpus(cell.data)
     model = assemble(blueprint(cell, corpus), seed)
-    train(model, corpus.train, suite.train, Allowance(float("inf"), tokens), seq_len=suite.seq_len, seed=seed)
-    return model, torch.from_numpy(windows(corpus.validation, seq_len=suite.seq_len, per_domain=per_domain).tokens)
+    train(
+        model,
+        corpus.train,
+        suite.train,
+        Allowance(float("inf"), tokens),
+        seq_len=suite.seq_len,
+        seed=seed,
+    )
+    return model, torch.from_numpy(
+        windows(corpus.validation, seq_len=suite.seq_len, per_domain=per_domain).tokens
+    )
 
 
 @dataclass
@@ -52,47 +62,78 @@ class Window:
     ids: Tensor
 
     def forks(self, site: int, flip: Tensor) -> tuple[Tensor, Tensor]:
-        """Utilities `[fork, seq]` when each row of `flip` is flipped in a fork of its own, and who takes the upgrade."""
+        """Utilities `[fork, seq]` when each row of `flip` is flipped in a fork of its own, and who
+        takes the upgrade.
+        """
         ids = self.ids.expand(len(flip), -1)
         run = make_pass(ids[:, :-1], None, selection="topk", history=History())
         loss = self._loss(run, ids)
-        return Oracle(self.model, 0, torch.float32).fork(run, site, flip, ids[:, 1:], loss)[0], takes_upgrade(run.traces[site].plan)
+        return Oracle(self.model, 0, torch.float32).fork(run, site, flip, ids[:, 1:], loss)[
+            0
+        ], takes_upgrade(run.traces[site].plan)
 
     def exact(self, site: int, picked: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each picked token flipped alone: its utility to its own loss, and to the sum of its own and the following losses."""
+        """Of each picked token flipped alone.
+
+        Its utility to its own loss, and to the sum of its own and the following losses.
+        """
         utility, upgraded = self.forks(site, torch.eye(len(self.ids) - 1, dtype=torch.bool)[picked])
-        change = torch.where(upgraded, utility, -utility)  # flipped less not flipped, each token of each fork
+        change = torch.where(
+            upgraded, utility, -utility
+        )  # flipped less not flipped, each token of each fork
         sign = torch.where(upgraded[0, picked], 1.0, -1.0)
         return utility[torch.arange(len(picked)), picked], sign * change.sum(1)
 
     def uniform(self, site: int, off_policy: bool) -> Tensor:
-        """Loss of each token with all on the base path less that with all upgraded: the other reading of flipping all at once."""
+        """Loss of each token with all on the base path less that with all upgraded.
+
+        The other reading of flipping all at once.
+        """
         forked = self.model.decoder.routers[site]
         losses: list[Tensor] = []
         for upgraded in (False, True):
 
-            def decide(router: Router, inputs: RouterInput, upgraded: bool = upgraded) -> RoutingPlan:
+            def decide(
+                router: Router, inputs: RouterInput, upgraded: bool = upgraded
+            ) -> RoutingPlan:
                 plan = router(inputs)
                 every = torch.ones_like(plan.mask[..., 0])
                 if router is forked:
                     return imposed(plan, every & upgraded, every)
-                return all_upgraded(plan) if off_policy and router.spec.layer > forked.spec.layer else plan
+                return (
+                    all_upgraded(plan)
+                    if off_policy and router.spec.layer > forked.spec.layer
+                    else plan
+                )
 
             ids = self.ids.unsqueeze(0)
-            losses.append(self._loss(make_pass(ids[:, :-1], None, selection="topk", decide=decide), ids)[0])
+            losses.append(
+                self._loss(make_pass(ids[:, :-1], None, selection="topk", decide=decide), ids)[0]
+            )
         return losses[0] - losses[1]
 
     def _loss(self, run: Pass, ids: Tensor) -> Tensor:
-        return F.cross_entropy(self.model.decoder(run).transpose(1, 2), ids[:, 1:], reduction="none")
+        return F.cross_entropy(
+            self.model.decoder(run).transpose(1, 2), ids[:, 1:], reduction="none"
+        )
 
 
 def compare(name: object, exact: Tensor, estimate: Tensor) -> list[object]:
-    """A line of the table: agreement, slope of the estimate on the exact value, bias and error in units of its SD."""
+    """A line of the table: agreement, slope of the estimate on the exact value, bias and error in
+    units of its SD.
+    """
     x, y = exact.double().numpy(), estimate.double().numpy()
     slope = float(np.cov(x, y)[0, 1] / x.var(ddof=1))
     error = y - x
     rank = float(stats.spearmanr(x, y).statistic)  # type: ignore[union-attr]
-    return [name, float(np.corrcoef(x, y)[0, 1]), rank, slope, error.mean() / x.std(), np.sqrt((error**2).mean()) / x.std()]
+    return [
+        name,
+        float(np.corrcoef(x, y)[0, 1]),
+        rank,
+        slope,
+        error.mean() / x.std(),
+        np.sqrt((error**2).mean()) / x.std(),
+    ]
 
 
 @torch.no_grad()
@@ -111,15 +152,21 @@ def measure(model: Model, ids: Tensor, policy: str) -> Tensor:
             exact.append(own)
             total.append(following)
             for fraction in FRACTIONS:
-                flip = random_flips(window.ids[1:].expand(FORKS if fraction < 1 else 1, -1), fraction, noise)
+                flip = random_flips(
+                    window.ids[1:].expand(FORKS if fraction < 1 else 1, -1), fraction, noise
+                )
                 utility, flip = window.forks(site, flip)[0][:, picked], flip[:, picked]
-                pairs.setdefault(fraction, []).append(torch.stack((own.expand_as(utility)[flip], utility[flip])))
+                pairs.setdefault(fraction, []).append(
+                    torch.stack((own.expand_as(utility)[flip], utility[flip]))
+                )
             uniform = window.uniform(site, policy == "off_policy")[picked]
             pairs.setdefault("all base, all upgraded", []).append(torch.stack((own, uniform)))
     lines = [compare(name, *torch.cat(found, dim=1)) for name, found in pairs.items()]
     own, whole = torch.cat(exact), torch.cat(total)
     lines.append(compare("own and following losses", own, whole))
-    print(f"\n{policy}: {own.numel()} tokens and layers, utility {own.mean():.4f} nats, SD {own.std():.4f}")
+    print(
+        f"\n{policy}: {own.numel()} tokens and layers, utility {own.mean():.4f} nats, SD {own.std():.4f}"
+    )
     headers = ("flipped", "Pearson", "Spearman", "slope", "bias / SD", "RMSE / SD")
     print(tabulate(lines, headers=headers, tablefmt="github", floatfmt=".2f"))
     return own
@@ -134,7 +181,9 @@ def main() -> None:
     torch.set_num_threads(1)
     model, ids = trained(arguments.tokens, arguments.seed, arguments.windows)
     off, on = (measure(model, ids, policy) for policy in ("off_policy", "on_policy"))
-    print(f"\noff_policy against on_policy: {compare('', off, on)[1]:.2f} Pearson, {compare('', off, on)[2]:.2f} Spearman")
+    print(
+        f"\noff_policy against on_policy: {compare('', off, on)[1]:.2f} Pearson, {compare('', off, on)[2]:.2f} Spearman"
+    )
 
 
 if __name__ == "__main__":

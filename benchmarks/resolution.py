@@ -1,9 +1,11 @@
-"""Can a suite resolve what it compares? The effect there is to find against the noise of a paired difference.
+"""Can a suite resolve what it compares? The effect there is to find against the noise of a paired
+difference.
 
     python benchmarks/resolution.py results/quick
 
-Prints the gap between the brackets `dense` and `cheap`, and for each ranked row the SD over seeds of its difference to its
-`random` control and to `dense_matched`, with the upper 90 % bound of that SD (chi-squared, n - 1 degrees of freedom).
+Prints the gap between the brackets `dense` and `cheap`, and for each ranked row the SD over seeds
+of its difference to its `random` control and to `dense_matched`, with the upper 90 % bound of that
+SD (chi-squared, n - 1 degrees of freedom).
 """
 
 import sys
@@ -46,12 +48,23 @@ def main(folder: Path) -> None:
             difference = column(row) - column(other)
             sd = float(difference.std(ddof=1))
             table.append((row, other, difference.mean(), sd, upper_bound(sd, n), gap.mean() / sd))
-    print(f"{n} seeds: {seeds}. cheap - dense: {gap.mean():.4f} nats a byte, SD {gap.std(ddof=1):.4f}.\n")
+    print(
+        f"{n} seeds: {seeds}. cheap - dense: {gap.mean():.4f} nats a byte, SD {gap.std(ddof=1):.4f}.\n"
+    )
     headers = ("row", "minus", "mean", "SD", "upper 90 %", "gap / SD")
-    print(tabulate(sorted(table), headers=headers, tablefmt="github", floatfmt=("", "", "+.4f", ".4f", ".4f", ".1f")))
+    print(
+        tabulate(
+            sorted(table),
+            headers=headers,
+            tablefmt="github",
+            floatfmt=("", "", "+.4f", ".4f", ".4f", ".1f"),
+        )
+    )
     pooled = float(np.sqrt(np.mean([float(str(line[3])) ** 2 for line in table])))
     worst = max(float(str(line[4])) for line in table)
-    print(f"\npooled SD {pooled:.4f}; gap / pooled SD {gap.mean() / pooled:.1f}; largest upper bound {worst:.4f}")
+    print(
+        f"\npooled SD {pooled:.4f}; gap / pooled SD {gap.mean() / pooled:.1f}; largest upper bound {worst:.4f}"
+    )
 
 
 if __name__ == "__main__":

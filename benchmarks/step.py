@@ -1,7 +1,9 @@
-"""Is the harness's step slower than it need be? Its dense step against a bare loop of the same model, alternating in one run.
+"""Is the harness's step slower than it need be? Its dense step against a bare loop of the same
+model, alternating in one run.
 
-Both train the same decoder on the same batches with the same optimisers; the bare loop knows no router, plan, trace or
-ledger. Run on an idle machine: `OMP_NUM_THREADS=1 python benchmarks/step.py`. The harness should stay within 5 %.
+Both train the same decoder on the same batches with the same optimisers; the bare loop knows no
+router, plan, trace or ledger. Run on an idle machine: `OMP_NUM_THREADS=1 python
+benchmarks/step.py`. The harness should stay within 5 %.
 """
 
 import argparse
@@ -40,14 +42,18 @@ class BareLayer(nn.Module):
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         """One layer on `[batch, seq, d]`."""
-        qkv = F.linear(F.rms_norm(x, (D,)), self.qkv.view(3 * D, D)).view(BATCH, SEQ, 3 * HEADS, D // HEADS)
+        qkv = F.linear(F.rms_norm(x, (D,)), self.qkv.view(3 * D, D)).view(
+            BATCH, SEQ, 3 * HEADS, D // HEADS
+        )
         query_key, value = qkv.split((2 * HEADS, HEADS), dim=2)
         pairs = torch.view_as_complex(F.rms_norm(query_key, (D // HEADS,)).unflatten(-1, (-1, 2)))
         query, key = torch.view_as_real(pairs * turn).flatten(-2).transpose(1, 2).chunk(2, dim=1)
         seen = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
         x = x + F.linear(seen.transpose(1, 2).reshape(BATCH, SEQ, D), self.out)
         hidden = F.rms_norm(x, (D,))
-        return x + F.linear(F.silu(F.linear(hidden, self.gate)) * F.linear(hidden, self.up), self.down)
+        return x + F.linear(
+            F.silu(F.linear(hidden, self.gate)) * F.linear(hidden, self.up), self.down
+        )
 
 
 class Bare(nn.Module):
@@ -60,7 +66,9 @@ class Bare(nn.Module):
         self.embedding = nn.Embedding(VOCAB, D)
         self.layers = nn.ModuleList(BareLayer() for _ in range(LAYERS))
         self.head = nn.Linear(D, VOCAB, bias=False)
-        angle = torch.outer(torch.arange(SEQ), 10_000.0 ** (-torch.arange(0, D // HEADS, 2) / (D // HEADS)))
+        angle = torch.outer(
+            torch.arange(SEQ), 10_000.0 ** (-torch.arange(0, D // HEADS, 2) / (D // HEADS))
+        )
         self.register_buffer("turn", torch.polar(torch.ones_like(angle), angle).unsqueeze(1))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -75,7 +83,13 @@ def bare_step() -> Callable[[Tensor], None]:
     """A step of the bare loop."""
     model = Bare()
     muon = Muon(model.layers.parameters(), lr=0.01)
-    adam = torch.optim.AdamW([model.embedding.weight, model.head.weight], lr=0.002, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
+    adam = torch.optim.AdamW(
+        [model.embedding.weight, model.head.weight],
+        lr=0.002,
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+        foreach=True,
+    )
 
     def step(tokens: Tensor) -> None:
         F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
@@ -92,7 +106,15 @@ def harness_step(router: str) -> Callable[[Tensor], None]:
     blueprint = Blueprint(find(router), {}, decoder, (1, 2, 3), SEQ, 0.5, 6, router == "dense")
     model, single = assemble(blueprint, 0), torch.float32
     recipe = TrainConfig(reference_tokens=1)
-    loop = Stepper(model, recipe, 1.0, single, generator(0, "noise"), Oracle(model, 0, single), Supervisor(model, 1))
+    loop = Stepper(
+        model,
+        recipe,
+        1.0,
+        single,
+        generator(0, "noise"),
+        Oracle(model, 0, single),
+        Supervisor(model, 1),
+    )
     zeros = torch.zeros(BATCH, SEQ + 1, dtype=torch.long)
     return lambda tokens: void(loop.step(tokens, zeros, zeros, 0.5))
 
@@ -119,7 +141,9 @@ def main() -> None:
                 seconds[name].append(time.process_time() - started)
     middle = {name: statistics.median(found) for name, found in seconds.items()}
     for name, median in middle.items():
-        print(f"{name:14} {1e3 * median:7.2f} ms of processor time a step, {BATCH * SEQ / median:8,.0f} tokens a second")
+        print(
+            f"{name:14} {1e3 * median:7.2f} ms of processor time a step, {BATCH * SEQ / median:8,.0f} tokens a second"
+        )
     print(f"ratio {middle[arguments.router] / middle['bare']:.3f}")
 
 

@@ -1,8 +1,10 @@
-"""Why a straight-through gate learns badly on a frozen backbone: what each estimator tells a gate, beside what is true of a token.
+"""Why a straight-through gate learns badly on a frozen backbone: what each estimator tells a gate,
+beside what is true of a token.
 
-Half of the tokens take the full path, drawn at random, or those for which the mixture's derivative is steepest. The truth of a token is the
-loss of its sequence with its path cheap, less that with its path full, all else staying. An estimator hears a derivative instead.
-`python benchmarks/straight_through.py --seed 100`.
+Half of the tokens take the full path, drawn at random, or those for which the mixture's derivative
+is steepest. The truth of a token is the loss of its sequence with its path cheap, less that with
+its path full, all else staying. An estimator hears a derivative instead. `python
+benchmarks/straight_through.py --seed 100`.
 """
 
 import argparse
@@ -36,16 +38,22 @@ class Routed:
         self.model, self.tokens = model, tokens
 
     def losses(self, weights: list[Tensor]) -> Tensor:
-        """Summed loss of each sequence when path outputs are weighed so, `[batch, seq, path]` a layer."""
+        """Summed loss of each sequence when path outputs are weighed so, `[batch, seq, path]` a
+        layer.
+        """
         ordered = iter(weights)
 
         def decide(_: Router, inputs: RouterInput) -> RoutingPlan:
             weight = next(ordered)
-            every = torch.ones(weight.shape, dtype=torch.bool) if weight.requires_grad else weight > 0
+            every = (
+                torch.ones(weight.shape, dtype=torch.bool) if weight.requires_grad else weight > 0
+            )
             return RoutingPlan(every, weight)
 
         run: Pass = make_pass(self.tokens[:, :-1], None, decide=decide)
-        nats = F.cross_entropy(self.model.decoder(run).flatten(0, 1), self.tokens[:, 1:].flatten(), reduction="none")
+        nats = F.cross_entropy(
+            self.model.decoder(run).flatten(0, 1), self.tokens[:, 1:].flatten(), reduction="none"
+        )
         return nats.view(self.tokens[:, 1:].shape).sum(1)
 
     def slopes(self, weights: list[Tensor]) -> list[Tensor]:
@@ -77,26 +85,40 @@ def signals(routed: Routed, hard: list[Tensor]) -> dict[str, list[Tensor]]:
         "straight-through, chosen path alone": chosen_alone(at_hard),
         "scale at p = 1/2": chosen_alone(routed.slopes([weight / 2 for weight in hard])),
         "relaxed at p = 1/2": mixture(routed, hard),
-        "relaxed, 3/4 of what is chosen": [slope @ sign for slope in routed.slopes([0.25 + weight / 2 for weight in hard])],
+        "relaxed, 3/4 of what is chosen": [
+            slope @ sign for slope in routed.slopes([0.25 + weight / 2 for weight in hard])
+        ],
     }
 
 
 def mixture(routed: Routed, like: list[Tensor]) -> list[Tensor]:
     """The mixture's derivative where both paths of every token weigh the same."""
-    return [slope @ torch.tensor([1.0, -1.0]) for slope in routed.slopes([torch.full_like(weight, 0.5) for weight in like])]
+    return [
+        slope @ torch.tensor([1.0, -1.0])
+        for slope in routed.slopes([torch.full_like(weight, 0.5) for weight in like])
+    ]
 
 
 def compare(routed: Routed, wish: list[Tensor], positions: Tensor) -> list[list[object]]:
-    """Each signal beside the truth, over all tokens and over those on each path, where half of the tokens are routed by a wish."""
+    """Each signal beside the truth, over all tokens and over those on each path, where half of the
+    tokens are routed by a wish.
+    """
     full = [top_k_mask(wanted, wanted.shape[1] // 2) for wanted in wish]
     hard = [torch.stack((~chosen, chosen), -1).float() for chosen in full]
-    worth = torch.stack([torch.stack([routed.truth(hard, layer, column) for column in positions.T], 1) for layer in range(len(hard))])
+    worth = torch.stack(
+        [
+            torch.stack([routed.truth(hard, layer, column) for column in positions.T], 1)
+            for layer in range(len(hard))
+        ]
+    )
     on_full = torch.stack([chosen.gather(1, positions) for chosen in full])
     groups = [torch.ones_like(on_full), ~on_full, on_full]
     table: list[list[object]] = []
     for name, found in signals(routed, hard).items():
         signal = torch.stack([each.gather(1, positions) for each in found])
-        table.append([name, *(float(stats.spearmanr(signal[g], worth[g]).statistic) for g in groups)])
+        table.append(
+            [name, *(float(stats.spearmanr(signal[g], worth[g]).statistic) for g in groups)]
+        )
         table[-1] += [float(signal[g].mean()) for g in groups[1:]]
     table.append(["the truth", None, None, None, *(float(worth[g].mean()) for g in groups[1:])])
     return table
@@ -108,20 +130,32 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     suite = load_suite("controller")
-    cell, corpus = Cell(suite, suite.row("mlp_gate"), arguments.seed), load_corpus(suite.data.at(arguments.seed))
+    cell, corpus = (
+        Cell(suite, suite.row("mlp_gate"), arguments.seed),
+        load_corpus(suite.data.at(arguments.seed)),
+    )
     model = assemble(blueprint(cell, corpus), arguments.seed)
     freeze(cell, corpus, model)
     tokens, _ = window_tensors(cut(cell, corpus, "calibration", SEQUENCES), torch.device("cpu"))
     keep = torch.randperm(len(tokens), generator=generator(arguments.seed, "windows"))[:SEQUENCES]
     routed, noise = Routed(model, tokens[keep]), generator(arguments.seed, "routing")
     shape = SEQUENCES, suite.seq_len
-    positions = torch.stack([torch.randperm(suite.seq_len, generator=noise)[:FLIPS] for _ in range(SEQUENCES)])
+    positions = torch.stack(
+        [torch.randperm(suite.seq_len, generator=noise)[:FLIPS] for _ in range(SEQUENCES)]
+    )
     drawn = [torch.rand(shape, generator=noise) for _ in suite.routed_layers]
     headers = ["signal", "rank correlation", "on cheap", "on full", "mean on cheap", "mean on full"]
-    wishes = {"at random": drawn, "by the mixture's derivative": mixture(routed, [torch.zeros(*shape, 2) for _ in drawn])}
+    wishes = {
+        "at random": drawn,
+        "by the mixture's derivative": mixture(routed, [torch.zeros(*shape, 2) for _ in drawn]),
+    }
     for name, wish in wishes.items():
         table = compare(routed, wish, positions)
-        print(f"\nrouted {name}\n\n" + tabulate(table, headers=headers, floatfmt="+.3f", tablefmt="github"), flush=True)
+        print(
+            f"\nrouted {name}\n\n"
+            + tabulate(table, headers=headers, floatfmt="+.3f", tablefmt="github"),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/structure.py [ROOT]
 
-A room is a package of `bench/`, or a module that lies flat in it. An arrow says that a room imports another, anywhere in a file.
-A level is the length of the longest chain of arrows below a room.
+A room is a package of `bench/`, or a module that lies flat in it. An arrow says that a room imports
+another, anywhere in a file. A level is the length of the longest chain of arrows below a room.
 """
 
 import ast
@@ -17,7 +17,10 @@ PACKAGES = ("bench", "routers")
 def modules(root: Path) -> dict[str, Path]:
     """Dotted name -> file, of every module of the packages."""
     files = [file for package in PACKAGES for file in sorted((root / package).rglob("*.py"))]
-    return {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    return {
+        ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
 
 
 def imports(file: Path, known: set[str]) -> set[str]:
@@ -38,14 +41,19 @@ def room_of(module: str) -> str:
 
 
 def rooms(root: Path) -> dict[str, set[str]]:
-    """Room -> rooms that it imports. Modules that only start the program or carry the version are no rooms."""
+    """Room -> rooms that it imports.
+
+    Modules that only start the program or carry the version are no rooms.
+    """
     files = modules(root)
     arrows: dict[str, set[str]] = defaultdict(set)
     for name, file in files.items():
         if name in PACKAGES:
             continue
         here = room_of(name)
-        arrows[here] |= {room_of(other) for other in imports(file, set(files)) - set(PACKAGES)} - {here}
+        arrows[here] |= {room_of(other) for other in imports(file, set(files)) - set(PACKAGES)} - {
+            here
+        }
     return dict(arrows)
 
 
@@ -61,7 +69,11 @@ def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
         return seen
 
     below = {room: reached(room) for room in arrows}
-    groups = {tuple(sorted(other for other in below[room] if room in below.get(other, set()))) for room in arrows if room in below[room]}
+    groups = {
+        tuple(sorted(other for other in below[room] if room in below.get(other, set())))
+        for room in arrows
+        if room in below[room]
+    }
     return [list(group) for group in sorted(groups)]
 
 
@@ -83,20 +95,28 @@ def levels(arrows: dict[str, set[str]]) -> int:
 
 def lines(root: Path, folder: str) -> int:
     """Lines of Python in a folder."""
-    return sum(file.read_text(encoding="utf-8").count("\n") for file in (root / folder).rglob("*.py"))
+    return sum(
+        file.read_text(encoding="utf-8").count("\n") for file in (root / folder).rglob("*.py")
+    )
 
 
 def main() -> None:
     """Print the figures."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     arrows, files = rooms(root), modules(root)
-    flat = [name for name in files if name.count(".") == 1 and files[name].name != "__init__.py" and name.startswith("bench")]
+    flat = [
+        name
+        for name in files
+        if name.count(".") == 1 and files[name].name != "__init__.py" and name.startswith("bench")
+    ]
     print(f"flat modules in bench/        {len(flat)}")
     print(f"rooms                         {len(arrows)}")
     print(f"import levels                 {levels(arrows)}")
     print(f"arrows between rooms          {sum(map(len, arrows.values()))}")
     print(f"circles                       {circles(arrows) or 'none'}")
-    print(f"lines of bench, routers, tests  {', '.join(str(lines(root, folder)) for folder in (*PACKAGES, 'tests'))}")
+    print(
+        f"lines of bench, routers, tests  {', '.join(str(lines(root, folder)) for folder in (*PACKAGES, 'tests'))}"
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ class Cheap(_Constant):
 class DenseMatched(Router):
     """No routing: one FFN for every token, made narrower until the model costs exactly the budget.
 
-    The control that most papers leave out. Its hidden units are the first of the dense layer's own draw.
+    The control that most papers leave out. Its hidden units are the first of the dense layer's own
+    draw.
     """
 
     paths = experts(1)
@@ -65,15 +66,16 @@ class DenseMatched(Router):
 class Random(Router):
     """Routing without learning, over the same paths as the router that it is compared with.
 
-    Training draws fresh noise for every batch. Evaluation hashes (seed, layer, position, token), so that a choice
-    is the same in any batch and in decoding.
+    Training draws fresh noise for every batch. Evaluation hashes (seed, layer, position, token), so
+    that a choice is the same in any batch and in decoding.
 
     Args:
         over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
         num_experts: size of the bank, for "experts".
-        active_experts: experts a token takes on average, for "experts"; 1.2 is one, and a second for a fifth of the
-            tokens. Each is weighed by 1 / the number that the token takes.
-        layers: routed layers to use; None for the default of the family: every layer, and for "block" every other.
+        active_experts: experts a token takes on average, for "experts"; 1.2 is one, and a second
+            for a fifth of the tokens. Each is weighed by 1 / the number that the token takes.
+        layers: routed layers to use; None for the default of the family: every layer, and for
+            "block" every other.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class Random(Router):
         if over not in ("ffn", "block", "experts"):
             raise ValueError(f"over is {over!r}; allowed are 'ffn', 'block', 'experts'.")
         if not 1 <= active_experts <= num_experts:
-            raise ValueError(f"active_experts is {active_experts}; allowed is 1 to num_experts, {num_experts}.")
+            raise ValueError(
+                f"active_experts is {active_experts}; allowed is 1 to num_experts, {num_experts}."
+            )
         self.over, self.num_experts, self.active_experts = over, num_experts, active_experts
         self.paths = {"ffn": FFN_GATE, "block": BLOCK_GATE, "experts": experts(num_experts)}[over]
         self.mean_experts = float(active_experts)
@@ -104,7 +108,9 @@ class Random(Router):
         if self.over == "experts":
             return self._experts(inputs)
         if inputs.selection == "topk":
-            scores = torch.rand(inputs.tokens.shape, generator=inputs.generator, device=inputs.tokens.device)
+            scores = torch.rand(
+                inputs.tokens.shape, generator=inputs.generator, device=inputs.tokens.device
+            )
         else:
             scores = hash_noise(self.spec, inputs)
         return gate_plan(*upgrade(scores, inputs, self.spec, self.knob))
@@ -112,7 +118,9 @@ class Random(Router):
     def _experts(self, inputs: RouterInput) -> RoutingPlan:
         seq_shape, device = inputs.tokens.shape, inputs.tokens.device
         if inputs.selection == "topk":
-            noise = torch.rand(*seq_shape, self.num_experts + 1, generator=inputs.generator, device=device)
+            noise = torch.rand(
+                *seq_shape, self.num_experts + 1, generator=inputs.generator, device=device
+            )
         else:
             noise = hash_noise(self.spec, inputs, torch.arange(self.num_experts + 1, device=device))
         most = math.ceil(self.active_experts)
@@ -120,5 +128,7 @@ class Random(Router):
         if most > self.active_experts:
             taken[..., -1] = noise[..., -1] < self.active_experts - (most - 1)
         chosen = noise[..., :-1].topk(most).indices
-        mask = torch.zeros(*seq_shape, self.num_experts, dtype=torch.bool, device=device).scatter(2, chosen, taken)
+        mask = torch.zeros(*seq_shape, self.num_experts, dtype=torch.bool, device=device).scatter(
+            2, chosen, taken
+        )
         return RoutingPlan(mask, weight=mask / mask.sum(-1, keepdim=True))

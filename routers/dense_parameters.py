@@ -1,4 +1,7 @@
-"""The dense model with as many parameters as a bank of experts has: what conditional computation saves, and what it loses."""
+"""The dense model with as many parameters as a bank of experts has.
+
+What conditional computation saves, and what it loses.
+"""
 
 import torch
 
@@ -7,11 +10,13 @@ from bench.routing import Router, RouterInput, RoutingPlan, experts, register
 
 @register("dense_parameters", family="bracket")
 class DenseParameters(Router):
-    """No routing, over the budget on purpose: one FFN for every token, as wide as all experts of a bank together.
+    """No routing, over the budget on purpose: one FFN for every token, as wide as all experts of a
+    bank together.
 
-    The width of an expert follows from the budget and from how many of them a token takes. One expert that is to be taken by
-    `mean_experts / num_experts` of the tokens comes out as wide as the whole bank, to the rounding of a unit an expert; here every token
-    takes it. A learned router's own parameters come on top of its bank's and are not matched.
+    The width of an expert follows from the budget and from how many of them a token takes. One
+    expert that is to be taken by `mean_experts / num_experts` of the tokens comes out as wide as
+    the whole bank, to the rounding of a unit an expert; here every token takes it. A learned
+    router's own parameters come on top of its bank's and are not matched.
 
     Args:
         num_experts: size of the bank to match.
@@ -23,7 +28,9 @@ class DenseParameters(Router):
     def __init__(self, num_experts: int = 8, mean_experts: float = 1.0) -> None:
         super().__init__()
         if not 1 <= mean_experts <= num_experts:
-            raise ValueError(f"mean_experts is {mean_experts}; allowed is 1 to num_experts, {num_experts}.")
+            raise ValueError(
+                f"mean_experts is {mean_experts}; allowed is 1 to num_experts, {num_experts}."
+            )
         self.mean_experts = mean_experts / num_experts
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:

@@ -2,15 +2,25 @@
 
 from typing import Literal
 
-from bench.routing import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, gate_plan, hash_noise, register
+from bench.routing import (
+    FFN_GATE,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    gate_plan,
+    hash_noise,
+    register,
+)
 
 
 @register("fixed_layers", family="control")
 class FixedLayers(Router):
     """No choice among tokens: some layers are full, some cheap, as the budget has it.
 
-    Where the budget ends within a layer, a hash of (seed, layer, position, token) upgrades the tokens of that layer
-    that can be paid for. What `dense_matched` is to models trained from scratch, this is to a frozen one.
+    Where the budget ends within a layer, a hash of (seed, layer, position, token) upgrades the
+    tokens of that layer that can be paid for. What `dense_matched` is to models trained from
+    scratch, this is to a frozen one.
 
     Args:
         full: which of the routed layers are full, the "first" or the "last" of them.

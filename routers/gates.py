@@ -13,12 +13,15 @@ from bench.routing import Gate, GateEstimator, RouterInput, RouterSpec, RoutingP
 class MLPGate(Gate):
     """G1: a two-layer perceptron on the hidden state, `s = w2 . GELU(W1 h)`.
 
-    By default the probability `sigmoid(s)` scales the outputs of the paths, which is where the gate's gradient comes from.
+    By default the probability `sigmoid(s)` scales the outputs of the paths, which is where the
+    gate's gradient comes from.
 
     Args:
         width_ratio: hidden width of the gate as a share of d_model.
-        scale: which outputs the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full" one.
-        estimator: how the scores learn; see `bench.routing.learned_gate.Gate` for this and what follows.
+        scale: which outputs the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or
+            only the "full" one.
+        estimator: how the scores learn; see `bench.routing.learned_gate.Gate` for this and what
+            follows.
         estimator_options: what the estimator leaves open.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.
@@ -39,7 +42,9 @@ class MLPGate(Gate):
         oracle: Literal["off_policy", "on_policy"] = "off_policy",
         flip_fraction: float = 0.25,
     ) -> None:
-        super().__init__(estimator, estimator_options, scale, utility, rank, rank_delta, oracle, flip_fraction)
+        super().__init__(
+            estimator, estimator_options, scale, utility, rank, rank_delta, oracle, flip_fraction
+        )
         if width_ratio <= 0:
             raise ValueError(f"width_ratio is {width_ratio}; it must be above 0.")
         self.width_ratio = width_ratio

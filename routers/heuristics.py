@@ -1,7 +1,9 @@
-"""Fixed rules for which token takes which path: nothing is learnt, so learned routing has something to be held against.
+"""Fixed rules for which token takes which path: nothing is learnt, so learned routing has something
+to be held against.
 
-Each rule is a gate (cheap or full) or chooses one of several experts. As a gate it says how much each token wants the full path; the
-most wanting `capacity` of them get it, with ties broken by a hash, so that the budget is met also where many tokens are alike.
+Each rule is a gate (cheap or full) or chooses one of several experts. As a gate it says how much
+each token wants the full path; the most wanting `capacity` of them get it, with ties broken by a
+hash, so that the budget is met also where many tokens are alike.
 """
 
 from typing import Literal
@@ -34,15 +36,16 @@ LARGEST_BIGRAM_VOCABULARY = 1024
 
 
 class Heuristic(Router):
-    """Base of the rules: a subclass says what a token's `demand` for the full path is, and which `expert` it takes.
+    """Base of the rules: a subclass says what a token's `demand` for the full path is, and which
+    `expert` it takes.
 
     Args:
         over: the paths: "ffn" (cheap or full), or "experts".
         num_experts: size of the bank, for "experts"; a token takes one.
 
     Attributes:
-        over_batch: in training the full path goes to the most wanting tokens of the batch, not of each sequence: for rules under which
-            whole sequences may want one path.
+        over_batch: in training the full path goes to the most wanting tokens of the batch, not of
+            each sequence: for rules under which whole sequences may want one path.
     """
 
     over_batch = False
@@ -52,7 +55,9 @@ class Heuristic(Router):
         if over not in ("ffn", "experts"):
             raise ValueError(f"over is {over!r}; allowed are 'ffn', 'experts'.")
         if num_experts < 2:
-            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+            raise ValueError(
+                f"num_experts is {num_experts}; at least 2 are needed to choose among."
+            )
         self.over, self.num_experts = over, num_experts
         self.paths = FFN_GATE if over == "ffn" else experts(num_experts)
 
@@ -64,17 +69,23 @@ class Heuristic(Router):
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """How much each token wants the full path."""
-        raise TypeError(f"{type(self).__name__} must define demand(inputs) -> how much each token wants the full path.")
+        raise TypeError(
+            f"{type(self).__name__} must define demand(inputs) -> how much each token wants the full path."
+        )
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The expert of each token, by default by the equal part of [0, 1] in which its demand lies."""
+        """The expert of each token, by default by the equal part of [0, 1] in which its demand
+        lies.
+        """
         return (self.demand(inputs) * self.num_experts).long().clamp(0, self.num_experts - 1)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Apply the rule."""
         if self.over == "experts":
             index = self.expert(inputs).unsqueeze(-1)
-            mask = torch.zeros(*inputs.tokens.shape, self.num_experts, dtype=torch.bool, device=index.device)
+            mask = torch.zeros(
+                *inputs.tokens.shape, self.num_experts, dtype=torch.bool, device=index.device
+            )
             return RoutingPlan(mask.scatter(2, index, True))
         demand = self.demand(inputs)
         if self.over_batch and inputs.selection == "topk":
@@ -85,10 +96,11 @@ class Heuristic(Router):
 
 @register("context_hash", family="heuristic", paper="arXiv:2106.04426")
 class ContextHash(Heuristic):
-    """A random number for each short context, drawn once: hashing without learning (Hash Layers, section 3).
+    """A random number for each short context, drawn once: hashing without learning (Hash Layers,
+    section 3).
 
-    A hash of single bytes misses a budget by the share of the commonest byte; contexts of a few tokens are each rare. With `context`
-    1 over experts it is `hash`.
+    A hash of single bytes misses a budget by the share of the commonest byte; contexts of a few
+    tokens are each rare. With `context` 1 over experts it is `hash`.
 
     Args:
         over: the paths, as in `Heuristic`, whose options all rules have.
@@ -99,7 +111,9 @@ class ContextHash(Heuristic):
     def __init__(self, over: Over = "ffn", num_experts: int = 8, context: int = 3) -> None:
         super().__init__(over, num_experts)
         if context < 1:
-            raise ValueError(f"context is {context}; at least the token itself is hashed, so it must be 1 or more.")
+            raise ValueError(
+                f"context is {context}; at least the token itself is hashed, so it must be 1 or more."
+            )
         self.context = context
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
@@ -110,12 +124,17 @@ class ContextHash(Heuristic):
 
 @register("stride", family="heuristic")
 class Stride(Heuristic):
-    """Every so many tokens, whatever they are. The stride may be a fraction: 1 / capacity for a gate; experts take turns."""
+    """Every so many tokens, whatever they are.
+
+    The stride may be a fraction: 1 / capacity for a gate; experts take turns.
+    """
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """Above 1 where a multiple of the stride lies nearest to the position, below 1 elsewhere."""
         position = inputs.positions.double()
-        here, following = ((place * self.spec.capacity + 0.5).floor() for place in (position, position + 1))
+        here, following = (
+            (place * self.spec.capacity + 0.5).floor() for place in (position, position + 1)
+        )
         return (following > here) + hash_noise(self.spec, inputs)
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
@@ -125,7 +144,9 @@ class Stride(Heuristic):
 
 @register("tag", family="heuristic", paper="arXiv:2306.03745")
 class Tag(Heuristic):
-    """The domain decides: its own expert, shared where domains outnumber experts, or a gate open to some domains, drawn by the seed."""
+    """The domain decides: its own expert, shared where domains outnumber experts, or a gate open to
+    some domains, drawn by the seed.
+    """
 
     needs = frozenset({"tags"})
     over_batch = True
@@ -135,7 +156,9 @@ class Tag(Heuristic):
         """Draw the order of the domains."""
         super().build(spec)
         domains = torch.arange(spec.num_domains)
-        self.register_buffer("place", hash_uniform(spec.seed, spec.layer, domains).argsort().argsort())
+        self.register_buffer(
+            "place", hash_uniform(spec.seed, spec.layer, domains).argsort().argsort()
+        )
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """The domain's place in the order, in [0, 1)."""
@@ -152,8 +175,8 @@ class Tag(Heuristic):
 class PlantedOracle(Heuristic):
     """The right path of each token, where the data tell it: what a perfect router would do.
 
-    Over (cheap, full) the tokens whose right path is full come first, and the budget decides where the rest begin. Tokens without a right
-    path are spread by a hash.
+    Over (cheap, full) the tokens whose right path is full come first, and the budget decides where
+    the rest begin. Tokens without a right path are spread by a hash.
     """
 
     needs = frozenset({"truth"})
@@ -171,10 +194,12 @@ class PlantedOracle(Heuristic):
 
 
 class _ByRarity(Heuristic):
-    """Tokens in the order of a table over (what came before, token), each with its share of the training text.
+    """Tokens in the order of a table over (what came before, token), each with its share of the
+    training text.
 
-    A token lies between `low` and `low + width` of the text, sorted by the table. A gate spreads it there by a hash, which makes the
-    demand uniform over the training text, so that `capacity` of it is upgraded; an expert is chosen by the middle.
+    A token lies between `low` and `low + width` of the text, sorted by the table. A gate spreads it
+    there by a hash, which makes the demand uniform over the training text, so that `capacity` of it
+    is upgraded; an expert is chosen by the middle.
     """
 
     low: Tensor
@@ -209,7 +234,10 @@ class _ByRarity(Heuristic):
 
 @register("frequency", family="heuristic")
 class Frequency(_ByRarity):
-    """Rare tokens take the full path, or tokens of one frequency share an expert; counted on the training text."""
+    """Rare tokens take the full path, or tokens of one frequency share an expert.
+
+    Counted on the training text.
+    """
 
     def build(self, spec: RouterSpec) -> None:
         """Make the table."""
@@ -224,15 +252,22 @@ class Frequency(_ByRarity):
 
 @register("surprisal", family="heuristic")
 class Surprisal(_ByRarity):
-    """Surprising tokens take the full path: the surprisal of the current token under counts over the training text.
+    """Surprising tokens take the full path: the surprisal of the current token under counts over
+    the training text.
 
     Args:
         over: the paths, as in `Heuristic`, whose options all rules have.
         num_experts: size of the bank.
-        order: "bigram" looks at the token before too, and needs a vocabulary of at most 1024; "unigram" is the order of `frequency`.
+        order: "bigram" looks at the token before too, and needs a vocabulary of at most 1024;
+            "unigram" is the order of `frequency`.
     """
 
-    def __init__(self, over: Over = "ffn", num_experts: int = 8, order: Literal["unigram", "bigram"] = "bigram") -> None:
+    def __init__(
+        self,
+        over: Over = "ffn",
+        num_experts: int = 8,
+        order: Literal["unigram", "bigram"] = "bigram",
+    ) -> None:
         super().__init__(over, num_experts)
         if order not in ("unigram", "bigram"):
             raise ValueError(f"order is {order!r}; allowed are 'unigram', 'bigram'.")
@@ -247,7 +282,11 @@ class Surprisal(_ByRarity):
         self._make_table(spec.vocab_size + 1 if self.order == "bigram" else 1, spec.vocab_size)
 
     def fit(self, statistics: TrainStatistics) -> None:
-        """Sort the table by surprisal. A Dirichlet prior of one count draws pairs towards single tokens; those have a count more each."""
+        """Sort the table by surprisal.
+
+        A Dirichlet prior of one count draws pairs towards single tokens; those have a count more
+        each.
+        """
         counts = statistics.unigram.cpu().double() + 1
         alone = (counts / counts.sum()).unsqueeze(0)
         if self.order == "unigram":
@@ -265,7 +304,14 @@ class Surprisal(_ByRarity):
         return super()._row(inputs) if rows == 1 else shifted(inputs.tokens, 1, rows - 1)
 
 
-def shifted(tokens: Int[Tensor, "batch seq"], distance: int, missing: int) -> Int[Tensor, "batch seq"]:
+def shifted(
+    tokens: Int[Tensor, "batch seq"], distance: int, missing: int
+) -> Int[Tensor, "batch seq"]:
     """The token `distance` before each, `missing` where there is none."""
-    before = torch.full((len(tokens), min(distance, tokens.shape[1])), missing, dtype=tokens.dtype, device=tokens.device)
+    before = torch.full(
+        (len(tokens), min(distance, tokens.shape[1])),
+        missing,
+        dtype=tokens.dtype,
+        device=tokens.device,
+    )
     return torch.cat((before, tokens[:, : max(0, tokens.shape[1] - distance)]), dim=1)

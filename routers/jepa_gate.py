@@ -1,4 +1,6 @@
-"""JEPA-guided gate: it foretells in a small latent space what each path would do, and scores that (arXiv:2604.17228)."""
+"""JEPA-guided gate: it foretells in a small latent space what each path would do, and scores that
+(arXiv:2604.17228).
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,22 +10,35 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.routing import AuxLoss, Gate, GateEstimator, LayerTrace, RouterInput, RouterSpec, RoutingPlan, losses, register
+from bench.routing import (
+    AuxLoss,
+    Gate,
+    GateEstimator,
+    LayerTrace,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    losses,
+    register,
+)
 
 
 @register("jepa_gate", family="gate", paper="arXiv:2604.17228")
 class JEPAGate(Gate):
-    """G3: latent `z = E h`, predictions `z_a = P [z; e_a]` for a = cheap, full, score `g [z_full, z_cheap, z_full - z_cheap]`.
+    """G3: latent `z = E h`, predictions `z_a = P [z; e_a]` for a = cheap, full, score `g [z_full,
+    z_cheap, z_full - z_cheap]`.
 
-    The predictions are aligned with targets `head . norm(y_a)` of the paths' updates, where the head is random, orthonormal and never
-    trained, so that no second network has to be kept behind the first. The paper gives neither sizes nor layers of E, P and g: ours are a
-    linear map, a perceptron with one hidden layer of width `latent`, and a linear map.
+    The predictions are aligned with targets `head . norm(y_a)` of the paths' updates, where the
+    head is random, orthonormal and never trained, so that no second network has to be kept behind
+    the first. The paper gives neither sizes nor layers of E, P and g: ours are a linear map, a
+    perceptron with one hidden layer of width `latent`, and a linear map.
 
     Args:
         latent: size of the latent space; 0 for a quarter of d_model.
         alignment: weight of the alignment loss; without it the predictions are free to collapse.
-        targets: "executed" aligns the paths that ran anyway; "probe" runs both on a share of training tokens, which is charged, and keeps
-            the update of the path that was not chosen out of the stream.
+        targets: "executed" aligns the paths that ran anyway; "probe" runs both on a share of
+            training tokens, which is charged, and keeps the update of the path that was not chosen
+            out of the stream.
         probe_share: share of tokens probed.
         scale: as of `bench.routing.learned_gate.Gate`, which tells of this and what follows.
         estimator: how the scores learn.
@@ -52,9 +67,13 @@ class JEPAGate(Gate):
         oracle: Literal["off_policy", "on_policy"] = "off_policy",
         flip_fraction: float = 0.25,
     ) -> None:
-        super().__init__(estimator, estimator_options, scale, utility, rank, rank_delta, oracle, flip_fraction)
+        super().__init__(
+            estimator, estimator_options, scale, utility, rank, rank_delta, oracle, flip_fraction
+        )
         if latent < 0:
-            raise ValueError(f"latent is {latent}; it must be above 0, or 0 for a quarter of d_model.")
+            raise ValueError(
+                f"latent is {latent}; it must be above 0, or 0 for a quarter of d_model."
+            )
         if targets not in ("executed", "probe"):
             raise ValueError(f"targets is {targets!r}; allowed are 'executed', 'probe'.")
         if not 0 < probe_share <= 1:
@@ -68,31 +87,53 @@ class JEPAGate(Gate):
         super().build(spec)
         size = self.latent or max(1, spec.d_model // 4)
         if size > spec.d_model:
-            raise ValueError(f"latent is {size}; an orthonormal head allows at most d_model, {spec.d_model}.")
+            raise ValueError(
+                f"latent is {size}; an orthonormal head allows at most d_model, {spec.d_model}."
+            )
         self.encoder = nn.Linear(spec.d_model, size)
         self.actions = nn.Parameter(torch.randn(2, size))
         self.predictor = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, size))
         self.score = nn.Linear(3 * size, 1)
-        self.register_buffer("head", nn.init.orthogonal_(torch.empty(spec.d_model, size)).T.contiguous())
+        self.register_buffer(
+            "head", nn.init.orthogonal_(torch.empty(spec.d_model, size)).T.contiguous()
+        )
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Predict both outcomes, score them, and upgrade the tokens with the highest scores."""
         z = self.encoder(inputs.hidden).unsqueeze(2).expand(-1, -1, 2, -1)
-        predicted: Tensor = self.predictor(torch.cat((z, self.actions.to(z.dtype).expand_as(z)), dim=-1))
+        predicted: Tensor = self.predictor(
+            torch.cat((z, self.actions.to(z.dtype).expand_as(z)), dim=-1)
+        )
         cheap, full = predicted.unbind(2)
         scores = self.score(torch.cat((full, cheap, full - cheap), dim=-1)).squeeze(-1)
         plan = self.plan(scores, inputs)
         plan.extras["latent"] = predicted
         if self.targets == "probe" and inputs.selection == "topk":
-            return self._probe(plan, torch.rand(scores.shape, generator=inputs.generator, device=scores.device) < self.probe_share)
+            return self._probe(
+                plan,
+                torch.rand(scores.shape, generator=inputs.generator, device=scores.device)
+                < self.probe_share,
+            )
         return plan
 
     def _probe(self, plan: RoutingPlan, probed: Bool[Tensor, "batch seq"]) -> RoutingPlan:
         """Run both paths for the probed tokens; the stream keeps what the plan says."""
-        weight = plan.mask.to(torch.float32) if plan.weight is None else plan.weight.where(plan.mask, 0.0)
+        weight = (
+            plan.mask.to(torch.float32)
+            if plan.weight is None
+            else plan.weight.where(plan.mask, 0.0)
+        )
         if self.estimator == "scale" and plan.weight is not None:
-            plan.extras["factor"] = plan.weight  # what the oracle weighs a path by that the plan did not take
-        return replace(plan, mask=plan.mask | probed.unsqueeze(-1), weight=weight, counts=None, choice=plan.chosen)
+            plan.extras["factor"] = (
+                plan.weight
+            )  # what the oracle weighs a path by that the plan did not take
+        return replace(
+            plan,
+            mask=plan.mask | probed.unsqueeze(-1),
+            weight=weight,
+            counts=None,
+            choice=plan.chosen,
+        )
 
     def _align(self, trace: LayerTrace) -> Float[Tensor, ""]:
         return losses.jepa(trace, self.head)

@@ -1,18 +1,34 @@
-"""Mixture-of-Depths: whole blocks for some tokens, the residual stream for the rest (arXiv:2404.02258)."""
+"""Mixture-of-Depths: whole blocks for some tokens, the residual stream for the rest
+(arXiv:2404.02258).
+"""
 
 from typing import Literal
 
 from torch import nn
 
-from bench.routing import BLOCK_GATE, AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan, gate_plan, losses, perturb, register, upgrade
+from bench.routing import (
+    BLOCK_GATE,
+    AuxLoss,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    gate_plan,
+    losses,
+    perturb,
+    register,
+    upgrade,
+)
 
 
 @register("mod", family="mixture_of_depths", paper="arXiv:2404.02258")
 class MixtureOfDepths(Router):
-    """`r = w . x`; the tokens with the highest r go through attention and FFN, whose update is scaled by r.
+    """`r = w . x`; the tokens with the highest r go through attention and FFN, whose update is
+    scaled by r.
 
-    Top-k over the sequence is used in training only. Evaluation compares r with a threshold that was calibrated on
-    held-out text; `centre` adds the paper's auxiliary cross-entropy, which brings that threshold near 0.
+    Top-k over the sequence is used in training only. Evaluation compares r with a threshold that
+    was calibrated on held-out text; `centre` adds the paper's auxiliary cross-entropy, which brings
+    that threshold near 0.
 
     Args:
         layers: routed layers to use; every other block is the paper's best.

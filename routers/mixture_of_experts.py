@@ -1,4 +1,6 @@
-"""Token-choice experts: a fixed number of experts a token, or one or two by the router's confidence."""
+"""Token-choice experts: a fixed number of experts a token, or one or two by the router's
+confidence.
+"""
 
 from typing import Literal
 
@@ -29,7 +31,9 @@ class _TokenChoice(Router):
     def __init__(self, num_experts: int, renormalise: bool, z_loss: float) -> None:
         super().__init__()
         if num_experts < 2:
-            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+            raise ValueError(
+                f"num_experts is {num_experts}; at least 2 are needed to choose among."
+            )
         self.num_experts, self.renormalise = num_experts, renormalise
         self.paths = experts(num_experts)
         self.aux_losses["router_z"] = AuxLoss(router_z, z_loss)
@@ -39,7 +43,9 @@ class _TokenChoice(Router):
         super().build(spec)
         self.logits = nn.Linear(spec.d_model, self.num_experts, bias=False)
 
-    def _plan(self, mask: Bool[Tensor, "batch seq path"], logits: Float[Tensor, "batch seq path"]) -> RoutingPlan:
+    def _plan(
+        self, mask: Bool[Tensor, "batch seq path"], logits: Float[Tensor, "batch seq path"]
+    ) -> RoutingPlan:
         weight = logits.softmax(-1) * mask
         if self.renormalise:
             weight = weight / weight.sum(-1, keepdim=True)
@@ -48,25 +54,35 @@ class _TokenChoice(Router):
 
 @register("top2_moe", family="experts", paper="arXiv:2006.16668")
 class Top2(_TokenChoice):
-    """The two most probable experts for every token, weighed by renormalised probability (GShard), without a capacity limit.
+    """The two most probable experts for every token, weighed by renormalised probability (GShard),
+    without a capacity limit.
 
     Args:
         num_experts: size of the bank.
-        renormalise: weigh the chosen by their share of the chosen probability, instead of the probability itself.
+        renormalise: weigh the chosen by their share of the chosen probability, instead of the
+            probability itself.
         balance: weight of the load-balancing loss.
         z_loss: weight of the z-loss.
     """
 
     mean_experts = 2.0
 
-    def __init__(self, num_experts: int = 8, renormalise: bool = True, balance: float = 0.01, z_loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_experts: int = 8,
+        renormalise: bool = True,
+        balance: float = 0.01,
+        z_loss: float = 0.0,
+    ) -> None:
         super().__init__(num_experts, renormalise, z_loss)
         self.aux_losses["load_balance"] = AuxLoss(load_balance, balance)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the top two."""
         logits = perturb(self.logits(inputs.hidden), inputs)
-        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(2, top_experts(logits, 2, inputs), True)
+        mask = torch.zeros_like(logits, dtype=torch.bool).scatter(
+            2, top_experts(logits, 2, inputs), True
+        )
         return self._plan(mask, logits)
 
 
@@ -76,12 +92,14 @@ class Adaptive(_TokenChoice):
 
     Args:
         num_experts: size of the bank; the paper has 16.
-        mean_experts: experts a token is to take on average; fixes the width of an expert and is what T is moved for.
-        threshold: "controlled" moves T during training to hold `mean_experts`; "fixed" keeps it at `initial_threshold`, as in the
-            paper, whose budget is then whatever comes of it.
+        mean_experts: experts a token is to take on average; fixes the width of an expert and is
+            what T is moved for.
+        threshold: "controlled" moves T during training to hold `mean_experts`; "fixed" keeps it at
+            `initial_threshold`, as in the paper, whose budget is then whatever comes of it.
         initial_threshold: T at the start.
         control_rate: step of T for each unit that the mean is off.
-        renormalise: weigh the chosen by their share of the chosen probability, instead of the probability itself.
+        renormalise: weigh the chosen by their share of the chosen probability, instead of the
+            probability itself.
         balance: weight of the balance loss over tokens with one expert.
         z_loss: weight of the z-loss.
     """
@@ -101,7 +119,9 @@ class Adaptive(_TokenChoice):
     ) -> None:
         super().__init__(num_experts, renormalise, z_loss)
         if not 1 <= mean_experts <= 2:
-            raise ValueError(f"mean_experts is {mean_experts}; a token takes one or two experts, so it must lie in [1, 2].")
+            raise ValueError(
+                f"mean_experts is {mean_experts}; a token takes one or two experts, so it must lie in [1, 2]."
+            )
         if threshold not in ("controlled", "fixed"):
             raise ValueError(f"threshold is {threshold!r}; allowed are 'controlled', 'fixed'.")
         self.mean_experts, self.mode = mean_experts, threshold
@@ -134,7 +154,8 @@ class Adaptive(_TokenChoice):
 
 @register("hash", family="heuristic", paper="arXiv:2106.04426")
 class Hash(Router):
-    """Each token id always takes the same expert, drawn at random once (Hash Layers); nothing is learnt.
+    """Each token id always takes the same expert, drawn at random once (Hash Layers); nothing is
+    learnt.
 
     Args:
         num_experts: size of the bank.
@@ -143,12 +164,16 @@ class Hash(Router):
     def __init__(self, num_experts: int = 8) -> None:
         super().__init__()
         if num_experts < 2:
-            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+            raise ValueError(
+                f"num_experts is {num_experts}; at least 2 are needed to choose among."
+            )
         self.num_experts = num_experts
         self.paths = experts(num_experts)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Look up the expert of each token."""
-        expert = (hash_uniform(self.spec.seed, self.spec.layer, inputs.tokens) * self.num_experts).long()
+        expert = (
+            hash_uniform(self.spec.seed, self.spec.layer, inputs.tokens) * self.num_experts
+        ).long()
         mask = torch.zeros(*expert.shape, self.num_experts, dtype=torch.bool, device=expert.device)
         return RoutingPlan(mask.scatter(2, expert.unsqueeze(-1), True))

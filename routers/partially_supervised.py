@@ -1,7 +1,9 @@
-"""Partial supervision: a learned router is told the right paths of a share of the training documents.
+"""Partial supervision: a learned router is told the right paths of a share of the training
+documents.
 
-Asked by "Why do models with conditional computation learn suboptimal solutions?": if a little supervision lifts the rest, routing
-fails for want of optimisation, and not for want of a better route.
+Asked by "Why do models with conditional computation learn suboptimal solutions?": if a little
+supervision lifts the rest, routing fails for want of optimisation, and not for want of a better
+route.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,26 +15,40 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bench.routing import AuxLoss, LayerTrace, Made, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, losses, register
+from bench.routing import (
+    AuxLoss,
+    LayerTrace,
+    Made,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    TrainStatistics,
+    losses,
+    register,
+)
 
 RouterOption = Router | str | Mapping[str, Any]
 
 
 @register("partially_supervised", family="supervised")
 class PartiallySupervised(Router):
-    """Another router with a cross-entropy of its scores against labels, on a share of the training documents.
+    """Another router with a cross-entropy of its scores against labels, on a share of the training
+    documents.
 
-    Everything else, losses, threshold, state and budget, is the other router's own. Which documents have labels follows from their
-    number alone and is never redrawn, so that the same tokens are supervised in every epoch, and documents of a smaller share are
-    among those of a larger one.
+    Everything else, losses, threshold, state and budget, is the other router's own. Which documents
+    have labels follows from their number alone and is never redrawn, so that the same tokens are
+    supervised in every epoch, and documents of a smaller share are among those of a larger one.
 
     Args:
         inner: the router, by name, or as {router: name, options: {...}}.
-        source: whose choice the labels are: that of a "heuristic", the "truth" where the data tell it, or that of an "oracle" that gives
-            the upgrade to the tokens whose utility is highest, as many of those with a known utility as the budget allows; it is asked
-            about sequences with a supervised document only.
-        heuristic: the rule for source "heuristic", given as `inner` is; it must choose among the same paths. The label is what it chooses
-            in training, such as the highest share of a sequence; one that draws, draws the same for the same place of each batch.
+        source: whose choice the labels are: that of a "heuristic", the "truth" where the data tell
+            it, or that of an "oracle" that gives the upgrade to the tokens whose utility is
+            highest, as many of those with a known utility as the budget allows; it is asked about
+            sequences with a supervised document only.
+        heuristic: the rule for source "heuristic", given as `inner` is; it must choose among the
+            same paths. The label is what it chooses in training, such as the highest share of a
+            sequence; one that draws, draws the same for the same place of each batch.
         share: of the training documents.
         weight: of the cross-entropy.
         anneal: share of training over which the weight falls to 0 in a straight line; 0 keeps it.
@@ -61,12 +77,19 @@ class PartiallySupervised(Router):
         self.paths, self.layers, self.mean_experts = inner.paths, inner.layers, inner.mean_experts
         self.needs, self.oracle = inner.needs, inner.oracle
         self.trains_dense, self.allows_none = inner.trains_dense, inner.allows_none
-        self.aux_losses = {name: replace(loss, compute=partial(_unseen, loss.compute, inner)) for name, loss in inner.aux_losses.items()}
+        self.aux_losses = {
+            name: replace(loss, compute=partial(_unseen, loss.compute, inner))
+            for name, loss in inner.aux_losses.items()
+        }
         self.heuristic: Router | None = None
         if share and weight:
             self.supervised = share
-            uses: frozenset[Made] = frozenset({"labels", "utility"}) if source == "oracle" else frozenset({"labels"})
-            self.aux_losses["supervised"] = AuxLoss(self._cross_entropy, weight, uses, anneal or 1.0)
+            uses: frozenset[Made] = (
+                frozenset({"labels", "utility"}) if source == "oracle" else frozenset({"labels"})
+            )
+            self.aux_losses["supervised"] = AuxLoss(
+                self._cross_entropy, weight, uses, anneal or 1.0
+            )
             self._ask_for_labels(heuristic)
 
     def _ask_for_labels(self, heuristic: Router) -> None:
@@ -74,15 +97,22 @@ class PartiallySupervised(Router):
             if self.paths.segment is not None:
                 raise ValueError("inner merges its experts, so that there is no choice to be told.")
             if heuristic.paths != self.paths:
-                ours, theirs = (f"{'/'.join(paths.names)} at the {paths.site.value} site" for paths in (self.paths, heuristic.paths))
-                raise ValueError(f"heuristic chooses among {theirs}, inner among {ours}; they must be the same.")
+                ours, theirs = (
+                    f"{'/'.join(paths.names)} at the {paths.site.value} site"
+                    for paths in (self.paths, heuristic.paths)
+                )
+                raise ValueError(
+                    f"heuristic chooses among {theirs}, inner among {ours}; they must be the same."
+                )
             self.heuristic = heuristic
             self.needs = self.needs | heuristic.needs
         else:
             self.needs = self.needs | {"truth" if self.source == "truth" else "utility"}
 
     def build(self, spec: RouterSpec) -> None:
-        """Build the other router, and the heuristic after it, so that the former draws what it draws alone."""
+        """Build the other router, and the heuristic after it, so that the former draws what it
+        draws alone.
+        """
         super().build(spec)
         self.inner.build(spec)
         self.knob = self.inner.knob
@@ -121,13 +151,21 @@ class PartiallySupervised(Router):
         assert self.heuristic is not None
         seen, device = _visible(trace.inputs, self.heuristic), trace.inputs.tokens.device
         noise = torch.Generator(device).manual_seed(self.spec.seed % 2**32 + self.spec.layer)
-        return self.heuristic(replace(seen, selection="topk", noise=None, generator=noise)).mask.int().argmax(-1)
+        return (
+            self.heuristic(replace(seen, selection="topk", noise=None, generator=noise))
+            .mask.int()
+            .argmax(-1)
+        )
 
     def _most_useful(self, utility: Float[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
         """1 for the highest of the utilities that are known, `capacity` of them, 0 for the others."""
         known = ~utility.isnan()
         order = utility.masked_fill(~known, -torch.inf).flatten().argsort(descending=True)
-        place = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device)).view_as(known)
+        place = (
+            torch.empty_like(order)
+            .scatter(0, order, torch.arange(len(order), device=order.device))
+            .view_as(known)
+        )
         chosen = place < (self.spec.capacity * known.sum()).round()
         return torch.where(known, chosen.long(), -100)
 
@@ -137,8 +175,13 @@ class PartiallySupervised(Router):
 
 
 def _visible(inputs: RouterInput, router: Router) -> RouterInput:
-    """What a router may see of the inputs that were made for more than it, in this layer and in those before."""
-    kept = {name: getattr(inputs, name) if name in router.needs else None for name in ("tags", "truth", "attention")}
+    """What a router may see of the inputs that were made for more than it, in this layer and in
+    those before.
+    """
+    kept = {
+        name: getattr(inputs, name) if name in router.needs else None
+        for name in ("tags", "truth", "attention")
+    }
     before = inputs.previous
     return replace(inputs, **kept, previous=None if before is None else _seen(before, router))
 
@@ -149,6 +192,8 @@ def _seen(trace: LayerTrace, router: Router) -> LayerTrace:
     return replace(trace, inputs=_visible(trace.inputs, router), utility=utility, labels=None)
 
 
-def _unseen(compute: Callable[[LayerTrace], Float[Tensor, ""]], router: Router, trace: LayerTrace) -> Float[Tensor, ""]:
+def _unseen(
+    compute: Callable[[LayerTrace], Float[Tensor, ""]], router: Router, trace: LayerTrace
+) -> Float[Tensor, ""]:
     """A loss of the other router, without what was made for its supervision."""
     return compute(_seen(trace, router))

@@ -8,21 +8,49 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bench.routing import AuxLoss, Router, RouterInput, RouterSpec, RoutingPlan, experts, losses, perturb, register, top_experts
-from bench.routing.estimators import EstimatorOptions, dselect_k, gumbel, highest, sample, scale, soft, st_gumbel, straight_through
+from bench.routing import (
+    AuxLoss,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    experts,
+    losses,
+    perturb,
+    register,
+    top_experts,
+)
+from bench.routing.estimators import (
+    EstimatorOptions,
+    dselect_k,
+    gumbel,
+    highest,
+    sample,
+    scale,
+    soft,
+    st_gumbel,
+    straight_through,
+)
 
-ExpertEstimator = Literal["top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k", "soft"]
+ExpertEstimator = Literal[
+    "top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k", "soft"
+]
 SELECTOR_STD = 0.1
-"""Of the selector's activations at the start: all experts are in use then, since the smooth step is flat only beyond 0.5."""
+"""Of the selector's activations at the start.
+
+All experts are in use then, since the smooth step is flat only beyond 0.5.
+"""
 
 
 @register("estimated_moe", family="experts", paper="arXiv:2306.03745")
 class Estimated(Router):
-    """A learned linear router to one expert, by one of the gradient estimators that SMEAR was compared with.
+    """A learned linear router to one expert, by one of the gradient estimators that SMEAR was
+    compared with.
 
-    Evaluation takes the one most probable expert, without noise; "soft" runs them all there too, and is over the budget that the width
-    of an expert was solved for. In training "soft", and "straight_through" and "st_gumbel" where they are dense, run every expert and pay
-    for it; "dselect_k" runs those whose weight is not 0.
+    Evaluation takes the one most probable expert, without noise; "soft" runs them all there too,
+    and is over the budget that the width of an expert was solved for. In training "soft", and
+    "straight_through" and "st_gumbel" where they are dense, run every expert and pay for it;
+    "dselect_k" runs those whose weight is not 0.
 
     Args:
         num_experts: size of the bank.
@@ -40,31 +68,45 @@ class Estimated(Router):
     ) -> None:
         super().__init__()
         if num_experts < 2:
-            raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to choose among.")
+            raise ValueError(
+                f"num_experts is {num_experts}; at least 2 are needed to choose among."
+            )
         if estimator not in get_args(ExpertEstimator):
-            raise ValueError(f"estimator is {estimator!r}; allowed are {', '.join(get_args(ExpertEstimator))}.")
+            raise ValueError(
+                f"estimator is {estimator!r}; allowed are {', '.join(get_args(ExpertEstimator))}."
+            )
         self.num_experts, self.estimator = num_experts, estimator
         self.estimation = EstimatorOptions.read(estimator_options)
         self.paths = experts(num_experts)
         straight = estimator in ("straight_through", "st_gumbel")
-        self.trains_dense = estimator in ("dselect_k", "soft") or (straight and self.estimation.dense)
+        self.trains_dense = estimator in ("dselect_k", "soft") or (
+            straight and self.estimation.dense
+        )
         self.aux_losses["load_balance"] = AuxLoss(losses.load_balance, balance)
         if estimator == "dselect_k":
             self.aux_losses["entropy"] = AuxLoss(losses.entropy, 0.1)
         if estimator == "reinforce":
             self.needs = frozenset({"token_loss"})
             kind = self.estimation.credit
-            self.aux_losses["policy_gradient"] = AuxLoss(partial(losses.policy_gradient, kind=kind), 0.01)
+            self.aux_losses["policy_gradient"] = AuxLoss(
+                partial(losses.policy_gradient, kind=kind), 0.01
+            )
             self.aux_losses["baseline"] = AuxLoss(partial(losses.baseline, kind=kind), 0.01)
             self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4)
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix, or the selector's of as many columns as a binary code of an expert has bits."""
+        """Make the logits' matrix, or the selector's of as many columns as a binary code of an
+        expert has bits.
+        """
         super().build(spec)
         if self.estimator == "reinforce":
             self.baseline = nn.Linear(spec.d_model, 1)
         selector = self.estimator == "dselect_k"
-        self.logits = nn.Linear(spec.d_model, (self.num_experts - 1).bit_length() if selector else self.num_experts, bias=False)
+        self.logits = nn.Linear(
+            spec.d_model,
+            (self.num_experts - 1).bit_length() if selector else self.num_experts,
+            bias=False,
+        )
         if selector:
             nn.init.normal_(self.logits.weight, std=SELECTOR_STD * spec.d_model**-0.5)
 
@@ -84,16 +126,27 @@ class Estimated(Router):
             perturbed = logits + gumbel(logits, inputs.generator)
             temperature = self.estimation.temperature_at("st_gumbel", inputs.progress)
             drawn = highest(perturbed)
-            return RoutingPlan(*st_gumbel(perturbed, drawn, temperature, self.estimation.dense), logits, choice=drawn)
-        chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, top_experts(logits, 1, inputs), True)
+            return RoutingPlan(
+                *st_gumbel(perturbed, drawn, temperature, self.estimation.dense),
+                logits,
+                choice=drawn,
+            )
+        chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(
+            -1, top_experts(logits, 1, inputs), True
+        )
         if self.estimator == "top_k":
             return RoutingPlan(*scale(p, chosen), logits)
         if self.estimator == "straight_through" and inputs.selection == "topk":
-            return RoutingPlan(*straight_through(p, chosen, self.estimation.dense), logits, choice=chosen)
+            return RoutingPlan(
+                *straight_through(p, chosen, self.estimation.dense), logits, choice=chosen
+            )
         return RoutingPlan(chosen, None, logits)
 
     def _select(self, p: Float[Tensor, "batch seq path"], inputs: RouterInput) -> RoutingPlan:
-        """All experts of the selector's mixture in training, whose weights add up to 1; in evaluation the heaviest, with weight 1."""
+        """All experts of the selector's mixture in training, whose weights add up to 1.
+
+        In evaluation the heaviest, with weight 1.
+        """
         scores, extras = p.clamp_min(1e-9).log(), {"probability": p}
         if inputs.selection == "causal":
             return RoutingPlan(highest(p), None, scores, extras=extras)
@@ -102,23 +155,31 @@ class Estimated(Router):
 
 @register("smear", family="experts", paper="arXiv:2306.03745")
 class Smear(Router):
-    """Experts merged into one, `sum_e p_e theta_e`, for each segment of a sequence, by the mean hidden state of the segment before.
+    """Experts merged into one, `sum_e p_e theta_e`, for each segment of a sequence, by the mean
+    hidden state of the segment before.
 
-    The paper merges for a whole sequence by its own mean, which in a decoder would show the first token what comes last; Lory
-    (arXiv:2405.03133) has segments. The first segment has no past and takes all experts alike.
+    The paper merges for a whole sequence by its own mean, which in a decoder would show the first
+    token what comes last; Lory (arXiv:2405.03133) has segments. The first segment has no past and
+    takes all experts alike.
 
     Args:
         num_experts: size of the bank.
-        segment: tokens that share a merged expert; merging costs twice the parameters of the bank for each.
-        expert_dropout: probability with which an expert is left out of the merging of a sequence in training.
+        segment: tokens that share a merged expert; merging costs twice the parameters of the bank
+            for each.
+        expert_dropout: probability with which an expert is left out of the merging of a sequence in
+            training.
     """
 
-    def __init__(self, num_experts: int = 8, segment: int = 16, expert_dropout: float = 0.1) -> None:
+    def __init__(
+        self, num_experts: int = 8, segment: int = 16, expert_dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if num_experts < 2:
             raise ValueError(f"num_experts is {num_experts}; at least 2 are needed to merge.")
         if not 0 <= expert_dropout < 1:
-            raise ValueError(f"expert_dropout is {expert_dropout}; it must be at least 0 and below 1.")
+            raise ValueError(
+                f"expert_dropout is {expert_dropout}; it must be at least 0 and below 1."
+            )
         self.num_experts, self.segment, self.expert_dropout = num_experts, segment, expert_dropout
         self.paths = experts(num_experts, segment)
 
@@ -128,20 +189,30 @@ class Smear(Router):
         self.logits = nn.Linear(spec.d_model, self.num_experts, bias=False)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Weigh the experts of each segment by the one before; a token is booked on the heaviest."""
+        """Weigh the experts of each segment by the one before.
+
+        A token is booked on the heaviest.
+        """
         hidden = inputs.hidden
         before = [part.mean(1) for part in hidden.split(self.segment, dim=1)[:-1]]
         logits = self.logits(torch.stack([torch.zeros_like(hidden[:, 0]), *before], dim=1))
         if inputs.selection == "topk" and self.expert_dropout:
             logits = logits + self._dropped(inputs, logits)
         merge = logits.softmax(-1)
-        by_token: Int[Tensor, "batch seq"] = merge.argmax(-1).repeat_interleave(self.segment, dim=1)[:, : hidden.shape[1]]
+        by_token: Int[Tensor, "batch seq"] = merge.argmax(-1).repeat_interleave(
+            self.segment, dim=1
+        )[:, : hidden.shape[1]]
         scores = logits.repeat_interleave(self.segment, dim=1)[:, : hidden.shape[1]]
         mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, by_token.unsqueeze(-1), True)
         return RoutingPlan(mask, scores=scores, merge=merge)
 
     def _dropped(self, inputs: RouterInput, like: Tensor) -> Float[Tensor, "batch 1 path"]:
-        """Minus infinity, or as good, for experts that a sequence does without; the luckiest always stays."""
-        draw = torch.rand(len(inputs.tokens), 1, self.num_experts, generator=inputs.generator, device=like.device)
+        """Minus infinity, or as good, for experts that a sequence does without.
+
+        The luckiest always stays.
+        """
+        draw = torch.rand(
+            len(inputs.tokens), 1, self.num_experts, generator=inputs.generator, device=like.device
+        )
         gone = (draw < self.expert_dropout).scatter(-1, draw.argmax(-1, keepdim=True), False)
         return gone.to(like.dtype) * -1e4

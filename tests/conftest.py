@@ -13,7 +13,8 @@ from jaxtyping import install_import_hook
 
 
 def check_shapes() -> None:
-    """Execute the annotations of bench and routers, shapes included; an int serves as a float, as everywhere in typing.
+    """Execute the annotations of bench and routers, shapes included; an int serves as a float, as
+    everywhere in typing.
 
     The hook wants a checker that it can import by name, hence the module.
     """

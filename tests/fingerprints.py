@@ -1,9 +1,10 @@
-"""What each router, and each row of a suite or study, computes in a few steps, kept in `fingerprints.json`.
+"""What each router, and each row of a suite or study, computes in a few steps, kept in
+`fingerprints.json`.
 
     python -m tests.fingerprints        write the file anew
 
-Do that only together with a higher `bench.record.RULES_VERSION`, or for a router or row that is new: the file is there so that no
-change of numerics goes unseen.
+Do that only together with a higher `bench.record.RULES_VERSION`, or for a router or row that is
+new: the file is there so that no change of numerics goes unseen.
 """
 
 import json
@@ -23,7 +24,9 @@ STEPS = 5
 
 
 def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
-    """Every combination of router, options and training that a bundled suite or study runs, by what is said of it."""
+    """Every combination of router, options and training that a bundled suite or study runs, by what
+    is said of it.
+    """
     listed = [row for name in suite_names() for row in load_suite(name).rows]
     listed += [row for name in study_names() for row in load_study(name).rows]
     found: dict[str, tuple[str, dict[str, Any], RouterTraining]] = {}
@@ -31,15 +34,25 @@ def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
         training = row.training or RouterTraining(lr_ratio=0.125)
         told = training.model_dump(exclude_defaults=True)
         if row.options or row.training:
-            found[f"{row.router} {json.dumps([row.options, told], sort_keys=True)}"] = (row.router, row.options, training)
+            found[f"{row.router} {json.dumps([row.options, told], sort_keys=True)}"] = (
+                row.router,
+                row.options,
+                training,
+            )
     return found
 
 
-def fingerprint(entry: Entry, options: dict[str, Any] | None = None, training: RouterTraining | None = None) -> dict[str, Any]:
-    """Losses and FLOPs of a router in five steps of training and one causal evaluation, on tokens that need no corpus."""
+def fingerprint(
+    entry: Entry, options: dict[str, Any] | None = None, training: RouterTraining | None = None
+) -> dict[str, Any]:
+    """Losses and FLOPs of a router in five steps of training and one causal evaluation, on tokens
+    that need no corpus.
+    """
     losses: list[float] = []
     model = tiny.model(entry, 0, options, training)
-    recipe = tiny.RECIPE if training is None else tiny.RECIPE.model_copy(update={"router": training})
+    recipe = (
+        tiny.RECIPE if training is None else tiny.RECIPE.model_copy(update={"router": training})
+    )
 
     def probe(step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
         losses.append(train_loss)
@@ -58,9 +71,18 @@ def fingerprint(entry: Entry, options: dict[str, Any] | None = None, training: R
 def main() -> None:
     """Write the file."""
     routers = {name: fingerprint(entry) for name, entry in load_all().items()}
-    made = {said: fingerprint(find(name), options, training) for said, (name, options, training) in sorted(rows().items())}
-    PATH.write_text(json.dumps({"rules_version": RULES_VERSION, "routers": routers, "rows": made}, indent=1) + "\n", encoding="utf-8")
-    print(f"{PATH.name}: {len(routers)} routers and {len(made)} rows under rules version {RULES_VERSION}")
+    made = {
+        said: fingerprint(find(name), options, training)
+        for said, (name, options, training) in sorted(rows().items())
+    }
+    PATH.write_text(
+        json.dumps({"rules_version": RULES_VERSION, "routers": routers, "rows": made}, indent=1)
+        + "\n",
+        encoding="utf-8",
+    )
+    print(
+        f"{PATH.name}: {len(routers)} routers and {len(made)} rows under rules version {RULES_VERSION}"
+    )
 
 
 if __name__ == "__main__":

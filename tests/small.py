@@ -1,4 +1,6 @@
-"""A decoder of a few thousand parameters, every registered router in it, and random text, for tests of the core."""
+"""A decoder of a few thousand parameters, every registered router in it, and random text, for tests
+of the core.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +18,9 @@ from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.routing.registry import find, load_all
 
-CONFIG = DecoderConfig(vocab_size=50, d_model=32, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=4, max_seq_len=32)
+CONFIG = DecoderConfig(
+    vocab_size=50, d_model=32, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=4, max_seq_len=32
+)
 SEQ_LEN = 24
 BRACKETS = ("dense", "cheap", "dense_parameters")
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -30,7 +34,13 @@ LEARNED = [(name, options) for name, options in ROWS if find(name).family not in
 
 def row_id(value: object) -> str:
     """Name of a parametrised case."""
-    return value if isinstance(value, str) else "-".join(map(str, value.values())) if isinstance(value, Mapping) else ""
+    return (
+        value
+        if isinstance(value, str)
+        else "-".join(map(str, value.values()))
+        if isinstance(value, Mapping)
+        else ""
+    )
 
 
 def blueprint(name: str, options: Mapping[str, object] | None = None, **changes: Any) -> Blueprint:
@@ -48,7 +58,13 @@ def blueprint(name: str, options: Mapping[str, object] | None = None, **changes:
     return Blueprint(**(fields | changes))
 
 
-def model(name: str, options: Mapping[str, object] | None = None, seed: int = 0, router_seed: int = 0, **changes: Any) -> Model:
+def model(
+    name: str,
+    options: Mapping[str, object] | None = None,
+    seed: int = 0,
+    router_seed: int = 0,
+    **changes: Any,
+) -> Model:
     """The assembled model of a router; the parity of a token is its right path."""
     made = assemble(blueprint(name, options, **changes), seed, router_seed)
     made.decoder.truth = lambda ids: ids % 2
@@ -71,7 +87,12 @@ def tokens(batch: int = 3, seq_len: int = SEQ_LEN, seed: int = 0) -> Tensor:
 def run_of(ids: Tensor, selection: Selection = "topk", **changes: Any) -> Pass:
     """A pass with noise of its own over token ids."""
     positions = torch.arange(ids.shape[1]).expand(ids.shape)
-    fields: dict[str, Any] = {"tags": torch.zeros_like(ids), "selection": selection, "generator": generator(0, "routing"), "progress": 0.5}
+    fields: dict[str, Any] = {
+        "tags": torch.zeros_like(ids),
+        "selection": selection,
+        "generator": generator(0, "routing"),
+        "progress": 0.5,
+    }
     return Pass(ids, positions, **(fields | changes))
 
 
@@ -88,7 +109,9 @@ class Recorder:
 
     @property
     def replay(self) -> Decide:
-        """The same choices in the same order, with weights asked for anew, so that gradients reach the router."""
+        """The same choices in the same order, with weights asked for anew, so that gradients reach
+        the router.
+        """
         plans = iter(self.plans)
 
         def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
@@ -99,18 +122,27 @@ class Recorder:
 
 
 def split(length: int = 4000, domains: int = 3, seed: int = 0) -> Split:
-    """Random text in documents of 100 tokens; each domain prefers tokens of its own, so that there is something to learn."""
+    """Random text in documents of 100 tokens.
+
+    Each domain prefers tokens of its own, so that there is something to learn.
+    """
     draw = np.random.default_rng(seed)
     documents = length // 100
     tags = np.sort(np.arange(documents) % domains)
     low = np.repeat(tags, 100) * (CONFIG.vocab_size // domains)
     ids = (low + draw.integers(0, CONFIG.vocab_size // domains, documents * 100)).astype(np.uint8)
     names = tuple(f"document{index}" for index in range(documents))
-    return Split(ids, np.arange(0, documents * 100 + 1, 100, dtype=np.int64), tags.astype(np.uint8), names)
+    return Split(
+        ids, np.arange(0, documents * 100 + 1, 100, dtype=np.int64), tags.astype(np.uint8), names
+    )
 
 
 def windows(count: int = 12, seq_len: int = SEQ_LEN, domains: int = 3, seed: int = 1) -> Windows:
     """Random windows, as many of each domain."""
     draw = np.random.default_rng(seed)
     ids = draw.integers(0, CONFIG.vocab_size, (count, seq_len + 1))
-    return Windows(ids, np.sort(np.arange(count) % domains), np.tile(np.arange(count)[:, None], (1, seq_len + 1)))
+    return Windows(
+        ids,
+        np.sort(np.arange(count) % domains),
+        np.tile(np.arange(count)[:, None], (1, seq_len + 1)),
+    )

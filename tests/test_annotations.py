@@ -8,7 +8,10 @@ import torch
 from bench.routing.contract import RoutingPlan
 from bench.routing.select import tokens_kept, top_k_mask
 
-pytestmark = pytest.mark.skipif(os.environ.get("TOKEN_ROUTING_BENCH_CHECK_SHAPES") == "0", reason="shapes are not checked in this run")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TOKEN_ROUTING_BENCH_CHECK_SHAPES") == "0",
+    reason="shapes are not checked in this run",
+)
 
 
 def test_shapes_of_functions_and_dataclasses_are_executed() -> None:

@@ -38,39 +38,92 @@ WRONG = [
     (["run", "--no-such-option"], "unrecognized arguments: --no-such-option"),
     (["run", "--suite", "quik"], "Did you mean 'quick'?"),
     (["run", "--suite", "absent.yaml"], "does not exist"),
-    (["run", "--suite", "tiny.yaml", "--budget", "1.5"], "field 'budget': Input should be less than 1 (got '1.5')"),
+    (
+        ["run", "--suite", "tiny.yaml", "--budget", "1.5"],
+        "field 'budget': Input should be less than 1 (got '1.5')",
+    ),
     (["run", "--suite", "tiny.yaml", "--budget", "nan"], "field 'budget'"),
     (["run", "--suite", "tiny.yaml", "--budget", "half"], "invalid float value: 'half'"),
     (["run", "--suite", "tiny.yaml", "--match", "time"], "invalid choice: 'time'"),
     (["run", "--suite", "tiny.yaml", "--dtype", "int8"], "invalid choice: 'int8'"),
     (["run", "--suite", "tiny.yaml", "--device", "cdua"], "--device is 'cdua'"),
-    *((["run", "--suite", "tiny.yaml", "--device", kind], f"--device is {kind!r}") for kind in ("meta", "mps", "hpu", "cuda:99", "")),
-    (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),
-    (["run", "--suite", "tiny.yaml", "--seeds", str(10**13)], "--seeds is '10000000000000': give at most 10000"),
-    (["run", "--suite", "tiny.yaml", "--set", f"seeds={10**13}"], "field 'seeds': Input should be less than or equal to 10000"),
-    (["run", "--suite", "tiny.yaml", "--set", "evaluation.sweep=[-1, 1]"], "field 'evaluation.sweep.0': Input should be greater than 0"),
-    (["run", "--suite", "tiny.yaml", "--seed-start", "-5"], "it is '-5'; give a whole number, 0 or more"),
-    (["run", "--suite", "tiny.yaml", "--set", "seq_len=2024-99-99"], "'2024-99-99' is not valid YAML: month must be in 1..12"),
-    (["run", "--suite", "tiny.yaml", "--set", "x=" + "[" * 3000], "nested too deeply"),
-    (["run", "--suite", "tiny.yaml", "--set", "routed_layers=[-1]"], "routed_layers is [-1]; layers count from 0"),
-    (["run", "--suite", "tiny.yaml", "--set", "comparison={margin: 0.02, looks: [1]}", "--seeds", "1"], "looks is [1]; give"),
-    *((["run", "--suite", "tiny.yaml", "--out", out], "File name too long") for out in ("n" * 300, "out/" + "n" * 300)),
-    (["run", "--suite", "tiny.yaml", "--out", ""], "--out: it is '', which is no path (a path cannot be empty"),
     *(
-        (["run", "--suite", "tiny.yaml", "--routers", "hash", "--out", out], f"--out is {out!r}, where nothing can be written")
+        (["run", "--suite", "tiny.yaml", "--device", kind], f"--device is {kind!r}")
+        for kind in ("meta", "mps", "hpu", "cuda:99", "")
+    ),
+    (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),
+    (
+        ["run", "--suite", "tiny.yaml", "--seeds", str(10**13)],
+        "--seeds is '10000000000000': give at most 10000",
+    ),
+    (
+        ["run", "--suite", "tiny.yaml", "--set", f"seeds={10**13}"],
+        "field 'seeds': Input should be less than or equal to 10000",
+    ),
+    (
+        ["run", "--suite", "tiny.yaml", "--set", "evaluation.sweep=[-1, 1]"],
+        "field 'evaluation.sweep.0': Input should be greater than 0",
+    ),
+    (
+        ["run", "--suite", "tiny.yaml", "--seed-start", "-5"],
+        "it is '-5'; give a whole number, 0 or more",
+    ),
+    (
+        ["run", "--suite", "tiny.yaml", "--set", "seq_len=2024-99-99"],
+        "'2024-99-99' is not valid YAML: month must be in 1..12",
+    ),
+    (["run", "--suite", "tiny.yaml", "--set", "x=" + "[" * 3000], "nested too deeply"),
+    (
+        ["run", "--suite", "tiny.yaml", "--set", "routed_layers=[-1]"],
+        "routed_layers is [-1]; layers count from 0",
+    ),
+    (
+        [
+            "run",
+            "--suite",
+            "tiny.yaml",
+            "--set",
+            "comparison={margin: 0.02, looks: [1]}",
+            "--seeds",
+            "1",
+        ],
+        "looks is [1]; give",
+    ),
+    *(
+        (["run", "--suite", "tiny.yaml", "--out", out], "File name too long")
+        for out in ("n" * 300, "out/" + "n" * 300)
+    ),
+    (
+        ["run", "--suite", "tiny.yaml", "--out", ""],
+        "--out: it is '', which is no path (a path cannot be empty",
+    ),
+    *(
+        (
+            ["run", "--suite", "tiny.yaml", "--routers", "hash", "--out", out],
+            f"--out is {out!r}, where nothing can be written",
+        )
         for out in ("tiny.yaml", "tiny.yaml/below", "/proc/none", "/proc/none/below")
     ),
     (["run", "--suite", "n" * 300 + ".yaml"], "cannot be read"),
     (["check", "n" * 300 + ".py"], "File name too long"),
-    *(([command, "--results", ""], "--results: it is ''") for command in ("leaderboard", "report", "power")),
+    *(
+        ([command, "--results", ""], "--results: it is ''")
+        for command in ("leaderboard", "report", "power")
+    ),
     (["run", "--suite", "tiny.yaml", "--workers", "two"], "it is 'two'"),
     (["run", "--suite", "tiny.yaml", "--checkpoint-seconds", "inf"], "it is 'inf'"),
     (["run", "--suite", "tiny.yaml", "--routers", "mlp_gat"], "Did you mean 'mlp_gate'?"),
     (["run", "--suite", "tiny.yaml", "--routers", "mlp gate"], "--routers names 'mlp gate'"),
     (["run", "--suite", "tiny.yaml", "--routers", ","], "name at least one router"),
     (["run", "--suite", "tiny.yaml", "--plugin", "absent.py"], "'absent.py' does not exist"),
-    (["run", "--suite", "tiny.yaml", "--official", "--routers", "mod"], "--official runs the suite's whole roster"),
-    *((["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}") for seeds in ("", "0", "-1", "x", "1,1", ",", "1.5")),
+    (
+        ["run", "--suite", "tiny.yaml", "--official", "--routers", "mod"],
+        "--official runs the suite's whole roster",
+    ),
+    *(
+        (["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}")
+        for seeds in ("", "0", "-1", "x", "1,1", ",", "1.5")
+    ),
     (["plan", "--suite", "tiny.yaml", "--budget", "0.001", "--routers", "mlp_gate"], "mlp_gate"),
     (["leaderboard", "--results", "empty", "--check"], "No records below 'empty'"),
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
@@ -78,8 +131,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else None)
-def test_bad_input_is_one_line_and_exit_code_2(place: Path, capsys: Any, arguments: list[str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    WRONG,
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    place: Path, capsys: Any, arguments: list[str], said: str
+) -> None:
     before = sorted(place.rglob("*"))
     assert cli.main(arguments) == 2
     told = capsys.readouterr().err
@@ -88,7 +147,16 @@ def test_bad_input_is_one_line_and_exit_code_2(place: Path, capsys: Any, argumen
     assert sorted(place.rglob("*")) == before, "nothing is written"
 
 
-@pytest.mark.parametrize("command", [(), *((module.__name__.rpartition(".")[2].replace("listing", "list"),) for module in commands.ALL)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        *(
+            (module.__name__.rpartition(".")[2].replace("listing", "list"),)
+            for module in commands.ALL
+        ),
+    ],
+)
 def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -98,7 +166,9 @@ def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) 
 
 def test_help_needs_no_torch() -> None:
     program = "import sys; from bench import cli\ntry: cli.main(['run', '-h'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -106,11 +176,17 @@ def test_help_needs_no_torch() -> None:
     ("error", "code", "told"),
     [
         (UserError("two\nlines   and spaces"), 2, "error: two lines and spaces\n"),
-        (KeyboardInterrupt(), 130, "interrupted; finished cells are kept, the same command resumes\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted; finished cells are kept, the same command resumes\n",
+        ),
         (BrokenPipeError(), 0, ""),
     ],
 )
-def test_how_a_command_ends(error: BaseException, code: int, told: str, monkeypatch: Any, capsys: Any) -> None:
+def test_how_a_command_ends(
+    error: BaseException, code: int, told: str, monkeypatch: Any, capsys: Any
+) -> None:
     def fail(_: object) -> int:
         raise error
 
@@ -129,7 +205,19 @@ def test_a_bug_of_our_own_is_not_hidden(monkeypatch: Any) -> None:
 
 
 def test_from_suite_to_board(place: Path, capsys: Any) -> None:
-    command = ["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]
+    command = [
+        "run",
+        "--suite",
+        "tiny.yaml",
+        "--routers",
+        "hash",
+        "--seeds",
+        "1",
+        "--workers",
+        "0",
+        "--out",
+        "out",
+    ]
     assert cli.main(command) == 0
     assert "ok" in capsys.readouterr().out
     record = place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json"
@@ -143,16 +231,37 @@ def test_from_suite_to_board(place: Path, capsys: Any) -> None:
     assert str(Path("out/tiny/hash/b50-flops/seed-0.json")) in told and told.count("\n") == 1
 
 
-def test_a_run_does_not_start_if_a_folder_stands_in_the_place_of_its_board(place: Path, capsys: Any) -> None:
+def test_a_run_does_not_start_if_a_folder_stands_in_the_place_of_its_board(
+    place: Path, capsys: Any
+) -> None:
     (place / "out" / "leaderboard.md").mkdir(parents=True)
-    assert cli.main(["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]) == 2
+    assert (
+        cli.main(
+            [
+                "run",
+                "--suite",
+                "tiny.yaml",
+                "--routers",
+                "hash",
+                "--seeds",
+                "1",
+                "--workers",
+                "0",
+                "--out",
+                "out",
+            ]
+        )
+        == 2
+    )
     told = capsys.readouterr().err
     assert told.startswith("error: 'out/leaderboard.md' is a folder") and told.count("\n") == 1
     assert not list(place.rglob("seed-*.json"))
 
 
 @pytest.mark.parametrize("what", ["leaderboard.md", "figures"])
-def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(place: Path, capsys: Any, monkeypatch: Any, what: str) -> None:
+def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
+    place: Path, capsys: Any, monkeypatch: Any, what: str
+) -> None:
     """The place may be taken away while cells run, so it is not enough to have looked before."""
 
     def refuse(path: Path, text: str) -> None:
@@ -160,11 +269,36 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(place: Path
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "bench.commands.publish.write_atomically" if what == "leaderboard.md" else "bench.board.figures.write_atomically", refuse
+            "bench.commands.publish.write_atomically"
+            if what == "leaderboard.md"
+            else "bench.board.figures.write_atomically",
+            refuse,
         )
-        assert cli.main(["run", "--suite", "tiny.yaml", "--routers", "hash", "--seeds", "1", "--workers", "0", "--out", "out"]) == 2
+        assert (
+            cli.main(
+                [
+                    "run",
+                    "--suite",
+                    "tiny.yaml",
+                    "--routers",
+                    "hash",
+                    "--seeds",
+                    "1",
+                    "--workers",
+                    "0",
+                    "--out",
+                    "out",
+                ]
+            )
+            == 2
+        )
     told = capsys.readouterr().err
-    assert told.startswith("error: ") and told.count("\n") == 1 and what in told and "(Permission denied)" in told
+    assert (
+        told.startswith("error: ")
+        and told.count("\n") == 1
+        and what in told
+        and "(Permission denied)" in told
+    )
     assert "`python -m bench leaderboard --results out`" in told
     Record.read(place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json")
     assert cli.main(["leaderboard", "--results", "out"]) == 0

@@ -1,4 +1,7 @@
-"""Options of router training in a run: what a step does, what it costs, how it resumes, and what evaluation keeps."""
+"""Options of router training in a run.
+
+What a step does, what it costs, how it resumes, and what evaluation keeps.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,29 @@ from tests.small import SEQ_LEN, run_of, tokens, windows
 
 
 @pytest.mark.parametrize(
-    "training", [{}, {"lr_ratio": 0.25}, {"clip": 1e-4}, {"weight_decay": 2.0}, {"lr_ratio": 3.0, "weight_decay": 1.0}]
+    "training",
+    [
+        {},
+        {"lr_ratio": 0.25},
+        {"clip": 1e-4},
+        {"weight_decay": 2.0},
+        {"lr_ratio": 3.0, "weight_decay": 1.0},
+    ],
 )
 def test_a_step_of_a_router_is_adamw_written_out(training: dict[str, Any]) -> None:
-    """From the gradients that reached its parameters: clipped as one, then Adam with decoupled decay, in plain numbers."""
+    """From the gradients that reached its parameters.
+
+    Clipped as one, then Adam with decoupled decay, in plain numbers.
+    """
     found = built("mlp_gate")
     router = found.decoder.routers[0]
     parameters = list(router.parameters())
     start = [p.detach().double().clone() for p in parameters]
     gradients: list[list[Tensor]] = [[] for _ in parameters]
     for parameter, seen in zip(parameters, gradients, strict=True):
-        parameter.register_post_accumulate_grad_hook(lambda p, seen=seen: seen.append(p.grad.double().clone()))  # type: ignore[union-attr]
+        parameter.register_post_accumulate_grad_hook(
+            lambda p, seen=seen: seen.append(p.grad.double().clone())
+        )  # type: ignore[union-attr]
     fit(found, **training)
     rate, decay = 0.002 * training.get("lr_ratio", 1.0), training.get("weight_decay", 0.0)
     first, second = ([torch.zeros_like(p) for p in start] for _ in range(2))
@@ -41,7 +56,11 @@ def test_a_step_of_a_router_is_adamw_written_out(training: dict[str, Any]) -> No
             g = gradient * factor
             first[index] = 0.9 * first[index] + 0.1 * g
             second[index] = 0.95 * second[index] + 0.05 * g**2
-            corrected = first[index] / (1 - 0.9 ** (step + 1)) / ((second[index] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8)
+            corrected = (
+                first[index]
+                / (1 - 0.9 ** (step + 1))
+                / ((second[index] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8)
+            )
             start[index] = start[index] * (1 - lr * decay) - lr * corrected
     for parameter, expected in zip(parameters, start, strict=True):
         assert torch.allclose(parameter.double(), expected, atol=1e-6)
@@ -65,20 +84,37 @@ def test_a_learnt_deviation_is_priced_in_training_and_free_in_evaluation() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "training"), [("top2_moe", ALL), ("adaptive_moe", {**ALL, "noise": "noisy_top_k"}), ("mod", {"noise": "noisy_top_k"})]
+    ("name", "training"),
+    [
+        ("top2_moe", ALL),
+        ("adaptive_moe", {**ALL, "noise": "noisy_top_k"}),
+        ("mod", {"noise": "noisy_top_k"}),
+    ],
 )
 def test_the_counter_finds_what_the_ledger_says(name: str, training: dict[str, Any]) -> None:
     found = built(name, **training)
-    for lines in audit(found, tokens(2, SEQ_LEN + 1), torch.zeros(2, SEQ_LEN + 1, dtype=torch.long)).values():
+    for lines in audit(
+        found, tokens(2, SEQ_LEN + 1), torch.zeros(2, SEQ_LEN + 1, dtype=torch.long)
+    ).values():
         for line in lines:
             if line.phase == "forward":
-                assert line.counted == pytest.approx(line.ledger, abs=2), line  # what a pass costs whatever its size
+                assert line.counted == pytest.approx(line.ledger, abs=2), (
+                    line
+                )  # what a pass costs whatever its size
 
 
 def test_standard_losses_are_weighed_by_name_and_a_routers_own_come_first() -> None:
-    gate, adaptive, plain = (built(name).decoder.routers[0] for name in ("mlp_gate", "adaptive_moe", "hash"))
-    assert [(name, weight, loss.compute) for name, weight, loss in active_losses(gate, {"router_z": 0.5})] == [("router_z", 0.5, router_z)]
-    own = {name: loss.compute for name, _, loss in active_losses(adaptive, {"load_balance": 1.0, "importance": 0.1})}
+    gate, adaptive, plain = (
+        built(name).decoder.routers[0] for name in ("mlp_gate", "adaptive_moe", "hash")
+    )
+    assert [
+        (name, weight, loss.compute)
+        for name, weight, loss in active_losses(gate, {"router_z": 0.5})
+    ] == [("router_z", 0.5, router_z)]
+    own = {
+        name: loss.compute
+        for name, _, loss in active_losses(adaptive, {"load_balance": 1.0, "importance": 0.1})
+    }
     assert own["load_balance"] is load_balance_single
     assert set(own) == {"load_balance", "importance"}
     assert active_losses(gate, {}) == active_losses(plain, {"load_balance": 1.0}) == []
@@ -95,8 +131,17 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
-@pytest.mark.parametrize("training", [ALL | {"weight_decay": 0.1}, {"noise": "noisy_top_k", "balance_bias": 0.05}, {"noise": "jitter"}])
-def test_a_run_that_was_killed_ends_as_it_would_have(training: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "training",
+    [
+        ALL | {"weight_decay": 0.1},
+        {"noise": "noisy_top_k", "balance_bias": 0.05},
+        {"noise": "jitter"},
+    ],
+)
+def test_a_run_that_was_killed_ends_as_it_would_have(
+    training: dict[str, Any], tmp_path: Path
+) -> None:
     def kill(step: int, *_: object) -> None:
         if step == 3:
             raise Killed
@@ -104,7 +149,13 @@ def test_a_run_that_was_killed_ends_as_it_would_have(training: dict[str, Any], t
     whole = built("top2_moe", **training)
     fit(whole, steps=6, **training)
     with pytest.raises(Killed):
-        fit(built("top2_moe", **training), steps=6, checkpoints=Checkpoints(tmp_path, "key", 0), probe=kill, **training)
+        fit(
+            built("top2_moe", **training),
+            steps=6,
+            checkpoints=Checkpoints(tmp_path, "key", 0),
+            probe=kill,
+            **training,
+        )
     resumed = built("top2_moe", **training)
     fit(resumed, steps=6, checkpoints=Checkpoints(tmp_path, "key", 0), **training)
     ends = [found.decoder.state_dict() for found in (whole, resumed)]
@@ -118,7 +169,10 @@ def test_evaluation_keeps_the_bias_and_drops_the_noise() -> None:
     found, plain = built("top2_moe", **ALL), built("top2_moe")
     noise = found.decoder.routers[0].noise
     assert noise is not None
-    masks = [evaluate(each, windows(), batch_size=4, keep=True).masks[0] for each in (found, found, plain)]
+    masks = [
+        evaluate(each, windows(), batch_size=4, keep=True).masks[0]
+        for each in (found, found, plain)
+    ]
     assert torch.equal(masks[0], masks[1])
     assert torch.equal(masks[0], masks[2])
     assert noise.bias is not None

@@ -1,4 +1,7 @@
-"""Malformed suites, records, checkpoints and plugins: one line and exit code 2, and no good file lost or altered."""
+"""Malformed suites, records, checkpoints and plugins.
+
+One line and exit code 2, and no good file lost or altered.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,10 +19,17 @@ from bench.record import Record, record_path
 from tests import tiny
 from tests.test_record import cell, record
 
-fuzz = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+fuzz = settings(
+    max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+)
 
 
 @pytest.fixture
@@ -37,7 +47,13 @@ def told(capsys: Any) -> Callable[..., str]:
 
 def places(data: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in nested data, the whole first."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     return [where] + [place for name, part in items for place in places(part, (*where, name))]
 
 
@@ -56,12 +72,19 @@ def broken_bytes(draw: st.DrawFn, good: bytes) -> bytes:
     start = draw(st.integers(0, len(good)))
     stop = draw(st.integers(start, min(len(good), start + 50)))
     spliced = good[:start] + draw(st.binary(max_size=20)) + good[stop:]
-    return draw(st.sampled_from([spliced, good[:start]])) if draw(st.integers(0, 5)) else draw(st.binary(max_size=200))
+    return (
+        draw(st.sampled_from([spliced, good[:start]]))
+        if draw(st.integers(0, 5))
+        else draw(st.binary(max_size=200))
+    )
 
 
 @pytest.fixture
 def no_corpus(monkeypatch: Any) -> None:
-    """Refuses the data of every suite, which are not what is broken here: a hub may be asked, or a corpus built."""
+    """Refuses the data of every suite, which are not what is broken here.
+
+    A hub may be asked, or a corpus built.
+    """
 
     def refuse(_: object) -> None:
         raise UserError("no data")
@@ -71,8 +94,12 @@ def no_corpus(monkeypatch: Any) -> None:
 
 @given(data=st.data())
 @fuzz
-def test_suites(tmp_path: Path, told: Callable[..., str], no_corpus: None, data: st.DataObject) -> None:
-    """A suite with one value replaced is refused in one line, or is a suite and refused for its data."""
+def test_suites(
+    tmp_path: Path, told: Callable[..., str], no_corpus: None, data: st.DataObject
+) -> None:
+    """A suite with one value replaced is refused in one line, or is a suite and refused for its
+    data.
+    """
     good = tiny.suite_data(tmp_path / "text.jsonl")
     path = tmp_path / "suite.yaml"
     if data.draw(st.booleans(), label="as bytes"):
@@ -144,8 +171,12 @@ class Fuzzed(Router):
 
 @given(data=st.data())
 @fuzz
-def test_plugins(tmp_path: Path, told: Callable[..., str], monkeypatch: Any, data: st.DataObject) -> None:
-    """A plugin file cut or spliced anywhere is refused, or its router is, when it is asked for a plan; the file stays as it is."""
+def test_plugins(
+    tmp_path: Path, told: Callable[..., str], monkeypatch: Any, data: st.DataObject
+) -> None:
+    """A plugin file cut or spliced anywhere is refused, or its router is, when it is asked for a
+    plan; the file stays as it is.
+    """
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
     path = tmp_path / f"plugin{data.draw(st.integers(0, 2**40))}.py"
     suite = tmp_path / "suite.yaml"

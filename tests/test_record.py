@@ -31,7 +31,14 @@ def record(**changes: Any) -> Record:
         dtype="float32", versions={"torch": "2"}, config={"b": [1, 2.5, None], "a": {"x": True}}, config_hash="1", plugin_hash="2",
         data_hash="3",
     )  # fmt: skip
-    data = {"key": "k", "status": "ok", "cell": cell(), "provenance": made, "loss": 1.25, "domain_loss": {"b": 1.5, "a": 1.0}}
+    data = {
+        "key": "k",
+        "status": "ok",
+        "cell": cell(),
+        "provenance": made,
+        "loss": 1.25,
+        "domain_loss": {"b": 1.5, "a": 1.0},
+    }
     return Record.model_validate({**data, **changes})
 
 
@@ -50,9 +57,14 @@ numbers = st.floats() | st.integers(-(2**60), 2**60).map(float)
     curve=st.lists(st.tuples(st.integers(0), st.integers(0), numbers, numbers, numbers, numbers)),
 )
 @settings(max_examples=100)
-def test_what_is_written_is_read(tmp_path_factory: Any, loss: Any, domains: Any, documents: Any, curve: Any) -> None:
+def test_what_is_written_is_read(
+    tmp_path_factory: Any, loss: Any, domains: Any, documents: Any, curve: Any
+) -> None:
     path = tmp_path_factory.mktemp("records") / "seed-0.json"
-    points = [CurvePoint(step=a, tokens=b, flops=c, seconds=d, train_loss=e, loss=f) for a, b, c, d, e, f in curve]
+    points = [
+        CurvePoint(step=a, tokens=b, flops=c, seconds=d, train_loss=e, loss=f)
+        for a, b, c, d, e, f in curve
+    ]
     written = record(loss=loss, domain_loss=domains, documents=documents, curve=tuple(points))
     written.write(path)
     read = Record.read(path)
@@ -70,7 +82,13 @@ def test_the_digest_is_sha256_of_the_sorted_rest_of_the_file(tmp_path: Path) -> 
 
 
 def leaves(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [leaf for name, part in items for leaf in leaves(part, (*where, name))] or [where]
 
 
@@ -99,11 +117,15 @@ def test_an_edit_of_anything_is_refused_by_name(tmp_path: Path) -> None:
 def test_formatting_is_not_an_edit(tmp_path: Path) -> None:
     path = tmp_path / "seed-0.json"
     record().write(path)
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=7), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=7), encoding="utf-8"
+    )
     assert Record.read(path) == record()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "{}", '{"digest": "x"}', "\ufeff{}", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '"x"', "{}", '{"digest": "x"}', "\ufeff{}", "[" * 100_000]
+)
 def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "seed-0.json"
     path.write_text(text, encoding="utf-8")
@@ -119,7 +141,9 @@ def test_bytes_and_folders_are_refused_by_name(tmp_path: Path) -> None:
             Record.read(tmp_path / name)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     path = tmp_path / "file"
     write_atomically(path, "old")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
@@ -141,7 +165,9 @@ for number in itertools.count():
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for round_ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
         while not path.exists():
             time.sleep(0.005)
         time.sleep(0.02 * (round_ + 1))
@@ -159,7 +185,9 @@ def test_anyone_may_read_a_record(tmp_path: Path) -> None:
 
 
 def test_records_lie_where_their_cell_says_and_are_read_in_order(tmp_path: Path) -> None:
-    assert record_path(Path("r"), cell(row="random@ffn", budget=0.25, match="tokens")) == Path("r/quick/random@ffn/b25-tokens/seed-3.json")
+    assert record_path(Path("r"), cell(row="random@ffn", budget=0.25, match="tokens")) == Path(
+        "r/quick/random@ffn/b25-tokens/seed-3.json"
+    )
     for seed in (2, 0, 1):
         one = record(cell=cell(seed=seed))
         one.write(record_path(tmp_path, one.cell))
@@ -168,5 +196,7 @@ def test_records_lie_where_their_cell_says_and_are_read_in_order(tmp_path: Path)
 
 
 def test_budgets_that_differ_lie_apart() -> None:
-    paths = {record_path(Path("r"), cell(budget=budget)) for budget in (0.1, 0.125, 0.5, 0.504, 0.999)}
+    paths = {
+        record_path(Path("r"), cell(budget=budget)) for budget in (0.1, 0.125, 0.5, 0.504, 0.999)
+    }
     assert len(paths) == 5

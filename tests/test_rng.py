@@ -42,7 +42,16 @@ def test_no_draw_touches_global_state() -> None:
 
 
 def test_keys_differ_by_every_part() -> None:
-    assert len({key(seed, *names) for seed in range(3) for names in [("a",), ("b",), ("a", 1), ("a", 2), (1, "a")]}) == 15
+    assert (
+        len(
+            {
+                key(seed, *names)
+                for seed in range(3)
+                for names in [("a",), ("b",), ("a", 1), ("a", 2), (1, "a")]
+            }
+        )
+        == 15
+    )
 
 
 def test_the_hash_is_two_rounds_of_the_finaliser() -> None:
@@ -68,6 +77,12 @@ def test_the_hash_of_a_number_is_that_of_a_tensor(seed: int, first: int, second:
 
 
 def test_generators_are_streams_of_their_own() -> None:
-    draws = {torch.rand((), generator=generator(seed, name)).item() for seed in range(3) for name in ("a", "b")}
+    draws = {
+        torch.rand((), generator=generator(seed, name)).item()
+        for seed in range(3)
+        for name in ("a", "b")
+    }
     assert len(draws) == 6
-    assert torch.rand((), generator=generator(1, "a")).item() == pytest.approx(torch.rand((), generator=generator(1, "a")).item(), abs=0)
+    assert torch.rand((), generator=generator(1, "a")).item() == pytest.approx(
+        torch.rand((), generator=generator(1, "a")).item(), abs=0
+    )

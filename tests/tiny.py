@@ -1,4 +1,6 @@
-"""Small things to run: cells of about a second on random prose, and a model on random tokens without any corpus."""
+"""Small things to run: cells of about a second on random prose, and a model on random tokens
+without any corpus.
+"""
 
 import hashlib
 import json
@@ -30,7 +32,9 @@ from bench.training.loop import Allowance, Probe, train
 from bench.training.step import Trained
 
 VOCAB, SEQ_LEN, NUM_DOMAINS = 64, 16, 2
-RECIPE = TrainConfig(reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, muon_lr=0.05, warmup=0.0)
+RECIPE = TrainConfig(
+    reference_tokens=1, batch_size=4, probes=2, adam_lr=0.05, muon_lr=0.05, warmup=0.0
+)
 
 
 @contextmanager
@@ -44,9 +48,18 @@ def own_registry() -> Generator[None]:
 def write_text(folder: Path) -> Path:
     """80 documents in two domains, without 13-grams in common."""
     draw = random.Random(7)
-    prose = [" ".join("".join(draw.choices("abcdefgh", k=draw.randint(2, 7))) for _ in range(100)) for _ in range(80)]
+    prose = [
+        " ".join("".join(draw.choices("abcdefgh", k=draw.randint(2, 7))) for _ in range(100))
+        for _ in range(80)
+    ]
     path = folder / "text.jsonl"
-    path.write_text("\n".join(json.dumps({"text": text, "kind": ("even", "odd")[n % 2]}) for n, text in enumerate(prose)), encoding="utf-8")
+    path.write_text(
+        "\n".join(
+            json.dumps({"text": text, "kind": ("even", "odd")[n % 2]})
+            for n, text in enumerate(prose)
+        ),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -61,8 +74,19 @@ def suite_data(text: Path, **changes: Any) -> dict[str, Any]:
         "seeds": 2,
         "data": {"path": str(text), "domain_column": "kind", "tokenizer": "bytes"},
         "train": {"reference_tokens": 1024, "batch_size": 4, "probes": 2},
-        "evaluation": {"calibration_windows": 4, "validation_windows": 4, "probe_windows": 2, "sweep": [1.0], "tolerance": 0.2},
-        "rows": ["mlp_gate", "mod", "adaptive_moe", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
+        "evaluation": {
+            "calibration_windows": 4,
+            "validation_windows": 4,
+            "probe_windows": 2,
+            "sweep": [1.0],
+            "tolerance": 0.2,
+        },
+        "rows": [
+            "mlp_gate",
+            "mod",
+            "adaptive_moe",
+            {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}},
+        ],
     }
     return data | changes
 
@@ -85,7 +109,9 @@ def write_suite(path: Path, text: Path, **changes: Any) -> Path:
 
 
 def without_clock(record: Record) -> dict[str, Any]:
-    """A record less what the clock, the process, the command line and the state of the source tree put in."""
+    """A record less what the clock, the process, the command line and the state of the source tree
+    put in.
+    """
     data = record.model_dump(mode="json")
     data["provenance"] |= {"started": "", "command": "", "commit": "", "dirty": False}
     if data["training"]:
@@ -100,10 +126,13 @@ def digest(value: Any) -> str:
     """SHA-256 of nested dictionaries, lists, numbers and tensors, less anything called seconds."""
     if isinstance(value, Tensor):
         text = (
-            f"{value.dtype}{tuple(value.shape)}".encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            f"{value.dtype}{tuple(value.shape)}".encode()
+            + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         )
     elif isinstance(value, Mapping):
-        text = "".join(f"{name}:{digest(part)};" for name, part in value.items() if name != "seconds").encode()
+        text = "".join(
+            f"{name}:{digest(part)};" for name, part in value.items() if name != "seconds"
+        ).encode()
     elif isinstance(value, list | tuple):
         text = "".join(map(digest, value)).encode()
     else:
@@ -111,12 +140,35 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def model(entry: Entry, seed: int = 0, options: Mapping[str, Any] | None = None, training: RouterTraining | None = None) -> Model:
+def model(
+    entry: Entry,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    training: RouterTraining | None = None,
+) -> Model:
     """A four-layer model of width 16 with the router in layers 1 to 3."""
-    decoder = DecoderConfig(vocab_size=VOCAB, d_model=16, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=2, max_seq_len=SEQ_LEN)
+    decoder = DecoderConfig(
+        vocab_size=VOCAB,
+        d_model=16,
+        num_layers=4,
+        num_heads=2,
+        ffn_width=64,
+        cheap_rank=2,
+        max_seq_len=SEQ_LEN,
+    )
     layers = (1, 2, 3)
     bracket = entry.family == "bracket"
-    plan = Blueprint(entry, options or {}, decoder, layers, SEQ_LEN, 0.5, NUM_DOMAINS, bracket, training or RouterTraining())
+    plan = Blueprint(
+        entry,
+        options or {},
+        decoder,
+        layers,
+        SEQ_LEN,
+        0.5,
+        NUM_DOMAINS,
+        bracket,
+        training or RouterTraining(),
+    )
     made = assemble(plan, seed)
     made.decoder.truth = lambda ids: ids % 2
     return made
@@ -133,16 +185,32 @@ def split() -> Split:
 def statistics() -> TrainStatistics:
     """Counts over the split."""
     tokens = torch.from_numpy(split().tokens.astype(np.int64))
-    pairs = torch.bincount(tokens[:-1] * VOCAB + tokens[1:], minlength=VOCAB * VOCAB).view(VOCAB, VOCAB)
+    pairs = torch.bincount(tokens[:-1] * VOCAB + tokens[1:], minlength=VOCAB * VOCAB).view(
+        VOCAB, VOCAB
+    )
     return TrainStatistics(torch.bincount(tokens, minlength=VOCAB), pairs)
 
 
 def train_steps(
-    built: Model, steps: int, probe: Probe | None = None, checkpoints: Checkpoints | None = None, recipe: TrainConfig = RECIPE
+    built: Model,
+    steps: int,
+    probe: Probe | None = None,
+    checkpoints: Checkpoints | None = None,
+    recipe: TrainConfig = RECIPE,
 ) -> Trained:
     """Train for a number of steps on the split."""
     allowance = Allowance(float("inf"), steps * RECIPE.batch_size * SEQ_LEN)
-    return train(built, split(), recipe, allowance, seq_len=SEQ_LEN, seed=0, statistics=statistics, probe=probe, checkpoints=checkpoints)
+    return train(
+        built,
+        split(),
+        recipe,
+        allowance,
+        seq_len=SEQ_LEN,
+        seed=0,
+        statistics=statistics,
+        probe=probe,
+        checkpoints=checkpoints,
+    )
 
 
 def windows() -> Windows:

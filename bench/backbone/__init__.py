@@ -1,1 +1,4 @@
-"""The one decoder that every router stands in: layers, paths, and the dispatcher that runs a plan."""
+"""The one decoder that every router stands in.
+
+Layers, paths, and the dispatcher that runs a plan.
+"""

@@ -1,4 +1,5 @@
-"""Compiling the parts of a decoder whose work is large and whose graph is fixed: attention and paths.
+"""Compiling the parts of a decoder whose work is large and whose graph is fixed: attention and
+paths.
 
 Routers, which are asked under a counter, and dispatch, whose sizes depend on plans, stay eager.
 """
@@ -16,5 +17,8 @@ def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:
     """
     for layer in decoder.layers:
         assert isinstance(layer, Layer)
-        for part in (layer.attention, *(layer.ffn.children() if isinstance(layer.ffn, PathSet) else (layer.ffn,))):
+        for part in (
+            layer.attention,
+            *(layer.ffn.children() if isinstance(layer.ffn, PathSet) else (layer.ffn,)),
+        ):
             part.compile(backend=backend)

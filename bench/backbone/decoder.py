@@ -1,4 +1,7 @@
-"""The shared gated decoder: one backbone, in which a router may stand at the FFN or at the block of any layer."""
+"""The shared gated decoder.
+
+One backbone, in which a router may stand at the FFN or at the block of any layer.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +12,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.backbone.dispatch import PathUpdates, chosen_pairs, dispatch_paths, gather_chosen, reference_paths, scatter_chosen
+from bench.backbone.dispatch import (
+    PathUpdates,
+    chosen_pairs,
+    dispatch_paths,
+    gather_chosen,
+    reference_paths,
+    scatter_chosen,
+)
 from bench.backbone.layers import Attention, rms_norm
 from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank
@@ -33,23 +43,42 @@ class DecoderConfig:
 
 
 class Layer(nn.Module):
-    """Attention and FFN with pre-norm residuals; a router may stand at the block, at the FFN, or one at each."""
+    """Attention and FFN with pre-norm residuals.
 
-    def __init__(self, config: DecoderConfig, index: int, routers: Sequence[Router], expert_width: int) -> None:
+    A router may stand at the block, at the FFN, or one at each.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, index: int, routers: Sequence[Router], expert_width: int
+    ) -> None:
         super().__init__()
         self.index = index
         self.shows_attention = False
         self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
         self.block_router = next((router for router in routers if is_block(router)), None)
         self.ffn_router = next((router for router in routers if not is_block(router)), None)
-        if self.block_router is not None and self.ffn_router is not None and self.ffn_router.paths.segment is not None:
-            raise UserError(f"Layer {index} merges experts in a routed block, whose tokens make no equal segments. Use only one.")
+        if (
+            self.block_router is not None
+            and self.ffn_router is not None
+            and self.ffn_router.paths.segment is not None
+        ):
+            raise UserError(
+                f"Layer {index} merges experts in a routed block, whose tokens make no equal segments. Use only one."
+            )
         if self.ffn_router is None:
             self.ffn = ExpertBank(config.d_model, config.ffn_width)
         else:
-            self.ffn = PathSet(self.ffn_router.paths, config.d_model, config.ffn_width, config.cheap_rank, expert_width)
+            self.ffn = PathSet(
+                self.ffn_router.paths,
+                config.d_model,
+                config.ffn_width,
+                config.cheap_rank,
+                expert_width,
+            )
 
-    def forward(self, x: Float[Tensor, "batch seq d_model"], run: Pass) -> Float[Tensor, "batch seq d_model"]:
+    def forward(
+        self, x: Float[Tensor, "batch seq d_model"], run: Pass
+    ) -> Float[Tensor, "batch seq d_model"]:
         """One layer, routed or not."""
         if self.block_router is None:
             return self._block(x, run)
@@ -73,13 +102,17 @@ class Layer(nn.Module):
             update = scatter_chosen(delta, index, weight, valid, x)
             rows = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
             path_updates = {"block": ((rows + index).flatten(), delta.flatten(0, 1))}
-        run.traces.append(LayerTrace(self.index, self.block_router.paths, inputs, plan, update, path_updates))
+        run.traces.append(
+            LayerTrace(self.index, self.block_router.paths, inputs, plan, update, path_updates)
+        )
         run.counts.append(counts)
         return x + update
 
     def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
         if self.shows_attention:
-            attended, run.attention = self.attention.with_own_weight(rms_norm(x), run.positions, pairs)
+            attended, run.attention = self.attention.with_own_weight(
+                rms_norm(x), run.positions, pairs
+            )
         else:
             attended = self.attention(rms_norm(x), run.positions, pairs)
         x = x + attended
@@ -90,7 +123,9 @@ class Layer(nn.Module):
         counts = plan.mask.sum(1)
         execute = reference_paths if run.reference else dispatch_paths
         update, path_updates = execute(hidden, plan, self.ffn)  # type: ignore[arg-type]
-        run.traces.append(LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates))
+        run.traces.append(
+            LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates)
+        )
         run.counts.append(counts)
         return x + update
 
@@ -104,24 +139,38 @@ class Decoder(nn.Module):
         expert_width: hidden width of each expert where a router's paths are experts.
 
     Attributes:
-        truth: tells right paths from token ids, both `[batch, seq]`, where the data have them; for routers that may know.
+        truth: tells right paths from token ids, both `[batch, seq]`, where the data have them; for
+            routers that may know.
     """
 
-    def __init__(self, config: DecoderConfig, routers: Mapping[int, Sequence[Router]] | None = None, expert_width: int = 0) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        routers: Mapping[int, Sequence[Router]] | None = None,
+        expert_width: int = 0,
+    ) -> None:
         super().__init__()
         self.config, self.expert_width = config, expert_width
         self.truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
         routers = routers or {}
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        layers = [Layer(config, index, routers.get(index, ()), expert_width) for index in range(config.num_layers)]
+        layers = [
+            Layer(config, index, routers.get(index, ()), expert_width)
+            for index in range(config.num_layers)
+        ]
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             readers = (layer.ffn_router, None if following is None else following.block_router)
-            layer.shows_attention = any(router is not None and "attention" in router.needs for router in readers)
+            layer.shows_attention = any(
+                router is not None and "attention" in router.needs for router in readers
+            )
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def reset(self, seed: int) -> None:
-        """Draw every weight of the backbone and the paths by (seed, name); routers keep what they drew in `build`."""
+        """Draw every weight of the backbone and the paths by (seed, name).
+
+        Routers keep what they drew in `build`.
+        """
         self.embedding.weight.data.copy_(normal(seed, "embedding", *self.embedding.weight.shape))
         self.head.weight.data.zero_()
         for layer in self.layers:
@@ -134,8 +183,13 @@ class Decoder(nn.Module):
             run.truth = torch.from_numpy(self.truth(run.tokens.cpu().numpy())).to(run.tokens.device)
         return self.resume(0, rms_norm(self.embedding(run.tokens)), run)
 
-    def resume(self, first: int, x: Float[Tensor, "batch seq d_model"], run: Pass) -> Float[Tensor, "batch seq vocab"]:
-        """Logits from what enters layer `first`: the rest of a pass, for those that fork from another."""
+    def resume(
+        self, first: int, x: Float[Tensor, "batch seq d_model"], run: Pass
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits from what enters layer `first`.
+
+        The rest of a pass, for those that fork from another.
+        """
         for layer in list(self.layers)[first:]:
             if run.history is not None:
                 run.history.entering.append(x.detach())
@@ -146,7 +200,10 @@ class Decoder(nn.Module):
     @property
     def routers(self) -> list[Router]:
         """The routers in the order of their traces."""
-        return [module for layer in self.layers for module in (layer.ffn_router, layer.block_router) if module is not None]  # type: ignore[misc]
+        held = [
+            router for layer in self.layers for router in (layer.ffn_router, layer.block_router)
+        ]
+        return [router for router in held if router is not None]  # type: ignore[misc]
 
 
 def _draw(seed: int, prefix: str) -> Callable[[str, int, int], Tensor]:

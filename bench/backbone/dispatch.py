@@ -1,7 +1,7 @@
 """Executing a routing plan: each path runs on its own tokens and nothing else.
 
-A plan that states its counts runs without waiting for the device. `reference_*` compute the same by running
-everything everywhere and masking; the two must agree, and tests hold them to it.
+A plan that states its counts runs without waiting for the device. `reference_*` compute the same by
+running everything everywhere and masking; the two must agree, and tests hold them to it.
 """
 
 import torch
@@ -29,7 +29,10 @@ def assign(plan: RoutingPlan) -> list[Int[Tensor, " token"] | None]:
             empty = torch.empty(0, dtype=torch.long, device=plan.mask.device)
             return [None if size else empty for size in sizes]
         token = torch.nonzero_static(by_path, size=sum(sizes))[:, 1]
-    return [None if size == batch * seq else index for size, index in zip(sizes, token.split(sizes), strict=True)]
+    return [
+        None if size == batch * seq else index
+        for size, index in zip(sizes, token.split(sizes), strict=True)
+    ]
 
 
 def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden, PathUpdates]:
@@ -42,7 +45,11 @@ def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden
         return merge_paths(x, plan, paths)
     flat = x.flatten(0, 1)
     indices = assign(plan)
-    outputs = _run_grouped(flat, indices, paths) if _groupable(flat, indices, paths) else _run_each(flat, indices, paths)
+    outputs = (
+        _run_grouped(flat, indices, paths)
+        if _groupable(flat, indices, paths)
+        else _run_each(flat, indices, paths)
+    )
     weight = None if plan.weight is None else plan.weight.flatten(0, 1)
     update: Tensor | None = None
     path_updates: PathUpdates = {}
@@ -55,7 +62,12 @@ def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden
 
 
 def _groupable(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> bool:
-    return flat.is_cuda and paths.is_bank and len(indices) > 1 and all(index is not None for index in indices)
+    return (
+        flat.is_cuda
+        and paths.is_bank
+        and len(indices) > 1
+        and all(index is not None for index in indices)
+    )
 
 
 def _run_grouped(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> list[Tensor | None]:
@@ -71,7 +83,10 @@ def _run_each(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> lis
     if paths.is_bank and len(indices) > 1:
         parts = [flat if index is None else flat.index_select(0, index) for index in indices]
         sizes = [len(part) for part in parts]
-        return [output if len(output) else None for output in paths.bank(torch.cat(parts), sizes=sizes).split(sizes)]
+        return [
+            output if len(output) else None
+            for output in paths.bank(torch.cat(parts), sizes=sizes).split(sizes)
+        ]
     outputs: list[Tensor | None] = []
     for path, index in enumerate(indices):
         if index is not None and not len(index):
@@ -85,7 +100,9 @@ def _scale(output: Tensor, weight: Tensor | None, path: int, index: Tensor | Non
     if weight is None:
         return output
     column = weight[:, path]
-    return output * (column if index is None else column.index_select(0, index)).unsqueeze(1).to(output.dtype)
+    return output * (column if index is None else column.index_select(0, index)).unsqueeze(1).to(
+        output.dtype
+    )
 
 
 def _combine(update: Tensor | None, flat: Tensor, index: Tensor | None, output: Tensor) -> Tensor:
@@ -118,7 +135,8 @@ def gather_chosen(
 ) -> tuple[Int[Tensor, "batch kept"], Bool[Tensor, "batch kept"] | None]:
     """Positions of the chosen tokens of each sequence, in order, padded to the longest.
 
-    Padding is made of tokens that were not chosen and stands last, so that causal attention keeps it apart.
+    Padding is made of tokens that were not chosen and stands last, so that causal attention keeps
+    it apart.
 
     Returns:
         The positions, and which of them are no padding; None if none is.
@@ -140,11 +158,16 @@ def scatter_chosen(
         delta = delta * weight.gather(1, index).unsqueeze(-1).to(delta.dtype)
     if valid is not None:
         delta = delta * valid.unsqueeze(-1)
-    return torch.zeros_like(like, dtype=delta.dtype).scatter(1, index.unsqueeze(-1).expand_as(delta), delta)
+    return torch.zeros_like(like, dtype=delta.dtype).scatter(
+        1, index.unsqueeze(-1).expand_as(delta), delta
+    )
 
 
 def chosen_pairs(chosen: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq seq"]:
-    """Causal (query, key) pairs among chosen tokens; others see themselves, which keeps the softmax defined."""
+    """Causal (query, key) pairs among chosen tokens.
+
+    Others see themselves, which keeps the softmax defined.
+    """
     seq = chosen.shape[1]
     causal = torch.ones(seq, seq, dtype=torch.bool, device=chosen.device).tril()
     both = chosen.unsqueeze(1) & chosen.unsqueeze(2)

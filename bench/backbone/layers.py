@@ -16,8 +16,9 @@ def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
 class Rotary(nn.Module):
     """Rotary position embedding (arXiv:2104.09864), looked up by absolute position.
 
-    Tokens gathered by a router keep their original positions, hence the look-up and not a slice. Neighbouring
-    channels form the pairs, so that a rotation is one complex product, which on a CPU takes half the time of four real ones.
+    Tokens gathered by a router keep their original positions, hence the look-up and not a slice.
+    Neighbouring channels form the pairs, so that a rotation is one complex product, which on a CPU
+    takes half the time of four real ones.
     """
 
     turn: Tensor
@@ -26,9 +27,15 @@ class Rotary(nn.Module):
         super().__init__()
         frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
         angle = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequency)
-        self.register_buffer("turn", torch.view_as_real(torch.polar(torch.ones_like(angle), angle)).float(), persistent=False)
+        self.register_buffer(
+            "turn",
+            torch.view_as_real(torch.polar(torch.ones_like(angle), angle)).float(),
+            persistent=False,
+        )
 
-    def forward(self, x: Float[Tensor, "batch seq head dim"], positions: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq head dim"]:
+    def forward(
+        self, x: Float[Tensor, "batch seq head dim"], positions: Int[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq head dim"]:
         """Rotate each pair (x_2i, x_2i+1) by position * frequency_i."""
         turn = torch.view_as_complex(self.turn[positions]).unsqueeze(2)
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
@@ -38,8 +45,8 @@ class Rotary(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and normalised queries and keys.
 
-    The four projections are kept apart (`qkv` is stacked) so that Muon orthogonalises each. The output
-    projection is zero at the start.
+    The four projections are kept apart (`qkv` is stacked) so that Muon orthogonalises each. The
+    output projection is zero at the start.
     """
 
     def __init__(self, d_model: int, num_heads: int, max_seq_len: int) -> None:
@@ -81,14 +88,23 @@ class Attention(nn.Module):
         positions: Int[Tensor, "batch seq"],
         mask: Bool[Tensor, "batch seq seq"] | None = None,
     ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq"]]:
-        """Attend, and tell what share of its attention each token gives itself: a mean over heads, without gradient.
+        """Attend, and tell what share of its attention each token gives itself: a mean over heads,
+        without gradient.
 
-        The products are those of `forward`, and so is their price; but they are written out, since a fused kernel keeps its weights to
-        itself, and that is slower.
+        The products are those of `forward`, and so is their price; but they are written out, since
+        a fused kernel keeps its weights to itself, and that is slower.
         """
         query, key, value = self._heads(x, positions)
-        allowed = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril() if mask is None else mask.unsqueeze(1)
-        weights = ((query @ key.mT) * query.shape[-1] ** -0.5).masked_fill(~allowed, -torch.inf).softmax(-1)
+        allowed = (
+            torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+            if mask is None
+            else mask.unsqueeze(1)
+        )
+        weights = (
+            ((query @ key.mT) * query.shape[-1] ** -0.5)
+            .masked_fill(~allowed, -torch.inf)
+            .softmax(-1)
+        )
         own = weights.detach().diagonal(dim1=-2, dim2=-1).float().mean(1)
         out = weights.to(value.dtype) @ value
         return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), own
@@ -96,7 +112,9 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `[batch, head, seq, dim]`."""
         batch, seq, d_model = x.shape
-        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(batch, seq, 3 * self.num_heads, d_model // self.num_heads)
+        qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(
+            batch, seq, 3 * self.num_heads, d_model // self.num_heads
+        )
         query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
         query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)

@@ -1,4 +1,5 @@
-"""Executing a plan that merges experts: one expert a segment, its parameters a weighted mean of those of the bank.
+"""Executing a plan that merges experts: one expert a segment, its parameters a weighted mean of
+those of the bank.
 
 SMEAR (arXiv:2306.03745) merges once a sequence, Lory (arXiv:2405.03133) once a segment of it.
 """
@@ -12,7 +13,10 @@ from bench.backbone.sites import PathSet
 from bench.errors import UserError
 from bench.routing.contract import RoutingPlan
 
-Merged = tuple[Float[Tensor, "batch seq d_model"], dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]]
+Merged = tuple[
+    Float[Tensor, "batch seq d_model"],
+    dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]],
+]
 
 
 def merge_paths(x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths: PathSet) -> Merged:
@@ -25,12 +29,20 @@ def merge_paths(x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths:
         UserError: the plan and the paths do not agree on merging, or on the number of segments.
     """
     merge, segment = _agreed(plan, paths)
-    parts = [paths.bank(part, merge=weights) for part, weights in zip(x.split(segment, dim=1), merge.unbind(1), strict=True)]
+    parts = [
+        paths.bank(part, merge=weights)
+        for part, weights in zip(x.split(segment, dim=1), merge.unbind(1), strict=True)
+    ]
     return _weighted(torch.cat(parts, dim=1), plan)
 
 
-def reference_merge(x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths: PathSet) -> Merged:
-    """The same as `merge_paths` from the definition: every token has all experts, mixed matrix by matrix."""
+def reference_merge(
+    x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths: PathSet
+) -> Merged:
+    """The same as `merge_paths` from the definition.
+
+    Every token has all experts, mixed matrix by matrix.
+    """
     _, segment = _agreed(plan, paths)
     mix, bank = merge_by_token(plan, segment), paths.bank
     gate, up = (torch.einsum("bte,eij,btj->bti", mix, rows, x) for rows in (bank.gate, bank.up))
@@ -46,14 +58,20 @@ def merge_by_token(plan: RoutingPlan, segment: int) -> Float[Tensor, "batch seq 
 def _agreed(plan: RoutingPlan, paths: PathSet) -> tuple[Float[Tensor, "batch segment path"], int]:
     if plan.merge is None or paths.segment is None:
         found = "plan.merge is None" if plan.merge is None else "paths.segment is None"
-        raise UserError(f"Merged experts need both plan.merge and a segment, and {found}. Use experts(count, segment=...) and plan.merge.")
+        raise UserError(
+            f"Merged experts need both plan.merge and a segment, and {found}. Use experts(count, segment=...) and plan.merge."
+        )
     batch, seq, count = plan.mask.shape
     shape = (batch, -(-seq // paths.segment), count)
     if plan.merge.shape != shape:
-        raise UserError(f"plan.merge has shape {tuple(plan.merge.shape)}; {seq} tokens in segments of {paths.segment} need {shape}.")
+        raise UserError(
+            f"plan.merge has shape {tuple(plan.merge.shape)}; {seq} tokens in segments of {paths.segment} need {shape}."
+        )
     return plan.merge, paths.segment
 
 
 def _weighted(output: Float[Tensor, "batch seq d_model"], plan: RoutingPlan) -> Merged:
     factor = plan.mask if plan.weight is None else plan.weight.where(plan.mask, 0.0)
-    return output * factor.sum(-1, keepdim=True).to(output.dtype), {"merged": (None, output.flatten(0, 1))}
+    return output * factor.sum(-1, keepdim=True).to(output.dtype), {
+        "merged": (None, output.flatten(0, 1))
+    }

@@ -34,7 +34,8 @@ class History:
 
 @dataclass
 class Pass:
-    """One forward pass: what the routers may see, how plans are made and run, and the traces it leaves.
+    """One forward pass: what the routers may see, how plans are made and run, and the traces it
+    leaves.
 
     Attributes:
         tokens: token ids, `[batch, seq]`.
@@ -45,14 +46,15 @@ class Pass:
         generator: the routing noise.
         progress: share of the training budget spent.
         decide: how a plan comes about; calibration and audits put themselves in between here.
-        reference: run every path on every token and mask, instead of dispatching: slow, simple, for tests.
+        reference: run every path on every token and mask, instead of dispatching: slow, simple, for
+            tests.
         valid: False for padding that a gathering site added, None where there is none.
         traces: one a routed site, in order.
-        counts: for each of them the tokens of each sequence on each path, noted before the paths run: this is charged, whatever a
-            router does to its plan later.
+        counts: for each of them the tokens of each sequence on each path, noted before the paths
+            run: this is charged, whatever a router does to its plan later.
         history: filled on the way, for passes that will be forked; None to keep nothing.
-        attention: what share of its attention each token gave itself when it last took part in one that a router asks about,
-            `[batch, seq]`; None before the first.
+        attention: what share of its attention each token gave itself when it last took part in one
+            that a router asks about, `[batch, seq]`; None before the first.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -70,7 +72,9 @@ class Pass:
     history: History | None = None
     attention: Float[Tensor, "batch seq"] | None = None
 
-    def take(self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None) -> "Pass":
+    def take(
+        self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None
+    ) -> "Pass":
         """The same pass for a subset of each sequence's tokens; traces are shared."""
         return replace(
             self,
@@ -82,7 +86,9 @@ class Pass:
             attention=None if self.attention is None else self.attention.gather(1, index),
         )
 
-    def plan(self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]) -> tuple[RouterInput, RoutingPlan]:
+    def plan(
+        self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]
+    ) -> tuple[RouterInput, RoutingPlan]:
         """Have the router of a layer decide."""
         inputs = RouterInput(
             hidden=hidden,
@@ -105,10 +111,16 @@ class Pass:
 
     def own_attention(self) -> Float[Tensor, "batch seq"]:
         """`attention`, 0 for tokens that took part in none."""
-        return torch.zeros(self.tokens.shape, device=self.tokens.device) if self.attention is None else self.attention
+        return (
+            torch.zeros(self.tokens.shape, device=self.tokens.device)
+            if self.attention is None
+            else self.attention
+        )
 
     def adopt_attention(self, part: "Pass", index: Int[Tensor, "batch kept"]) -> None:
-        """Take over the `attention` of the tokens at `index` from the pass that `take` made of them."""
+        """Take over the `attention` of the tokens at `index` from the pass that `take` made of
+        them.
+        """
         own = part.own_attention()
         if part.valid is not None:
             own = torch.where(part.valid, own, self.own_attention().gather(1, index))
@@ -116,7 +128,10 @@ class Pass:
 
 
 def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
-    """A pass over whole sequences. The tokens are a copy: a slice would let a router reach what it was cut from, the targets."""
+    """A pass over whole sequences.
+
+    The tokens are a copy: a slice would let a router reach what it was cut from, the targets.
+    """
     tokens = tokens.clone()
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """What a token can be sent through: banks of SwiGLU FFNs and the low-rank cheap FFN.
 
-Every FFN of the decoder is a bank, a dense layer being a bank of one. The hidden units of a bank are drawn in
-one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width) of the dense layer's draw.
+Every FFN of the decoder is a bank, a dense layer being a bank of one. The hidden units of a bank
+are drawn in one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width)
+of the dense layer's draw.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
 class ExpertBank(nn.Module):
     """`count` SwiGLU FFNs of equal width, held as stacked parameters.
 
-    Shapes: gate and up `[count, width, d_model]`, down `[count, d_model, width]`, which is zero at the start.
+    Shapes: gate and up `[count, width, d_model]`, down `[count, d_model, width]`, which is zero at
+    the start.
     """
 
     def __init__(self, d_model: int, width: int, count: int = 1) -> None:
@@ -46,28 +48,39 @@ class ExpertBank(nn.Module):
         merge: Float[Tensor, "batch count"] | None = None,
         sizes: Sequence[int] | None = None,
     ) -> Float[Tensor, "*token d_model"]:
-        """Run one expert, that of an index; or a weighted mean of all; or every expert on tokens of its own.
+        """Run one expert, that of an index; or a weighted mean of all; or every expert on tokens of
+        its own.
 
         Args:
             x: tokens; with `merge` `[batch, token, d_model]`, with `sizes` those of expert 0 first.
             index: of the expert.
             merge: weights of the experts in the mean of each sequence.
-            sizes: tokens of each expert. The stacks are then taken apart once: indexing them expert by expert would make the
-                backward pass fill a whole stack for each.
+            sizes: tokens of each expert. The stacks are then taken apart once: indexing them expert
+                by expert would make the backward pass fill a whole stack for each.
         """
         if sizes is not None:
-            experts = zip(x.split(list(sizes)), self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
+            experts = zip(
+                x.split(list(sizes)),
+                self.gate.unbind(),
+                self.up.unbind(),
+                self.down.unbind(),
+                strict=True,
+            )
             return torch.cat([_swiglu(*expert) for expert in experts])
         if merge is not None:
-            gate, up, down = (torch.einsum("be,eij->bji", merge, rows) for rows in (self.gate, self.up, self.down))
+            gate, up, down = (
+                torch.einsum("be,eij->bji", merge, rows) for rows in (self.gate, self.up, self.down)
+            )
             return (F.silu(x @ gate) * (x @ up)) @ down
         return _swiglu(x, self.gate[index], self.up[index], self.down[index])
 
-    def grouped(self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]) -> Float[Tensor, "token d_model"]:
+    def grouped(
+        self, x: Float[Tensor, "token d_model"], ends: Int[Tensor, " count"]
+    ) -> Float[Tensor, "token d_model"]:
         """Run all experts at once on tokens sorted by expert.
 
-        The kernel wants rows of whole 16 bytes, so the hidden width is padded with zeros; and autocast passes it by, so the
-        precision is taken from there by hand.
+        The kernel wants rows of whole 16 bytes, so the hidden width is padded with zeros; and
+        autocast passes it by, so the precision is taken from there by hand.
 
         Args:
             x: tokens, those of expert 0 first.
@@ -76,7 +89,9 @@ class ExpertBank(nn.Module):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         spare = -self.width % (16 // dtype.itemsize)
-        gate, up = (F.pad(rows.to(dtype), (0, 0, 0, spare)).transpose(1, 2) for rows in (self.gate, self.up))
+        gate, up = (
+            F.pad(rows.to(dtype), (0, 0, 0, spare)).transpose(1, 2) for rows in (self.gate, self.up)
+        )
         down = F.pad(self.down.to(dtype), (0, spare)).transpose(1, 2)
         x = x.to(dtype)
         hidden = F.silu(F.grouped_mm(x, gate, offs=ends)) * F.grouped_mm(x, up, offs=ends)
@@ -88,7 +103,10 @@ class ExpertBank(nn.Module):
 
 
 class LowRank(nn.Module):
-    """The cheap path d -> rank -> d of conditional depth (arXiv:2604.17228); its output is zero at the start."""
+    """The cheap path d -> rank -> d of conditional depth (arXiv:2604.17228).
+
+    Its output is zero at the start.
+    """
 
     def __init__(self, d_model: int, rank: int) -> None:
         super().__init__()

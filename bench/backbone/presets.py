@@ -7,11 +7,19 @@ PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"d_model": 64, "num_layers": 4, "num_heads": 2, "ffn_width": 256, "cheap_rank": 8},
     "wide": {"d_model": 64, "num_layers": 2, "num_heads": 2, "ffn_width": 512, "cheap_rank": 4},
     "small": {"d_model": 512, "num_layers": 8, "num_heads": 8, "ffn_width": 1408, "cheap_rank": 16},
-    "paper": {"d_model": 768, "num_layers": 12, "num_heads": 12, "ffn_width": 1872, "cheap_rank": 16},
+    "paper": {
+        "d_model": 768,
+        "num_layers": 12,
+        "num_heads": 12,
+        "ffn_width": 1872,
+        "cheap_rank": 16,
+    },
 }
-"""tiny: seconds a cell on one core. wide: likewise, with most of its parameters in its two FFNs, for the planted task. small: about 30M
-parameters with a vocabulary of 4096. paper: 157.5M parameters with GPT-2's vocabulary of 50257, the size of arXiv:2604.17228, whose own
-layout is not published."""
+"""tiny: seconds a cell on one core. wide: likewise, with most of its parameters in its two FFNs,
+for the planted task. small: about 30M
+parameters with a vocabulary of 4096. paper: 157.5M parameters with GPT-2's vocabulary of 50257, the
+size of arXiv:2604.17228, whose own layout is not published.
+"""
 
 
 def decoder_config(preset: str, vocab_size: int, max_seq_len: int) -> DecoderConfig:

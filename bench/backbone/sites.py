@@ -11,19 +11,23 @@ from bench.routing.contract import Paths, Router, Site
 class PathSet(nn.Module):
     """The FFN-like paths of one site, by the names its router gave them.
 
-    "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that begin with
-    "expert" share one bank.
+    "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that
+    begin with "expert" share one bank.
 
     Raises:
         UserError: merging is asked for, and not all paths are experts.
     """
 
-    def __init__(self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int) -> None:
+    def __init__(
+        self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int
+    ) -> None:
         super().__init__()
         self.names, self.segment = paths.names, paths.segment
         self.experts = [name for name in paths.names if name.startswith("expert")]
         if self.segment is not None and not self.is_bank:
-            raise UserError(f"Paths {self.names} cannot be merged: their parameters differ in shape. Use experts(count, segment=...).")
+            raise UserError(
+                f"Paths {self.names} cannot be merged: their parameters differ in shape. Use experts(count, segment=...)."
+            )
         if "full" in self.names:
             self.full = ExpertBank(d_model, ffn_width)
         if "cheap" in self.names:
@@ -34,9 +38,15 @@ class PathSet(nn.Module):
     def reset(self, draw: Draw) -> None:
         """Draw the weights. The bank takes its units from the same draw as the full path."""
         for name, module in self.named_children():
-            module.reset(draw if name != "cheap" else lambda part, rows, columns: draw(f"cheap.{part}", rows, columns))  # type: ignore[operator]
+            module.reset(
+                draw
+                if name != "cheap"
+                else lambda part, rows, columns: draw(f"cheap.{part}", rows, columns)
+            )  # type: ignore[operator]
 
-    def run(self, index: int, x: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"] | None:
+    def run(
+        self, index: int, x: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_model"] | None:
         """Run one path on its tokens; None from a path that adds nothing."""
         name = self.names[index]
         if name == "skip":

@@ -33,14 +33,22 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
         suite: only this one.
 
     Raises:
-        UserError: no records, no such suite, a record that was edited, or one cell with two records.
+        UserError: no records, no such suite, a record that was edited, or one cell with two
+            records.
     """
-    suites = sorted({path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")} - {STUDIES, REPRODUCED})
+    suites = sorted(
+        {path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")}
+        - {STUDIES, REPRODUCED}
+    )
     if not suites:
-        raise UserError(f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder.")
+        raise UserError(
+            f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder."
+        )
     if suite is not None and suite not in suites:
         raise unknown("suite", suite, suites, f"Suites are looked for below {str(root)!r}.")
-    boards = [board for name in suites if suite in (None, name) for board in boards_of(_read(root / name))]
+    boards = [
+        board for name in suites if suite in (None, name) for board in boards_of(_read(root / name))
+    ]
     return sorted(boards, key=_is_generated)
 
 
@@ -50,13 +58,24 @@ def _is_generated(board: Board) -> bool:
 
 
 def boards_of(records: Iterable[Record]) -> list[Board]:
-    """The boards of one suite's records: one a budget, the one with most records first, with the equal-token ranking inside it."""
+    """The boards of one suite's records.
+
+    One a budget, the one with most records first, with the equal-token ranking inside it.
+    """
     by_budget: dict[float, list[Record]] = defaultdict(list)
     for record in records:
         by_budget[record.cell.budget].append(record)
-    boards = [_board(group) for _, group in sorted(by_budget.items(), key=lambda item: (-len(item[1]), item[0]))]
+    boards = [
+        _board(group)
+        for _, group in sorted(by_budget.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
     return [
-        replace(board, other_budgets=tuple(row for other in boards if other.budget != board.budget for row in other.ranked))
+        replace(
+            board,
+            other_budgets=tuple(
+                row for other in boards if other.budget != board.budget for row in other.ranked
+            ),
+        )
         for board in boards
     ]
 
@@ -81,24 +100,48 @@ def _board(records: Sequence[Record]) -> Board:
     candidates = [record for record in records if not is_sensitivity(record.cell)]
     together, apart = separate(candidates or records)
     modes: tuple[Match, ...] = ("flops", "tokens")
-    present: list[Match] = [mode for mode in modes if any(r.cell.match == mode and r.cell.role in _RANKED_ROLES for r in together)]
+    present: list[Match] = [
+        mode
+        for mode in modes
+        if any(r.cell.match == mode and r.cell.role in _RANKED_ROLES for r in together)
+    ]
     boards = [_ranking(mode, together, sensitivity, apart) for mode in present or ["flops"]]
     return replace(boards[0], equal_tokens=boards[1]) if len(boards) > 1 else boards[0]
 
 
-def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Record], apart: list[tuple[Record, str]]) -> Board:
-    """One ranking: rows of the roles that compete, at equal FLOPs or equal tokens, and what stands beside them."""
-    competing = group_rows(r for r in records if r.cell.role in _RANKED_ROLES and r.cell.match == match)
+def _ranking(
+    match: Match,
+    records: Sequence[Record],
+    sensitivity: Sequence[Record],
+    apart: list[tuple[Record, str]],
+) -> Board:
+    """One ranking: rows of the roles that compete, at equal FLOPs or equal tokens, and what stands
+    beside them.
+    """
+    competing = group_rows(
+        r for r in records if r.cell.role in _RANKED_ROLES and r.cell.match == match
+    )
     chosen = common_seeds(competing)
     checked = [checked_row(row, chosen) for row in competing]
     ranked = [row for row in checked if row.status == "ok"]
-    brackets = [checked_row(row, ()) for row in preferring("tokens", (r for r in records if r.cell.role == "bracket"))]
-    informed = [checked_row(row, ()) for row in preferring(match, (r for r in records if r.cell.role == "informed"))]
-    config, notes = _declaration([record for row in (ranked or checked or brackets or informed) for record in row.records])
+    brackets = [
+        checked_row(row, ())
+        for row in preferring("tokens", (r for r in records if r.cell.role == "bracket"))
+    ]
+    informed = [
+        checked_row(row, ())
+        for row in preferring(match, (r for r in records if r.cell.role == "informed"))
+    ]
+    config, notes = _declaration(
+        [record for row in (ranked or checked or brackets or informed) for record in row.records]
+    )
     entrants = [*map(_entrant, checked), *_not_run(config, {row.name for row in checked})]
     judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
-    ranked = [replace(row, records=tuple(record for record in row.records if record.cell.seed in seeds)) for row in ranked]
+    ranked = [
+        replace(row, records=tuple(record for record in row.records if record.cell.seed in seeds))
+        for row in ranked
+    ]
     first = records[0].cell
     return Board(
         suite=first.suite,
@@ -117,14 +160,22 @@ def _ranking(match: Match, records: Sequence[Record], sensitivity: Sequence[Reco
 
 
 def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
-    """The configuration that says what is compared, and a note if not all records were made under the same declaration.
+    """The configuration that says what is compared, and a note if not all records were made under
+    the same declaration.
 
-    What is compared is no condition of a run, so records that differ in it stay together; that of most records holds. A declaration
-    whose looks cannot be held has no vote beside others, and alone it is read without them: a slip must not spoil good records.
+    What is compared is no condition of a run, so records that differ in it stay together; that of
+    most records holds. A declaration whose looks cannot be held has no vote beside others, and
+    alone it is read without them: a slip must not spoil good records.
     """
-    sound = [possible(comparison(record.provenance.config).get("looks") or ()) for record in records]
-    declared = [json.dumps(comparison(record.provenance.config), sort_keys=True) for record in records]
-    votes = Counter(text for text, holds in zip(declared, sound, strict=True) if holds) or Counter(declared)
+    sound = [
+        possible(comparison(record.provenance.config).get("looks") or ()) for record in records
+    ]
+    declared = [
+        json.dumps(comparison(record.provenance.config), sort_keys=True) for record in records
+    ]
+    votes = Counter(text for text, holds in zip(declared, sound, strict=True) if holds) or Counter(
+        declared
+    )
     most = min(votes, key=lambda text: (-votes[text], text))
     others = len(declared) - votes[most]
     said = f"{others} of {len(declared)} records were made when other comparisons were declared; those of most records hold."
@@ -132,20 +183,31 @@ def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
     config = records[declared.index(most)].provenance.config
     if not any(sound):
         looks = ", ".join(map(str, comparison(config)["looks"]))
-        notes.append(f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, at all seeds.")
+        notes.append(
+            f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, at all seeds."
+        )
     return without_impossible(config) if not any(sound) else config, notes
 
 
 def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
-    """Routers of the suite's roster without a record: they count in the correction, as was declared."""
-    rows = [row for row in config.get("rows") or () if row.get("role") == "ranked" and row["name"] not in run]
+    """Routers of the suite's roster without a record.
+
+    They count in the correction, as was declared.
+    """
+    rows = [
+        row
+        for row in config.get("rows") or ()
+        if row.get("role") == "ranked" and row["name"] not in run
+    ]
     return [Entrant(row["name"], row.get("control") or None, True, None, {}) for row in rows]
 
 
 def _entrant(row: Row) -> Entrant:
     role, control = row.role, row.first.cell.control
     twin_of = row.name.removesuffix("@twin") if role == "twin" else None
-    return Entrant(row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {})
+    return Entrant(
+        row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {}
+    )
 
 
 def is_sensitivity(cell: CellId) -> bool:
@@ -169,7 +231,10 @@ def _conditions(record: Record) -> dict[str, object]:
 
 
 def _data_name(record: Record) -> str:
-    """What must be the same data: all seeds see one text, but a planted task without a seed of its own is another at each."""
+    """What must be the same data.
+
+    All seeds see one text, but a planted task without a seed of its own is another at each.
+    """
     planted = record.provenance.config.get("data", {}).get("planted")
     return f"data of seed {record.cell.seed}" if planted and planted.get("seed") is None else "data"
 
@@ -177,16 +242,26 @@ def _data_name(record: Record) -> str:
 def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
     """The largest set of records made under the same conditions, and the others with what differs.
 
-    Conditions are settled one after the other, by majority; a tie goes to the value that sorts first.
+    Conditions are settled one after the other, by majority; a tie goes to the value that sorts
+    first.
     """
     together, apart = list(records), list[tuple[Record, str]]()
     for name in sorted({name for record in records for name in _conditions(record)}):
-        votes = Counter(str(_conditions(record)[name]) for record in together if name in _conditions(record))
+        votes = Counter(
+            str(_conditions(record)[name]) for record in together if name in _conditions(record)
+        )
         if len(votes) < 2:
             continue
         most = min(votes, key=lambda value: (-votes[value], value))
-        differs = [r for r in together if name in _conditions(r) and str(_conditions(r)[name]) != most]
-        apart += [(record, f"{name} {_conditions(record)[name]}, the board has {most}") for record in differs]
+        differs = [
+            r for r in together if name in _conditions(r) and str(_conditions(r)[name]) != most
+        ]
+        apart += [
+            (record, f"{name} {_conditions(record)[name]}, the board has {most}")
+            for record in differs
+        ]
         gone = {id(record) for record in differs}
         together = [record for record in together if id(record) not in gone]
-    return together, sorted(apart, key=lambda pair: (pair[0].cell.row, pair[0].cell.match, pair[0].cell.seed))
+    return together, sorted(
+        apart, key=lambda pair: (pair[0].cell.row, pair[0].cell.match, pair[0].cell.seed)
+    )

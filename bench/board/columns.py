@@ -1,4 +1,7 @@
-"""The columns of a board, once for Markdown and HTML: each reads one row and gives text and a number to sort by."""
+"""The columns of a board, once for Markdown and HTML.
+
+Each reads one row and gives text and a number to sort by.
+"""
 
 import re
 from collections.abc import Callable
@@ -43,23 +46,38 @@ class Column:
 
 
 def verdict_columns(board: Board) -> list[Column]:
-    """Mean loss, and the declared comparisons with `random` on the same paths and with the matched dense model."""
+    """Mean loss, and the declared comparisons with `random` on the same paths and with the matched
+    dense model.
+    """
 
     def loss(row: Row) -> Cell:
         if row.shown_loss is None:
             return Cell(MISSING)
         low, high = measures.mean_interval(list(row.losses.values()))
-        return Cell(f"{number(BITS * row.shown_loss)} {interval(BITS * low, BITS * high)}".strip(), row.shown_loss)
+        return Cell(
+            f"{number(BITS * row.shown_loss)} {interval(BITS * low, BITS * high)}".strip(),
+            row.shown_loss,
+        )
 
     matched = board.matched_control
     return [
         Column("bits per byte", "headline loss, mean over seeds [95 % t interval]", loss),
-        *_comparison(board, "random", "random choice on the same paths", lambda row: row.first.cell.control),
-        *_comparison(board, matched, "the unrouted model that costs the budget", lambda row: matched, foreign=True),
+        *_comparison(
+            board, "random", "random choice on the same paths", lambda row: row.first.cell.control
+        ),
+        *_comparison(
+            board,
+            matched,
+            "the unrouted model that costs the budget",
+            lambda row: matched,
+            foreign=True,
+        ),
     ]
 
 
-def _comparison(board: Board, title: str, what: str, control: Callable[[Row], str | None], foreign: bool = False) -> list[Column]:
+def _comparison(
+    board: Board, title: str, what: str, control: Callable[[Row], str | None], foreign: bool = False
+) -> list[Column]:
     def found(row: Row) -> Outcome | None:
         return board.outcome(row, control(row))
 
@@ -68,10 +86,16 @@ def _comparison(board: Board, title: str, what: str, control: Callable[[Row], st
             return Cell(MISSING)
         low, high = outcome.interval
         limits = interval(BITS * low, BITS * high, signed=True)
-        return Cell(f"{number(BITS * outcome.difference, signed=True)} {limits}".strip(), outcome.difference)
+        return Cell(
+            f"{number(BITS * outcome.difference, signed=True)} {limits}".strip(), outcome.difference
+        )
 
     def verdict(row: Row) -> Cell:
-        return Cell(MISSING) if (outcome := found(row)) is None else Cell(verdict_text(outcome), outcome.p_adjusted)
+        return (
+            Cell(MISSING)
+            if (outcome := found(row)) is None
+            else Cell(verdict_text(outcome), outcome.p_adjusted)
+        )
 
     def won(row: Row) -> Cell:
         opponent = next((other for other in board.ranked if other.name == control(row)), None)
@@ -81,15 +105,30 @@ def _comparison(board: Board, title: str, what: str, control: Callable[[Row], st
         return Cell(f"{count}/{of}", count)
 
     return [
-        Column(f"to {title}", f"difference to {what}, bits per byte [simultaneous interval]", difference, foreign=foreign),
-        Column("verdict (p)", f"against {what}; p corrected over the declared family", verdict, numeric=False),
+        Column(
+            f"to {title}",
+            f"difference to {what}, bits per byte [simultaneous interval]",
+            difference,
+            foreign=foreign,
+        ),
+        Column(
+            "verdict (p)",
+            f"against {what}; p corrected over the declared family",
+            verdict,
+            numeric=False,
+        ),
         Column("wins", f"seeds in which the row beats {what}", won),
     ]
 
 
 def verdict_text(outcome: Outcome) -> str:
-    """The verdict from the row's side with the corrected p that it rests on: of equivalence, or of a difference."""
-    p = probability(outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted)
+    """The verdict from the row's side with the corrected p that it rests on.
+
+    Of equivalence, or of a difference.
+    """
+    p = probability(
+        outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted
+    )
     return word(outcome) if p == MISSING else f"{word(outcome)} ({p})"
 
 
@@ -105,15 +144,37 @@ def cost_columns(board: Board) -> list[Column]:
         return Cell(MISSING if used is None else f"{used:,.0f} MB", used)
 
     timed = any(row.mean(measures.latency) is not None for row in board.rows)
-    latency = Column("latency", "median time of a causal forward pass, µs a token", _mean(measures.latency, quantity))
+    latency = Column(
+        "latency",
+        "median time of a causal forward pass, µs a token",
+        _mean(measures.latency, quantity),
+    )
     return [
-        Column("inference FLOPs", "active FLOPs a token, forward", _mean(measures.active, quantity)),
-        Column("of dense", "active FLOPs as a share of the dense model's", _mean(measures.active_share, percent)),
-        Column("executed", "FLOPs with padding and full-square attention, share of dense", _mean(measures.executed_share, percent)),
-        Column("training FLOPs", "charged over the whole of training", _mean(measures.training_flops, quantity)),
+        Column(
+            "inference FLOPs", "active FLOPs a token, forward", _mean(measures.active, quantity)
+        ),
+        Column(
+            "of dense",
+            "active FLOPs as a share of the dense model's",
+            _mean(measures.active_share, percent),
+        ),
+        Column(
+            "executed",
+            "FLOPs with padding and full-square attention, share of dense",
+            _mean(measures.executed_share, percent),
+        ),
+        Column(
+            "training FLOPs",
+            "charged over the whole of training",
+            _mean(measures.training_flops, quantity),
+        ),
         Column("tokens", "seen in training", _mean(measures.from_training("tokens"), quantity)),
         Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
-        Column("active", "parameters that a token meets, mean", _mean(measures.from_training("parameters_active"), quantity)),
+        Column(
+            "active",
+            "parameters that a token meets, mean",
+            _mean(measures.from_training("parameters_active"), quantity),
+        ),
         Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed),
         *([latency] if timed else []),
         Column("memory", "peak, in training", memory),
@@ -126,7 +187,11 @@ def audit_columns(board: Board) -> list[Column]:
     def paper(row: Row) -> Cell:
         text = row.first.cell.paper
         arxiv = _ARXIV.fullmatch(text)
-        return Cell(text or MISSING, foreign=arxiv is None, link=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else None)
+        return Cell(
+            text or MISSING,
+            foreign=arxiv is None,
+            link=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else None,
+        )
 
     def headline(row: Row) -> Cell:
         return Cell(row.first.budget.headline if row.first.budget else MISSING)
@@ -135,16 +200,39 @@ def audit_columns(board: Board) -> list[Column]:
         return lambda row: _reached(row, limit)
 
     return [
-        Column("family", "of routers", lambda row: Cell(row.first.cell.family, foreign=True), numeric=False),
+        Column(
+            "family",
+            "of routers",
+            lambda row: Cell(row.first.cell.family, foreign=True),
+            numeric=False,
+        ),
         Column("paper", "the source", paper, numeric=False),
-        Column("spend", "of the budget, on the validation split at the calibrated setting", _mean(measures.validation_spend, _fine)),
+        Column(
+            "spend",
+            "of the budget, on the validation split at the calibrated setting",
+            _mean(measures.validation_spend, _fine),
+        ),
         Column("headline", "how the loss at the budget was read", headline, numeric=False),
-        Column("causality", "trials of changing the future of the trained router without changing its past", _causality, numeric=False),
+        Column(
+            "causality",
+            "trials of changing the future of the trained router without changing its past",
+            _causality,
+            numeric=False,
+        ),
         *(
-            Column(f"FLOPs to {number(BITS * limit, 2)}", f"training FLOPs to {number(BITS * limit, 2)} bits per byte", reached(limit))
+            Column(
+                f"FLOPs to {number(BITS * limit, 2)}",
+                f"training FLOPs to {number(BITS * limit, 2)} bits per byte",
+                reached(limit),
+            )
             for limit in measures.thresholds(board)
         ),
-        Column("seeds", "that the means are over", lambda row: Cell(seeds(list(row.losses)), len(row.losses)), numeric=False),
+        Column(
+            "seeds",
+            "that the means are over",
+            lambda row: Cell(seeds(list(row.losses)), len(row.losses)),
+            numeric=False,
+        ),
     ]
 
 
@@ -152,7 +240,9 @@ def _fine(share: float | None) -> str:
     return percent(share, 2)
 
 
-def _mean(read: Callable[[Record], float | None], show: Callable[[float | None], str]) -> Callable[[Row], Cell]:
+def _mean(
+    read: Callable[[Record], float | None], show: Callable[[float | None], str]
+) -> Callable[[Row], Cell]:
     def cell(row: Row) -> Cell:
         value = row.mean(read)
         return Cell(show(value), value)
@@ -164,11 +254,15 @@ def _causality(row: Row) -> Cell:
     tried = [record.causality for record in row.records if record.causality]
     if not tried:
         return Cell(MISSING)
-    return Cell(f"pass ({sum(one.trials for one in tried)})" if all(one.passed for one in tried) else "fail")
+    return Cell(
+        f"pass ({sum(one.trials for one in tried)})" if all(one.passed for one in tried) else "fail"
+    )
 
 
 def _reached(row: Row, limit: float) -> Cell:
     cost, hits = measures.mean_cost_to_reach(row, limit)
     if cost is None:
         return Cell("not reached" if any(record.curve for record in row.good) else MISSING)
-    return Cell(quantity(cost) + (f" ({hits}/{len(row.good)})" if hits < len(row.good) else ""), cost)
+    return Cell(
+        quantity(cost) + (f" ({hits}/{len(row.good)})" if hits < len(row.good) else ""), cost
+    )

@@ -22,9 +22,11 @@ class DomainTable:
 
 
 def domain_differences(board: Board) -> DomainTable | None:
-    """Each row that the figures colour, minus the matched dense model, by domain; None without documents in the records.
+    """Each row that the figures colour, minus the matched dense model, by domain; None without
+    documents in the records.
 
-    The losses are those at the calibrated setting, since the interpolated headline has no documents.
+    The losses are those at the calibrated setting, since the interpolated headline has no
+    documents.
     """
     control = next((row for row in board.ranked if row.name == board.matched_control), None)
     theirs = _documents(control) if control else {}
@@ -32,9 +34,13 @@ def domain_differences(board: Board) -> DomainTable | None:
         return None
     coloured = styles(board)
     found = {
-        row.name: {one.domain: one for one in hierarchical_bootstrap(mine, theirs, resamples=_RESAMPLES)}
+        row.name: {
+            one.domain: one for one in hierarchical_bootstrap(mine, theirs, resamples=_RESAMPLES)
+        }
         for row in board.ranked
-        if coloured[row.name] != "faint" and row is not control and _shared(mine := _documents(row), theirs)
+        if coloured[row.name] != "faint"
+        and row is not control
+        and _shared(mine := _documents(row), theirs)
     }
     if not found:
         return None
@@ -42,7 +48,10 @@ def domain_differences(board: Board) -> DomainTable | None:
     lines: list[tuple[str, ...]] = []
     for row, by_domain in found.items():
         cells = [by_domain[name] for name in names if name in by_domain]
-        texts = [f"{number(BITS * one.mean, signed=True)} {interval(BITS * one.low, BITS * one.high, signed=True)}" for one in cells]
+        texts = [
+            f"{number(BITS * one.mean, signed=True)} {interval(BITS * one.low, BITS * one.high, signed=True)}"
+            for one in cells
+        ]
         lines.append((row, *texts))
     some = next(iter(next(iter(found.values())).values()))
     note = (
@@ -60,4 +69,6 @@ def _documents(row: Row) -> Documents:
 def _shared(mine: Documents, theirs: Documents) -> bool:
     """Whether some document stands in every seed that both rows have."""
     seeds = mine.keys() & theirs.keys()
-    return bool(seeds) and bool(set[str].intersection(*(set(one[seed]) for one in (mine, theirs) for seed in seeds)))
+    return bool(seeds) and bool(
+        set[str].intersection(*(set(one[seed]) for one in (mine, theirs) for seed in seeds))
+    )

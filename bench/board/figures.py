@@ -25,7 +25,8 @@ def figures(board: Board) -> list[Figure]:
 
 
 def write_figures(boards: Sequence[Board], directory: Path) -> list[Path]:
-    """Write each figure of a suite's boards as `directory/<slug>.svg`; boards at several budgets get a folder each.
+    """Write each figure of a suite's boards as `directory/<slug>.svg`; boards at several budgets
+    get a folder each.
 
     The bytes depend on the records alone. Figures that the records no longer give are removed.
     """

@@ -19,7 +19,10 @@ def render_leaderboard(boards: Sequence[Board], *, command: str) -> str:
         boards: what `build_board` returned.
         command: the command that makes this file, for its last line.
     """
-    sections = ["# Leaderboard", "Generated from the records; do not edit. Loss is in bits per byte of validation text, lower is better."]
+    sections = [
+        "# Leaderboard",
+        "Generated from the records; do not edit. Loss is in bits per byte of validation text, lower is better.",
+    ]
     for board in boards:
         sections += _board(board)
     sections += [_FOOTNOTES, _made_by(boards, command)]
@@ -86,7 +89,10 @@ def _verdicts(board: Board) -> str:
 
 
 def _truth(board: Board) -> str:
-    """Routing against the truth, where the records have it; a token of such data counts as a byte."""
+    """Routing against the truth, where the records have it.
+
+    A token of such data counts as a byte.
+    """
     columns = truth_columns(board)
     return _table(board.rows, [], columns) if columns else ""
 
@@ -95,7 +101,13 @@ def _table(rows: Sequence[Row], before: Sequence[Column], after: Sequence[Column
     """Rows by columns, the row's name between `before` and `after`."""
     if not rows:
         return ""
-    columns = (*before, Column("router", "", lambda row: Cell(code(row.name) + MARKS.get(row.role, "")), numeric=False), *after)
+    columns = (
+        *before,
+        Column(
+            "router", "", lambda row: Cell(code(row.name) + MARKS.get(row.role, "")), numeric=False
+        ),
+        *after,
+    )
     header = [escape(column.title) if column.foreign else column.title for column in columns]
     cells = [[_cell(column.cell(row)) for column in columns] for row in rows]
     return table(header, cells, "".join("r" if column.numeric else "l" for column in columns))
@@ -116,17 +128,32 @@ def _equal_tokens(board: Board) -> str:
     if board.equal_tokens is None:
         return ""
     body = _verdicts(board.equal_tokens)
-    return "\n\n".join(part for part in ("### At equal tokens", disagreements(board, code), body) if part)
+    return "\n\n".join(
+        part for part in ("### At equal tokens", disagreements(board, code), body) if part
+    )
 
 
 def _beside(board: Board) -> str:
     """Brackets and routers with side information."""
-    rows = [*((row, "bracket, equal tokens") for row in board.brackets), *((row, "side information") for row in board.informed)]
+    rows = [
+        *((row, "bracket, equal tokens") for row in board.brackets),
+        *((row, "side information") for row in board.informed),
+    ]
     lines = [
-        [code(row.name), what, number(BITS * fmean(row.losses.values())), percent(row.mean(measures.active_share)), seeds(list(row.losses))]
+        [
+            code(row.name),
+            what,
+            number(BITS * fmean(row.losses.values())),
+            percent(row.mean(measures.active_share)),
+            seeds(list(row.losses)),
+        ]
         for row, what in rows
     ]
-    return table(["router", "why", "bits per byte", "of dense", "seeds"], lines, "llrrl") if lines else ""
+    return (
+        table(["router", "why", "bits per byte", "of dense", "seeds"], lines, "llrrl")
+        if lines
+        else ""
+    )
 
 
 def _unranked(board: Board, status: str) -> str:
@@ -149,7 +176,10 @@ def _apart(board: Board) -> str:
     groups: dict[tuple[str, str], list[int]] = {}
     for record, why in board.apart:
         groups.setdefault((record.cell.row, why), []).append(record.cell.seed)
-    return "\n".join(f"- {code(row)}, seeds {seeds(found)}: {escape(why)}." for (row, why), found in groups.items())
+    return "\n".join(
+        f"- {code(row)}, seeds {seeds(found)}: {escape(why)}."
+        for (row, why), found in groups.items()
+    )
 
 
 _FOOTNOTES = """## How to read this
@@ -169,9 +199,19 @@ _FOOTNOTES = """## How to read this
 
 
 def _made_by(boards: Sequence[Board], command: str) -> str:
-    made = [record.provenance for board in boards for row in (*board.rows, *board.unranked) for record in row.records]
+    made = [
+        record.provenance
+        for board in boards
+        for row in (*board.rows, *board.unranked)
+        for record in row.records
+    ]
     commits = sorted({(p.commit, p.dirty) for p in made})
-    named = listing([f"{code(commit[:12])}{' with uncommitted changes' if dirty else ''}" for commit, dirty in commits])
+    named = listing(
+        [
+            f"{code(commit[:12])}{' with uncommitted changes' if dirty else ''}"
+            for commit, dirty in commits
+        ]
+    )
     runs = sorted({p.command for p in made})
     ran = listing([code(run, 200) for run in runs], 3)
     return f"Made by {code(command)} from {len(made)} records of {named or 'no commit'}, run by {ran or 'no command'}."

@@ -24,13 +24,21 @@ def active_share(record: Record) -> float | None:
 
 
 def above_best(record: Record) -> float | None:
-    """Headline loss above the least that is possible on data whose best loss is known, as a share of it."""
-    return record.loss / record.truth.best_loss - 1 if record.truth and record.loss is not None else None
+    """Headline loss above the least that is possible on data whose best loss is known, as a share
+    of it.
+    """
+    return (
+        record.loss / record.truth.best_loss - 1
+        if record.truth and record.loss is not None
+        else None
+    )
 
 
 def executed_share(record: Record) -> float | None:
     """Executed FLOPs a token as a share of the dense model's active ones."""
-    return record.flops.executed / record.flops.dense if record.flops and record.flops.dense else None
+    return (
+        record.flops.executed / record.flops.dense if record.flops and record.flops.dense else None
+    )
 
 
 def training_flops(record: Record) -> float | None:
@@ -50,7 +58,11 @@ def latency(record: Record) -> float | None:
 
 def training_latency(record: Record) -> float | None:
     """Measured time of a training step, microseconds a token."""
-    return 1e6 / record.training.tokens_per_second if record.training and record.training.tokens_per_second else None
+    return (
+        1e6 / record.training.tokens_per_second
+        if record.training and record.training.tokens_per_second
+        else None
+    )
 
 
 def from_training(name: str) -> Callable[[Record], float | None]:
@@ -75,17 +87,27 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     """T interval of the mean; NaN with fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
-    half = float(special.stdtrit(len(values) - 1.0, 0.5 + level / 2)) * stdev(values) / math.sqrt(len(values))
+    half = (
+        float(special.stdtrit(len(values) - 1.0, 0.5 + level / 2))
+        * stdev(values)
+        / math.sqrt(len(values))
+    )
     return fmean(values) - half, fmean(values) + half
 
 
 def thresholds(board: Board) -> tuple[float, ...]:
     """Preset losses, nats a byte, whose cost the suite asks for."""
-    return tuple(sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True))
+    return tuple(
+        sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True)
+    )
 
 
-def cost_to_reach(curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens"] = "flops") -> float | None:
-    """Training FLOPs or tokens at which a curve first comes down to `loss`, linear between probes; None if it never does."""
+def cost_to_reach(
+    curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens"] = "flops"
+) -> float | None:
+    """Training FLOPs or tokens at which a curve first comes down to `loss`, linear between probes;
+    None if it never does.
+    """
     before: CurvePoint | None = None
     for point in curve:
         cost = float(getattr(point, axis))
@@ -106,7 +128,10 @@ def mean_cost_to_reach(row: Row, loss: float) -> tuple[float | None, int]:
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """Curves of several seeds on one grid: mean, lowest and highest loss (nats a byte) at each x."""
+    """Curves of several seeds on one grid.
+
+    Mean, lowest and highest loss (nats a byte) at each x.
+    """
 
     x: list[float]
     mean: list[float]
@@ -115,7 +140,10 @@ class MeanCurve:
 
 
 def mean_curve(row: Row, axis: str, points: int = 60) -> MeanCurve:
-    """Loss over `axis` ("flops", "tokens" or "seconds") on the range that all seeds cover; empty without curves."""
+    """Loss over `axis` ("flops", "tokens" or "seconds") on the range that all seeds cover.
+
+    Empty without curves.
+    """
     curves = [[point for point in record.curve if math.isfinite(point.loss)] for record in row.good]
     curves = [curve for curve in curves if len(curve) > 1]
     if not curves:
@@ -123,8 +151,15 @@ def mean_curve(row: Row, axis: str, points: int = 60) -> MeanCurve:
     start = max(getattr(curve[0], axis) for curve in curves)
     end = min(getattr(curve[-1], axis) for curve in curves)
     grid = np.linspace(start, max(start, end), points)
-    losses = np.stack([np.interp(grid, [getattr(p, axis) for p in curve], [p.loss for p in curve]) for curve in curves])
-    return MeanCurve(grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist())
+    losses = np.stack(
+        [
+            np.interp(grid, [getattr(p, axis) for p in curve], [p.loss for p in curve])
+            for curve in curves
+        ]
+    )
+    return MeanCurve(
+        grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist()
+    )
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -138,6 +173,15 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 def domain_losses(row: Row) -> dict[str, float]:
     """Domain -> mean loss over the seeds, nats a byte."""
-    names = sorted({name for record in row.good for name, loss in record.domain_loss.items() if math.isfinite(loss)})
-    means = {name: row.mean(lambda record, name=name: record.domain_loss.get(name)) for name in names}
+    names = sorted(
+        {
+            name
+            for record in row.good
+            for name, loss in record.domain_loss.items()
+            if math.isfinite(loss)
+        }
+    )
+    means = {
+        name: row.mean(lambda record, name=name: record.domain_loss.get(name)) for name in names
+    }
     return {name: mean for name, mean in means.items() if mean is not None}

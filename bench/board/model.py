@@ -21,7 +21,8 @@ class Row:
     Attributes:
         name: the row's name on the board.
         records: every record of the row, by seed, whatever its status.
-        status: "ok" when every seed of the board is there and counts; else why the row is not ranked.
+        status: "ok" when every seed of the board is there and counts; else why the row is not
+            ranked.
         reason: the same in words, with the seeds concerned.
     """
 
@@ -52,12 +53,22 @@ class Row:
 
     @property
     def shown_loss(self) -> float | None:
-        """Mean headline loss over all records that have one, whether or not they count; nats a byte."""
+        """Mean headline loss over all records that have one, whether or not they count.
+
+        Nats a byte.
+        """
         return self.mean(lambda record: record.loss)
 
     def mean(self, read: Callable[[Record], float | None]) -> float | None:
-        """Mean over the seeds of something read from each record that has it; any status, so that failures show their cost."""
-        values = [value for record in self.good or self.records if (value := read(record)) is not None and math.isfinite(value)]
+        """Mean over the seeds of something read from each record that has it.
+
+        Any status, so that failures show their cost.
+        """
+        values = [
+            value
+            for record in self.good or self.records
+            if (value := read(record)) is not None and math.isfinite(value)
+        ]
         return fmean(values) if values else None
 
 
@@ -100,12 +111,19 @@ class Board:
     @property
     def title(self) -> str:
         """The suite and, where it was run at several, the budget."""
-        return f"{self.suite} at {100 * self.budget:g} % budget" if self.other_budgets else self.suite
+        return (
+            f"{self.suite} at {100 * self.budget:g} % budget" if self.other_budgets else self.suite
+        )
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """Every row that has a loss to show, ranked ones first."""
-        return (*self.ranked, *self.brackets, *self.informed, *(row for row in self.unranked if row.losses))
+        return (
+            *self.ranked,
+            *self.brackets,
+            *self.informed,
+            *(row for row in self.unranked if row.losses),
+        )
 
     @property
     def matched_control(self) -> str:
@@ -114,15 +132,27 @@ class Board:
 
     @property
     def dense(self) -> Row | None:
-        """The bracket that throughput is measured against: the one that spends what the dense model costs."""
+        """The bracket that throughput is measured against.
+
+        The one that spends what the dense model costs.
+        """
         shares = {
-            row.name: row.mean(lambda record: record.flops.active / record.flops.dense if record.flops else None) for row in self.brackets
+            row.name: row.mean(
+                lambda record: record.flops.active / record.flops.dense if record.flops else None
+            )
+            for row in self.brackets
         }
-        return min((row for row in self.brackets if shares[row.name]), key=lambda row: abs((shares[row.name] or 0) - 1), default=None)
+        return min(
+            (row for row in self.brackets if shares[row.name]),
+            key=lambda row: abs((shares[row.name] or 0) - 1),
+            default=None,
+        )
 
     def outcome(self, row: Row, control: str | None) -> Outcome | None:
         """The declared comparison of `row` with `control`, if there is one."""
-        return self.judgement.outcomes.get((row.name, control or "")) if row.status == "ok" else None
+        return (
+            self.judgement.outcomes.get((row.name, control or "")) if row.status == "ok" else None
+        )
 
 
 def counts(record: Record) -> bool:
@@ -131,5 +161,13 @@ def counts(record: Record) -> bool:
 
 
 def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the suite declared before the run: margin (nats a byte), alpha, looks, the unrouted control."""
-    return {"margin": 0.01, "alpha": 0.05, "dense_matched": "dense_matched", **(config.get("comparison") or {})}
+    """What the suite declared before the run.
+
+    Margin (nats a byte), alpha, looks, the unrouted control.
+    """
+    return {
+        "margin": 0.01,
+        "alpha": 0.05,
+        "dense_matched": "dense_matched",
+        **(config.get("comparison") or {}),
+    }

@@ -1,4 +1,7 @@
-"""How well routers are doing, whatever their loss: balance, sureness, steadiness and gradients, from their plans and scores."""
+"""How well routers are doing, whatever their loss.
+
+Balance, sureness, steadiness and gradients, from their plans and scores.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +37,10 @@ class Monitor:
 
 
 def load_cv(load: Sequence[float]) -> float | None:
-    """Coefficient of variation of the load over paths; None for gates, which are not meant to be balanced, and without any load."""
+    """Coefficient of variation of the load over paths.
+
+    None for gates, which are not meant to be balanced, and without any load.
+    """
     return pstdev(load) / fmean(load) if len(load) > 2 and any(load) else None
 
 
@@ -57,21 +63,76 @@ def _short(value: float | None) -> str:
 
 
 MONITORS = (
-    Monitor("load CV", "coefficient of variation of the load over paths", lambda layer: load_cv(layer.load)),
-    Monitor("max/mean", "largest load over the mean load", lambda layer: load_peak(layer.load), lambda value: number(value, 2)),
-    Monitor("dead", "paths that take less than 1 % of an even share", lambda layer: dead_paths(layer.load), lambda value: number(value, 1)),
+    Monitor(
+        "load CV",
+        "coefficient of variation of the load over paths",
+        lambda layer: load_cv(layer.load),
+    ),
+    Monitor(
+        "max/mean",
+        "largest load over the mean load",
+        lambda layer: load_peak(layer.load),
+        lambda value: number(value, 2),
+    ),
+    Monitor(
+        "dead",
+        "paths that take less than 1 % of an even share",
+        lambda layer: dead_paths(layer.load),
+        lambda value: number(value, 1),
+    ),
     Monitor("dropped", "tokens that took no path", lambda layer: layer.dropped, percent),
     Monitor("entropy", "of softmax(scores), nats", lambda layer: layer.entropy),
     Monitor("margin", "mean distance of the two most probable paths", lambda layer: layer.margin),
-    Monitor("max logit", "largest score of any token and path", lambda layer: layer.max_logit, lambda value: number(value, 2)),
-    Monitor("churn", "tokens that changed paths between the last two probes of training", lambda layer: layer.churn, percent),
-    Monitor("saturation", "of the final choices, those made by the first probe", lambda layer: next(iter(layer.saturation), None), percent),
-    Monitor("router gradient", "norm before the last probe", lambda layer: _last(layer.router_gradient), _short),
-    Monitor("paths gradient", "norm before the last probe", lambda layer: _last(layer.paths_gradient), _short),
-    Monitor("domain information", "mutual information of path set and domain, nats", lambda layer: layer.domain_information),
-    Monitor("utility correlation", "rank correlation of score and oracle utility", lambda layer: layer.utility_correlation),
-    Monitor("the same in use", "with later layers routed as in use", lambda layer: layer.on_policy_correlation),
-    Monitor("latent variance", "of predicted latents of length 1; 0 where they have collapsed", lambda layer: layer.latent_variance),
+    Monitor(
+        "max logit",
+        "largest score of any token and path",
+        lambda layer: layer.max_logit,
+        lambda value: number(value, 2),
+    ),
+    Monitor(
+        "churn",
+        "tokens that changed paths between the last two probes of training",
+        lambda layer: layer.churn,
+        percent,
+    ),
+    Monitor(
+        "saturation",
+        "of the final choices, those made by the first probe",
+        lambda layer: next(iter(layer.saturation), None),
+        percent,
+    ),
+    Monitor(
+        "router gradient",
+        "norm before the last probe",
+        lambda layer: _last(layer.router_gradient),
+        _short,
+    ),
+    Monitor(
+        "paths gradient",
+        "norm before the last probe",
+        lambda layer: _last(layer.paths_gradient),
+        _short,
+    ),
+    Monitor(
+        "domain information",
+        "mutual information of path set and domain, nats",
+        lambda layer: layer.domain_information,
+    ),
+    Monitor(
+        "utility correlation",
+        "rank correlation of score and oracle utility",
+        lambda layer: layer.utility_correlation,
+    ),
+    Monitor(
+        "the same in use",
+        "with later layers routed as in use",
+        lambda layer: layer.on_policy_correlation,
+    ),
+    Monitor(
+        "latent variance",
+        "of predicted latents of length 1; 0 where they have collapsed",
+        lambda layer: layer.latent_variance,
+    ),
     Monitor("latent rank", "effective rank of predicted latents", lambda layer: layer.latent_rank),
 )
 
@@ -88,7 +149,11 @@ def layers_of(row: Row) -> list[list[LayerMonitor]]:
 
 
 def _mean(monitor: Monitor, layers: Iterable[LayerMonitor]) -> float | None:
-    values = [value for layer in layers if (value := monitor.read(layer)) is not None and math.isfinite(value)]
+    values = [
+        value
+        for layer in layers
+        if (value := monitor.read(layer)) is not None and math.isfinite(value)
+    ]
     return fmean(values) if values else None
 
 
@@ -103,30 +168,53 @@ def monitor_columns(board: Board) -> list[Column]:
         return cell
 
     columns = [Column(monitor.title, monitor.meaning, read(monitor)) for monitor in MONITORS]
-    return [column for column in columns if any(column.cell(row).value is not None for row in board.rows)]
+    return [
+        column
+        for column in columns
+        if any(column.cell(row).value is not None for row in board.rows)
+    ]
 
 
 def layer_table(row: Row) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and lines of a table with a line a routed layer: the monitors it has and the load of each path; mean over seeds."""
+    """Heading and lines of a table with a line a routed layer.
+
+    The monitors it has and the load of each path; mean over seeds.
+    """
     layers = layers_of(row)
-    shown = [monitor for monitor in MONITORS if any(_mean(monitor, same) is not None for same in layers)]
+    shown = [
+        monitor for monitor in MONITORS if any(_mean(monitor, same) is not None for same in layers)
+    ]
     lines: list[tuple[str, ...]] = []
     for same in layers:
-        loads = [fmean(monitor.load[path] for monitor in same) for path in range(len(same[0].paths))]
-        shares = ", ".join(f"{name} {percent(load)}" for name, load in zip(same[0].paths, loads, strict=True))
-        lines.append((str(same[0].layer), *(monitor.show(_mean(monitor, same)) for monitor in shown), shares))
+        loads = [
+            fmean(monitor.load[path] for monitor in same) for path in range(len(same[0].paths))
+        ]
+        shares = ", ".join(
+            f"{name} {percent(load)}" for name, load in zip(same[0].paths, loads, strict=True)
+        )
+        lines.append(
+            (str(same[0].layer), *(monitor.show(_mean(monitor, same)) for monitor in shown), shares)
+        )
     return ("layer", *(monitor.title for monitor in shown), "load"), lines
 
 
 def settling(row: Row) -> list[Figure]:
-    """Saturation, and the gradient norms of router and paths, over training: a line a layer, mean over seeds."""
+    """Saturation, and the gradient norms of router and paths, over training.
+
+    A line a layer, mean over seeds.
+    """
     saturation: dict[str, list[float]] = {}
     gradients: dict[str, list[float]] = {}
     for same in layers_of(row):
         name = f"layer {same[0].layer}"
         saturation[name] = [*_mean_over([layer.saturation for layer in same]), 1.0]
-        for part, seeds in (("router", [layer.router_gradient for layer in same]), ("paths", [layer.paths_gradient for layer in same])):
-            gradients[f"{name}, {part}"] = [math.log10(norm) if 0 < norm < math.inf else math.nan for norm in _mean_over(seeds)]
+        for part, seeds in (
+            ("router", [layer.router_gradient for layer in same]),
+            ("paths", [layer.paths_gradient for layer in same]),
+        ):
+            gradients[f"{name}, {part}"] = [
+                math.log10(norm) if 0 < norm < math.inf else math.nan for norm in _mean_over(seeds)
+            ]
     found = (
         _lines(
             "How early routing settles",
@@ -154,11 +242,24 @@ def _mean_over(seeds: Sequence[Sequence[float]]) -> list[float]:
     return [fmean(values) for values in zip(*same, strict=True)]
 
 
-def _lines(title: str, description: str, lines: dict[str, list[float]], y: tuple[float, float] | None, label: str) -> Figure | None:
+def _lines(
+    title: str,
+    description: str,
+    lines: dict[str, list[float]],
+    y: tuple[float, float] | None,
+    label: str,
+) -> Figure | None:
     if not lines:
         return None
     spans = padded([value for line in lines.values() for value in line])
-    plot = Plot(title, description, (0, 1), y or spans, ("share of training", label), lambda x: percent(x, 0))
+    plot = Plot(
+        title,
+        description,
+        (0, 1),
+        y or spans,
+        ("share of training", label),
+        lambda x: percent(x, 0),
+    )
     layers = list(dict.fromkeys(name.partition(", ")[0] for name in lines))
     for name, line in lines.items():
         layer, _, part = name.partition(", ")
@@ -168,4 +269,8 @@ def _lines(title: str, description: str, lines: dict[str, list[float]], y: tuple
         plot.curve(name, [x for x, _ in known], [value for _, value in known], look)
     data = [(name, *(number(value) for value in line)) for name, line in lines.items()]
     probes = max(len(line) for line in lines.values())
-    return plot.figure(title.lower().replace(" ", "-"), ("layer", *(f"probe {index + 1}" for index in range(probes))), data)
+    return plot.figure(
+        title.lower().replace(" ", "-"),
+        ("layer", *(f"probe {index + 1}" for index in range(probes))),
+        data,
+    )

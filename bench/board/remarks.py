@@ -1,4 +1,7 @@
-"""What must be said beside the numbers: resolution, the A/A control, disagreement, whatever was out of the ordinary."""
+"""What must be said beside the numbers.
+
+Resolution, the A/A control, disagreement, whatever was out of the ordinary.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,8 +18,14 @@ def summary(board: Board) -> str:
     if not routers:
         return "No router can be ranked yet."
     matched = board.matched_control
-    beaten = [row for row in routers if (found := board.outcome(row, row.first.cell.control)) and word(found) == "better"]
-    beat_dense = [row for row in routers if (found := board.outcome(row, matched)) and word(found) == "better"]
+    beaten = [
+        row
+        for row in routers
+        if (found := board.outcome(row, row.first.cell.control)) and word(found) == "better"
+    ]
+    beat_dense = [
+        row for row in routers if (found := board.outcome(row, matched)) and word(found) == "better"
+    ]
     judged = [row for row in routers if board.outcome(row, matched)]
     many = f"{len(routers)} ranked routers" if len(routers) > 1 else "one ranked router"
     said = f"Of {many}, {len(beaten) or 'none'} beat{'s' if len(beaten) < 2 else ''} random choice on the same paths"
@@ -24,7 +33,11 @@ def summary(board: Board) -> str:
         plural = "s" if len(beat_dense) < 2 else ""
         said += f", and {len(beat_dense) or 'none'} beat{plural} {matched}, the unrouted model of the same cost"
     best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
-    tiers = f"the first tier holds {listing(best)}" if len(best) < len(board.ranked) else "all rows share one tier"
+    tiers = (
+        f"the first tier holds {listing(best)}"
+        if len(best) < len(board.ranked)
+        else "all rows share one tier"
+    )
     return f"{said}, over {len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}; {tiers}."
 
 
@@ -36,22 +49,43 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         shown: how to write foreign text.
     """
     judgement = board.judgement
-    found = [outcome.detectable for outcome in judgement.outcomes.values() if math.isfinite(outcome.detectable)]
+    found = [
+        outcome.detectable
+        for outcome in judgement.outcomes.values()
+        if math.isfinite(outcome.detectable)
+    ]
     lines: list[str] = []
     if found:
         smallest = number(BITS * median(found))
-        lines.append(f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons).")
-    apart = [record.flops.pretraining for row in board.rows for record in row.records if record.flops and record.flops.pretraining]
+        lines.append(
+            f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons)."
+        )
+    apart = [
+        record.flops.pretraining
+        for row in board.rows
+        for record in row.records
+        if record.flops and record.flops.pretraining
+    ]
     if apart:
         lines.append(pretraining_apart(fmean(apart)))
     for floor in judgement.noise:
-        told = {True: "not told apart", False: "told apart: the harness is in doubt", None: "too few seeds to say"}[floor.passed]
+        told = {
+            True: "not told apart",
+            False: "told apart: the harness is in doubt",
+            None: "too few seeds to say",
+        }[floor.passed]
         limits = f"{number(BITS * floor.difference, 4, signed=True)} ± {number(BITS * floor.floor, 4)} bits per byte"
-        lines.append(f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; {told}.")
+        lines.append(
+            f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; {told}."
+        )
     if math.isfinite(judgement.correlation):
-        lines.append(f"Losses of two rows correlate over seeds with {number(judgement.correlation, 2)} on average; comparisons are paired.")
+        lines.append(
+            f"Losses of two rows correlate over seeds with {number(judgement.correlation, 2)} on average; comparisons are paired."
+        )
     if judgement.friedman:
-        lines.append(f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: p {probability(judgement.friedman.p)}.")
+        lines.append(
+            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: p {probability(judgement.friedman.p)}."
+        )
     lines += [shown(note) for note in judgement.notes]
     lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
     noted: dict[str, list[str]] = {}
@@ -68,14 +102,19 @@ def pretraining_apart(flops: float) -> str:
 
 
 def disagreements(board: Board, shown: Callable[[str], str]) -> str:
-    """Where equal FLOPs and equal tokens rank the same rows differently: whose tiers differ, in one sentence."""
+    """Where equal FLOPs and equal tokens rank the same rows differently.
+
+    Whose tiers differ, in one sentence.
+    """
     other = board.equal_tokens
     if other is None:
         return ""
     flops, tokens = board.judgement.ranks, other.judgement.ranks
     common = [row.name for row in board.ranked if row.name in tokens]
     moved = [
-        f"{shown(name)} (tier {flops[name].tier} against {tokens[name].tier})" for name in common if flops[name].tier != tokens[name].tier
+        f"{shown(name)} (tier {flops[name].tier} against {tokens[name].tier})"
+        for name in common
+        if flops[name].tier != tokens[name].tier
     ]
     if not common:
         return "No row is ranked both at equal FLOPs and at equal tokens."

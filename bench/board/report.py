@@ -58,7 +58,11 @@ class _Router:
 def render_report(boards: Sequence[Board]) -> str:
     """The report as HTML; a pure function of the boards."""
     environment = Environment(
-        loader=PackageLoader("bench.board"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("bench.board"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["plain"] = lambda text: plain(str(text), 400)
     return environment.get_template("report.html").render(
@@ -73,7 +77,13 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
     """What the template shows of one board."""
     declared = comparison(board.config)
     kept = {id(row): index for index, row in enumerate(_shown(board))}
-    columns = [*_places(board), *verdict_columns(board), *truth_columns(board), *cost_columns(board), *audit_columns(board)]
+    columns = [
+        *_places(board),
+        *verdict_columns(board),
+        *truth_columns(board),
+        *cost_columns(board),
+        *audit_columns(board),
+    ]
     tokens, watched = board.equal_tokens, monitors.monitor_columns(board)
     return {
         "anchor": anchor,
@@ -81,10 +91,21 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
         "summary": summary(board),
         "purpose": str(board.config.get("purpose", "")),
         "facts": [
-            ("Budget", f"{percent(board.budget, 0)} of the routed full-path cost, at equal {MATCHES[board.match]}"),
-            ("Headline", f"mean over {', '.join(_shown(board)[0].first.headline_domains)}" if _shown(board) else MISSING),
+            (
+                "Budget",
+                f"{percent(board.budget, 0)} of the routed full-path cost, at equal {MATCHES[board.match]}",
+            ),
+            (
+                "Headline",
+                f"mean over {', '.join(_shown(board)[0].first.headline_domains)}"
+                if _shown(board)
+                else MISSING,
+            ),
             ("Seeds", seeds(board.seeds)),
-            ("Declared", f"family-wise level {declared['alpha']:g}, margin {number(BITS * declared['margin'], 4)} bits per byte"),
+            (
+                "Declared",
+                f"family-wise level {declared['alpha']:g}, margin {number(BITS * declared['margin'], 4)} bits per byte",
+            ),
         ],
         "columns": columns,
         "lines": [_line(board, row, f"{anchor}-{kept[id(row)]}", columns) for row in _shown(board)],
@@ -93,16 +114,28 @@ def _section(board: Board, anchor: str) -> dict[str, object]:
         "figures": figures(board),
         "domains": domain_differences(board),
         "monitors_columns": watched,
-        "monitors_lines": [_line(board, row, f"{anchor}-{kept[id(row)]}", watched) for row in _shown(board) if monitors.layers_of(row)],
+        "monitors_lines": [
+            _line(board, row, f"{anchor}-{kept[id(row)]}", watched)
+            for row in _shown(board)
+            if monitors.layers_of(row)
+        ],
         "has_sensitivity": bool(board.sensitivity),
         "tokens_note": disagreements(board, _whole),
         "tokens_columns": [*_places(tokens), *verdict_columns(tokens)] if tokens else [],
-        "tokens_lines": [_line(tokens, row, "", [*_places(tokens), *verdict_columns(tokens)]) for row in tokens.ranked] if tokens else [],
+        "tokens_lines": [
+            _line(tokens, row, "", [*_places(tokens), *verdict_columns(tokens)])
+            for row in tokens.ranked
+        ]
+        if tokens
+        else [],
         "out": _out(board),
         "apart": _apart(board),
         "routers": [_router(row, f"{anchor}-{kept[id(row)]}") for row in _shown(board)],
         "audits": [_audit(row) for row in _shown(board)],
-        "provenance": [_provenance(row) for row in (*_shown(board), *(row for row in board.unranked if not row.losses))],
+        "provenance": [
+            _provenance(row)
+            for row in (*_shown(board), *(row for row in board.unranked if not row.losses))
+        ],
     }
 
 
@@ -118,10 +151,18 @@ def _places(board: Board) -> list[Column]:
     ranks = board.judgement.ranks
 
     def place(row: Row) -> Cell:
-        return Cell(rank_text(ranks[row.name]), ranks[row.name].low) if row in board.ranked else Cell(MISSING)
+        return (
+            Cell(rank_text(ranks[row.name]), ranks[row.name].low)
+            if row in board.ranked
+            else Cell(MISSING)
+        )
 
     def tier(row: Row) -> Cell:
-        return Cell(str(ranks[row.name].tier), ranks[row.name].tier) if row in board.ranked else Cell(MISSING)
+        return (
+            Cell(str(ranks[row.name].tier), ranks[row.name].tier)
+            if row in board.ranked
+            else Cell(MISSING)
+        )
 
     return [
         Column("tier", "rows of one tier are not told apart from its first row", tier),
@@ -133,25 +174,39 @@ def _line(board: Board, row: Row, anchor: str, columns: Sequence[Column]) -> _Li
     kind = row.role if row.status == "ok" else _STATUS[row.status]
     cells = tuple(column.cell(row) for column in columns)
     kind = "ranked" if row in board.ranked else kind
-    return _Line(anchor, plain(row.name), MARKS.get(row.role, ""), plain(row.first.cell.family), kind, cells)
+    return _Line(
+        anchor, plain(row.name), MARKS.get(row.role, ""), plain(row.first.cell.family), kind, cells
+    )
 
 
 def _out(board: Board) -> list[tuple[str, str, str, str]]:
     """Rows that are not ranked: name, status, loss, reason."""
     found = [row for group in (board, board.equal_tokens) if group for row in group.unranked]
     losses = [MISSING if row.shown_loss is None else number(BITS * row.shown_loss) for row in found]
-    return [(plain(row.name), _STATUS[row.status], loss, _whole(row.reason)) for row, loss in zip(found, losses, strict=True)]
+    return [
+        (plain(row.name), _STATUS[row.status], loss, _whole(row.reason))
+        for row, loss in zip(found, losses, strict=True)
+    ]
 
 
 def _apart(board: Board) -> list[tuple[str, str, str]]:
-    return [(plain(record.cell.row), str(record.cell.seed), plain(why, 200)) for record, why in board.apart]
+    return [
+        (plain(record.cell.row), str(record.cell.seed), plain(why, 200))
+        for record, why in board.apart
+    ]
 
 
 def _router(row: Row, anchor: str) -> _Router:
     first = row.first
-    options = ", ".join(f"{name}={value!r}" for name, value in sorted(first.cell.options.items())) or "defaults"
+    options = (
+        ", ".join(f"{name}={value!r}" for name, value in sorted(first.cell.options.items()))
+        or "defaults"
+    )
     auxiliary = sorted({name for record in row.good for name in record.auxiliary})
-    means = [(plain(name), number(fmean(r.auxiliary[name] for r in row.good if name in r.auxiliary), 4)) for name in auxiliary]
+    means = [
+        (plain(name), number(fmean(r.auxiliary[name] for r in row.good if name in r.auxiliary), 4))
+        for name in auxiliary
+    ]
     found = next((record.passage for record in row.good if record.passage), None)
     return _Router(
         anchor=anchor,
@@ -167,7 +222,10 @@ def _router(row: Row, anchor: str) -> _Router:
 
 
 def _audit(row: Row) -> tuple[str, ...]:
-    """Name, target, capacity, width, layers, spends, tolerance, headline of the first seed; spends are means."""
+    """Name, target, capacity, width, layers, spends, tolerance, headline of the first seed.
+
+    Spends are means.
+    """
     budget = row.first.budget
     if budget is None:
         return (plain(row.name), *(MISSING,) * 8)
@@ -177,8 +235,12 @@ def _audit(row: Row) -> tuple[str, ...]:
         percent(budget.capacity),
         MISSING if budget.expert_width is None else str(budget.expert_width),
         ", ".join(map(str, budget.routed_layers)) or MISSING,
-        percent(row.mean(lambda record: record.budget.calibration_spend if record.budget else None), 2),
-        percent(row.mean(lambda record: record.budget.validation_spend if record.budget else None), 2),
+        percent(
+            row.mean(lambda record: record.budget.calibration_spend if record.budget else None), 2
+        ),
+        percent(
+            row.mean(lambda record: record.budget.validation_spend if record.budget else None), 2
+        ),
         f"± {percent(budget.tolerance)}",
         budget.headline,
     )
@@ -196,10 +258,39 @@ def _provenance(row: Row) -> dict[str, object]:
         "name": plain(row.name),
         "fields": [
             ("command", distinct([one.command for one in made])),
-            ("commit", distinct([one.commit[:12] + (" with uncommitted changes" if one.dirty else "") for one in made])),
-            ("started", f"{min(one.started for one in made)} to {max(one.started for one in made)}"),
-            ("machine", distinct([f"{one.device}, {one.processor}, {one.threads} threads, {one.dtype}" for one in made])),
-            ("versions", distinct([", ".join(f"{name} {version}" for name, version in sorted(one.versions.items())) for one in made])),
+            (
+                "commit",
+                distinct(
+                    [
+                        one.commit[:12] + (" with uncommitted changes" if one.dirty else "")
+                        for one in made
+                    ]
+                ),
+            ),
+            (
+                "started",
+                f"{min(one.started for one in made)} to {max(one.started for one in made)}",
+            ),
+            (
+                "machine",
+                distinct(
+                    [
+                        f"{one.device}, {one.processor}, {one.threads} threads, {one.dtype}"
+                        for one in made
+                    ]
+                ),
+            ),
+            (
+                "versions",
+                distinct(
+                    [
+                        ", ".join(
+                            f"{name} {version}" for name, version in sorted(one.versions.items())
+                        )
+                        for one in made
+                    ]
+                ),
+            ),
             ("rules", distinct([str(one.rules_version) for one in made])),
             ("configuration", distinct([one.config_hash[:16] for one in made])),
             ("plugin", distinct([one.plugin_hash[:16] for one in made])),

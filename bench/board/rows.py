@@ -19,7 +19,10 @@ def group_rows(records: Iterable[Record]) -> list[Row]:
     rows: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         rows[record.cell.row].append(record)
-    return [Row(name, tuple(sorted(rows[name], key=lambda record: record.cell.seed))) for name in sorted(rows)]
+    return [
+        Row(name, tuple(sorted(rows[name], key=lambda record: record.cell.seed)))
+        for name in sorted(rows)
+    ]
 
 
 def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
@@ -27,11 +30,16 @@ def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
     both = list(records)
     preferred = group_rows(record for record in both if record.cell.match == match)
     names = {row.name for row in preferred}
-    return sorted(preferred + group_rows(r for r in both if r.cell.row not in names), key=lambda row: row.name)
+    return sorted(
+        preferred + group_rows(r for r in both if r.cell.row not in names), key=lambda row: row.name
+    )
 
 
 def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
-    """The seeds to rank on: the set that most rows have; of equals the larger, then the one that sorts first."""
+    """The seeds to rank on: the set that most rows have.
+
+    Of equals the larger, then the one that sorts first.
+    """
     sets = Counter(tuple(row.losses) for row in rows if row.losses)
     return min(sets, key=lambda chosen: (-sets[chosen], -len(chosen), chosen)) if sets else ()
 
@@ -39,7 +47,9 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     """The row with its status; a row that may be ranked keeps the board's seeds only."""
     bad = [record for record in row.records if not counts(record)]
-    status = next((status for status in _WORST_FIRST for record in bad if record.status == status), "invalid")
+    status = next(
+        (status for status in _WORST_FIRST for record in bad if record.status == status), "invalid"
+    )
     if bad:
         return replace(row, status=status, reason=_reasons(bad))
     for name, values in (
@@ -48,13 +58,25 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
         ("controls", {record.cell.control for record in row.records}),
     ):
         if len(values) > 1:
-            return replace(row, status="mixed", reason=f"its seeds were run with {len(values)} different {name}")
+            return replace(
+                row,
+                status="mixed",
+                reason=f"its seeds were run with {len(values)} different {name}",
+            )
     missing = sorted(set(seeds) - set(row.losses))
     if missing:
-        return replace(row, status="incomplete", reason=f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}")
+        return replace(
+            row,
+            status="incomplete",
+            reason=f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}",
+        )
     extra = sorted(set(row.losses) - set(seeds)) if seeds else []
     kept = tuple(record for record in row.records if record.cell.seed not in extra)
-    return replace(row, records=kept, reason=f"seeds {seed_runs(extra)} left out: most rows lack them" if extra else "")
+    return replace(
+        row,
+        records=kept,
+        reason=f"seeds {seed_runs(extra)} left out: most rows lack them" if extra else "",
+    )
 
 
 def _reasons(bad: Sequence[Record]) -> str:
@@ -63,4 +85,6 @@ def _reasons(bad: Sequence[Record]) -> str:
     for record in bad:
         said = record.reason or ("no finite loss" if record.status == "ok" else record.status)
         causes.setdefault(said.strip().removesuffix("."), []).append(record.cell.seed)
-    return "; ".join(f"seed{'s' * (len(found) > 1)} {seed_runs(found)}: {said}" for said, found in causes.items())
+    return "; ".join(
+        f"seed{'s' * (len(found) > 1)} {seed_runs(found)}: {said}" for said, found in causes.items()
+    )

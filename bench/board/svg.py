@@ -1,7 +1,9 @@
-"""A small SVG canvas: themed by classes, readable by a screen reader, the same bytes for the same calls.
+"""A small SVG canvas: themed by classes, readable by a screen reader, the same bytes for the same
+calls.
 
-Inside the report a figure takes its colours from the page, light or dark; written to a file it carries both
-palettes itself. A plotting library gives neither, and its bytes change with its version.
+Inside the report a figure takes its colours from the page, light or dark; written to a file it
+carries both palettes itself. A plotting library gives neither, and its bytes change with its
+version.
 """
 
 import math
@@ -32,7 +34,10 @@ PALETTE: dict[str, tuple[str, str]] = {
     "s6": ("#237f99", "#6fd0ea"),
     "s7": ("#5a5f66", "#b4bcc4"),
 }
-"""Name -> (light, dark). The series differ in lightness as well as hue (after Okabe and Ito) and reach 4.5:1 on the surface."""
+"""Name -> (light, dark).
+
+The series differ in lightness as well as hue (after Okabe and Ito) and reach 4.5:1 on the surface.
+"""
 
 NUM_SERIES = 8
 
@@ -110,48 +115,107 @@ class Canvas:
     def __init__(self, width: float, height: float, title: str, description: str) -> None:
         self.width = round(width)
         self._title, self._description = plain(title, 200), plain(description, 1000)
-        box = {"viewBox": f"0 0 {round(width)} {round(height)}", "width": str(round(width)), "height": str(round(height))}
-        self.root = ET.Element("svg", {**box, "role": "img", "aria-label": self._title, "class": "figure"})
+        box = {
+            "viewBox": f"0 0 {round(width)} {round(height)}",
+            "width": str(round(width)),
+            "height": str(round(height)),
+        }
+        self.root = ET.Element(
+            "svg", {**box, "role": "img", "aria-label": self._title, "class": "figure"}
+        )
         ET.SubElement(self.root, "desc").text = self._description
 
-    def group(self, classes: str = "", title: str = "", parent: ET.Element | None = None) -> ET.Element:
+    def group(
+        self, classes: str = "", title: str = "", parent: ET.Element | None = None
+    ) -> ET.Element:
         """A group; `title` is shown on hover and read aloud."""
-        group = ET.SubElement(self.root if parent is None else parent, "g", {"class": classes} if classes else {})
+        group = ET.SubElement(
+            self.root if parent is None else parent, "g", {"class": classes} if classes else {}
+        )
         if title:
             ET.SubElement(group, "title").text = plain(title, 300)
         return group
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, classes: str, parent: ET.Element | None = None) -> None:
+    def line(
+        self,
+        x1: float,
+        y1: float,
+        x2: float,
+        y2: float,
+        classes: str,
+        parent: ET.Element | None = None,
+    ) -> None:
         """A straight line."""
         self._add("line", parent, x1=_px(x1), y1=_px(y1), x2=_px(x2), y2=_px(y2), classes=classes)
 
-    def path(self, points: Sequence[tuple[float, float]], classes: str, parent: ET.Element | None = None, closed: bool = False) -> None:
+    def path(
+        self,
+        points: Sequence[tuple[float, float]],
+        classes: str,
+        parent: ET.Element | None = None,
+        closed: bool = False,
+    ) -> None:
         """A line through points, or the area they enclose."""
-        steps = " ".join(f"{'L' if index else 'M'}{_px(x)} {_px(y)}" for index, (x, y) in enumerate(points))
+        steps = " ".join(
+            f"{'L' if index else 'M'}{_px(x)} {_px(y)}" for index, (x, y) in enumerate(points)
+        )
         self._add("path", parent, d=steps + ("Z" if closed else ""), classes=classes)
 
-    def circle(self, x: float, y: float, radius: float, classes: str, parent: ET.Element | None = None) -> None:
+    def circle(
+        self, x: float, y: float, radius: float, classes: str, parent: ET.Element | None = None
+    ) -> None:
         """A dot."""
         self._add("circle", parent, cx=_px(x), cy=_px(y), r=_px(radius), classes=classes)
 
     def rect(
-        self, x: float, y: float, size: tuple[float, float], classes: str, parent: ET.Element | None = None, opacity: float | None = None
+        self,
+        x: float,
+        y: float,
+        size: tuple[float, float],
+        classes: str,
+        parent: ET.Element | None = None,
+        opacity: float | None = None,
     ) -> None:
         """A rectangle of (width, height), its fill weakened to `opacity`."""
         extra = {} if opacity is None else {"fill-opacity": f"{opacity:.2f}"}
-        self._add("rect", parent, x=_px(x), y=_px(y), width=_px(size[0]), height=_px(size[1]), classes=classes, **extra)
+        self._add(
+            "rect",
+            parent,
+            x=_px(x),
+            y=_px(y),
+            width=_px(size[0]),
+            height=_px(size[1]),
+            classes=classes,
+            **extra,
+        )
 
-    def text(self, x: float, y: float, text: str, classes: str = "", parent: ET.Element | None = None) -> None:
+    def text(
+        self, x: float, y: float, text: str, classes: str = "", parent: ET.Element | None = None
+    ) -> None:
         """A line of text; the class says where it is anchored."""
         self._add("text", parent, x=_px(x), y=_px(y), classes=classes).text = plain(text, 120)
 
     def figure(self, slug: str, header: Sequence[str], data: Iterable[Sequence[str]]) -> Figure:
         """The finished drawing with the data behind it."""
         svg = ET.tostring(self.root, encoding="unicode")
-        return Figure(slug, self._title, self._description, svg, self.width, tuple(header), tuple(tuple(line) for line in data))
+        return Figure(
+            slug,
+            self._title,
+            self._description,
+            svg,
+            self.width,
+            tuple(header),
+            tuple(tuple(line) for line in data),
+        )
 
-    def _add(self, tag: str, parent: ET.Element | None, *, classes: str, **attributes: str) -> ET.Element:
-        return ET.SubElement(self.root if parent is None else parent, tag, {"class": classes, **attributes} if classes else attributes)
+    def _add(
+        self, tag: str, parent: ET.Element | None, *, classes: str, **attributes: str
+    ) -> ET.Element:
+        return ET.SubElement(
+            self.root if parent is None else parent,
+            tag,
+            {"class": classes, **attributes} if classes else attributes,
+        )
 
 
 def _px(value: float) -> str:
@@ -171,11 +235,18 @@ def variables(dark: bool) -> str:
 
 
 def standalone(figure: Figure) -> str:
-    """The figure as a file of its own: plain colours for every viewer, the dark ones where the reader prefers them."""
+    """The figure as a file of its own.
+
+    Plain colours for every viewer, the dark ones where the reader prefers them.
+    """
 
     def resolved(dark: bool) -> str:
         return re.sub(r"var\(--(\w+)\)", lambda match: PALETTE[match[1]][dark], stylesheet())
 
     style = f"{resolved(False)}\n@media (prefers-color-scheme: dark) {{\n{resolved(True)}}}"
-    backed = figure.svg.replace("<desc>", f'<style>\n{style}</style>\n<rect class="surface" width="100%" height="100%" /><desc>', 1)
+    backed = figure.svg.replace(
+        "<desc>",
+        f'<style>\n{style}</style>\n<rect class="surface" width="100%" height="100%" /><desc>',
+        1,
+    )
     return backed.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"

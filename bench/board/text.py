@@ -1,7 +1,8 @@
 """Numbers and foreign strings as the board writes them.
 
-A plugin chooses its own name, family, paper and error text, so none of them is trusted: `plain` removes what
-could disturb any output, `escape` and `code` what Markdown would act on. HTML is escaped by its template.
+A plugin chooses its own name, family, paper and error text, so none of them is trusted: `plain`
+removes what could disturb any output, `escape` and `code` what Markdown would act on. HTML is
+escaped by its template.
 """
 
 import math
@@ -19,23 +20,35 @@ _MARKUP = str.maketrans({symbol: f"&#{ord(symbol)};" for symbol in "&<>|`[]*\\~$
 
 
 def plain(text: str, limit: int = 80) -> str:
-    """One line without control, bidirectional or surrogate characters, at most `limit` characters long."""
-    printable = "".join(" " if unicodedata.category(char) in _UNPRINTABLE else char for char in text)
+    """One line without control, bidirectional or surrogate characters, at most `limit` characters
+    long.
+    """
+    printable = "".join(
+        " " if unicodedata.category(char) in _UNPRINTABLE else char for char in text
+    )
     line = " ".join(printable.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def escape(text: str, limit: int = 300) -> str:
-    """`text` as literal Markdown prose, safe in a table cell and where GitHub would make links, maths or emoji."""
+    """`text` as literal Markdown prose, safe in a table cell and where GitHub would make links,
+    maths or emoji.
+    """
     line = plain(text, limit).translate(_MARKUP)
     line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", "&#95;", line)
     line = re.sub(r":(?=//|[\w+-]+:)", "&#58;", line)
     line = re.sub(r"(?i)\bwww\.", "www&#46;", line)
-    return re.sub(r"^([-+=]|\d+[.)])", lambda match: f"{match[0][:-1]}&#{ord(match[0][-1])};", line) or MISSING
+    return (
+        re.sub(r"^([-+=]|\d+[.)])", lambda match: f"{match[0][:-1]}&#{ord(match[0][-1])};", line)
+        or MISSING
+    )
 
 
 def code(text: str, limit: int = 80) -> str:
-    """A name as a code span; as escaped prose where a code span in a table could be broken out of."""
+    """A name as a code span.
+
+    As escaped prose where a code span in a table could be broken out of.
+    """
     line = plain(text, limit)
     return escape(line) if set("|`\\") & set(line) or not line else f"`{line}`"
 
@@ -58,7 +71,9 @@ def interval(low: float | None, high: float | None, digits: int = 3, signed: boo
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as a percentage."""
-    return MISSING if share is None or not math.isfinite(share) else f"{number(100 * share, digits)} %"
+    return (
+        MISSING if share is None or not math.isfinite(share) else f"{number(100 * share, digits)} %"
+    )
 
 
 def quantity(value: float | None, digits: int = 3) -> str:
@@ -93,7 +108,9 @@ def seeds(values: Sequence[int]) -> str:
             runs[-1].append(seed)
         else:
             runs.append([seed])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or MISSING
+    return (
+        ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) or MISSING
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
@@ -101,10 +118,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> s
 
     Widths count code points, so that the bytes do not depend on which Unicode tables are installed.
     """
-    widths = [max(3, *(len(line[column]) for line in (header, *rows))) for column in range(len(header))]
-    rule = [("-" * (width - 1) + ":") if side == "r" else "-" * width for width, side in zip(widths, align, strict=True)]
+    widths = [
+        max(3, *(len(line[column]) for line in (header, *rows))) for column in range(len(header))
+    ]
+    rule = [
+        ("-" * (width - 1) + ":") if side == "r" else "-" * width
+        for width, side in zip(widths, align, strict=True)
+    ]
     padded = [
-        [cell.rjust(width) if side == "r" else cell.ljust(width) for cell, width, side in zip(line, widths, align, strict=True)]
+        [
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, align, strict=True)
+        ]
         for line in (header, rule, *rows)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)

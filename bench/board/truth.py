@@ -13,18 +13,32 @@ ORACLE = "planted_oracle"
 
 
 def truth_columns(board: Board) -> list[Column]:
-    """Accuracy, regret and distance from the best possible loss; none where no record has the truth."""
+    """Accuracy, regret and distance from the best possible loss.
+
+    None where no record has the truth.
+    """
     if not any(record.truth for row in board.rows for record in row.records):
         return []
-    oracle = next((row for row in board.rows if row.first.cell.router == ORACLE and row.losses), None)
+    oracle = next(
+        (row for row in board.rows if row.first.cell.router == ORACLE and row.losses), None
+    )
 
     def accuracy(row: Row) -> Cell:
-        found, chance = row.mean(lambda record: _mean(record, "accuracy")), row.mean(lambda record: _mean(record, "chance"))
+        found, chance = (
+            row.mean(lambda record: _mean(record, "accuracy")),
+            row.mean(lambda record: _mean(record, "chance")),
+        )
         if found is None:
             return Cell(MISSING)
         sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
-        each = [row.mean(lambda record: record.truth.accuracy[site] if record.truth else None) for site in range(sites)]  # noqa: B023
-        return Cell(f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})", found)
+        each = [
+            row.mean(lambda record: record.truth.accuracy[site] if record.truth else None)  # noqa: B023
+            for site in range(sites)
+        ]
+        return Cell(
+            f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})",
+            found,
+        )
 
     def regret(row: Row) -> Cell:
         common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
@@ -44,10 +58,18 @@ def truth_columns(board: Board) -> list[Column]:
             accuracy,
         ),
         Column("regret", f"loss above that of `{ORACLE}`, paired by seed, bits a token", regret),
-        Column("above best", "loss above the least that any choice can reach at the budget, as a share of it", above),
+        Column(
+            "above best",
+            "loss above the least that any choice can reach at the budget, as a share of it",
+            above,
+        ),
     ]
 
 
 def _mean(record: Record, name: str) -> float | None:
-    known = [value for value in getattr(record.truth, name) if value is not None] if record.truth else []
+    known = (
+        [value for value in getattr(record.truth, name) if value is not None]
+        if record.truth
+        else []
+    )
     return fmean(known) if known else None

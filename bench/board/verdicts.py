@@ -31,7 +31,9 @@ class Entrant:
 class Judgement:
     """Declared comparisons by (row, control), ranks by row, and what concerns the whole board."""
 
-    outcomes: Mapping[tuple[str, str], Outcome] = field(default_factory=dict[tuple[str, str], Outcome])
+    outcomes: Mapping[tuple[str, str], Outcome] = field(
+        default_factory=dict[tuple[str, str], Outcome]
+    )
     ranks: Mapping[str, Rank] = field(default_factory=dict[str, Rank])
     seeds: tuple[int, ...] = ()
     noise: tuple[NoiseFloor, ...] = ()
@@ -43,11 +45,18 @@ class Judgement:
 
 def word(outcome: Outcome) -> str:
     """The verdict from the row's side: "worse" is a "better" that the control won."""
-    return "worse" if outcome.verdict == "better" and outcome.winner != outcome.row else outcome.verdict
+    return (
+        "worse"
+        if outcome.verdict == "better" and outcome.winner != outcome.row
+        else outcome.verdict
+    )
 
 
 def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Plan:
-    """The comparisons that follow from the suite's declaration and the roles of the rows; see `judge_rows`."""
+    """The comparisons that follow from the suite's declaration and the roles of the rows.
+
+    See `judge_rows`.
+    """
     ranked = [entrant for entrant in entrants if entrant.losses]
     names = {entrant.name for entrant in entrants}
     matched = str(declared["dense_matched"])
@@ -76,8 +85,9 @@ def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> P
 def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judgement:
     """Judge the rows of one ranking.
 
-    The primary family is each router against `random` on the same paths and against the matched dense model, whether or
-    not the row ran to its end: a failure must not make the correction milder. The secondary family is all pairs.
+    The primary family is each router against `random` on the same paths and against the matched
+    dense model, whether or not the row ran to its end: a failure must not make the correction
+    milder. The secondary family is all pairs.
 
     Args:
         entrants: ranked rows, and those that would be but for their status.
@@ -92,7 +102,11 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
     absent = len(said.rows) - len(ranked)
     return Judgement(
         outcomes={(o.row, o.control): o for o in said.outcomes if o.family == "primary"},
-        ranks={rank.row: replace(rank, high=rank.high - absent) for rank in said.ranks if rank.row in {e.name for e in ranked}},
+        ranks={
+            rank.row: replace(rank, high=rank.high - absent)
+            for rank in said.ranks
+            if rank.row in {e.name for e in ranked}
+        },
         seeds=said.seeds,
         noise=said.noise,
         friedman=said.friedman,

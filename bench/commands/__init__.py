@@ -1,4 +1,7 @@
-"""One module a subcommand: `add_parser` declares its arguments, `run` does the work. Heavy imports stay inside `run`."""
+"""One module a subcommand: `add_parser` declares its arguments, `run` does the work.
+
+Heavy imports stay inside `run`.
+"""
 
 from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run, study
 

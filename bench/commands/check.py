@@ -16,17 +16,39 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**32
 """What every generator in use takes."""
-MARKS = {"passed": "ok", "failed": "FAILED", "exempt": "exempt", "expected_failure": "expected failure", "not_run": "not run"}
+MARKS = {
+    "passed": "ok",
+    "failed": "FAILED",
+    "exempt": "exempt",
+    "expected_failure": "expected failure",
+    "not_run": "not run",
+}
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("check", help="check that a router keeps the rules", description=__doc__)
-    parser.add_argument("router", type=_name_or_file, help="name of a registered router, or a plugin FILE.py")
-    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="set an option of the router")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, text and noise (default: 0)")
+    parser = subparsers.add_parser(
+        "check", help="check that a router keeps the rules", description=__doc__
+    )
     parser.add_argument(
-        "--expect-failure", action="append", default=[], metavar="CHECK=REASON", help="a check that is known to fail; strict: it must"
+        "router", type=_name_or_file, help="name of a registered router, or a plugin FILE.py"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="set an option of the router",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, text and noise (default: 0)"
+    )
+    parser.add_argument(
+        "--expect-failure",
+        action="append",
+        default=[],
+        metavar="CHECK=REASON",
+        help="a check that is known to fail; strict: it must",
     )
     parser.add_argument("--json", action="store_true", help="print plain data instead of lines")
     parser.set_defaults(run=run)
@@ -39,15 +61,26 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.conformance import resolve, run_checks
 
     if not 0 <= arguments.seed < LARGEST_SEED:
-        raise UserError(f"--seed is {arguments.seed}: give a whole number from 0 and below {LARGEST_SEED}.")
+        raise UserError(
+            f"--seed is {arguments.seed}: give a whole number from 0 and below {LARGEST_SEED}."
+        )
     torch.set_num_threads(1)
-    options = {name: read_value(f"{name}={text}") for name, text in _pairs("--set", arguments.set).items()}
+    options = {
+        name: read_value(f"{name}={text}") for name, text in _pairs("--set", arguments.set).items()
+    }
     reasons = _pairs("--expect-failure", arguments.expect_failure)
     reports: list[tuple[Entry, list[Outcome]]] = []
     for entry in resolve(arguments.router):
-        if options:  # what is wrong with them is bad input; what is wrong with the router is for the checks to say
+        # what is wrong with them is bad input; what is wrong with the router is for the checks to
+        # say
+        if options:
             entry.make(options)
-        reports.append((entry, run_checks(entry, options=options, seed=arguments.seed, expected_failures=reasons)))
+        reports.append(
+            (
+                entry,
+                run_checks(entry, options=options, seed=arguments.seed, expected_failures=reasons),
+            )
+        )
         if not arguments.json:
             _print(*reports[-1])
     if arguments.json:
@@ -70,13 +103,23 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
 def _print(entry: "Entry", outcomes: "list[Outcome]") -> None:
     print(f"{entry.name} ({entry.family})")
     for outcome in outcomes:
-        print(f"  {MARKS[outcome.status]:10} {outcome.check}" + (f" ({outcome.reason})" if outcome.reason else ""))
+        print(
+            f"  {MARKS[outcome.status]:10} {outcome.check}"
+            + (f" ({outcome.reason})" if outcome.reason else "")
+        )
         if outcome.status == "failed":
-            print(f"      expected: {outcome.expected}\n      seen:     {outcome.seen}\n      hint:     {outcome.hint}")
+            print(
+                f"      expected: {outcome.expected}\n      seen:     {outcome.seen}\n      hint:     {outcome.hint}"
+            )
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     print(f"{len(outcomes)} checks, {failed} failed")
 
 
 def _plain(entry: "Entry", outcomes: "list[Outcome]") -> dict[str, Any]:
     checks = [outcome.as_dict() for outcome in outcomes]
-    return {"router": entry.name, "family": entry.family, "passed": all(outcome.ok for outcome in outcomes), "checks": checks}
+    return {
+        "router": entry.name,
+        "family": entry.family,
+        "passed": all(outcome.ok for outcome in outcomes),
+        "checks": checks,
+    }

@@ -10,8 +10,15 @@ from bench.config.load import load_suite, suite_names
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("list", help="list routers, suites and studies", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("routers", "suites", "studies"), help="only these (default: all)")
+    parser = subparsers.add_parser(
+        "list", help="list routers, suites and studies", description=__doc__
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("routers", "suites", "studies"),
+        help="only these (default: all)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -26,10 +33,20 @@ def _routers() -> str:
     from bench.routing.registry import load_all, options_of
 
     rows = [
-        (entry.name, entry.family, entry.paper, (entry.router.__doc__ or "").splitlines()[0], ", ".join(options_of(entry.router)))
+        (
+            entry.name,
+            entry.family,
+            entry.paper,
+            (entry.router.__doc__ or "").splitlines()[0],
+            ", ".join(options_of(entry.router)),
+        )
         for entry in load_all().values()
     ]
-    return tabulate(rows, headers=("router", "family", "paper", "what it does", "options"), maxcolwidths=(None, None, None, 60, 40))
+    return tabulate(
+        rows,
+        headers=("router", "family", "paper", "what it does", "options"),
+        maxcolwidths=(None, None, None, 60, 40),
+    )
 
 
 def _suites() -> str:
@@ -48,4 +65,8 @@ def _studies() -> str:
         for study in studies
         for size, definition in study.sizes.items()
     ]  # fmt: skip
-    return tabulate(rows, headers=("study", "size", "seeds", "cells", "core-minutes", "question"), maxcolwidths=80)
+    return tabulate(
+        rows,
+        headers=("study", "size", "seeds", "cells", "core-minutes", "question"),
+        maxcolwidths=80,
+    )

@@ -1,4 +1,7 @@
-"""What an official run needs: its folder, a device that computes, sources that are those of a commit."""
+"""What an official run needs.
+
+Its folder, a device that computes, sources that are those of a commit.
+"""
 
 from pathlib import Path
 
@@ -11,17 +14,24 @@ OWN_ROOT = Path("runs")
 
 
 def check_device(device: str) -> None:
-    """Raise a `UserError` unless cells can be run on the device here: it is of a known kind, and can compute."""
+    """Raise a `UserError` unless cells can be run on the device here.
+
+    It is of a known kind, and can compute.
+    """
     import torch
 
     kind = device.partition(":")[0]
     if kind not in DEVICES:
-        raise UserError(f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu.")
+        raise UserError(
+            f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu."
+        )
     try:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError, ImportError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu.") from None
+        raise UserError(
+            f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu."
+        ) from None
 
 
 def require_clean_tree() -> None:

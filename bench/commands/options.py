@@ -13,30 +13,60 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  #
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
     """`--suite`, `--routers`, `--plugin`, `--budget`, `--match`."""
-    parser.add_argument("--suite", default="quick", help="name of a suite or a YAML file (default: quick)")
-    parser.add_argument("--routers", default="all", help="comma-separated rows or routers; all = the suite's roster (default)")
-    parser.add_argument("--plugin", action="append", default=[], type=place, metavar="FILE.py", help="also load routers from this file")
-    parser.add_argument("--budget", type=float, help="rho, the share of routed full-path cost that is paid for (default: the suite's)")
-    parser.add_argument("--match", choices=("flops", "tokens"), help="train to equal FLOPs or to equal tokens (default: the suite's)")
+    parser.add_argument(
+        "--suite", default="quick", help="name of a suite or a YAML file (default: quick)"
+    )
+    parser.add_argument(
+        "--routers",
+        default="all",
+        help="comma-separated rows or routers; all = the suite's roster (default)",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=place,
+        metavar="FILE.py",
+        help="also load routers from this file",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        help="rho, the share of routed full-path cost that is paid for (default: the suite's)",
+    )
+    parser.add_argument(
+        "--match",
+        choices=("flops", "tokens"),
+        help="train to equal FLOPs or to equal tokens (default: the suite's)",
+    )
 
 
 def add_assignments(parser: argparse.ArgumentParser) -> None:
     """`--set`."""
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="replace a field of the suite, e.g. train.batch_size=8"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="replace a field of the suite, e.g. train.batch_size=8",
     )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """`--workers`."""
     parser.add_argument(
-        "--workers", type=_workers, default=default_workers(), help="processes side by side, 0 for none (default: one a core)"
+        "--workers",
+        type=_workers,
+        default=default_workers(),
+        help="processes side by side, 0 for none (default: one a core)",
     )
 
 
 def _workers(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"it is {text!r}; give 0 to run in this process, or a number of processes")
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}; give 0 to run in this process, or a number of processes"
+        )
     return int(text)
 
 
@@ -60,7 +90,9 @@ def seconds(text: str) -> float:
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of the suite that the command line replaces."""
-    found = {name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")}
+    found = {
+        name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -76,10 +108,14 @@ def parse_seeds(text: str) -> list[int]:
         seeds = []
     if "," not in text and seeds:
         if seeds[0] > MOST_SEEDS:
-            raise UserError(f"--seeds is {shortened(text)}: give at most {MOST_SEEDS}, or a comma after it for this seed alone.")
+            raise UserError(
+                f"--seeds is {shortened(text)}: give at most {MOST_SEEDS}, or a comma after it for this seed alone."
+            )
         seeds = list(range(seeds[0]))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by commas.")
+        raise UserError(
+            f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by commas."
+        )
     return seeds
 
 

@@ -1,4 +1,6 @@
-"""`bench power`: what this many seeds can find, and how many more each comparison needs, with their cost."""
+"""`bench power`: what this many seeds can find, and how many more each comparison needs, with their
+cost.
+"""
 
 import argparse
 from pathlib import Path
@@ -19,12 +21,22 @@ Effect = float | Literal["margin", "observed"]
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("power", help="seeds still needed for each comparison", description=__doc__)
+    parser = subparsers.add_parser(
+        "power", help="seeds still needed for each comparison", description=__doc__
+    )
     parser.add_argument("--suite", help="only this suite (default: all)")
-    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--effect", default="margin", help="difference to find: margin (default), observed, or nats a byte")
+    parser.add_argument(
+        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
+    )
+    parser.add_argument(
+        "--effect",
+        default="margin",
+        help="difference to find: margin (default), observed, or nats a byte",
+    )
     parser.add_argument("--power", type=float, default=0.8, help="power asked for (default: 0.8)")
-    parser.add_argument("--all-pairs", action="store_true", help="also the secondary family, every pair of rows")
+    parser.add_argument(
+        "--all-pairs", action="store_true", help="also the secondary family, every pair of rows"
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,17 +49,45 @@ def run(arguments: argparse.Namespace) -> int:
     for board in build_board(arguments.results, arguments.suite):
         plan = board.judgement.plan
         if plan is None or len(board.ranked) < 2:
-            raise UserError(f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. Run more routers.")
+            raise UserError(
+                f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. Run more routers."
+            )
         losses = {row.name: row.losses for row in board.ranked}
         needs = power(losses, plan, _costs(board), effect, arguments.power)
         shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
-        print(f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, {len(board.seeds)} seeds")
-        headers = ("row", "against", "SD", "detectable", "to find", "seeds", "up to", "missing", "FLOPs", "hours")
-        print(tabulate([_line(need) for need in shown], headers=headers, floatfmt=".4f", disable_numparse=[8, 9]))
+        print(
+            f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, {len(board.seeds)} seeds"
+        )
+        headers = (
+            "row",
+            "against",
+            "SD",
+            "detectable",
+            "to find",
+            "seeds",
+            "up to",
+            "missing",
+            "FLOPs",
+            "hours",
+        )
+        print(
+            tabulate(
+                [_line(need) for need in shown],
+                headers=headers,
+                floatfmt=".4f",
+                disable_numparse=[8, 9],
+            )
+        )
         looks = plan.looks or (len(board.seeds), 2 * len(board.seeds))
-        levels = ", ".join(f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha))
-        print("Columns are for one look at the full level; a board at an early look, whose level is lower, finds larger differences only.")
-        print(f"Seeds beyond those declared count only in declared looks; comparison.looks: {list(looks)} would test at {levels}.")
+        levels = ", ".join(
+            f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha)
+        )
+        print(
+            "Columns are for one look at the full level; a board at an early look, whose level is lower, finds larger differences only."
+        )
+        print(
+            f"Seeds beyond those declared count only in declared looks; comparison.looks: {list(looks)} would test at {levels}."
+        )
     return 0
 
 
@@ -59,7 +99,9 @@ def _effect(text: str) -> Effect:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"--effect is {text!r}: give margin, observed, or a number of nats a byte.") from None
+        raise UserError(
+            f"--effect is {text!r}: give margin, observed, or a number of nats a byte."
+        ) from None
 
 
 def _costs(board: "Board") -> "dict[str, CellCost]":
@@ -80,4 +122,15 @@ def _line(need: "Need") -> tuple[object, ...]:
     upper = "over 512" if need.seeds_upper is None else need.seeds_upper
     flops = "-" if need.flops is None else f"{need.flops:.3g}"
     hours = "-" if need.hours is None else f"{need.hours:.2f}"
-    return need.row, need.control, need.sd, need.detectable, need.effect, seeds, upper, need.missing, flops, hours
+    return (
+        need.row,
+        need.control,
+        need.sd,
+        need.detectable,
+        need.effect,
+        seeds,
+        upper,
+        need.missing,
+        flops,
+        hours,
+    )

@@ -1,4 +1,7 @@
-"""What a run shows while it works: a line a finished cell, and on a terminal what is running and how long it will take."""
+"""What a run shows while it works.
+
+A line a finished cell, and on a terminal what is running and how long it will take.
+"""
 
 import json
 import time
@@ -28,7 +31,9 @@ class Progress:
     def __init__(self, console: Console, total: int, beats: Path) -> None:
         self.console, self.total, self.beats = console, total, beats
         self.done, self.run, self.started = 0, 0, time.monotonic()
-        self._live = Live(console=console, get_renderable=self._running, refresh_per_second=1, transient=True)
+        self._live = Live(
+            console=console, get_renderable=self._running, refresh_per_second=1, transient=True
+        )
 
     def __enter__(self) -> "Progress":
         """Start showing what runs, on a terminal."""
@@ -36,7 +41,12 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop."""
         self._live.stop()
 
@@ -52,7 +62,10 @@ class Progress:
         self.console.print(line, soft_wrap=True)
 
     def time_left(self) -> str:
-        """Estimate of the time to the end, from the cells that were really run; empty before the first."""
+        """Estimate of the time to the end, from the cells that were really run.
+
+        Empty before the first.
+        """
         if not self.run or self.done == self.total:
             return ""
         seconds = (time.monotonic() - self.started) / self.run * (self.total - self.done)
@@ -60,11 +73,16 @@ class Progress:
 
     def _running(self) -> Text:
         left = self.time_left()
-        text = Text(f"{self.done}/{self.total} cells" + (f", {left} left" if left else ""), style="bold")
+        text = Text(
+            f"{self.done}/{self.total} cells" + (f", {left} left" if left else ""), style="bold"
+        )
         for file in sorted(self.beats.glob("*.progress")):
             try:
                 beat = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError):  # being replaced, or just removed
                 continue
-            text.append(f"\n  {beat['cell']:28} {beat['share']:4.0%}  {beat['loss']:.4f} nats a byte", style="dim")
+            text.append(
+                f"\n  {beat['cell']:28} {beat['share']:4.0%}  {beat['loss']:.4f} nats a byte",
+                style="dim",
+            )
         return text

@@ -1,4 +1,7 @@
-"""Writing what is read: the board, its figures and the pages of studies; or finding those that are stale."""
+"""Writing what is read: the board, its figures and the pages of studies.
+
+Or finding those that are stale.
+"""
 
 import difflib
 from pathlib import Path
@@ -62,7 +65,11 @@ def page_files(study: "StudyConfig", folder: Path) -> dict[str, str]:
     from bench.study.results import collect
 
     results = collect(study, folder)
-    drawn = {name: standalone(figure) for found in results for name, figure in figures(study, found).items()}
+    drawn = {
+        name: standalone(figure)
+        for found in results
+        for name, figure in figures(study, found).items()
+    }
     return {PAGE: render_page(study, results), **drawn}
 
 
@@ -78,9 +85,18 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
             path = folder / file
             there = path.read_text(encoding="utf-8") if path.is_file() else ""
             if there != text:
-                changes = difflib.unified_diff(there.splitlines(), text.splitlines(), str(path), "from its records", n=0, lineterm="")
+                changes = difflib.unified_diff(
+                    there.splitlines(),
+                    text.splitlines(),
+                    str(path),
+                    "from its records",
+                    n=0,
+                    lineterm="",
+                )
                 lines += list(changes)[:SHOWN] if file == PAGE else []
-                lines.append(f"{path} is not what its records give. Run `python -m bench study {study.name} --render --out {out}`.")
+                lines.append(
+                    f"{path} is not what its records give. Run `python -m bench study {study.name} --render --out {out}`."
+                )
     return lines
 
 

@@ -11,9 +11,15 @@ from bench.files import write_atomically
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("report", help="render report.html from records", description=__doc__)
-    parser.add_argument("--results", type=place, default=Path("results"), help="tree of records (default: results)")
-    parser.add_argument("--out", type=place, help="file to write (default: report.html inside the tree)")
+    parser = subparsers.add_parser(
+        "report", help="render report.html from records", description=__doc__
+    )
+    parser.add_argument(
+        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
+    )
+    parser.add_argument(
+        "--out", type=place, help="file to write (default: report.html inside the tree)"
+    )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.set_defaults(run=run)
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
-from bench.commands.options import Subparsers, add_assignments, add_suite, add_workers, natural, overrides, parse_seeds, seconds
+from bench.commands.options import (
+    Subparsers,
+    add_assignments,
+    add_suite,
+    add_workers,
+    natural,
+    overrides,
+    parse_seeds,
+    seconds,
+)
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.load import load_suite
@@ -18,24 +27,44 @@ from bench.errors import UserError
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("run", help="train routers and render the board", description=__doc__)
+    parser = subparsers.add_parser(
+        "run", help="train routers and render the board", description=__doc__
+    )
     add_suite(parser)
-    parser.add_argument("--seeds", help="number of seeds, or a comma-separated list (default: the suite's)")
-    parser.add_argument("--seed-start", type=natural, default=0, help="added to every seed (default: 0)")
+    parser.add_argument(
+        "--seeds", help="number of seeds, or a comma-separated list (default: the suite's)"
+    )
+    parser.add_argument(
+        "--seed-start", type=natural, default=0, help="added to every seed (default: 0)"
+    )
     add_assignments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="precision of matrix products (default: the suite's)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of matrix products (default: the suite's)",
+    )
     parser.add_argument("--out", type=place, help="where records go (default: runs)")
     parser.add_argument(
-        "--official", action="store_true", help="write results/ and leaderboard.md; needs a clean tree and the whole roster"
+        "--official",
+        action="store_true",
+        help="write results/ and leaderboard.md; needs a clean tree and the whole roster",
     )
     add_workers(parser)
-    parser.add_argument("--checkpoint-seconds", type=seconds, default=20.0, help="time between two checkpoints of a cell (default: 20)")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=seconds,
+        default=20.0,
+        help="time between two checkpoints of a cell (default: 20)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the missing cells, print an outcome a line, render the board; 1 if a cell failed or broke a rule."""
+    """Run the missing cells, print an outcome a line, render the board.
+
+    1 if a cell failed or broke a rule.
+    """
     from bench.commands.publish import render
     from bench.data import load_corpus
     from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells, unmet_needs
@@ -51,10 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
-    seeds = [arguments.seed_start + seed for seed in (parse_seeds(arguments.seeds) if arguments.seeds is not None else range(suite.seeds))]
+    seeds = [
+        arguments.seed_start + seed
+        for seed in (
+            parse_seeds(arguments.seeds) if arguments.seeds is not None else range(suite.seeds)
+        )
+    ]
     root = _root(arguments)
     board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
-    console.print(f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/", markup=False)
+    console.print(
+        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
+        markup=False,
+    )
     cells = plan_cells(suite, rows, seeds, arguments.plugin) + (
         sensitivity_cells(suite, rows, arguments.plugin) if arguments.official else []
     )
@@ -63,16 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     with Progress(console, len(cells), root / CHECKPOINTS) as progress:
-        outcomes = run_cells(cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds)
+        outcomes = run_cells(
+            cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds
+        )
     if any(outcome.status != "crashed" for outcome in outcomes):
         render(root, board, console)
-    return 1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
+    return (
+        1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
+    )
 
 
 def _root(arguments: argparse.Namespace) -> Path:
     if not arguments.official:
         return arguments.out or OWN_ROOT
     if arguments.routers != "all" or arguments.plugin or arguments.out:
-        raise UserError("--official runs the suite's whole roster into results/: drop --routers, --plugin and --out.")
+        raise UserError(
+            "--official runs the suite's whole roster into results/: drop --routers, --plugin and --out."
+        )
     require_clean_tree()
     return OFFICIAL_ROOT

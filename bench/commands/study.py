@@ -21,21 +21,42 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser("study", help="test a claim: run its grid, judge it, write its page", description=__doc__)
-    parser.add_argument("study", nargs="?", help="name of a study or a YAML file; may be left out with --check or --render")
-    parser.add_argument("--size", default="small", help="extent to run (default: small)")
-    parser.add_argument("--out", type=place, help="tree of records; the study goes into its folder studies/ (default: runs)")
-    parser.add_argument("--official", action="store_true", help="write into results/; needs a clean tree")
-    parser.add_argument("--render", action="store_true", help="run nothing; write the page from the records that are there")
+    parser = subparsers.add_parser(
+        "study", help="test a claim: run its grid, judge it, write its page", description=__doc__
+    )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 unless pages are byte for byte what their records give"
+        "study",
+        nargs="?",
+        help="name of a study or a YAML file; may be left out with --check or --render",
+    )
+    parser.add_argument("--size", default="small", help="extent to run (default: small)")
+    parser.add_argument(
+        "--out",
+        type=place,
+        help="tree of records; the study goes into its folder studies/ (default: runs)",
+    )
+    parser.add_argument(
+        "--official", action="store_true", help="write into results/; needs a clean tree"
+    )
+    parser.add_argument(
+        "--render",
+        action="store_true",
+        help="run nothing; write the page from the records that are there",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 unless pages are byte for byte what their records give",
     )
     add_workers(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the missing cells and write the page; 1 if a cell failed, or if a page that was checked is stale."""
+    """Run the missing cells and write the page.
+
+    1 if a cell failed, or if a page that was checked is stale.
+    """
     from bench.study.load import load_study
 
     if arguments.official and arguments.out:
@@ -59,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _run_cells(study: "StudyConfig", arguments: argparse.Namespace, out: Path, console: Console) -> bool:
+def _run_cells(
+    study: "StudyConfig", arguments: argparse.Namespace, out: Path, console: Console
+) -> bool:
     """Run what is missing at one size, setting after setting; whether a cell failed."""
     from bench.runner.pool import CHECKPOINTS, run_cells
     from bench.study.cells import adopt, study_cells, trees_of
@@ -78,7 +101,10 @@ def _run_cells(study: "StudyConfig", arguments: argparse.Namespace, out: Path, c
         check_device(planned[0].suite.device)
         require_folder(root)
         adopted = adopt(planned, root, trees_of(out))
-        console.print(f"{study.name}, {setting}: {len(planned)} cells, {adopted} taken over, records in {root}/", markup=False)
+        console.print(
+            f"{study.name}, {setting}: {len(planned)} cells, {adopted} taken over, records in {root}/",
+            markup=False,
+        )
         with Progress(console, len(planned), root / CHECKPOINTS) as progress:
             outcomes = run_cells(planned, root, command, arguments.workers, progress)
         failed |= any(outcome.status in ("crashed", "failed") for outcome in outcomes)

@@ -1,4 +1,7 @@
-"""What a suite says about its data. Knows neither torch nor numpy, so that `--help` and the board can read it."""
+"""What a suite says about its data.
+
+Knows neither torch nor numpy, so that `--help` and the board can read it.
+"""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +26,37 @@ class PlantedConfig(Part):
     """The planted task (`bench.data.planted`): what its documents are made of."""
 
     route: Route = Field(
-        default="depth", description="what the truth names: hard tokens (1) and easy ones (0), or the domain of hard tokens (else -1)"
+        default="depth",
+        description="what the truth names: hard tokens (1) and easy ones (0), or the domain of hard tokens (else -1)",
     )
-    domains: int = Field(default=1, gt=0, description="kinds of documents, each with tables of its own")
+    domains: int = Field(
+        default=1, gt=0, description="kinds of documents, each with tables of its own"
+    )
     symbols: int = Field(default=32, ge=2, description="ids that segments are made of")
-    order: int = Field(default=2, ge=1, le=4, description="earlier symbols that decide the next one in a hard segment")
+    order: int = Field(
+        default=2,
+        ge=1,
+        le=4,
+        description="earlier symbols that decide the next one in a hard segment",
+    )
     segments: int = Field(default=4, gt=0, description="segments a document")
     segment_tokens: int = Field(default=16, description="tokens a segment, its marker included")
-    easy: float = Field(default=0.5, ge=0, le=1, description="share of easy segments, rounded to whole segments of a document")
-    noise: float = Field(default=0.1, ge=0, le=1, description="share of symbols drawn at random: the entropy that nothing removes")
+    easy: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of easy segments, rounded to whole segments of a document",
+    )
+    noise: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of symbols drawn at random: the entropy that nothing removes",
+    )
     seed: int | None = Field(
-        default=None, ge=0, description="of tables and documents; by default the cell's own, so that findings hold for such tasks at large"
+        default=None,
+        ge=0,
+        description="of tables and documents; by default the cell's own, so that findings hold for such tasks at large",
     )
 
     @property
@@ -67,45 +90,88 @@ class PlantedConfig(Part):
             made = f"symbols is {self.symbols} and domains {self.domains}, which makes {self.vocab_size} token ids"
             raise ValueError(f"{made}; at most {LARGEST_VOCABULARY} are allowed")
         if self.table_entries > LARGEST_TABLES:
-            raise ValueError(f"the tables have {self.table_entries} entries; at most {LARGEST_TABLES} are allowed: lower symbols or order")
+            raise ValueError(
+                f"the tables have {self.table_entries} entries; at most {LARGEST_TABLES} are allowed: lower symbols or order"
+            )
         if self.route == "experts" and self.domains < 2:
-            raise ValueError(f"domains is {self.domains} with route 'experts'; at least 2 are needed to choose among")
+            raise ValueError(
+                f"domains is {self.domains} with route 'experts'; at least 2 are needed to choose among"
+            )
         return self
 
 
 class DataConfig(Part):
     """Where the text comes from, how it becomes tokens, and how much is held out.
 
-    Without `source` it follows from `path`: no path is the embedded corpus, a path that exists or looks like a file is
-    local, `owner/name` is a data set on the hub.
+    Without `source` it follows from `path`: no path is the embedded corpus, a path that exists or
+    looks like a file is local, `owner/name` is a data set on the hub.
     """
 
-    source: Literal["embedded", "local", "hub", "planted"] = Field(default="embedded", description="registered source of the text")
-    path: str | None = Field(default=None, description="file, folder or glob; or owner/name on the hub")
-    name: str | None = Field(default=None, description="configuration of a hub data set, e.g. sample-10BT")
+    source: Literal["embedded", "local", "hub", "planted"] = Field(
+        default="embedded", description="registered source of the text"
+    )
+    path: str | None = Field(
+        default=None, description="file, folder or glob; or owner/name on the hub"
+    )
+    name: str | None = Field(
+        default=None, description="configuration of a hub data set, e.g. sample-10BT"
+    )
     split: str = Field(default="train", description="split of a hub data set")
-    revision: str | None = Field(default=None, description="commit of a hub data set; pin it for results that others should repeat")
+    revision: str | None = Field(
+        default=None,
+        description="commit of a hub data set; pin it for results that others should repeat",
+    )
     text_column: str = Field(default="text", description="column that holds a document's text")
-    domain_column: str | None = Field(default=None, description="column that names a document's domain; none: one domain")
-    tokenizer: Literal["bytes", "bpe"] = Field(default="bytes", description="UTF-8 bytes, or a byte-level BPE learnt from training")
-    vocab_size: int = Field(default=256, ge=256, le=65536, description="token ids; 256 for bytes, 4096 unless given for bpe")
+    domain_column: str | None = Field(
+        default=None, description="column that names a document's domain; none: one domain"
+    )
+    tokenizer: Literal["bytes", "bpe"] = Field(
+        default="bytes", description="UTF-8 bytes, or a byte-level BPE learnt from training"
+    )
+    vocab_size: int = Field(
+        default=256,
+        ge=256,
+        le=65536,
+        description="token ids; 256 for bytes, 4096 unless given for bpe",
+    )
     tokenizer_file: str | None = added(
-        None, description="tokenizer.json of a byte-level BPE to take instead of learning one, e.g. GPT-2's; vocab_size must be its own"
+        None,
+        description="tokenizer.json of a byte-level BPE to take instead of learning one, e.g. GPT-2's; vocab_size must be its own",
     )
     max_tokens: int | None = Field(
-        default=None, gt=0, description="read text for at most this many tokens (a BPE token counts as 4 bytes); none: all of it"
+        default=None,
+        gt=0,
+        description="read text for at most this many tokens (a BPE token counts as 4 bytes); none: all of it",
     )
-    validation_bytes: int = Field(default=2**18, gt=0, description="validation text a domain, rounded up to whole documents")
-    calibration_bytes: int = Field(default=3 * 2**17, gt=0, description="calibration text a domain, rounded up to whole documents")
-    max_holdout: float = Field(default=0.1, gt=0, lt=0.5, description="share of a small domain that either held-out split may take")
+    validation_bytes: int = Field(
+        default=2**18, gt=0, description="validation text a domain, rounded up to whole documents"
+    )
+    calibration_bytes: int = Field(
+        default=3 * 2**17,
+        gt=0,
+        description="calibration text a domain, rounded up to whole documents",
+    )
+    max_holdout: float = Field(
+        default=0.1,
+        gt=0,
+        lt=0.5,
+        description="share of a small domain that either held-out split may take",
+    )
     max_overlap: float = Field(
-        default=0.05, ge=0, le=1, description="domains with a larger share of validation 13-grams in training stay out of the headline"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="domains with a larger share of validation 13-grams in training stay out of the headline",
     )
 
-    planted: PlantedConfig | None = added(None, description="the generated task, for source 'planted'; a token of it counts as a byte")
+    planted: PlantedConfig | None = added(
+        None, description="the generated task, for source 'planted'; a token of it counts as a byte"
+    )
 
     def at(self, seed: int) -> "DataConfig":
-        """The data of a cell: text is the same at every seed, a planted task without a seed of its own is another at each."""
+        """The data of a cell: text is the same at every seed, a planted task without a seed of its
+        own is another at each.
+        """
         if self.planted is None or self.planted.seed is not None:
             return self
         return self.model_copy(update={"planted": self.planted.model_copy(update={"seed": seed})})
@@ -113,7 +179,11 @@ class DataConfig(Part):
     @property
     def max_bytes(self) -> int | None:
         """Text to read at most, bytes."""
-        return None if self.max_tokens is None else self.max_tokens * (1 if self.tokenizer == "bytes" else 4)
+        return (
+            None
+            if self.max_tokens is None
+            else self.max_tokens * (1 if self.tokenizer == "bytes" else 4)
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -122,7 +192,9 @@ class DataConfig(Part):
         if not isinstance(data, dict):
             return data
         known: dict[str, Any] = {key: value for key, value in data.items() if value is not None}
-        known.setdefault("source", "planted" if "planted" in known else _source_of(known.get("path")))
+        known.setdefault(
+            "source", "planted" if "planted" in known else _source_of(known.get("path"))
+        )
         known.setdefault("vocab_size", 4096 if known.get("tokenizer") == "bpe" else 256)
         if known["source"] == "hub":
             known.setdefault("max_tokens", STREAM_TOKENS)
@@ -134,15 +206,25 @@ class DataConfig(Part):
     @model_validator(mode="after")
     def _agree(self) -> "DataConfig":
         if (self.path is None) != (self.source in ("embedded", "planted")):
-            raise ValueError(f"source {self.source!r} with path {self.path!r}: 'embedded' and 'planted' take no path, the others need one")
+            raise ValueError(
+                f"source {self.source!r} with path {self.path!r}: 'embedded' and 'planted' take no path, the others need one"
+            )
         if (self.planted is None) != (self.source != "planted"):
-            raise ValueError(f"source {self.source!r} with a group `planted`: it belongs to source 'planted'")
+            raise ValueError(
+                f"source {self.source!r} with a group `planted`: it belongs to source 'planted'"
+            )
         if self.tokenizer == "bytes" and self.vocab_size != 256:
-            raise ValueError(f"vocab_size {self.vocab_size} with tokenizer 'bytes': bytes have 256; set tokenizer: bpe")
+            raise ValueError(
+                f"vocab_size {self.vocab_size} with tokenizer 'bytes': bytes have 256; set tokenizer: bpe"
+            )
         if self.tokenizer == "bytes" and self.tokenizer_file is not None:
-            raise ValueError(f"tokenizer_file {self.tokenizer_file!r} with tokenizer 'bytes', which needs none; set tokenizer: bpe")
+            raise ValueError(
+                f"tokenizer_file {self.tokenizer_file!r} with tokenizer 'bytes', which needs none; set tokenizer: bpe"
+            )
         if self.tokenizer == "bpe" and self.vocab_size < 257 + 1:
-            raise ValueError(f"vocab_size {self.vocab_size} with tokenizer 'bpe': at least 258 (256 bytes, one merge, end of document)")
+            raise ValueError(
+                f"vocab_size {self.vocab_size} with tokenizer 'bpe': at least 258 (256 bytes, one merge, end of document)"
+            )
         return self
 
 
@@ -150,5 +232,9 @@ def _source_of(path: object) -> str:
     if path is None:
         return "embedded"
     text = str(path)
-    file_like = text.startswith((".", "/", "~")) or any(sign in text for sign in "*?[\\") or text.endswith(TABLE_SUFFIXES + TEXT_SUFFIXES)
+    file_like = (
+        text.startswith((".", "/", "~"))
+        or any(sign in text for sign in "*?[\\")
+        or text.endswith(TABLE_SUFFIXES + TEXT_SUFFIXES)
+    )
     return "local" if file_like or text.count("/") != 1 or Path(text).exists() else "hub"

@@ -1,4 +1,6 @@
-"""Reading suites: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
+"""Reading suites: from the YAML files that come with the bench or from the user's own, with every
+problem in one line.
+"""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -16,8 +18,11 @@ def suite_names() -> list[str]:
     return declared("suites")
 
 
-def load_suite(name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()) -> SuiteConfig:
-    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments `train.batch_size=8`.
+def load_suite(
+    name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()
+) -> SuiteConfig:
+    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments
+    `train.batch_size=8`.
 
     Raises:
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
@@ -39,7 +44,9 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     for assignment in assignments:
         name, sign, _ = assignment.partition("=")
         if not sign or not name:
-            raise UserError(f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8.")
+            raise UserError(
+                f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8."
+            )
         *parents, last = name.split(".")
         target = data
         for parent in parents:
@@ -69,5 +76,9 @@ def _fields_at(place: tuple[int | str, ...]) -> list[str]:
     for part in place:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
-            model = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, Part))
+            model = next(
+                kind
+                for kind in (annotation, *get_args(annotation))
+                if isinstance(kind, type) and issubclass(kind, Part)
+            )
     return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]

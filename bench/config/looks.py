@@ -1,4 +1,7 @@
-"""Looks at a board: numbers of seeds, declared before the run, at which it may be judged. The one rule of which can be held at all."""
+"""Looks at a board: numbers of seeds, declared before the run, at which it may be judged.
+
+The one rule of which can be held at all.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,7 +15,9 @@ ALLOWED = f"at most {MOST_LOOKS} increasing numbers of seeds from 2 to {MOST_SEE
 def possible(looks: Sequence[int]) -> bool:
     """Whether a board could be judged at all of these."""
     increasing = all(earlier < later for earlier, later in pairwise(looks))
-    return len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= MOST_SEEDS for look in looks)
+    return (
+        len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= MOST_SEEDS for look in looks)
+    )
 
 
 def without_impossible(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,4 +26,8 @@ def without_impossible(config: Mapping[str, Any]) -> dict[str, Any]:
     Suites with such looks are refused, but there may be records from before they were.
     """
     declared = dict(config.get("comparison") or {})
-    return dict(config) if possible(declared.get("looks") or ()) else {**config, "comparison": {**declared, "looks": []}}
+    return (
+        dict(config)
+        if possible(declared.get("looks") or ())
+        else {**config, "comparison": {**declared, "looks": []}}
+    )

@@ -1,4 +1,7 @@
-"""Finding and reading what is declared in YAML, suites and studies: by name among those of the bench, or from the user's file."""
+"""Finding and reading what is declared in YAML, suites and studies.
+
+By name among those of the bench, or from the user's file.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +14,11 @@ from bench.errors import UserError, shortened, unknown
 
 def declared(folder: str) -> list[str]:
     """Names of the declarations in a folder of the bench."""
-    return sorted(item.name.removesuffix(".yaml") for item in files("bench").joinpath(folder).iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        item.name.removesuffix(".yaml")
+        for item in files("bench").joinpath(folder).iterdir()
+        if item.name.endswith(".yaml")
+    )
 
 
 def read_declaration(kind: str, name_or_file: str, folder: str, example: str) -> dict[Any, Any]:
@@ -33,8 +40,13 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
             if not path.is_file():
                 raise UserError(f"{title} file {name_or_file!r} does not exist. {remedy}")
             text = path.read_text(encoding="utf-8", errors="replace")
-        except (OSError, ValueError) as error:  # a name too long, or with a null byte; a file that may not be read
-            raise UserError(f"{title} file {shortened(name_or_file)} cannot be read ({error}). {remedy}") from None
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a name too long, or with a null byte; a file that may not be read
+            raise UserError(
+                f"{title} file {shortened(name_or_file)} cannot be read ({error}). {remedy}"
+            ) from None
     elif name_or_file in names:
         text = files("bench").joinpath(folder, f"{name_or_file}.yaml").read_text(encoding="utf-8")
     else:
@@ -46,7 +58,9 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
             f"{title} {name_or_file!r} is not valid YAML: {error}. Mend it; {example} shows what a sound one is like."
         ) from None
     if not isinstance(data, dict):
-        raise UserError(f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}.")
+        raise UserError(
+            f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}."
+        )
     return data
 
 
@@ -69,7 +83,8 @@ def _parsed(text: str) -> Any:
     """What YAML text says.
 
     Raises:
-        ValueError: it is not valid. PyYAML itself lets pass whatever dates, numbers and its own tables raise.
+        ValueError: it is not valid. PyYAML itself lets pass whatever dates, numbers and its own
+            tables raise.
     """
     try:
         data = yaml.safe_load(text)
@@ -79,5 +94,7 @@ def _parsed(text: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from None
     except Exception as error:
-        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})"[:300]) from None
+        raise ValueError(
+            f"a value does not fit its tag ({type(error).__name__}: {error})"[:300]
+        ) from None
     return data

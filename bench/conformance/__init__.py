@@ -1,4 +1,5 @@
-"""Conformance: the rules of the bench as named checks, the same for the command line, the tests and third parties.
+"""Conformance: the rules of the bench as named checks, the same for the command line, the tests and
+third parties.
 
 In a plugin's own tests:
 
@@ -70,10 +71,14 @@ class BoundCheck:
         return self.check.name
 
     def __call__(self) -> None:
-        """Raise an `AssertionError` that says what was expected, what was seen, and a hint, unless all is well."""
+        """Raise an `AssertionError` that says what was expected, what was seen, and a hint, unless
+        all is well.
+        """
         outcome = examine_one(self.check, self.subject, self.expected_failures)
         if not outcome.ok:
-            raise AssertionError(f"{self.check.name}: expected {outcome.expected}; saw {outcome.seen}. {outcome.hint}")
+            raise AssertionError(
+                f"{self.check.name}: expected {outcome.expected}; saw {outcome.seen}. {outcome.hint}"
+            )
 
 
 def resolve(router: str | Path | Entry) -> list[Entry]:
@@ -94,7 +99,8 @@ def checks_for(
     seed: int = 0,
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[BoundCheck]:
-    """Every check of a router, as callables for `pytest.mark.parametrize`; models are built once and shared by them.
+    """Every check of a router, as callables for `pytest.mark.parametrize`; models are built once
+    and shared by them.
 
     Args:
         router: a registered name, a plugin file, or a registry entry.

@@ -1,4 +1,7 @@
-"""Which routers may be run at all: those that come from outside are checked where their rows are made."""
+"""Which routers may be run at all.
+
+Those that come from outside are checked where their rows are made.
+"""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +16,12 @@ _LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
 
 
 def inadmissible(entry: Entry, options: Mapping[str, Any]) -> str:
-    """Why no row may be made of a router with these options where it, or one it wraps, comes from outside; empty if it may.
+    """Why no row may be made of a router with these options where it, or one it wraps, comes from
+    outside; empty if it may.
 
-    Ours are held to the same checks by the tests at every commit. A failure that a router may have with a reason (`Check.waivable`) is no
-    reason to refuse it. The answer is kept for the life of the process.
+    Ours are held to the same checks by the tests at every commit. A failure that a router may have
+    with a reason (`Check.waivable`) is no reason to refuse it. The answer is kept for the life of
+    the process.
     """
     for inner, theirs in entry.wrapped(options).values():
         if offence := inadmissible(inner, theirs):
@@ -27,7 +32,18 @@ def inadmissible(entry: Entry, options: Mapping[str, Any]) -> str:
     if key not in _found:
         strict = {check.name for check in CHECKS if not check.waivable} - _LEFT_TO_THE_RUN
         outcomes = run_checks(entry, options=options)
-        failed = next((outcome for outcome in outcomes if outcome.status == "failed" and outcome.check in strict), None)
-        told = f"`bench check` fails {failed.check}: expected {failed.expected}; saw {failed.seen}. {failed.hint}" if failed else ""
+        failed = next(
+            (
+                outcome
+                for outcome in outcomes
+                if outcome.status == "failed" and outcome.check in strict
+            ),
+            None,
+        )
+        told = (
+            f"`bench check` fails {failed.check}: expected {failed.expected}; saw {failed.seen}. {failed.hint}"
+            if failed
+            else ""
+        )
         _found[key] = " ".join(told.split())
     return _found[key]

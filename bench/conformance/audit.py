@@ -1,8 +1,9 @@
-"""Audit of the ledger: a real training step and a real evaluation, counted operation by operation, beside what is charged.
+"""Audit of the ledger: a real training step and a real evaluation, counted operation by operation,
+beside what is charged.
 
-The ledger prices products by formula. Here the same pass runs under the counter, attention on its plain kernel so that its
-products show, and each product is attributed to the component whose code made it; in the backward pass, to the component
-whose code made the node.
+The ledger prices products by formula. Here the same pass runs under the counter, attention on its
+plain kernel so that its products show, and each product is attributed to the component whose code
+made it; in the backward pass, to the component whose code made the node.
 """
 
 from bisect import bisect_right
@@ -38,12 +39,14 @@ COMPONENTS = ("backbone", "paths", "router")
 class Line:
     """One component of one pass, in executed FLOPs.
 
-    Backbone and paths are counted in products and must agree exactly, forward and backward. A router is counted with its
-    elementwise work, which agrees exactly forward; backward it is charged twice its forward work, which is exact for its
-    products, a bound for most elementwise work, and too much where nothing flows back.
+    Backbone and paths are counted in products and must agree exactly, forward and backward. A
+    router is counted with its elementwise work, which agrees exactly forward; backward it is
+    charged twice its forward work, which is exact for its products, a bound for most elementwise
+    work, and too much where nothing flows back.
 
     Attributes:
-        component: "backbone", "paths" or "router"; "oracle", the products of forked passes, where routers ask for utility.
+        component: "backbone", "paths" or "router"; "oracle", the products of forked passes, where
+            routers ask for utility.
         phase: "forward" or "backward".
         ledger: what the ledger says.
         counted: what was counted.
@@ -94,11 +97,19 @@ class _Attributed(OpCounter):
         self._starts.append(_get_sequence_nr())  # of the next node of the graph
         self._names.append(self._stack[-1])
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         before = self.matrix, self.elementwise
         out = super().__torch_dispatch__(func, types, args, kwargs)
         node = cast("Node | None", _current_autograd_node())
-        component, phase = (self._stack[-1], "forward") if node is None else (self._component_of(node), "backward")
+        component, phase = (
+            (self._stack[-1], "forward") if node is None else (self._component_of(node), "backward")
+        )
         elementwise = self.elementwise - before[1] if component == "router" else 0.0
         self.parts[component, phase] += self.matrix - before[0] + elementwise
         return out
@@ -108,9 +119,13 @@ class _Attributed(OpCounter):
 
 
 def audit(
-    model: Model, tokens: Int[Tensor, "batch seq_plus_1"], tags: Int[Tensor, "batch seq_plus_1"], progress: float = 1.0
+    model: Model,
+    tokens: Int[Tensor, "batch seq_plus_1"],
+    tags: Int[Tensor, "batch seq_plus_1"],
+    progress: float = 1.0,
 ) -> dict[Selection, list[Line]]:
-    """Count a training step and an evaluation of these sequences beside what the ledger says of them.
+    """Count a training step and an evaluation of these sequences beside what the ledger says of
+    them.
 
     Args:
         model: the model; gradients are dropped, nothing else changes.
@@ -119,9 +134,12 @@ def audit(
         progress: share of the training budget that is said to be spent.
 
     Raises:
-        UncountedOp: an operation without a price was run; the text names it, its shapes and the module.
+        UncountedOp: an operation without a price was run; the text names it, its shapes and the
+            module.
     """
-    training = _count(model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0), progress)
+    training = _count(
+        model, "topk", tokens, tags, torch.Generator(tokens.device).manual_seed(0), progress
+    )
     with torch.no_grad():
         training += _count_oracle(model, tokens, tags)
         evaluation = _count(model, "causal", tokens, tags, None, progress)
@@ -129,7 +147,12 @@ def audit(
 
 
 def _count(
-    model: Model, selection: Selection, tokens: Tensor, tags: Tensor, generator: torch.Generator | None, progress: float
+    model: Model,
+    selection: Selection,
+    tokens: Tensor,
+    tags: Tensor,
+    generator: torch.Generator | None,
+    progress: float,
 ) -> list[Line]:
     counter = _Attributed()
     hooks = [hook for module in _paths(model) for hook in counter.watch(module)]
@@ -138,7 +161,14 @@ def _count(
         with counter.within("router"):
             return ask(router, inputs)
 
-    run = make_pass(tokens[:, :-1], tags[:, :-1], selection=selection, generator=generator, progress=progress, decide=decide)
+    run = make_pass(
+        tokens[:, :-1],
+        tags[:, :-1],
+        selection=selection,
+        generator=generator,
+        progress=progress,
+        decide=decide,
+    )
     try:
         with sdpa_kernel(SDPBackend.MATH), counter:
             logits = model.decoder(run)
@@ -157,7 +187,12 @@ def _count(
     if generator is not None:
         expected["backward"] = {component: 2 * flops for component, flops in forward.items()}
         if model.frozen:
-            expected["backward"] = _expected(ledger.backward(first_gradient(run.traces, len(model.decoder.layers))), counts, size, False)
+            expected["backward"] = _expected(
+                ledger.backward(first_gradient(run.traces, len(model.decoder.layers))),
+                counts,
+                size,
+                False,
+            )
     return [
         Line(component, phase, parts[component], counter.parts[component, phase])
         for component in COMPONENTS
@@ -166,7 +201,10 @@ def _count(
 
 
 def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
-    """The forks of a training step. Their routers are left out: they cost there what they cost in any pass."""
+    """The forks of a training step.
+
+    Their routers are left out: they cost there what they cost in any pass.
+    """
     oracle = Oracle(model, 0, torch.float32)
     if not oracle.sites:
         return []
@@ -177,7 +215,14 @@ def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
             return ask(router, inputs)
 
     noise = torch.Generator(tokens.device).manual_seed(0)
-    run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=noise, decide=decide, history=oracle.history())
+    run = make_pass(
+        tokens[:, :-1],
+        tags[:, :-1],
+        selection="topk",
+        generator=noise,
+        decide=decide,
+        history=oracle.history(),
+    )
     logits = model.decoder(run)
     loss = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
     spent = dict(model.ledger.spent)
@@ -190,7 +235,10 @@ def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
 
 
 def _paths(model: Model) -> Iterator[nn.Module]:
-    """The modules that are paths: whole layers where blocks are routed, else what a routed site holds."""
+    """The modules that are paths.
+
+    Whole layers where blocks are routed, else what a routed site holds.
+    """
     for layer in model.decoder.layers:
         assert isinstance(layer, Layer)
         if layer.block_router is not None:
@@ -202,4 +250,8 @@ def _paths(model: Model) -> Iterator[nn.Module]:
 def _expected(ledger: Ledger, counts: list[Tensor], tokens: int, padded: bool) -> dict[str, float]:
     router = ledger.routers * tokens
     backbone = ledger.fixed_executed * tokens
-    return {"backbone": backbone, "router": router, "paths": ledger.executed(counts, tokens, padded) - backbone - router}
+    return {
+        "backbone": backbone,
+        "router": router,
+        "paths": ledger.executed(counts, tokens, padded) - backbone - router,
+    }

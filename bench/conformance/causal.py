@@ -1,4 +1,6 @@
-"""Checks of what a decision may depend on, by `bench.conformance.causality` on a trained, calibrated model."""
+"""Checks of what a decision may depend on, by `bench.conformance.causality` on a trained,
+calibrated model.
+"""
 
 import torch
 
@@ -18,13 +20,20 @@ def _hold(subject: Subject, proof: Causality, *trials: str) -> None:
         raise Exempt(f"not reached, since the proof stopped at: {proof.detail}")
 
 
-@rule("In causal selection compare each score with a threshold; a top-k, mean or norm over the sequence sees the future.")
+@rule(
+    "In causal selection compare each score with a threshold; a top-k, mean or norm over the sequence sees the future."
+)
 def causal(subject: Subject) -> None:
-    """Changing what follows a token changes neither its path nor its prediction: suffix perturbation, and decoding token by token."""
+    """Changing what follows a token changes neither its path nor its prediction.
+
+    Suffix perturbation, and decoding token by token.
+    """
     _hold(subject, subject.proof, "Suffix perturbation", "Decoding", "Ties")
 
 
-@rule("Reduce over the sequence's own dimension at most, never over the batch; batch statistics belong in `after_step`.")
+@rule(
+    "Reduce over the sequence's own dimension at most, never over the batch; batch statistics belong in `after_step`."
+)
 def batch_invariant(subject: Subject) -> None:
     """A sequence is decided the same in any batch, in any order, and alone."""
     _hold(subject, subject.proof, "Batch", "Official evaluation")
@@ -38,7 +47,11 @@ def evaluation_is_stationary(subject: Subject) -> None:
     model, windows = subject.trained, subject.windows(8)
     before = digest(model.decoder.state_dict())
     first, second = (evaluate(model, windows, batch_size=8, keep=True) for _ in range(2))
-    demand(digest(model.decoder.state_dict()) == before, "parameters and buffers as they were", "a change")
+    demand(
+        digest(model.decoder.state_dict()) == before,
+        "parameters and buffers as they were",
+        "a change",
+    )
     demand(digest(first.masks) == digest(second.masks), "the same plans twice", "other plans")
     demand(digest(first.nats) == digest(second.nats), "the same losses twice", "other losses")
     _hold(subject, subject.proof, "Determinism", "State", "Predictions")
@@ -54,7 +67,13 @@ def tags_are_causal(subject: Subject) -> None:
     later = torch.arange(tokens.shape[1]) >= cut
     other = torch.where(later, (tags + 1) % int(tags.max() + 1), tags)
     with torch.no_grad():
-        traces, changed = (subject.run(subject.trained, tokens, each, "causal")[1] for each in (tags, other))
+        traces, changed = (
+            subject.run(subject.trained, tokens, each, "causal")[1] for each in (tags, other)
+        )
     for before, after in zip(traces, changed, strict=True):
         leaks = ((before.plan.mask != after.plan.mask).any(-1) & ~later).nonzero().tolist()
-        demand(not leaks, f"the same plan up to the change in layer {before.layer}", f"others at (sequence, position) {leaks[:1]}")
+        demand(
+            not leaks,
+            f"the same plan up to the change in layer {before.layer}",
+            f"others at (sequence, position) {leaks[:1]}",
+        )

@@ -38,7 +38,8 @@ class Check:
         hint: what usually breaks it and how to mend that.
         examine: raises `Violation` where the rule is broken and `Exempt` where it does not apply.
         essential: later checks mean nothing once this one fails.
-        waivable: a router may list it among its expected failures. Rules that keep a row honest are not.
+        waivable: a router may list it among its expected failures. Rules that keep a row honest are
+            not.
     """
 
     name: str
@@ -70,11 +71,23 @@ class Outcome:
         return {name: value for name, value in asdict(self).items() if value}
 
 
-def rule(hint: str, *, essential: bool = False, waivable: bool = False) -> Callable[[Callable[[Subject], None]], Check]:
-    """Decorator that makes a function into a check; its name and the first line of its docstring are the check's."""
+def rule(
+    hint: str, *, essential: bool = False, waivable: bool = False
+) -> Callable[[Callable[[Subject], None]], Check]:
+    """Decorator that makes a function into a check.
+
+    Its name and the first line of its docstring are the check's.
+    """
 
     def make(examine: Callable[[Subject], None]) -> Check:
-        return Check(examine.__name__, (examine.__doc__ or "").splitlines()[0], hint, examine, essential, waivable)
+        return Check(
+            examine.__name__,
+            (examine.__doc__ or "").splitlines()[0],
+            hint,
+            examine,
+            essential,
+            waivable,
+        )
 
     return make
 
@@ -87,8 +100,18 @@ def examine_one(check: Check, subject: Subject, expected_failures: Mapping[str, 
     except Exempt as exempt:
         if not reason:
             return Outcome(check.name, "exempt", reason=str(exempt))
-        expected, seen = "a failure, since it is listed as expected", f"the check does not apply: {exempt}"
-        return Outcome(check.name, "failed", expected, seen, "Take the check off the list of expected failures.", reason)
+        expected, seen = (
+            "a failure, since it is listed as expected",
+            f"the check does not apply: {exempt}",
+        )
+        return Outcome(
+            check.name,
+            "failed",
+            expected,
+            seen,
+            "Take the check off the list of expected failures.",
+            reason,
+        )
     except Violation as violation:
         expected, seen = violation.expected, violation.seen
     except BaseException as error:
@@ -98,21 +121,37 @@ def examine_one(check: Check, subject: Subject, expected_failures: Mapping[str, 
         if not reason:
             return Outcome(check.name, "passed")
         expected, seen = "a failure, since it is listed as expected", "no failure"
-        return Outcome(check.name, "failed", expected, seen, "Take the check off the list of expected failures.", reason)
+        return Outcome(
+            check.name,
+            "failed",
+            expected,
+            seen,
+            "Take the check off the list of expected failures.",
+            reason,
+        )
     if reason:
         return Outcome(check.name, "expected_failure", expected, seen, reason=reason)
     return Outcome(check.name, "failed", expected, seen, check.hint)
 
 
 def validate_waivers(checks: Sequence[Check], expected_failures: Mapping[str, str]) -> None:
-    """Raise a `UserError` for an expected failure that names no check, or one that cannot be waived."""
+    """Raise a `UserError` for an expected failure that names no check, or one that cannot be
+    waived.
+    """
     waivable = [check.name for check in checks if check.waivable]
     for name in expected_failures:
         if name not in waivable:
-            raise unknown("check among the expected failures", name, waivable, "Other checks cannot be waived.")
+            raise unknown(
+                "check among the expected failures",
+                name,
+                waivable,
+                "Other checks cannot be waived.",
+            )
 
 
-def examine_all(checks: Sequence[Check], subject: Subject, expected_failures: Mapping[str, str]) -> list[Outcome]:
+def examine_all(
+    checks: Sequence[Check], subject: Subject, expected_failures: Mapping[str, str]
+) -> list[Outcome]:
     """Run checks in order; after an essential one fails the rest are listed as not run.
 
     Raises:

@@ -1,7 +1,9 @@
-"""Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread or process, sets no variable of it.
+"""Nothing but arithmetic: a router reads and writes no files, opens no connection, starts no thread
+or process, sets no variable of it.
 
-Interpreter audit events (PEP 578) tell of nearly all of these, whichever library does it. What they do not tell of is replaced
-while the guard is up: threads before Python 3.12, and the archive readers and writers in C++ behind `torch.load` and `torch.save`.
+Interpreter audit events (PEP 578) tell of nearly all of these, whichever library does it. What they
+do not tell of is replaced while the guard is up: threads before Python 3.12, and the archive
+readers and writers in C++ behind `torch.load` and `torch.save`.
 """
 
 import importlib.machinery
@@ -60,10 +62,11 @@ class SideEffect(Exception):
 
 @contextmanager
 def sealed() -> Generator[list[str]]:
-    """Refuse side effects on this thread by raising `SideEffect` out of the operation, and yield the list of those refused.
+    """Refuse side effects on this thread by raising `SideEffect` out of the operation, and yield
+    the list of those refused.
 
-    The list also tells of those whose exception the plugin swallowed. Modules may still be imported, without leaving
-    bytecode behind.
+    The list also tells of those whose exception the plugin swallowed. Modules may still be
+    imported, without leaving bytecode behind.
     """
     if not _installed:
         sys.addaudithook(_hook)
@@ -96,11 +99,17 @@ def _refuse_archive(*_: Any, **__: Any) -> NoReturn:
 
 
 def _may_be_read(path: str, frame: types.FrameType | None) -> bool:
-    """Whether a source file is opened to import it, or to show a line of a function that is running: the corpus has such files too."""
+    """Whether a source file is opened to import it, or to show a line of a function that is
+    running: the corpus has such files too.
+    """
     depth = 0
     while frame is not None:
         code = frame.f_code
-        importing = depth < _DEPTH and code.co_name == "get_data" and code.co_filename.startswith("<frozen importlib")
+        importing = (
+            depth < _DEPTH
+            and code.co_name == "get_data"
+            and code.co_filename.startswith("<frozen importlib")
+        )
         if importing or code.co_filename == path:
             return True
         frame, depth = frame.f_back, depth + 1
@@ -112,7 +121,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _, flags = arguments
-        reads_module = isinstance(path, str | bytes) and os.fsdecode(path).endswith(_MODULES) and not int(flags or 0) & _WRITING
+        reads_module = (
+            isinstance(path, str | bytes)
+            and os.fsdecode(path).endswith(_MODULES)
+            and not int(flags or 0) & _WRITING
+        )
         if not (reads_module and _may_be_read(os.fsdecode(path), sys._getframe(1))):  # pyright: ignore[reportPrivateUsage]
             _refuse(f"open of {str(path)!r}")
     elif event.startswith(_REFUSED):

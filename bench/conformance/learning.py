@@ -18,10 +18,16 @@ BATCH = 16
 PERMUTATIONS = 8
 LEARNING_RATE = 0.01
 MIN_GAIN = 0.5
-"""Part of the way from chance to always right. Over 20 seeds an untrained gate came to 0.41 by luck, a trained one to 0.63 at least."""
+"""Part of the way from chance to always right.
+
+Over 20 seeds an untrained gate came to 0.41 by luck, a trained one to 0.63 at least.
+"""
 
 
-@rule("A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, or register a buffer.", waivable=True)
+@rule(
+    "A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, or register a buffer.",
+    waivable=True,
+)
 def parameters_change(subject: Subject) -> None:
     """Every trainable parameter of the router has changed after 20 steps."""
     before = subject.model.decoder.routers
@@ -36,19 +42,28 @@ def parameters_change(subject: Subject) -> None:
     demand(not still, "a change in every parameter", f"none in {', '.join(sorted(set(still)))}")
 
 
-@rule("Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, or an auxiliary loss.", waivable=True)
+@rule(
+    "Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, or an auxiliary loss.",
+    waivable=True,
+)
 def learns_planted_rule(subject: Subject) -> None:
-    """Where one path is right for each token, training sends tokens along it far more often than chance does."""
+    """Where one path is right for each token, training sends tokens along it far more often than
+    chance does.
+    """
     router = subject.build(vocab_size=VOCABULARY)
     parameters = [p for p in router.parameters() if p.requires_grad]
     if not parameters or len(router.paths.names) < 2:
         raise Exempt("the router has nothing to learn with, or nothing to choose")
     if router.paths.segment is not None:
-        raise Exempt("experts are merged by the segment before, which does not tell the right path of a token")
+        raise Exempt(
+            "experts are merged by the segment before, which does not tell the right path of a token"
+        )
     problem = _Problem(subject, router)
     optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
     for step in range(STEPS):
-        tokens = torch.randint(VOCABULARY, (BATCH, SEQ_LEN), generator=generator(subject.seed, f"planted/{step}"))
+        tokens = torch.randint(
+            VOCABULARY, (BATCH, SEQ_LEN), generator=generator(subject.seed, f"planted/{step}")
+        )
         trace = problem.trace(router, tokens, step / STEPS)
         losses = [weight * loss.compute(trace) for _, weight, loss in active_losses(router, {})]
         torch.stack([problem.error(trace.update, tokens).mean(), *losses]).sum().backward()
@@ -58,23 +73,38 @@ def learns_planted_rule(subject: Subject) -> None:
             router.after_step(trace)
     seen, chance = problem.share_right(router)
     needed = chance + MIN_GAIN * (1 - chance)
-    demand(seen >= needed, f"at least {needed:.3f} of the weight on the right path, where chance gives {chance:.3f}", f"{seen:.3f}")
+    demand(
+        seen >= needed,
+        f"at least {needed:.3f} of the weight on the right path, where chance gives {chance:.3f}",
+        f"{seen:.3f}",
+    )
 
 
 class _Problem:
-    """One site on its own. Each token id has a fixed hidden state, drawn by the seed, and one right path, a function of it.
+    """One site on its own.
 
-    A path's output for a token is a fixed random vector (0 for "skip"), and what is wanted is the output of the right path.
+    Each token id has a fixed hidden state, drawn by the seed, and one right path, a function of it.
+
+    A path's output for a token is a fixed random vector (0 for "skip"), and what is wanted is the
+    output of the right path.
     """
 
     def __init__(self, subject: Subject, router: Router) -> None:
         self.names = router.paths.names
         width = DECODER.d_model
         self.hidden = normal(subject.seed, "planted/hidden", VOCABULARY, width)
-        outputs = normal(subject.seed, "planted/outputs", VOCABULARY * len(self.names), width).view(VOCABULARY, -1, width) / width**0.5
-        self.outputs = outputs * torch.tensor([name != "skip" for name in self.names]).view(1, -1, 1)
+        outputs = (
+            normal(subject.seed, "planted/outputs", VOCABULARY * len(self.names), width).view(
+                VOCABULARY, -1, width
+            )
+            / width**0.5
+        )
+        self.outputs = outputs * torch.tensor([name != "skip" for name in self.names]).view(
+            1, -1, 1
+        )
         self.noise = generator(subject.seed, "planted/noise")
-        # A linear rule, so that what is learnt of one token holds for others: top-k routing hears nothing of those it leaves out.
+        # A linear rule, so that what is learnt of one token holds for others: top-k routing hears
+        # nothing of those it leaves out.
         votes = self.hidden @ normal(subject.seed, "planted/rule", width, len(self.names))
         upgraded = votes[:, -1] >= votes[:, -1].quantile(1 - router.spec.capacity)
         self.right = upgraded.long() if router.paths.base else votes.argmax(1)
@@ -90,7 +120,9 @@ class _Problem:
             generator=self.noise,
             progress=progress,
             selection="topk",
-            attention=torch.rand(tokens.shape, generator=self.noise) if "attention" in router.needs else None,
+            attention=torch.rand(tokens.shape, generator=self.noise)
+            if "attention" in router.needs
+            else None,
         )
         plan = ask(router, inputs)
         outputs = self.outputs[tokens]
@@ -99,9 +131,18 @@ class _Problem:
         every: dict[str, tuple[Tensor | None, Tensor]] = {
             name: (None, outputs[:, :, path].flatten(0, 1)) for path, name in enumerate(self.names)
         }
-        utility = self.error(outputs[:, :, 0], tokens) - self.error(outputs[:, :, -1], tokens) if router.paths.base else None
+        utility = (
+            self.error(outputs[:, :, 0], tokens) - self.error(outputs[:, :, -1], tokens)
+            if router.paths.base
+            else None
+        )
         trace = LayerTrace(router.spec.layer, router.paths, inputs, plan, update, every)
-        return replace(trace, token_loss=self.error(update, tokens).detach(), utility=utility, labels=self.right[tokens])
+        return replace(
+            trace,
+            token_loss=self.error(update, tokens).detach(),
+            utility=utility,
+            labels=self.right[tokens],
+        )
 
     def error(self, update: Tensor, tokens: Tensor) -> Tensor:
         """Squared distance of an update to the one that is wanted, a token."""
@@ -110,11 +151,19 @@ class _Problem:
 
     @torch.no_grad()
     def share_right(self, router: Router) -> tuple[float, float]:
-        """Mean share of a token's weight that lies on its right path, and what it would be were the two independent."""
-        tokens = torch.stack([torch.randperm(VOCABULARY, generator=self.noise) for _ in range(PERMUTATIONS)]).view(-1, SEQ_LEN)
+        """Mean share of a token's weight that lies on its right path, and what it would be were the
+        two independent.
+        """
+        tokens = torch.stack(
+            [torch.randperm(VOCABULARY, generator=self.noise) for _ in range(PERMUTATIONS)]
+        ).view(-1, SEQ_LEN)
         plan = self.trace(router, tokens, 1.0).plan
         counts_weight = plan.weight is not None and (router.trains_dense or not router.paths.base)
-        factor = plan.mask * plan.weight.clamp_min(0) if counts_weight and plan.weight is not None else plan.mask.float()
+        factor = (
+            plan.mask * plan.weight.clamp_min(0)
+            if counts_weight and plan.weight is not None
+            else plan.mask.float()
+        )
         share = (factor / factor.sum(-1, keepdim=True).clamp_min(1e-9)).flatten(0, 1)
         right = torch.nn.functional.one_hot(self.right[tokens].flatten(), len(self.names)).float()
         return float((share * right).sum(1).mean()), float((share.mean(0) * right.mean(0)).sum())

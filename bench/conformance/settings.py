@@ -1,4 +1,7 @@
-"""What a plugin could turn for the whole process, and so for the rows of others: torch's global settings and hooks."""
+"""What a plugin could turn for the whole process, and so for the rows of others.
+
+Torch's global settings and hooks.
+"""
 
 from typing import Any
 
@@ -7,7 +10,9 @@ import torch.nn.modules.module as module
 import torch.optim.optimizer as optimizer
 
 _HOOKS = {"module hooks": module, "optimiser hooks": optimizer}
-"""Where torch keeps the hooks of every module and optimiser, in tables whose names begin with `_global_`."""
+"""Where torch keeps the hooks of every module and optimiser, in tables whose names begin with
+`_global_`.
+"""
 
 
 def torch_settings() -> dict[str, Any]:
@@ -21,6 +26,10 @@ def torch_settings() -> dict[str, Any]:
         "float32 matmul precision": torch.get_float32_matmul_precision(),
     }
     for name, where in _HOOKS.items():
-        tables = [value for key, value in vars(where).items() if key.startswith("_global_") and isinstance(value, dict)]
+        tables = [
+            value
+            for key, value in vars(where).items()
+            if key.startswith("_global_") and isinstance(value, dict)
+        ]
         found[name] = sum(len(table) for table in tables)
     return found

@@ -1,4 +1,6 @@
-"""The router under examination, in a small decoder on synthetic text, with the real budget, ledger and training loop."""
+"""The router under examination, in a small decoder on synthetic text, with the real budget, ledger
+and training loop.
+"""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +25,15 @@ from bench.routing.contract import LayerTrace, Router, RouterInput, Selection, T
 from bench.routing.registry import Entry
 from bench.training.loop import Allowance, train
 
-DECODER = DecoderConfig(vocab_size=64, d_model=32, num_layers=3, num_heads=2, ffn_width=128, cheap_rank=2, max_seq_len=48)
+DECODER = DecoderConfig(
+    vocab_size=64,
+    d_model=32,
+    num_layers=3,
+    num_heads=2,
+    ffn_width=128,
+    cheap_rank=2,
+    max_seq_len=48,
+)
 SEQ_LEN = 32
 BATCH_SIZE = 8
 NUM_DOMAINS = 4
@@ -77,7 +87,10 @@ class Subject:
         return model
 
     def right_paths(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-        """A right path of each token, for routers that may know it: a function of its id, -1 for a few ids."""
+        """A right path of each token, for routers that may know it.
+
+        A function of its id, -1 for a few ids.
+        """
         return np.where(tokens % 8 == 0, -1, tokens % len(self.probe.paths.names)).astype(np.int64)
 
     @cached_property
@@ -98,13 +111,25 @@ class Subject:
         calibrate(model, self.windows(48), 1.0)
         return model
 
-    def train(self, model: Model, steps: int = TRAIN_STEPS, seed: int | None = None, fit: bool = True) -> None:
+    def train(
+        self, model: Model, steps: int = TRAIN_STEPS, seed: int | None = None, fit: bool = True
+    ) -> None:
         """Train for a number of steps with the real loop."""
         allowance = Allowance(float("inf"), steps * BATCH_SIZE * SEQ_LEN)
         seed = self.seed if seed is None else seed
         statistics = self.statistics if fit else None
-        with torch.enable_grad():  # a check may ask for the trained model from where gradients are off
-            train(model, self.split, RECIPE, allowance, seq_len=SEQ_LEN, seed=seed, statistics=statistics)
+        with (
+            torch.enable_grad()
+        ):  # a check may ask for the trained model from where gradients are off
+            train(
+                model,
+                self.split,
+                RECIPE,
+                allowance,
+                seq_len=SEQ_LEN,
+                seed=seed,
+                statistics=statistics,
+            )
 
     def short_life(self) -> None:
         """Build, train, calibrate and evaluate a model once, for whoever watches what that does."""
@@ -114,25 +139,34 @@ class Subject:
         evaluate(model, windows, batch_size=4)
 
     def build(self, **changes: Any) -> Router:
-        """A built router outside any model, from a generator keyed by the seed, its spec changed if need be."""
+        """A built router outside any model, from a generator keyed by the seed, its spec changed if
+        need be.
+        """
         layer = layers_used(self.probe, self.blueprint.routed_layers)[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             router = self.make()
-            spec = router_spec(self.blueprint, router, layer, self.model.solution.capacity, self.seed)
+            spec = router_spec(
+                self.blueprint, router, layer, self.model.solution.capacity, self.seed
+            )
             router.build(replace(spec, **changes))
         return router
 
     @cached_property
     def split(self) -> Split:
-        """Text with structure to learn: the next token depends on this one and on the domain, with noise."""
+        """Text with structure to learn.
+
+        The next token depends on this one and on the domain, with noise.
+        """
         length, documents = 4096, 16
         stream = np.random.Generator(np.random.Philox(self.seed))
         noise = stream.integers(0, DECODER.vocab_size, (NUM_DOMAINS, length))
         noisy = stream.random((NUM_DOMAINS, length)) < 0.25
         tokens = noise.copy()
         for step in range(1, length):
-            rule_says = (tokens[:, step - 1] * 5 + 7 * np.arange(NUM_DOMAINS) + 1) % DECODER.vocab_size
+            rule_says = (
+                tokens[:, step - 1] * 5 + 7 * np.arange(NUM_DOMAINS) + 1
+            ) % DECODER.vocab_size
             tokens[:, step] = np.where(noisy[:, step], noise[:, step], rule_says)
         total = NUM_DOMAINS * documents
         return Split(
@@ -145,44 +179,65 @@ class Subject:
     def statistics(self) -> TrainStatistics:
         """Counts over the text."""
         tokens, size = self.split.tokens.astype(np.int64), DECODER.vocab_size
-        pairs = np.bincount(tokens[:-1] * size + tokens[1:], minlength=size * size).reshape(size, size)
-        return TrainStatistics(torch.from_numpy(np.bincount(tokens, minlength=size)), torch.from_numpy(pairs))
+        pairs = np.bincount(tokens[:-1] * size + tokens[1:], minlength=size * size).reshape(
+            size, size
+        )
+        return TrainStatistics(
+            torch.from_numpy(np.bincount(tokens, minlength=size)), torch.from_numpy(pairs)
+        )
 
     def windows(self, count: int, stream: str = "windows") -> Windows:
         """Windows for evaluation, domains in turn, from a stream of random places by name."""
         noise = generator(self.seed, stream)
         tags = np.arange(count) % NUM_DOMAINS
         length = len(self.split.tokens) // NUM_DOMAINS
-        starts = tags * length + torch.randint(length - SEQ_LEN - 1, (count,), generator=noise).numpy()
+        starts = (
+            tags * length + torch.randint(length - SEQ_LEN - 1, (count,), generator=noise).numpy()
+        )
         positions = starts[:, None] + np.arange(SEQ_LEN + 1)
-        return Windows(self.split.tokens[positions].astype(np.int64), tags, self.split.documents_at(positions))
+        return Windows(
+            self.split.tokens[positions].astype(np.int64), tags, self.split.documents_at(positions)
+        )
 
-    def batch(self, size: int, stream: str = "batch", seq_len: int = SEQ_LEN) -> tuple[Tensor, Tensor]:
-        """Random tokens and tags `[size, seq_len]`; tags change within a sequence, which text does too."""
+    def batch(
+        self, size: int, stream: str = "batch", seq_len: int = SEQ_LEN
+    ) -> tuple[Tensor, Tensor]:
+        """Random tokens and tags `[size, seq_len]`.
+
+        Tags change within a sequence, which text does too.
+        """
         noise = generator(self.seed, stream)
         shape = (size, seq_len)
-        return torch.randint(DECODER.vocab_size, shape, generator=noise), torch.randint(NUM_DOMAINS, shape, generator=noise)
+        return torch.randint(DECODER.vocab_size, shape, generator=noise), torch.randint(
+            NUM_DOMAINS, shape, generator=noise
+        )
 
     @cached_property
     def proof(self) -> Causality:
         """The proof of causality of the trained model, as an official evaluation has it."""
         windows = self.windows(48, "validation")
         evaluation = evaluate(self.trained, windows, batch_size=32, keep=True)
-        return prove(self.trained.decoder, windows, evaluation, self.seed, batch_size=64, dtype=torch.float32)
+        return prove(
+            self.trained.decoder, windows, evaluation, self.seed, batch_size=64, dtype=torch.float32
+        )
 
     def run_of(self, selection: Selection, size: int = 4, **options: Any) -> Pass:
         """A pass over random text that has not been run."""
         noise = generator(self.seed, "noise") if selection == "topk" else None
         return make_pass(*self.batch(size), selection=selection, generator=noise, **options)
 
-    def run(self, model: Model, tokens: Tensor, tags: Tensor, selection: Selection, **options: Any) -> tuple[Tensor, list[LayerTrace]]:
+    def run(
+        self, model: Model, tokens: Tensor, tags: Tensor, selection: Selection, **options: Any
+    ) -> tuple[Tensor, list[LayerTrace]]:
         """One forward pass, its logits and traces."""
         noise = generator(self.seed, "noise") if selection == "topk" else None
         run: Pass = make_pass(tokens, tags, selection=selection, generator=noise, **options)
         logits = model.decoder(run)
         return logits, run.traces
 
-    def inputs(self, selection: Selection, size: int = BATCH_SIZE, model: Model | None = None) -> list[RouterInput]:
+    def inputs(
+        self, selection: Selection, size: int = BATCH_SIZE, model: Model | None = None
+    ) -> list[RouterInput]:
         """What each router of a model sees in one pass."""
         with torch.no_grad():
             traces = self.run(model or self.model, *self.batch(size), selection)[1]
@@ -190,4 +245,8 @@ class Subject:
 
     def fresh(self, inputs: RouterInput) -> RouterInput:
         """The same tensors with the noise from its beginning."""
-        return inputs if inputs.generator is None else replace(inputs, generator=generator(self.seed, "noise"))
+        return (
+            inputs
+            if inputs.generator is None
+            else replace(inputs, generator=generator(self.seed, "noise"))
+        )

@@ -1,4 +1,7 @@
-"""What a router from outside does on the model and text of its own run when nobody counts: `bench check` sees a small model only."""
+"""What a router from outside does on the model and text of its own run when nobody counts.
+
+`bench check` sees a small model only.
+"""
 
 from contextlib import suppress
 
@@ -34,7 +37,9 @@ def side_work(model: Model, windows: Windows) -> str:
         if refused:
             found.append(f"{where}: {refused[0]} in its run; a router does arithmetic only.")
         if differ:
-            found.append(f"{where}: without a counter it runs {', '.join(differ[:3])} otherwise than with one.")
+            found.append(
+                f"{where}: without a counter it runs {', '.join(differ[:3])} otherwise than with one."
+            )
         return ask(router, inputs)
 
     model.decoder(make_pass(tokens[:, :-1], tags, decide=decide))

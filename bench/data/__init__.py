@@ -1,8 +1,21 @@
-"""Text as tokens: sources, splits by whole document, domain tags, batches and windows. NumPy only, no torch."""
+"""Text as tokens: sources, splits by whole document, domain tags, batches and windows.
+
+NumPy only, no torch.
+"""
 
 from bench.config.data import DataConfig
 from bench.data.corpus import Corpus, Split
 from bench.data.load import load_corpus
 from bench.data.sampling import Batch, Windows, statistics, train_batch, windows
 
-__all__ = ["Batch", "Corpus", "DataConfig", "Split", "Windows", "load_corpus", "statistics", "train_batch", "windows"]
+__all__ = [
+    "Batch",
+    "Corpus",
+    "DataConfig",
+    "Split",
+    "Windows",
+    "load_corpus",
+    "statistics",
+    "train_batch",
+    "windows",
+]

@@ -58,15 +58,18 @@ class Corpus:
 
     Attributes:
         domains: name of each tag.
-        headline_domains: those whose overlap is at most the configured 5 %: the headline is the unweighted mean over them.
-        overlap: domain -> share of validation 13-grams that stand in training (`bench.data.overlap`).
+        headline_domains: those whose overlap is at most the configured 5 %: the headline is the
+            unweighted mean over them.
+        overlap: domain -> share of validation 13-grams that stand in training
+            (`bench.data.overlap`).
         train: what models learn from.
         calibration: where thresholds are set.
         validation: where losses are measured.
         content_hash: SHA-256 over tokens, tags, document bounds, domain names and vocabulary.
         tokenizer: encodes further text.
-        truth: tells the right path of each token of sequences `[..., seq]` from the tokens up to it, -1 for any; None where
-            nobody knows. For routers that may have it and for judging the others.
+        truth: tells the right path of each token of sequences `[..., seq]` from the tokens up to
+            it, -1 for any; None where nobody knows. For routers that may have it and for judging
+            the others.
         route: what `truth` names: cheap or full paths ("depth"), or experts.
     """
 

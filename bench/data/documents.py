@@ -36,7 +36,8 @@ class Source:
     """Text to build a corpus from.
 
     Attributes:
-        key: whatever identifies the text cheaply: equal keys mean equal documents. Part of the cache key.
+        key: whatever identifies the text cheaply: equal keys mean equal documents. Part of the
+            cache key.
         documents: reads them; raises `UserError` where the text cannot be had.
     """
 

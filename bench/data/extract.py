@@ -1,4 +1,7 @@
-"""Plain text out of the files that packages carry: a reader takes a package's folder and gives (name, text) pairs."""
+"""Plain text out of the files that packages carry.
+
+A reader takes a package's folder and gives (name, text) pairs.
+"""
 
 import ast
 import json
@@ -29,24 +32,35 @@ def python_sources(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def translations(root: Path) -> Iterator[tuple[str, str]]:
-    """Messages of gettext catalogues in their own language, without the English they stand for. Each message once."""
+    """Messages of gettext catalogues in their own language, without the English they stand for.
+
+    Each message once.
+    """
     for file in root.rglob("*.po"):
         if "/locale/en" in file.as_posix():
             continue
         quoted = _TRANSLATED.findall(file.read_text(encoding="utf-8"))[1:]
-        messages = ("".join(ast.literal_eval(line) for line in lines.splitlines()) for lines in quoted)
-        yield file.relative_to(root).as_posix(), "\n".join(dict.fromkeys(message for message in messages if message))
+        messages = (
+            "".join(ast.literal_eval(line) for line in lines.splitlines()) for lines in quoted
+        )
+        yield (
+            file.relative_to(root).as_posix(),
+            "\n".join(dict.fromkeys(message for message in messages if message)),
+        )
 
 
 def chapters(root: Path) -> Iterator[tuple[str, str]]:
     """Chapters of a Bible, one verse a line.
 
-    The file holds the whole text as one literal, then a table from book, chapter and verse to the verse's first
-    character, and further tables that are not needed.
+    The file holds the whole text as one literal, then a table from book, chapter and verse to the
+    verse's first character, and further tables that are not needed.
     """
     source = (root / "plain_text_readers_bible.py").read_text(encoding="utf-8")
     _, text, table = source.split('"""', 2)
-    verses = [(f"{int(book):02}-{chapter}", int(start)) for book, chapter, _, start in _VERSE.findall(table[: table.index("}")])]
+    verses = [
+        (f"{int(book):02}-{chapter}", int(start))
+        for book, chapter, _, start in _VERSE.findall(table[: table.index("}")])
+    ]
     ends = [start for _, start in verses[1:]] + [len(text)]
     lines: dict[str, list[str]] = {}
     for (chapter, start), end in zip(verses, ends, strict=True):

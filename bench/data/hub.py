@@ -1,7 +1,7 @@
 """Data sets on the Hugging Face hub, streamed and materialised up to the tokens that a suite needs.
 
-`datasets` alone retries an unreachable hub for 23 seconds. So reachability is asked first, in at most 1.5 s, and
-there is no fallback to other data.
+`datasets` alone retries an unreachable hub for 23 seconds. So reachability is asked first, in at
+most 1.5 s, and there is no fallback to other data.
 """
 
 import os
@@ -29,7 +29,9 @@ def source(config: DataConfig) -> Source:
 
 def _documents(config: DataConfig) -> Iterator[Document]:
     require_hub(str(config.path))
-    return stream(config, str(config.path), name=config.name, split=config.split, revision=config.revision)
+    return stream(
+        config, str(config.path), name=config.name, split=config.split, revision=config.revision
+    )
 
 
 def require_hub(path: str) -> None:
@@ -40,7 +42,9 @@ def require_hub(path: str) -> None:
     """
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
-            raise UserError(f"{path!r} is a data set on the hub, and {variable} forbids asking it: unset it, {_ADVICE}")
+            raise UserError(
+                f"{path!r} is a data set on the hub, and {variable} forbids asking it: unset it, {_ADVICE}"
+            )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     failure: list[str] = [f"no answer within {TIMEOUT} s"]
     # Name resolution knows no timeout, hence a thread that may be left behind.
@@ -48,13 +52,19 @@ def require_hub(path: str) -> None:
     thread.start()
     thread.join(TIMEOUT)
     if failure:
-        raise UserError(f"{path!r} is a data set on the hub, and {endpoint} is unreachable ({failure[0]}): check the network, {_ADVICE}")
+        raise UserError(
+            f"{path!r} is a data set on the hub, and {endpoint} is unreachable ({failure[0]}): check the network, {_ADVICE}"
+        )
 
 
 def _ask(endpoint: str, failure: list[str]) -> None:
-    """Empty `failure` when the endpoint answers anything at all, through the proxy of the environment if there is one."""
+    """Empty `failure` when the endpoint answers anything at all, through the proxy of the
+    environment if there is one.
+    """
     try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT):
+        with urllib.request.urlopen(
+            urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT
+        ):
             failure.clear()
     except urllib.error.HTTPError:
         failure.clear()

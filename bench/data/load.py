@@ -1,4 +1,7 @@
-"""From a data configuration to a corpus: found in the cache, or built there; a generated one is generated anew."""
+"""From a data configuration to a corpus: found in the cache, or built there.
+
+A generated one is generated anew.
+"""
 
 import hashlib
 import json
@@ -28,11 +31,15 @@ SOURCES = {
     "local": "bench.data.local",
     "hub": "bench.data.hub",
 }
-"""Name of a source -> the module whose `source(config)` gives its documents; imported when it is used."""
+"""Name of a source -> the module whose `source(config)` gives its documents.
+
+Imported when it is used.
+"""
 
 
 def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
-    """The corpus that `config` describes, from the cache if it is there, whole and of the same text; generated if it is no text.
+    """The corpus that `config` describes, from the cache if it is there, whole and of the same
+    text; generated if it is no text.
 
     Safe from several processes at once: one builds, the others wait.
 
@@ -45,10 +52,18 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     """
     if config.source == "planted":
         return planted.corpus(config)
-    source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(config)
+    source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(
+        config
+    )
     given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
-    key = hashlib.sha256(json.dumps([FORMAT_VERSION, config.canonical(), source.key, *given], sort_keys=True).encode()).hexdigest()
-    directory = (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
+    key = hashlib.sha256(
+        json.dumps(
+            [FORMAT_VERSION, config.canonical(), source.key, *given], sort_keys=True
+        ).encode()
+    ).hexdigest()
+    directory = (
+        (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
+    )
     if (corpus := store.read(directory)) is not None:
         return corpus
     with _writing(directory):
@@ -62,7 +77,9 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     finally:
         lock.release()
     if corpus is None:
-        raise UserError(f"The corpus just written to {directory} does not read back: check the disk.")
+        raise UserError(
+            f"The corpus just written to {directory} does not read back: check the disk."
+        )
     return corpus
 
 
@@ -79,7 +96,10 @@ def _up_to(documents: Iterable[Document], limit: int | None) -> Iterator[Documen
 def _build(config: DataConfig, source: Source, directory: Path) -> None:
     splits = divide(_up_to(source.documents(), config.max_bytes), config)
     domains = sorted({document.domain for document in splits["train"]})
-    validation = {domain: [document for document in splits["validation"] if document.domain == domain] for domain in domains}
+    validation = {
+        domain: [document for document in splits["validation"] if document.domain == domain]
+        for domain in domains
+    }
     shares = overlap(validation, splits["train"])
     headline = [domain for domain in domains if shares[domain] <= config.max_overlap]
     if not headline:
@@ -100,4 +120,6 @@ def _writing(directory: Path) -> Generator[None, None, None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {directory}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room.") from error
+        raise UserError(
+            f"Cannot write {directory}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room."
+        ) from error

@@ -1,8 +1,8 @@
 """How much of one text stands in another: shared 13-grams of words.
 
-The measure of Brown et al. (arXiv:2005.14165, appendix C) for test text that leaked into training. A word is a
-run of ASCII letters, digits, underscores and of bytes beyond ASCII, in lower case: defined on bytes, so that the result
-does not depend on a Python version's Unicode tables.
+The measure of Brown et al. (arXiv:2005.14165, appendix C) for test text that leaked into training.
+A word is a run of ASCII letters, digits, underscores and of bytes beyond ASCII, in lower case:
+defined on bytes, so that the result does not depend on a Python version's Unicode tables.
 """
 
 import re
@@ -19,7 +19,9 @@ NGRAM = 13
 _WORD = re.compile(rb"[0-9a-z_\x80-\xff]+")
 
 
-def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Document]) -> dict[str, float]:
+def overlap(
+    validation: Mapping[str, Sequence[Document]], training: Iterable[Document]
+) -> dict[str, float]:
     """Share of each domain's validation 13-grams that occur in any training document.
 
     Args:
@@ -30,8 +32,15 @@ def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Doc
         Domain -> share between 0 and 1, counted by occurrence; 0 where no document has 13 words.
     """
     vocabulary = _vocabulary()
-    grams = {domain: [_ngrams(_ids(document, vocabulary)) for document in documents] for domain, documents in validation.items()}
-    wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *(part for parts in grams.values() for part in parts)]))
+    grams = {
+        domain: [_ngrams(_ids(document, vocabulary)) for document in documents]
+        for domain, documents in validation.items()
+    }
+    wanted = np.unique(
+        np.concatenate(
+            [np.empty(0, np.uint64), *(part for parts in grams.values() for part in parts)]
+        )
+    )
     if not len(wanted):
         return dict.fromkeys(grams, 0.0)
     hit = np.zeros(len(wanted), bool)
@@ -40,11 +49,16 @@ def overlap(validation: Mapping[str, Sequence[Document]], training: Iterable[Doc
         found = _ngrams(np.fromiter(map(vocabulary.get, _words(document), repeat(0)), np.uint64))
         place = np.minimum(np.searchsorted(wanted, found), len(wanted) - 1)
         hit[place[wanted[place] == found]] = True
-    return {domain: _share(np.concatenate([np.empty(0, np.uint64), *parts]), wanted, hit) for domain, parts in grams.items()}
+    return {
+        domain: _share(np.concatenate([np.empty(0, np.uint64), *parts]), wanted, hit)
+        for domain, parts in grams.items()
+    }
 
 
 def drop_near_duplicates(documents: Iterable[Document], threshold: float) -> Iterable[Document]:
-    """Leave out each document of which more than `threshold` of the 13-grams stand in those kept before it."""
+    """Leave out each document of which more than `threshold` of the 13-grams stand in those kept
+    before it.
+    """
     vocabulary = _vocabulary()
     seen: set[int] = set()
     for document in documents:
@@ -68,7 +82,10 @@ def _ids(document: Document, vocabulary: defaultdict[bytes, int]) -> NDArray[np.
 
 
 def _ngrams(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A 64-bit polynomial hash of each run of 13 word ids; among 10^7 runs a chance collision has odds of 1 in 10^5."""
+    """A 64-bit polynomial hash of each run of 13 word ids.
+
+    Among 10^7 runs a chance collision has odds of 1 in 10^5.
+    """
     mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)

@@ -1,13 +1,16 @@
 """The planted task: generated documents in which the right path of every token is known.
 
-A document belongs to one domain and is a first token and a number of segments. A segment is a marker, which names its
-kind and the domain, and symbols. In an *easy* one each symbol repeats the one before, which attention can do; in a *hard* one it is a
-function of the `order` symbols before it, drawn at random for each domain, which takes a table that only the full path, or
-the domain's own expert, can hold. A share of symbols is noise instead. Order and number of easy segments are balanced in each
-document, so that no part of the text is easier than another and that a budget is enough for every document or for none.
+A document belongs to one domain and is a first token and a number of segments. A segment is a
+marker, which names its kind and the domain, and symbols. In an *easy* one each symbol repeats the
+one before, which attention can do; in a *hard* one it is a function of the `order` symbols before
+it, drawn at random for each domain, which takes a table that only the full path, or the domain's
+own expert, can hold. A share of symbols is noise instead. Order and number of easy segments are
+balanced in each document, so that no part of the text is easier than another and that a budget is
+enough for every document or for none.
 
-All of it is a function of the configuration: no text is read and nothing is cached. Every token counts as one byte, so
-what is in nats a byte elsewhere is in nats a token here. Only the raw output of Philox is used, which NumPy fixes for ever.
+All of it is a function of the configuration: no text is read and nothing is cached. Every token
+counts as one byte, so what is in nats a byte elsewhere is in nats a token here. Only the raw output
+of Philox is used, which NumPy fixes for ever.
 """
 
 import hashlib
@@ -33,11 +36,14 @@ FIRST_PIECE = 33
 class Truth:
     """The right path of each token, read off the tokens up to it.
 
-    What decides is the segment that a token stands in, which its marker tells, and whether the next token is drawn from the table.
+    What decides is the segment that a token stands in, which its marker tells, and whether the next
+    token is drawn from the table.
 
     Attributes:
-        label: of the hard tokens of a segment, for each token id that is a marker; `elsewhere` for all other ids.
-        elsewhere: what tokens that are not hard get: 0, the cheap path, for depth; -1, any expert will do, for experts.
+        label: of the hard tokens of a segment, for each token id that is a marker; `elsewhere` for
+            all other ids.
+        elsewhere: what tokens that are not hard get: 0, the cheap path, for depth; -1, any expert
+            will do, for experts.
         markers: which ids are markers, bool `[vocab]`.
         first, last: distance from the marker of the first and the last hard token.
     """
@@ -49,12 +55,19 @@ class Truth:
     last: int
 
     def __call__(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Right paths of sequences `[..., seq]`, the same shape; each depends on the tokens up to its own only."""
+        """Right paths of sequences `[..., seq]`, the same shape.
+
+        Each depends on the tokens up to its own only.
+        """
         index = np.arange(tokens.shape[-1])
         marker = np.maximum.accumulate(np.where(self.markers[tokens], index, -1), axis=-1)
         label = self.label[np.take_along_axis(tokens, np.maximum(marker, 0), axis=-1)]
         distance = index - marker
-        return np.where((marker >= 0) & (distance >= self.first) & (distance <= self.last), label, self.elsewhere)
+        return np.where(
+            (marker >= 0) & (distance >= self.first) & (distance <= self.last),
+            label,
+            self.elsewhere,
+        )
 
 
 def truth_of(config: PlantedConfig) -> Truth:
@@ -72,7 +85,11 @@ def corpus(config: DataConfig) -> Corpus:
     """Generate the splits of a configuration; documents of different splits are drawn apart."""
     task = config.planted
     assert task is not None and config.max_tokens is not None
-    sizes = zip(SPLITS, (config.max_tokens / task.domains, config.calibration_bytes, config.validation_bytes), strict=True)
+    sizes = zip(
+        SPLITS,
+        (config.max_tokens / task.domains, config.calibration_bytes, config.validation_bytes),
+        strict=True,
+    )
     splits = [_split(task, name, -int(-size // task.document_tokens)) for name, size in sizes]
     domains = tuple(f"domain{index}" for index in range(task.domains))
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, task.canonical()], sort_keys=True).encode())
@@ -87,7 +104,9 @@ def corpus(config: DataConfig) -> Corpus:
         calibration=calibration,
         validation=validation,
         content_hash=digest.hexdigest(),
-        tokenizer=Tokenizer(tuple(bytes([FIRST_PIECE + index]) for index in range(task.vocab_size)), _encode),
+        tokenizer=Tokenizer(
+            tuple(bytes([FIRST_PIECE + index]) for index in range(task.vocab_size)), _encode
+        ),
         truth=truth_of(task),
         route=task.route,
     )
@@ -95,7 +114,9 @@ def corpus(config: DataConfig) -> Corpus:
 
 def tables(config: PlantedConfig) -> NDArray[np.int64]:
     """What follows `order` symbols in hard segments, before noise: `[domain, symbol, ...]`."""
-    return _integers(config, "tables", (config.domains, *(config.symbols,) * config.order), config.symbols)
+    return _integers(
+        config, "tables", (config.domains, *(config.symbols,) * config.order), config.symbols
+    )
 
 
 def documents(config: PlantedConfig, split: str, count: int) -> NDArray[np.uint8]:
@@ -112,7 +133,9 @@ def documents(config: PlantedConfig, split: str, count: int) -> NDArray[np.uint8
     return found
 
 
-def _segments(config: PlantedConfig, split: str, hard: NDArray[np.bool_], domain: NDArray[np.int64]) -> NDArray[np.int64]:
+def _segments(
+    config: PlantedConfig, split: str, hard: NDArray[np.bool_], domain: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The symbols of segments, without their markers: `[segment, segment_tokens - 1]`."""
     shape = (len(hard), config.segment_tokens - 1)
     symbols = _integers(config, f"{split}/symbols", shape, config.symbols)
@@ -134,7 +157,11 @@ def _split(config: PlantedConfig, name: str, count: int) -> Split:
     tokens = documents(config, name, count)
     tags = np.repeat(np.arange(config.domains, dtype=np.uint8), count)
     offsets = np.arange(len(tokens) + 1, dtype=np.int64) * config.document_tokens
-    names = tuple(f"task{config.seed}/{name}/domain{tag}/{index}" for tag in range(config.domains) for index in range(count))
+    names = tuple(
+        f"task{config.seed}/{name}/domain{tag}/{index}"
+        for tag in range(config.domains)
+        for index in range(count)
+    )
     return Split(tokens.ravel(), offsets, tags, names, stride=config.document_tokens)
 
 
@@ -142,7 +169,9 @@ def _encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
     return [np.frombuffer(text.encode("ascii"), np.uint8) - np.uint8(FIRST_PIECE) for text in texts]
 
 
-def _integers(config: PlantedConfig, name: str, shape: tuple[int, ...], below: int) -> NDArray[np.int64]:
+def _integers(
+    config: PlantedConfig, name: str, shape: tuple[int, ...], below: int
+) -> NDArray[np.int64]:
     return (_raw(config, name, shape) % np.uint64(below)).astype(np.int64)
 
 
@@ -150,4 +179,8 @@ def _raw(config: PlantedConfig, name: str, shape: tuple[int, ...]) -> NDArray[np
     """64 random bits each, a function of the seed and the name."""
     assert config.seed is not None, "DataConfig.at names the seed"
     key = hashlib.sha256(f"planted/{FORMAT_VERSION}/{config.seed}/{name}".encode()).digest()
-    return np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(int(np.prod(shape))).reshape(shape)
+    return (
+        np.random.Philox(key=np.frombuffer(key, "<u8", 2))
+        .random_raw(int(np.prod(shape)))
+        .reshape(shape)
+    )

@@ -1,6 +1,7 @@
 """Training batches, evaluation windows and counts.
 
-A batch is a pure function of (seed, step): a run resumed at any step, or alone or among others, sees the same data.
+A batch is a pure function of (seed, step): a run resumed at any step, or alone or among others,
+sees the same data.
 """
 
 import hashlib
@@ -47,10 +48,12 @@ class Windows:
 
 
 def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position that its stride allows.
+    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position
+    that its stride allows.
 
-    Domains take turns from a random start, so that each has an equal share in expectation and, within one
-    sequence, in every batch. Only the raw output of Philox is used: NumPy fixes it for ever, its distributions not.
+    Domains take turns from a random start, so that each has an equal share in expectation and,
+    within one sequence, in every batch. Only the raw output of Philox is used: NumPy fixes it for
+    ever, its distributions not.
 
     Raises:
         UserError: a domain is shorter than one sequence.
@@ -58,21 +61,31 @@ def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len:
     ranges = np.array(split.domain_ranges, np.int64)
     room = ranges[:, 1] - ranges[:, 0] - seq_len
     if room.min() < 1:
-        raise UserError(f"seq_len {seq_len} leaves no place in a domain of {room.min() + seq_len} tokens: choose a smaller one.")
+        raise UserError(
+            f"seq_len {seq_len} leaves no place in a domain of {room.min() + seq_len} tokens: choose a smaller one."
+        )
     key = hashlib.sha256(f"train_batch/{seed}/{step}".encode()).digest()
     raw = np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(batch_size + 1)
-    tags = ((raw[0] % np.uint64(len(ranges))).astype(np.int64) + np.arange(batch_size)) % len(ranges)
+    tags = ((raw[0] % np.uint64(len(ranges))).astype(np.int64) + np.arange(batch_size)) % len(
+        ranges
+    )
     places = (room[tags] - 1) // split.stride + 1
     starts = ranges[tags, 0] + (raw[1:] % places.astype(np.uint64)).astype(np.int64) * split.stride
     positions = starts[:, None] + np.arange(seq_len + 1)
-    return Batch(split.tokens[positions].astype(np.int64), np.repeat(tags[:, None], seq_len + 1, axis=1), split.documents_at(positions))
+    return Batch(
+        split.tokens[positions].astype(np.int64),
+        np.repeat(tags[:, None], seq_len + 1, axis=1),
+        split.documents_at(positions),
+    )
 
 
 def windows(split: Split, *, seq_len: int, per_domain: int | None = None) -> Windows:
-    """Fixed windows that do not overlap, the same number from each domain, over as many documents as possible.
+    """Fixed windows that do not overlap, the same number from each domain, over as many documents
+    as possible.
 
-    A domain's stretch is cut into windows of `seq_len` + 1 tokens end to end; the first window of each document
-    is taken before the second of any. Windows may run over the end of a document, never over that of a domain.
+    A domain's stretch is cut into windows of `seq_len` + 1 tokens end to end; the first window of
+    each document is taken before the second of any. Windows may run over the end of a document,
+    never over that of a domain.
 
     Args:
         split: where to cut them.
@@ -86,11 +99,19 @@ def windows(split: Split, *, seq_len: int, per_domain: int | None = None) -> Win
     available = min((stop - start) // size for start, stop in split.domain_ranges)
     count = available if per_domain is None else per_domain
     if not 1 <= count <= available:
-        raise UserError(f"{count} windows of {size} tokens a domain were asked for: allowed are 1 to {available}.")
-    starts = np.concatenate([_starts(split, start, stop, size, count) for start, stop in split.domain_ranges])
+        raise UserError(
+            f"{count} windows of {size} tokens a domain were asked for: allowed are 1 to {available}."
+        )
+    starts = np.concatenate(
+        [_starts(split, start, stop, size, count) for start, stop in split.domain_ranges]
+    )
     positions = starts[:, None] + np.arange(size)
     documents = split.documents_at(positions)
-    return Windows(split.tokens[positions].astype(np.int64), split.document_tags[documents[:, 0]].astype(np.int64), documents)
+    return Windows(
+        split.tokens[positions].astype(np.int64),
+        split.document_tags[documents[:, 0]].astype(np.int64),
+        documents,
+    )
 
 
 def _starts(split: Split, start: int, stop: int, size: int, count: int) -> NDArray[np.int64]:
@@ -108,8 +129,8 @@ def statistics(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64] | N
     """Counts over the training split.
 
     Returns:
-        Occurrences of each id `[vocab]`, and of each (previous, current) pair `[vocab, vocab]`; None instead of the
-        latter where the vocabulary is larger than 1024.
+        Occurrences of each id `[vocab]`, and of each (previous, current) pair `[vocab, vocab]`;
+        None instead of the latter where the vocabulary is larger than 1024.
     """
     tokens, size = corpus.train.tokens, corpus.vocab_size
     unigram = np.bincount(tokens, minlength=size)

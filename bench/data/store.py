@@ -1,7 +1,8 @@
-"""A built corpus on disk: one folder of arrays and a `meta.json` that holds the SHA-256 of each of them.
+"""A built corpus on disk: one folder of arrays and a `meta.json` that holds the SHA-256 of each of
+them.
 
-A folder is written under another name and renamed into place, so that it is whole or absent; every load hashes every
-file, so that one that was cut short or changed later is never used.
+A folder is written under another name and renamed into place, so that it is whole or absent; every
+load hashes every file, so that one that was cut short or changed later is never used.
 """
 
 import hashlib
@@ -26,9 +27,14 @@ _logger = logging.getLogger(__name__)
 
 
 def write(
-    directory: Path, splits: Mapping[str, Sequence[Document]], tokenizer: Tokenizer, overlap: dict[str, float], headline: Sequence[str]
+    directory: Path,
+    splits: Mapping[str, Sequence[Document]],
+    tokenizer: Tokenizer,
+    overlap: dict[str, float],
+    headline: Sequence[str],
 ) -> None:
-    """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie there.
+    """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie
+    there.
 
     The caller holds the lock on `directory`: what a killed build left beside it is removed.
     """
@@ -44,8 +50,17 @@ def write(
         hashes = {file.name: _sha256(file) for file in sorted(building.iterdir())}
         names = {split: [document.name for document in splits[split]] for split in SPLITS}
         content = hashlib.sha256(json.dumps([domains, hashes]).encode()).hexdigest()
-        meta = {"domains": domains, "headline": list(headline), "overlap": overlap, "names": names, "content": content, "files": hashes}
-        (building / META_FILE).write_text(json.dumps({"digest": _digest(meta), **meta}), encoding="utf-8")
+        meta = {
+            "domains": domains,
+            "headline": list(headline),
+            "overlap": overlap,
+            "names": names,
+            "content": content,
+            "files": hashes,
+        }
+        (building / META_FILE).write_text(
+            json.dumps({"digest": _digest(meta), **meta}), encoding="utf-8"
+        )
         if directory.exists():
             shutil.rmtree(directory)
         building.rename(directory)
@@ -60,14 +75,22 @@ def read(directory: Path) -> Corpus | None:
     try:
         meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
         digest = meta.pop("digest")
-        damaged = [META_FILE] if digest != _digest(meta) else [n for n, h in meta["files"].items() if _sha256(directory / n) != h]
+        damaged = (
+            [META_FILE]
+            if digest != _digest(meta)
+            else [n for n, h in meta["files"].items() if _sha256(directory / n) != h]
+        )
     except (OSError, ValueError, KeyError, AttributeError) as error:
         damaged = [repr(error)]
         meta = {}
     if damaged:
-        _logger.warning("cached corpus %s is damaged (%s) and is built again", directory, ", ".join(damaged))
+        _logger.warning(
+            "cached corpus %s is damaged (%s) and is built again", directory, ", ".join(damaged)
+        )
         return None
-    train, calibration, validation = (_read_split(directory, split, meta["names"][split]) for split in SPLITS)
+    train, calibration, validation = (
+        _read_split(directory, split, meta["names"][split]) for split in SPLITS
+    )
     return Corpus(
         domains=tuple(meta["domains"]),
         headline_domains=tuple(meta["headline"]),
@@ -80,12 +103,20 @@ def read(directory: Path) -> Corpus | None:
     )
 
 
-def _write_split(directory: Path, split: str, documents: Sequence[Document], domains: list[str], tokenizer: Tokenizer) -> None:
+def _write_split(
+    directory: Path,
+    split: str,
+    documents: Sequence[Document],
+    domains: list[str],
+    tokenizer: Tokenizer,
+) -> None:
     end = np.array([tokenizer.end_of_document], tokenizer.dtype)
     parts: list[np.ndarray[Any, Any]] = []
     offsets = [0]
     for start in range(0, len(documents), _ENCODE_AT_ONCE):
-        for ids in tokenizer.encode_batch([document.text for document in documents[start : start + _ENCODE_AT_ONCE]]):
+        for ids in tokenizer.encode_batch(
+            [document.text for document in documents[start : start + _ENCODE_AT_ONCE]]
+        ):
             parts += [ids.astype(tokenizer.dtype, copy=False), end]
             offsets.append(offsets[-1] + len(ids) + 1)
     tags = [domains.index(document.domain) for document in documents]
@@ -95,7 +126,9 @@ def _write_split(directory: Path, split: str, documents: Sequence[Document], dom
 
 
 def _read_split(directory: Path, split: str, names: list[str]) -> Split:
-    tokens, offsets, tags = (np.load(directory / f"{split}-{name}.npy", mmap_mode="r") for name in _ARRAYS)
+    tokens, offsets, tags = (
+        np.load(directory / f"{split}-{name}.npy", mmap_mode="r") for name in _ARRAYS
+    )
     return Split(tokens, np.asarray(offsets), np.asarray(tags), tuple(names))
 
 

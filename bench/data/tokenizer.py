@@ -1,6 +1,7 @@
 """Text to token ids and back: UTF-8 bytes, or a byte-level BPE.
 
-Either way every id stands for a run of bytes, so losses compare in bits per byte, and the last id ends a document.
+Either way every id stands for a run of bytes, so losses compare in bits per byte, and the last id
+ends a document.
 """
 
 import codecs
@@ -50,9 +51,15 @@ class Tokenizer:
         return np.array([len(piece) for piece in self.pieces], np.int64)
 
     def decode(self, token_ids: Iterable[int]) -> list[str]:
-        """One printable string a token: a character split over tokens is shown at the last of them."""
+        """One printable string a token.
+
+        A character split over tokens is shown at the last of them.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return [_printable(decoder.decode(self.pieces[int(token)])) if self.pieces[int(token)] else "␄" for token in token_ids]
+        return [
+            _printable(decoder.decode(self.pieces[int(token)])) if self.pieces[int(token)] else "␄"
+            for token in token_ids
+        ]
 
 
 def _printable(text: str) -> str:
@@ -76,21 +83,29 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=vocab_size - 1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     backend.train_from_iterator(_head(texts, _BPE_TRAINING_BYTES), trainer)
     return load_bpe(backend.to_str())
 
 
 def load_bpe(serialised: str) -> Tokenizer:
-    """A tokenizer from its serialised form; tokens that stand for no text, as GPT-2's end of text, are left out."""
+    """A tokenizer from its serialised form.
+
+    Tokens that stand for no text, as GPT-2's end of text, are left out.
+    """
     from tokenizers import Tokenizer as Backend
 
     backend = Backend.from_str(serialised)
     backend.encode_special_tokens = True  # as the text that they are written with
     special = backend.get_added_tokens_decoder()
     byte_of = {char: value for value, char in _byte_characters().items()}
-    vocabulary = sorted((item for item in backend.get_vocab().items() if item[1] not in special), key=lambda item: item[1])
+    vocabulary = sorted(
+        (item for item in backend.get_vocab().items() if item[1] not in special),
+        key=lambda item: item[1],
+    )
     pieces = (*(bytes(byte_of[char] for char in token) for token, _ in vocabulary), b"")
 
     def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
@@ -112,7 +127,9 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
     try:
         found = load_bpe(tokenizer_text(config))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise UserError(f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({error!r}): give a tokenizer.json.") from None
+        raise UserError(
+            f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({error!r}): give a tokenizer.json."
+        ) from None
     if len(found.pieces) != config.vocab_size:
         raise UserError(
             f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has {len(found.pieces)} ids: set vocab_size so."
@@ -125,7 +142,9 @@ def tokenizer_text(config: DataConfig) -> str:
     try:
         return Path(str(config.tokenizer_file)).expanduser().read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing tokenizer.json.") from None
+        raise UserError(
+            f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing tokenizer.json."
+        ) from None
 
 
 def stored_tokenizer(directory: Path) -> Tokenizer:
@@ -135,10 +154,14 @@ def stored_tokenizer(directory: Path) -> Tokenizer:
 
 
 def _byte_characters() -> dict[int, str]:
-    """The printable character that byte-level BPE writes for each byte (Radford et al. 2019, GPT-2)."""
+    """The printable character that byte-level BPE writes for each byte (Radford et al. 2019,
+    GPT-2).
+    """
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in plain]
-    return {value: chr(value) for value in plain} | {value: chr(256 + index) for index, value in enumerate(others)}
+    return {value: chr(value) for value in plain} | {
+        value: chr(256 + index) for index, value in enumerate(others)
+    }
 
 
 def _head(texts: Iterable[str], limit: int) -> Iterable[str]:

@@ -1,1 +1,4 @@
-"""Judging one trained model: causal evaluation, its calibration, and what is measured beside the loss."""
+"""Judging one trained model.
+
+Causal evaluation, its calibration, and what is measured beside the loss.
+"""

@@ -14,16 +14,23 @@ from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 BISECTIONS = 40
 SPEND_TOLERANCE = 2e-4
-"""Calibration stops once a site's spend is this close, relatively: far inside the tolerance on B."""
+"""Calibration stops once a site's spend is this close, relatively.
+
+Far inside the tolerance on B.
+"""
 
 
 @torch.no_grad()
-def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype = torch.float32) -> float:
-    """Set every knob so that causal evaluation of `windows` spends `spend` times B, and return what it does spend, in B.
+def calibrate(
+    model: Model, windows: Windows, spend: float, dtype: torch.dtype = torch.float32
+) -> float:
+    """Set every knob so that causal evaluation of `windows` spends `spend` times B, and return what
+    it does spend, in B.
 
-    Layers are calibrated in one forward pass, in order: when the pass reaches a router, its knob is bisected on the
-    inputs it sees there, and the pass goes on with the plan it then makes. Each site is given the same multiple of
-    what it spends at the solved shares. The windows are stratified by domain, as validation is.
+    Layers are calibrated in one forward pass, in order: when the pass reaches a router, its knob is
+    bisected on the inputs it sees there, and the pass goes on with the plan it then makes. Each
+    site is given the same multiple of what it spends at the solved shares. The windows are
+    stratified by domain, as validation is.
 
     Args:
         model: the model; its knobs are set.
@@ -31,7 +38,11 @@ def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype =
         spend: what to aim for, as a multiple of B.
         dtype: precision of matrix products.
     """
-    ledger, target, shares = model.evaluation_ledger, model.solution.target, torch.tensor([model.solution.shares], dtype=torch.float64)
+    ledger, target, shares = (
+        model.evaluation_ledger,
+        model.solution.target,
+        torch.tensor([model.solution.shares], dtype=torch.float64),
+    )
     nominal = [site.by_path(shares * ledger.seq_len) / ledger.seq_len for site in ledger.sites]
     total = sum(float(cost.sum()) for cost in nominal)
     factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
@@ -53,8 +64,13 @@ def calibrate(model: Model, windows: Windows, spend: float, dtype: torch.dtype =
     return spent / run.tokens.numel() / target
 
 
-def _bisect(router: Router, inputs: RouterInput, site: SiteCost, target: Float[Tensor, " path"]) -> None:
-    """Find the knob at which a site spends `target` FLOPs a token on these inputs: in sum, or path by path if the knob has one a path."""
+def _bisect(
+    router: Router, inputs: RouterInput, site: SiteCost, target: Float[Tensor, " path"]
+) -> None:
+    """Find the knob at which a site spends `target` FLOPs a token on these inputs.
+
+    In sum, or path by path if the knob has one a path.
+    """
     knob = router.knob
     assert knob is not None
     wanted = target if knob.dim() else target.sum()

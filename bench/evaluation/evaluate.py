@@ -25,7 +25,8 @@ class Evaluation:
         executed: FLOPs a token with full-square attention and padding.
         masks: a routed site -> its plans, `[window, seq, path]`; kept on request.
         scores: likewise, where the plan had scores.
-        latents: likewise, where the plan had a prediction of what each path does, `extras["latent"]`.
+        latents: likewise, where the plan had a prediction of what each path does,
+            `extras["latent"]`.
     """
 
     nats: Float[np.ndarray, "window seq"]
@@ -33,7 +34,9 @@ class Evaluation:
     executed: float
     masks: dict[int, Bool[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
     scores: dict[int, Float[Tensor, "window seq path"]] = field(default_factory=dict[int, Tensor])
-    latents: dict[int, Float[Tensor, "window seq path latent"]] = field(default_factory=dict[int, Tensor])
+    latents: dict[int, Float[Tensor, "window seq path latent"]] = field(
+        default_factory=dict[int, Tensor]
+    )
 
 
 def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -45,7 +48,12 @@ def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def evaluate(
-    model: Model, windows: Windows, batch_size: int, dtype: torch.dtype = torch.float32, keep: bool = False, decide: Decide = ask
+    model: Model,
+    windows: Windows,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+    keep: bool = False,
+    decide: Decide = ask,
 ) -> Evaluation:
     """Evaluate causally on fixed windows, and book what that cost.
 
@@ -68,18 +76,32 @@ def evaluate(
         run = make_pass(batch[:, :-1], tags[start : start + batch_size], decide=decide)
         with autocast(device, dtype):
             logits = decoder(run)
-        nats.append(F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none").view(batch[:, 1:].shape))
+        nats.append(
+            F.cross_entropy(
+                logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
+            ).view(batch[:, 1:].shape)
+        )
         active += ledger.active(run.counts, run.tokens.numel())
         executed += ledger.executed(run.counts, run.tokens.numel(), padded=True)
         if keep:
             kept.append(run.traces)
     total = tokens[:, :-1].numel()
     ledger.charge("evaluation", "forward", active)
-    result.nats, result.active, result.executed = torch.cat(nats).double().cpu().numpy(), active / total, executed / total
+    result.nats, result.active, result.executed = (
+        torch.cat(nats).double().cpu().numpy(),
+        active / total,
+        executed / total,
+    )
     for site, traces in enumerate(zip(*kept, strict=True)):
         result.masks[site] = torch.cat([trace.plan.mask for trace in traces]).cpu()
         if all(trace.plan.scores is not None for trace in traces):
-            result.scores[site] = torch.cat([trace.plan.scores for trace in traces if trace.plan.scores is not None]).float().cpu()
+            result.scores[site] = (
+                torch.cat([trace.plan.scores for trace in traces if trace.plan.scores is not None])
+                .float()
+                .cpu()
+            )
         if all("latent" in trace.plan.extras for trace in traces):
-            result.latents[site] = torch.cat([trace.plan.extras["latent"] for trace in traces]).float().cpu()
+            result.latents[site] = (
+                torch.cat([trace.plan.extras["latent"] for trace in traces]).float().cpu()
+            )
     return result

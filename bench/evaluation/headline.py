@@ -1,4 +1,6 @@
-"""The headline: the loss at exactly B, read off a sweep of calibrated knob settings on the validation split."""
+"""The headline: the loss at exactly B, read off a sweep of calibrated knob settings on the
+validation split.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +44,9 @@ class _Sweep:
     domains: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
-def domain_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus) -> dict[str, float]:
+def domain_losses(
+    nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus
+) -> dict[str, float]:
     """Nats a byte of each domain: its summed loss over the bytes that its tokens stand for."""
     sizes = corpus.token_bytes[windows.tokens[:, 1:]]
     found: dict[str, float] = {}
@@ -57,7 +61,9 @@ def mean_loss(losses: dict[str, float], corpus: Corpus) -> float:
     return float(np.mean([losses[name] for name in corpus.headline_domains or corpus.domains]))
 
 
-def document_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus) -> dict[str, tuple[str, float, float]]:
+def document_losses(
+    nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus
+) -> dict[str, tuple[str, float, float]]:
     """Document name -> (domain, summed nats, bytes), for the bootstrap over documents."""
     documents = windows.documents[:, 1:].ravel()
     size = len(corpus.validation.document_names)
@@ -65,7 +71,11 @@ def document_losses(nats: Float[np.ndarray, "window seq"], windows: Windows, cor
     sizes = np.bincount(documents, corpus.token_bytes[windows.tokens[:, 1:]].ravel(), size)
     split = corpus.validation
     return {
-        split.document_names[index]: (corpus.domains[split.document_tags[index]], round(float(totals[index]), 6), float(sizes[index]))
+        split.document_names[index]: (
+            corpus.domains[split.document_tags[index]],
+            round(float(totals[index]), 6),
+            float(sizes[index]),
+        )
         for index in np.unique(documents).tolist()
     }
 
@@ -81,9 +91,10 @@ def measure(
 ) -> Headline:
     """Calibrate, evaluate and read the loss off at B.
 
-    A router with knobs is calibrated on the calibration split to each spend of `config.sweep`, and evaluated there on the
-    validation split; the headline is interpolated at spend B on the validation split itself, so that the drift of a threshold
-    between the two moves nobody's score. A router without knobs is evaluated once. Evaluation comes to its plans by `decide`.
+    A router with knobs is calibrated on the calibration split to each spend of `config.sweep`, and
+    evaluated there on the validation split; the headline is interpolated at spend B on the
+    validation split itself, so that the drift of a threshold between the two moves nobody's score.
+    A router without knobs is evaluated once. Evaluation comes to its plans by `decide`.
     """
     has_knob = any(router.knob is not None for router in model.decoder.routers)
     targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
@@ -95,13 +106,22 @@ def measure(
         at_budget = found
         visited.append(Visited(knobs_of(model), found.nats))
         losses = domain_losses(found.nats, validation, corpus)
-        sweep.points.append(SpendPoint(target=target, spend=found.active / model.solution.target, loss=mean_loss(losses, corpus)))
+        sweep.points.append(
+            SpendPoint(
+                target=target,
+                spend=found.active / model.solution.target,
+                loss=mean_loss(losses, corpus),
+            )
+        )
         sweep.domains.append(losses)
     assert at_budget is not None
     x = [point.spend for point in sweep.points]
     bracketed = has_knob and min(x) <= 1.0 <= max(x)
     at = 1.0 if bracketed else x[-1]
-    domain_loss = {name: interpolate(x, [losses[name] for losses in sweep.domains], at) for name in corpus.domains}
+    domain_loss = {
+        name: interpolate(x, [losses[name] for losses in sweep.domains], at)
+        for name in corpus.domains
+    }
     solution = model.solution
     audit = BudgetAudit(
         target_flops=solution.target,
@@ -114,7 +134,13 @@ def measure(
         points=tuple(sorted(sweep.points, key=lambda point: point.spend)),
         headline="interpolated" if bracketed else "single",
     )
-    return Headline(interpolate(x, [point.loss for point in sweep.points], at), domain_loss, at_budget, audit, visited)
+    return Headline(
+        interpolate(x, [point.loss for point in sweep.points], at),
+        domain_loss,
+        at_budget,
+        audit,
+        visited,
+    )
 
 
 def interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:
@@ -126,13 +152,16 @@ def interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:
 def off_budget(audit: BudgetAudit) -> str:
     """Why a row misses the budget; empty if it meets it.
 
-    The calibrated point must lie within the tolerance on the calibration split, and the headline must be at B: by
-    interpolation, or for a router without a knob by spending B within the tolerance.
+    The calibrated point must lie within the tolerance on the calibration split, and the headline
+    must be at B: by interpolation, or for a router without a knob by spending B within the
+    tolerance.
     """
     checks = {"calibration": audit.calibration_spend}
     if audit.headline == "single":
         checks["validation"] = audit.validation_spend
     for split, spend in checks.items():
         if spend is not None and abs(spend - 1) > audit.tolerance:
-            return f"spends {spend:.4f} of B on the {split} split; allowed is 1 ± {audit.tolerance:g}"
+            return (
+                f"spends {spend:.4f} of B on the {split} split; allowed is 1 ± {audit.tolerance:g}"
+            )
     return ""

@@ -1,4 +1,7 @@
-"""How long inference takes on this machine: wall-clock, so it is reported beside the FLOPs and never ranks a row."""
+"""How long inference takes on this machine.
+
+Wall-clock, so it is reported beside the FLOPs and never ranks a row.
+"""
 
 import numpy as np
 import torch
@@ -15,11 +18,18 @@ WINDOWS = 16
 """Windows in the batch that is timed."""
 
 LEAST_SECONDS = 0.8
-"""The pass is repeated for at least this long, so that the median stands on many passes where they are short."""
+"""The pass is repeated for at least this long, so that the median stands on many passes where they
+are short.
+"""
 
 
 @torch.no_grad()
-def measure_speed(model: Model, windows: Windows, dtype: torch.dtype = torch.float32, least_seconds: float = LEAST_SECONDS) -> Speed:
+def measure_speed(
+    model: Model,
+    windows: Windows,
+    dtype: torch.dtype = torch.float32,
+    least_seconds: float = LEAST_SECONDS,
+) -> Speed:
     """Median time of the causal forward pass of the model, routers and all, at the knobs it has.
 
     Args:
@@ -30,7 +40,9 @@ def measure_speed(model: Model, windows: Windows, dtype: torch.dtype = torch.flo
     """
     device = device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
-    chosen = torch.from_numpy(np.linspace(0, len(tokens) - 1, min(WINDOWS, len(tokens))).round().astype(np.int64)).to(device)
+    chosen = torch.from_numpy(
+        np.linspace(0, len(tokens) - 1, min(WINDOWS, len(tokens))).round().astype(np.int64)
+    ).to(device)
     tokens, tags = tokens[chosen, :-1], tags[chosen]
 
     def forward() -> None:
@@ -40,4 +52,8 @@ def measure_speed(model: Model, windows: Windows, dtype: torch.dtype = torch.flo
     timer = Timer("forward()", globals={"forward": forward}, num_threads=torch.get_num_threads())
     measured = timer.blocked_autorange(min_run_time=least_seconds)
     repeats = len(measured.times) * measured.number_per_run
-    return Speed(forward_us_per_token=measured.median * 1e6 / tokens.numel(), tokens=tokens.numel(), repeats=repeats)
+    return Speed(
+        forward_us_per_token=measured.median * 1e6 / tokens.numel(),
+        tokens=tokens.numel(),
+        repeats=repeats,
+    )

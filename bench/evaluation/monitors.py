@@ -38,8 +38,10 @@ def monitors(
         windows: what was evaluated.
         evaluation: with plans kept.
         history: a routed site -> its plans at every probe of training, on the same windows.
-        gradients: for every probe and site, the gradient norms of router and paths in the step before it.
-        utility: a routed site -> rank correlation of score and oracle utility, where it was measured.
+        gradients: for every probe and site, the gradient norms of router and paths in the step
+            before it.
+        utility: a routed site -> rank correlation of score and oracle utility, where it was
+            measured.
         in_use: the same with later layers routed as in use.
     """
     tokens = torch.from_numpy(windows.tokens[:, :-1])
@@ -50,23 +52,35 @@ def monitors(
     for site, mask in evaluation.masks.items():
         layer = ledger.sites[site].layer
         by_domain = _load(mask, domain, len(corpus.domains))
-        scores, router, probed = evaluation.scores.get(site), decoder.routers[site], history.get(site, ())
-        variance, rank = collapse(evaluation.latents[site]) if site in evaluation.latents else (None, None)
+        scores, router, probed = (
+            evaluation.scores.get(site),
+            decoder.routers[site],
+            history.get(site, ()),
+        )
+        variance, rank = (
+            collapse(evaluation.latents[site]) if site in evaluation.latents else (None, None)
+        )
         found.append(
             LayerMonitor(
                 layer=layer,
                 paths=router.paths.names,
                 load=tuple(mask.float().mean((0, 1)).tolist()),
-                load_by_domain=dict(zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)),
+                load_by_domain=dict(
+                    zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)
+                ),
                 load_by_position=tuple(map(tuple, _load(mask, position, POSITION_BINS).tolist())),
-                load_by_frequency=tuple(map(tuple, _load(mask, frequency, FREQUENCY_BINS).tolist())),
+                load_by_frequency=tuple(
+                    map(tuple, _load(mask, frequency, FREQUENCY_BINS).tolist())
+                ),
                 entropy=None if scores is None else _entropy(scores),
                 margin=None if scores is None else _margin(scores),
                 max_logit=None if scores is None else float(scores.max()),
                 dropped=float((~mask.any(-1)).float().mean()),
                 churn=changed(probed[-1], probed[-2]) if len(probed) > 1 else None,
                 saturation=saturation(probed),
-                router_gradient=tuple(norms[site][0] for norms in gradients) if any(True for _ in router.parameters()) else (),
+                router_gradient=tuple(norms[site][0] for norms in gradients)
+                if any(True for _ in router.parameters())
+                else (),
                 paths_gradient=tuple(norms[site][1] for norms in gradients),
                 utility_correlation=utility.get(site),
                 on_policy_correlation=in_use.get(site),
@@ -78,7 +92,9 @@ def monitors(
     return tuple(found)
 
 
-def path_sets(mask: Bool[Tensor, "window seq path"]) -> tuple[Int[Tensor, "window seq"], list[tuple[int, ...]]]:
+def path_sets(
+    mask: Bool[Tensor, "window seq path"],
+) -> tuple[Int[Tensor, "window seq"], list[tuple[int, ...]]]:
     """Number the distinct sets of paths that tokens take.
 
     Returns:
@@ -88,23 +104,29 @@ def path_sets(mask: Bool[Tensor, "window seq path"]) -> tuple[Int[Tensor, "windo
     return index.view(mask.shape[:2]), [tuple(row.nonzero().flatten().tolist()) for row in rows]
 
 
-def changed(mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window seq path"]) -> float:
+def changed(
+    mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window seq path"]
+) -> float:
     """Share of tokens whose set of paths is not what it was before: route churn."""
     return float((mask != before).any(-1).float().mean())
 
 
 def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float, ...]:
-    """For each probe but the last, the share of the last one's choices that it had made already (OLMoE, arXiv:2409.02060, section 5.1)."""
-    return tuple(int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1])
+    """For each probe but the last, the share of the last one's choices that it had made already
+    (OLMoE, arXiv:2409.02060, section 5.1).
+    """
+    return tuple(
+        int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1]
+    )
 
 
 def collapse(latent: Float[Tensor, "window seq path latent"]) -> tuple[float, float]:
     """Whether predictions have collapsed into one direction, or into few.
 
     Returns:
-        The variance of the predictions scaled to length 1, from 0 where all tokens have the same to 1; and the effective rank of their
-        covariance, the exponential of the entropy of its normalised eigenvalues (Roy and Vetterli, 2007), 1 to `latent`. Both are means
-        over paths.
+        The variance of the predictions scaled to length 1, from 0 where all tokens have the same to
+        1; and the effective rank of their covariance, the exponential of the entropy of its
+        normalised eigenvalues (Roy and Vetterli, 2007), 1 to `latent`. Both are means over paths.
     """
     unit = torch.nn.functional.normalize(latent.flatten(0, 1).double(), dim=-1).transpose(0, 1)
     centred = unit - unit.mean(1, keepdim=True)
@@ -118,19 +140,27 @@ def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) ->
     """Mutual information of two labellings, nats, from their joint counts."""
     a, b = first.flatten(), second.flatten()
     width = int(b.max()) + 1
-    joint = torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).view(-1, width).double()
+    joint = (
+        torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).view(-1, width).double()
+    )
     joint /= joint.sum()
     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     some = joint > 0
     return max(0.0, float((joint[some] * (joint[some] / independent[some]).log()).sum()))
 
 
-def passage(ledger: Ledger, decoder: Decoder, corpus: Corpus, windows: Windows, evaluation: Evaluation) -> Passage | None:
-    """The first windows of the first headline domain with the path set of each token, for the report."""
+def passage(
+    ledger: Ledger, decoder: Decoder, corpus: Corpus, windows: Windows, evaluation: Evaluation
+) -> Passage | None:
+    """The first windows of the first headline domain with the path set of each token, for the
+    report.
+    """
     if not evaluation.masks:
         return None
     domain = (corpus.headline_domains or corpus.domains)[0]
-    chosen = np.flatnonzero(windows.tags == corpus.domains.index(domain))[: max(1, PASSAGE_TOKENS // (windows.tokens.shape[1] - 1))]
+    chosen = np.flatnonzero(windows.tags == corpus.domains.index(domain))[
+        : max(1, PASSAGE_TOKENS // (windows.tokens.shape[1] - 1))
+    ]
     choices: dict[str, tuple[int, ...]] = {}
     legend: dict[str, tuple[str, ...]] = {}
     for site, mask in evaluation.masks.items():
@@ -143,10 +173,14 @@ def passage(ledger: Ledger, decoder: Decoder, corpus: Corpus, windows: Windows, 
     return Passage(domain=domain, tokens=tuple(text), choices=choices, legend=legend)
 
 
-def _load(mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"], groups: int) -> Float[Tensor, "group path"]:
+def _load(
+    mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"], groups: int
+) -> Float[Tensor, "group path"]:
     """Share of tokens on each path within each group; 0 for an empty group."""
     total = torch.bincount(group.flatten(), minlength=groups).clamp_min(1)
-    sums = torch.zeros(groups, mask.shape[2], dtype=torch.float64).index_add(0, group.flatten(), mask.flatten(0, 1).double())
+    sums = torch.zeros(groups, mask.shape[2], dtype=torch.float64).index_add(
+        0, group.flatten(), mask.flatten(0, 1).double()
+    )
     return (sums / total.unsqueeze(1)).float()
 
 

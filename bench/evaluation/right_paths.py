@@ -14,8 +14,11 @@ from bench.record import RightPaths
 from bench.routing.contract import Paths
 
 
-def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: Windows, evaluation: Evaluation) -> RightPaths | None:
-    """Accuracy of every routed site against the truth, and the best loss that the budget allows; None where nobody knows the truth.
+def right_paths(
+    decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: Windows, evaluation: Evaluation
+) -> RightPaths | None:
+    """Accuracy of every routed site against the truth, and the best loss that the budget allows;
+    None where nobody knows the truth.
 
     Args:
         decoder: for the routers' paths.
@@ -42,8 +45,13 @@ def right_paths(decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: W
     return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=least)
 
 
-def shares(mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int) -> Float[np.ndarray, "path label"]:
-    """Share of the tokens with a right path that take each path and have each label; a token on several paths is divided among them."""
+def shares(
+    mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int
+) -> Float[np.ndarray, "path label"]:
+    """Share of the tokens with a right path that take each path and have each label.
+
+    A token on several paths is divided among them.
+    """
     known = truth >= 0
     taken = mask.numpy()[known].astype(np.float64)
     taken /= np.maximum(1.0, taken.sum(1, keepdims=True))
@@ -51,7 +59,10 @@ def shares(mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int
 
 
 def agreement(met: Float[np.ndarray, "path label"], paths: Paths) -> float:
-    """Share of tokens on their right path: the upgrade is path 1; experts are matched to labels one to one, as well as can be."""
+    """Share of tokens on their right path: the upgrade is path 1.
+
+    Experts are matched to labels one to one, as well as can be.
+    """
     if paths.base is not None:
         return float(np.trace(met))
     rows, columns = linear_sum_assignment(met, maximize=True)

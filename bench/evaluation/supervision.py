@@ -22,15 +22,22 @@ from bench.training.utility import Oracle, random_flips, request_of
 
 @torch.no_grad()
 def measure_supervision(
-    model: Model, split: Split, seq_len: int, config: EvaluationConfig, seed: int, dtype: torch.dtype = torch.float32
+    model: Model,
+    split: Split,
+    seq_len: int,
+    config: EvaluationConfig,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[SupervisionMonitor, ...]:
-    """How often tokens of the training split take the path of their label, told or not, in causal evaluation with the knobs as they are.
+    """How often tokens of the training split take the path of their label, told or not, in causal
+    evaluation with the knobs as they are.
 
     Args:
         model: a trained model; what this takes is booked as evaluation.
         split: the training split.
         seq_len: tokens a window.
-        config: looks at `validation_windows` windows of supervised documents, and as many of the others.
+        config: looks at `validation_windows` windows of supervised documents, and as many of the
+            others.
         seed: of the cell; fixes for which tokens an oracle is asked.
         dtype: precision of matrix products.
 
@@ -48,7 +55,10 @@ def measure_supervision(
         for site, told in chosen.items():
             labels = model.decoder.routers[site].label(run.traces[site])
             known = labels != UNKNOWN
-            right = run.traces[site].plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2) & known
+            right = (
+                run.traces[site].plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
+                & known
+            )
             for group, inside in enumerate((~told[documents], told[documents])):
                 hits[site][group] += torch.stack(((right & inside).sum(), (known & inside).sum()))
     return tuple(
@@ -63,11 +73,19 @@ def measure_supervision(
 
 
 def _pass(
-    model: Model, tokens: Int[Tensor, "batch seq_and_target"], tags: Int[Tensor, "batch seq"], oracle: Oracle, noise: torch.Generator
+    model: Model,
+    tokens: Int[Tensor, "batch seq_and_target"],
+    tags: Int[Tensor, "batch seq"],
+    oracle: Oracle,
+    noise: torch.Generator,
 ) -> Pass:
     """A causal pass; where a router needs utility, that of some tokens."""
     routers, targets = model.decoder.routers, tokens[:, 1:]
-    asking = [site for site, router in enumerate(routers) if router.supervised and "utility" in router.needs]
+    asking = [
+        site
+        for site, router in enumerate(routers)
+        if router.supervised and "utility" in router.needs
+    ]
     run = make_pass(tokens[:, :-1], tags, history=History() if asking else None)
     with autocast(tokens.device, oracle.dtype):
         logits = model.decoder(run)
@@ -85,15 +103,24 @@ def _pass(
 def _places(
     split: Split, chosen: dict[int, Bool[Tensor, " document"]], size: int, config: EvaluationConfig
 ) -> Iterator[Int[np.ndarray, "window size"]]:
-    """Positions of windows, spread over the supervised documents, then over the others; a window belongs where its middle does."""
+    """Positions of windows, spread over the supervised documents, then over the others.
+
+    A window belongs where its middle does.
+    """
     if not chosen:
         return
     told = next(iter(chosen.values())).cpu().numpy()
     step = math.ceil(size / split.stride) * split.stride
-    grid = np.concatenate([np.arange(start, stop - size + 1, step) for start, stop in split.domain_ranges])
+    grid = np.concatenate(
+        [np.arange(start, stop - size + 1, step) for start, stop in split.domain_ranges]
+    )
     group = told[split.documents_at(grid + size // 2)]
     for starts in (grid[group], grid[~group]):
-        spread = np.linspace(0, max(0, len(starts) - 1), min(config.validation_windows, len(starts))).round().astype(np.int64)
+        spread = (
+            np.linspace(0, max(0, len(starts) - 1), min(config.validation_windows, len(starts)))
+            .round()
+            .astype(np.int64)
+        )
         for first in range(0, len(spread), config.batch_size):
             yield starts[spread[first : first + config.batch_size], None] + np.arange(size)
 

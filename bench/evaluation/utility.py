@@ -1,4 +1,7 @@
-"""How far a trained router's scores agree with what its upgrades are worth: the rank correlation of score and oracle utility."""
+"""How far a trained router's scores agree with what its upgrades are worth.
+
+The rank correlation of score and oracle utility.
+"""
 
 import numpy as np
 import torch
@@ -25,7 +28,8 @@ def utility_correlation(
     dtype: torch.dtype = torch.float32,
     policy: Policy | None = None,
 ) -> dict[int, float]:
-    """Spearman correlation of score and oracle utility over tokens, in causal evaluation with the knobs as they are.
+    """Spearman correlation of score and oracle utility over tokens, in causal evaluation with the
+    knobs as they are.
 
     Args:
         model: a trained model; what this takes is booked as evaluation.
@@ -33,13 +37,19 @@ def utility_correlation(
         batch_size: windows at a time.
         seed: of the cell; fixes which tokens are flipped.
         dtype: precision of matrix products.
-        policy: how the layers after a fork are run: routed as in use, "on_policy", or as the router's own labels have it (None).
+        policy: how the layers after a fork are run: routed as in use, "on_policy", or as the
+            router's own labels have it (None).
 
     Returns:
-        A routed site -> the correlation, for routers that say how utility is to be found and whose plans have scores that differ.
+        A routed site -> the correlation, for routers that say how utility is to be found and whose
+        plans have scores that differ.
     """
     routers, ledger = model.decoder.routers, model.evaluation_ledger
-    sites = [i for i, router in enumerate(routers) if router.paths.base is not None and (router.oracle or "utility" in router.needs)]
+    sites = [
+        i
+        for i, router in enumerate(routers)
+        if router.paths.base is not None and (router.oracle or "utility" in router.needs)
+    ]
     if not sites:
         return {}
     oracle, device = Oracle(model, seed, dtype), device_of(model.decoder)
@@ -60,9 +70,17 @@ def utility_correlation(
             flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
             utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss, policy)
             ledger.charge("oracle", "forward", sum(cost.active for cost in costs))
-            found[site].append(torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip])))
-    pairs = {site: torch.cat(parts, dim=1).double().cpu().numpy() for site, parts in found.items() if parts}
-    return {site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()}
+            found[site].append(
+                torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip]))
+            )
+    pairs = {
+        site: torch.cat(parts, dim=1).double().cpu().numpy()
+        for site, parts in found.items()
+        if parts
+    }
+    return {
+        site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()
+    }
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

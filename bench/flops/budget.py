@@ -1,8 +1,8 @@
 """The budget: what a token may cost, and the size of each router that costs exactly that.
 
-B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs a token of the whole model.
-A router with a base path gets a capacity, one without gets an expert width, each solved so that the model costs B with
-the router's own work included.
+B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs a token of
+the whole model. A router with a base path gets a capacity, one without gets an expert width, each
+solved so that the model costs B with the router's own work included.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,9 @@ from bench.routing.contract import FFN_GATE, Router
 
 @dataclass(frozen=True)
 class DenseCosts:
-    """Active FLOPs a token of the model with every routed site full, or cheap, and no router anywhere."""
+    """Active FLOPs a token of the model with every routed site full, or cheap, and no router
+    anywhere.
+    """
 
     full: float
     cheap: float
@@ -55,15 +57,21 @@ def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: in
     return DenseCosts(full=_cost(ledger, (0.0, 1.0)), cheap=_cost(ledger, (1.0, 0.0)))
 
 
-def training_target(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int, rho: float, frozen: bool) -> float:
-    """FLOPs of training on one token at B: what a hard choice costs that needs no work of its own, forward and backward.
+def training_target(
+    config: DecoderConfig, routed_layers: Sequence[int], seq_len: int, rho: float, frozen: bool
+) -> float:
+    """FLOPs of training on one token at B: what a hard choice costs that needs no work of its own,
+    forward and backward.
 
-    Where backbone and paths are frozen, the gradient of the activations is all that flows back, as far as the first router.
+    Where backbone and paths are frozen, the gradient of the activations is all that flows back, as
+    far as the first router.
     """
     if not frozen:
         return 3 * dense_costs(config, routed_layers, seq_len).at(rho)
     ledger = _dense_ledger(config, routed_layers, seq_len)
-    return sum(_cost(prices, (1 - rho, rho)) for prices in (ledger, ledger.backward(routed_layers[0])))
+    return sum(
+        _cost(prices, (1 - rho, rho)) for prices in (ledger, ledger.backward(routed_layers[0]))
+    )
 
 
 def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> Ledger:
@@ -71,11 +79,19 @@ def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: 
         paths = FFN_GATE
 
     with torch.device("meta"):
-        return Ledger(Decoder(config, {layer: [_NoRouter()] for layer in routed_layers}), seq_len, {})
+        return Ledger(
+            Decoder(config, {layer: [_NoRouter()] for layer in routed_layers}), seq_len, {}
+        )
 
 
 def solve(
-    router: Router, ledger_at: Callable[[int], Ledger], costs: DenseCosts, rho: float, layers: tuple[int, ...], bracket: bool, name: str
+    router: Router,
+    ledger_at: Callable[[int], Ledger],
+    costs: DenseCosts,
+    rho: float,
+    layers: tuple[int, ...],
+    bracket: bool,
+    name: str,
 ) -> Solution:
     """Find the router's free size at which the model costs B.
 
@@ -85,7 +101,8 @@ def solve(
         costs: of the dense and the cheap model.
         rho: the budget.
         layers: layers in use.
-        bracket: a router with a base leaves the budget alone and takes one path always; one without still gets its width from it.
+        bracket: a router with a base leaves the budget alone and takes one path always; one without
+            still gets its width from it.
         name: for the error.
 
     Raises:
@@ -93,7 +110,14 @@ def solve(
     """
     target = costs.at(rho)
     if bracket and router.paths.base is not None:
-        return Solution(target, costs.full, 1.0, 0, tuple(1.0 / len(router.paths.names) for _ in router.paths.names), layers)
+        return Solution(
+            target,
+            costs.full,
+            1.0,
+            0,
+            tuple(1.0 / len(router.paths.names) for _ in router.paths.names),
+            layers,
+        )
     if router.paths.base is None:
         return _solve_width(router, ledger_at, costs, rho, layers, name)
     ledger = ledger_at(0)
@@ -106,18 +130,27 @@ def solve(
         )
     for _ in range(60):  # the cost of a block is quadratic in its share, so bisect
         middle = (low + high) / 2
-        low, high = (middle, high) if _cost(ledger, (1 - middle, middle)) < target else (low, middle)
+        low, high = (
+            (middle, high) if _cost(ledger, (1 - middle, middle)) < target else (low, middle)
+        )
     return Solution(target, costs.full, low, 0, (1 - low, low), layers)
 
 
 def _solve_width(
-    router: Router, ledger_at: Callable[[int], Ledger], costs: DenseCosts, rho: float, layers: tuple[int, ...], name: str
+    router: Router,
+    ledger_at: Callable[[int], Ledger],
+    costs: DenseCosts,
+    rho: float,
+    layers: tuple[int, ...],
+    name: str,
 ) -> Solution:
     """The cost is linear in the expert width: two points give it, to the nearest single unit."""
     target = costs.at(rho)
     count = len(router.paths.names)
     if not 0 < router.mean_experts <= count:
-        raise UserError(f"Router {name!r} has mean_experts {router.mean_experts!r}; a token takes more than 0 and at most all {count}.")
+        raise UserError(
+            f"Router {name!r} has mean_experts {router.mean_experts!r}; a token takes more than 0 and at most all {count}."
+        )
     shares = (router.mean_experts / count,) * count
     first, second = _cost(ledger_at(1), shares), _cost(ledger_at(2), shares)
     width = round(1 + (target - first) / (second - first))
@@ -129,4 +162,8 @@ def _solve_width(
 
 
 def _cost(ledger: Ledger, shares: Sequence[float]) -> float:
-    return ledger.fixed + ledger.routers + sum(site.at(shares, ledger.seq_len) for site in ledger.sites)
+    return (
+        ledger.fixed
+        + ledger.routers
+        + sum(site.at(shares, ledger.seq_len) for site in ledger.sites)
+    )

@@ -1,9 +1,11 @@
-"""A FLOP counter without blind spots: every operation has a price, is known to be free, or is an error.
+"""A FLOP counter without blind spots: every operation has a price, is known to be free, or is an
+error.
 
-`torch.utils.flop_counter` prices some operations and silently takes all others for nothing: matrix-vector
-products, grouped products, `(x * w).sum()`, LSTMs, custom operations. Here matrix products cost 2mnk,
-elementwise work and reductions cost one FLOP an element, moving data is free, and an operation that is on none of these
-lists is refused. So is taking a tensor's data out of torch, where nothing could be counted.
+`torch.utils.flop_counter` prices some operations and silently takes all others for nothing:
+matrix-vector products, grouped products, `(x * w).sum()`, LSTMs, custom operations. Here matrix
+products cost 2mnk, elementwise work and reductions cost one FLOP an element, moving data is free,
+and an operation that is on none of these lists is refused. So is taking a tensor's data out of
+torch, where nothing could be counted.
 """
 
 import inspect
@@ -21,7 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements, operation_name
 
 SCALARS = 256
-"""Numbers that may be taken out of tensors one by one under one counter: enough to steer by, too few to compute with elsewhere."""
+"""Numbers that may be taken out of tensors one by one under one counter.
+
+Enough to steer by, too few to compute with elsewhere.
+"""
 
 
 class UncountedOp(Exception):
@@ -29,7 +34,8 @@ class UncountedOp(Exception):
 
 
 class OpCounter(TorchDispatchMode):
-    """Counts what runs inside the `with` block on this thread; counters may be nested, and an outer one sees all.
+    """Counts what runs inside the `with` block on this thread; counters may be nested, and an outer
+    one sees all.
 
     Attributes:
         matrix: FLOPs of products, 2mnk each.
@@ -48,7 +54,13 @@ class OpCounter(TorchDispatchMode):
         """Matrix and elementwise FLOPs together: what a router is charged."""
         return self.matrix + self.elementwise
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         """Run the operation and charge it."""
         kwargs = kwargs or {}
         _refuse_strangers(types)
@@ -58,11 +70,18 @@ class OpCounter(TorchDispatchMode):
         name = operation_name(func)
         self.calls[name] += 1
         if self.calls["_local_scalar_dense"] > SCALARS:
-            raise UncountedOp(f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay with tensors.")
+            raise UncountedOp(
+                f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay with tensors."
+            )
         base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
             self.matrix += MATRIX[base](*args, **kwargs)
-        elif (name in FREE and not reduces) or func.is_view or name.startswith("sym_") or func.namespace == "prim":
+        elif (
+            (name in FREE and not reduces)
+            or func.is_view
+            or name.startswith("sym_")
+            or func.namespace == "prim"
+        ):
             pass
         elif name in PER_ELEMENT or reduces or torch.Tag.pointwise in func.tags:
             self.elementwise += elements(base, _tensors((args, kwargs)), _tensors(out))
@@ -77,19 +96,27 @@ class OpCounter(TorchDispatchMode):
 class Sealed(TorchFunctionMode):
     """Refuses to hand a tensor's data to code outside of torch."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         _refuse_strangers(types)
         name = getattr(func, "__name__", "")
         if name in WAYS_OUT:
-            raise UncountedOp(f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay with tensors.")
+            raise UncountedOp(
+                f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay with tensors."
+            )
         return func(*args, **(kwargs or {}))
 
 
 def _refuse_strangers(types: Any) -> None:
-    """A tensor class of somebody's own may run anything inside an operation, where neither mode is on."""
+    """A tensor class of somebody's own may run anything inside an operation, where neither mode is
+    on.
+    """
     for kind in types:
         if kind not in (Tensor, nn.Parameter, nn.Buffer):
-            raise UncountedOp(f"Tensors of class {kind.__name__} {_place()} may hide work in their operations: use plain tensors.")
+            raise UncountedOp(
+                f"Tensors of class {kind.__name__} {_place()} may hide work in their operations: use plain tensors."
+            )
 
 
 WAYS_OUT = frozenset(

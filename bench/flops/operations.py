@@ -36,7 +36,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
     return 2.0 * batch * heads * queries * key.shape[2] * (dim + value.shape[3])
 
 
-def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
+def _attention_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> float:
     return 2.0 * _attention(query, key, value)
 
 
@@ -64,7 +66,9 @@ MATRIX: Mapping[str, Callable[..., float]] = {
     "_scaled_dot_product_cudnn_attention": _attention,
     "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     "_scaled_dot_product_flash_attention_backward": _attention_backward,
-    "_scaled_dot_product_efficient_attention_backward": lambda grad, query, key, value, *rest, **named: 2.0 * _attention(query, key, value),
+    "_scaled_dot_product_efficient_attention_backward": lambda grad, query, key, value, *rest, **named: (
+        2.0 * _attention(query, key, value)
+    ),
     "_scaled_dot_product_cudnn_attention_backward": _attention_backward,
 }
 """Priced products, by the name of the aten operation; one in place costs the same.
@@ -86,7 +90,10 @@ PER_ELEMENT = frozenset(
     smooth_l1_loss_backward binary_cross_entropy binary_cross_entropy_backward _foreach_add_ _foreach_mul_
     """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
 )
-"""Reductions and the like: one FLOP an element of the largest tensor that goes in or comes out, whatever its type."""
+"""Reductions and the like.
+
+One FLOP an element of the largest tensor that goes in or comes out, whatever its type.
+"""
 
 FREE = frozenset(
     """
@@ -99,7 +106,10 @@ FREE = frozenset(
     split_with_sizes_copy _unsafe_view view unsafe_split is_same_size _pin_memory masked_scatter diagonal_copy
     """.split()  # noqa: SIM905
 )
-"""Making, moving and choosing data: no arithmetic on it. Overloads that reduce, as `scatter` may, are priced by the element."""
+"""Making, moving and choosing data: no arithmetic on it.
+
+Overloads that reduce, as `scatter` may, are priced by the element.
+"""
 
 
 def operation_name(func: OpOverload) -> str:
@@ -110,14 +120,21 @@ def operation_name(func: OpOverload) -> str:
 def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> float:
     """FLOPs of an operation that is priced by the element.
 
-    Integers cost as much as floats, or an integer product would hide a real one; a complex element costs six, the work of
-    a complex multiplication. An operation on lists costs what it does to all of a list.
+    Integers cost as much as floats, or an integer product would hide a real one; a complex element
+    costs six, the work of a complex multiplication. An operation on lists costs what it does to all
+    of a list.
 
     Args:
         name: of the operation, without a trailing underscore.
         given: tensors that go in.
         made: tensors that come out.
     """
-    sizes = [[t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors] for tensors in (given, made)]
-    largest = max(map(sum, sizes)) if name.startswith("_foreach") else max(sizes[0] + sizes[1], default=0.0)
+    sizes = [
+        [t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors] for tensors in (given, made)
+    ]
+    largest = (
+        max(map(sum, sizes))
+        if name.startswith("_foreach")
+        else max(sizes[0] + sizes[1], default=0.0)
+    )
     return largest * FUSED.get(name, 1.0)

@@ -1,7 +1,9 @@
-"""Does code do the same when nobody counts? The counter is held against a profiler, which asks nothing and cannot be asked for.
+"""Does code do the same when nobody counts? The counter is held against a profiler, which asks
+nothing and cannot be asked for.
 
-A router that looks whether a counter is about could run one thing for the audit and another in the run. A profiler sees the
-operations of both; under a counter it sees each twice, as it is caught and as it is passed on, and what it is made of once.
+A router that looks whether a counter is about could run one thing for the audit and another in the
+run. A profiler sees the operations of both; under a counter it sees each twice, as it is caught and
+as it is passed on, and what it is made of once.
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from torch._ops import OpOverload
-from torch.autograd.profiler_legacy import profile  # pyright: ignore[reportDeprecated]  # the new one writes to stderr
+
+# the new one writes to stderr
+from torch.autograd.profiler_legacy import profile  # pyright: ignore[reportDeprecated]
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.flops.operations import MATRIX, operation_name
@@ -28,18 +32,26 @@ class _Calls(TorchDispatchMode):
         super().__init__()
         self.calls: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         if isinstance(func, OpOverload):
             self.calls[operation_name(func)] += 1
         return func(*args, **(kwargs or {}))
 
 
 def unseen_operations(run: Callable[[], object], products_only: bool = False) -> list[str]:
-    """Names of operations that a call runs otherwise without a counter than with one: more or less often, or on other shapes.
+    """Names of operations that a call runs otherwise without a counter than with one: more or less
+    often, or on other shapes.
 
     Args:
         run: what to watch, three times; it must do the same each time.
-        products_only: leave elementwise work aside, for backward passes: autograd adds in place only where nobody watches.
+        products_only: leave elementwise work aside, for backward passes: autograd adds in place
+            only where nobody watches.
     """
     with _Calls() as counter:
         run()
@@ -47,7 +59,9 @@ def unseen_operations(run: Callable[[], object], products_only: bool = False) ->
     with _Calls():
         counted = _profile(run)
     names = MATRIX.keys() if products_only else alone.keys() | counted.keys()
-    differ = {name for name in names if alone[name].total() != counted[name].total() - counter.calls[name]}
+    differ = {
+        name for name in names if alone[name].total() != counted[name].total() - counter.calls[name]
+    }
     if not products_only:  # what is seen once only ran below a counter that had been switched off
         differ |= {name for name in MATRIX if alone[name].total() != counter.calls[name]}
     return sorted(differ or {name for name in names if alone[name].keys() != counted[name].keys()})

@@ -1,4 +1,7 @@
-"""From a row of a suite to a model: build routers where they belong, price them, solve the free size for the budget."""
+"""From a row of a suite to a model.
+
+Build routers where they belong, price them, solve the free size for the budget.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +18,14 @@ from bench.flops.ledger import Ledger
 from bench.flops.meter import Meter
 from bench.model.equip import check_honoured, equip
 from bench.rng import generator, key
-from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, Selection
+from bench.routing.contract import (
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    Selection,
+)
 from bench.routing.registry import Entry
 
 CAPACITY_GUESS = 0.5
@@ -76,12 +86,20 @@ class Model:
         """Parameters that a token meets on average.
 
         Args:
-            shares: for each routed site the share of tokens on each path; by default those at which B is met.
+            shares: for each routed site the share of tokens on each path; by default those at which
+                B is met.
         """
         total = float(sum(p.numel() for p in self.decoder.parameters()))
-        for site, share in zip(self.ledger.sites, shares or [self.solution.shares] * len(self.ledger.sites), strict=True):
-            # a product of an m x n matrix with one vector costs 2mn: parameters are half the FLOPs of a token
-            total -= sum((1 - part) * cost for part, cost in zip(share, site.token, strict=True)) / 2
+        for site, share in zip(
+            self.ledger.sites,
+            shares or [self.solution.shares] * len(self.ledger.sites),
+            strict=True,
+        ):
+            # a product of an m x n matrix with one vector costs 2mn: parameters are half the FLOPs
+            # of a token
+            total -= (
+                sum((1 - part) * cost for part, cost in zip(share, site.token, strict=True)) / 2
+            )
         return total
 
 
@@ -90,7 +108,9 @@ def layers_used(router: Router, routed_layers: Sequence[int]) -> tuple[int, ...]
     return tuple(routed_layers) if router.layers == "every" else tuple(routed_layers)[::2]
 
 
-@torch.random.fork_rng(devices=[])  # torch's modules draw from the global generator when they are made
+@torch.random.fork_rng(
+    devices=[]
+)  # torch's modules draw from the global generator when they are made
 def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     """Build the model of one seed at the budget.
 
@@ -113,16 +133,29 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
         return Ledger(decoder, blueprint.seq_len, prices["causal"])
 
     costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
-    solution = solve(probe, ledger_at, costs, blueprint.budget, used, blueprint.bracket, blueprint.entry.name)
-    built = {layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed) for layer in used}
-    decoder = Decoder(blueprint.decoder, {layer: [router] for layer, (router, _) in built.items()}, solution.expert_width)
+    solution = solve(
+        probe, ledger_at, costs, blueprint.budget, used, blueprint.bracket, blueprint.entry.name
+    )
+    built = {
+        layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
+        for layer in used
+    }
+    decoder = Decoder(
+        blueprint.decoder,
+        {layer: [router] for layer, (router, _) in built.items()},
+        solution.expert_width,
+    )
     decoder.reset(seed)
-    training, evaluation = (Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal"))
+    training, evaluation = (
+        Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")
+    )
     training.charge("router", "build", sum(flops for _, flops in built.values()))
     return Model(decoder, training, evaluation, solution)
 
 
-def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int) -> RouterSpec:
+def router_spec(
+    blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int
+) -> RouterSpec:
     """What the harness decides for the router of one layer."""
     return RouterSpec(
         d_model=blueprint.decoder.d_model,
@@ -139,8 +172,11 @@ def router_spec(blueprint: Blueprint, router: Router, layer: int, capacity: floa
     )
 
 
-def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int) -> tuple[Router, float]:
-    """Make and build a router with a random stream of its own, whatever generator its constructor draws from.
+def _build_router(
+    blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int
+) -> tuple[Router, float]:
+    """Make and build a router with a random stream of its own, whatever generator its constructor
+    draws from.
 
     Returns:
         The router, and the FLOPs that making it took.
@@ -155,28 +191,40 @@ def _build_router(blueprint: Blueprint, layer: int, capacity: float, seed: int, 
 
 
 def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection, dict[int, float]]:
-    """FLOPs a token of each layer's router, in training and in evaluation, by running it under the counter."""
+    """FLOPs a token of each layer's router, in training and in evaluation, by running it under the
+    counter.
+    """
     prices: dict[Selection, dict[int, float]] = {"topk": {}, "causal": {}}
     try:
-        routers = {layer: _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)[0] for layer in used}
+        routers = {
+            layer: _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)[0] for layer in used
+        }
         for selection, found in prices.items():
             previous: LayerTrace | None = None
             for layer, router in routers.items():
-                inputs = replace(sample_input(blueprint, router), selection=selection, previous=previous)
+                inputs = replace(
+                    sample_input(blueprint, router), selection=selection, previous=previous
+                )
                 plans: list[RoutingPlan] = []
                 with torch.no_grad():
-                    found[layer] = count(lambda: plans.append(ask(router, inputs))).total / blueprint.seq_len  # noqa: B023
+                    found[layer] = (
+                        count(lambda: plans.append(ask(router, inputs))).total / blueprint.seq_len  # noqa: B023
+                    )
                 if selection == "topk":
                     check_honoured(router, plans[0], blueprint.training, blueprint.entry.name)
                 updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
-                previous = LayerTrace(layer, router.paths, inputs, plans[0], inputs.hidden, {**updates})
+                previous = LayerTrace(
+                    layer, router.paths, inputs, plans[0], inputs.hidden, {**updates}
+                )
     except UserError:
         raise
     except UncountedOp as error:
         raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
     except BaseException as error:
         let_through(error)
-        raise UserError(f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {located(error)}.") from error
+        raise UserError(
+            f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {located(error)}."
+        ) from error
     return prices
 
 

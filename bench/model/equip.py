@@ -1,7 +1,9 @@
-"""Fitting a router out with what the recipe says of all routers: where it starts, its noise, the standard losses.
+"""Fitting a router out with what the recipe says of all routers: where it starts, its noise, the
+standard losses.
 
-An option either acts on a router or is refused in one line; none passes in silence. Routers without trainable parameters,
-controls and heuristics, are left as they are: there is nothing to train in them.
+An option either acts on a router or is refused in one line; none passes in silence. Routers without
+trainable parameters, controls and heuristics, are left as they are: there is nothing to train in
+them.
 """
 
 import math
@@ -22,7 +24,10 @@ STANDARD_LOSSES: Mapping[str, AuxLoss] = {
     "load": AuxLoss(load, 0.0),
     "router_z": AuxLoss(router_z, 0.0),
 }
-"""Losses that any learned router with scores can be given by name; usual weights are 0.01, 0.1, 0.1 and 0.001."""
+"""Losses that any learned router with scores can be given by name.
+
+Usual weights are 0.01, 0.1, 0.1 and 0.001.
+"""
 
 _ADVICE = "Leave it out, or give the row a `training` of its own."
 
@@ -42,21 +47,33 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
         return
     chooses_experts = router.paths.base is None and router.paths.segment is None
     if options.balance_bias and not chooses_experts:
-        raise _refusal(name, "balance_bias", "it balances experts that are chosen, and this router has none")
+        raise _refusal(
+            name, "balance_bias", "it balances experts that are chosen, and this router has none"
+        )
     if options.expert_dropout and router.paths.base is not None:
-        raise _refusal(name, "expert_dropout", f"its paths are {' and '.join(router.paths.names)}, not experts")
+        raise _refusal(
+            name, "expert_dropout", f"its paths are {' and '.join(router.paths.names)}, not experts"
+        )
     if options.noise == "noisy_top_k" and router.paths.segment is not None:
-        raise _refusal(name, "noise: noisy_top_k", "its deviation is learnt for each token, and this router scores segments")
+        raise _refusal(
+            name,
+            "noise: noisy_top_k",
+            "its deviation is learnt for each token, and this router scores segments",
+        )
     if options.init_scale != 1:
         _scale_last_layer(router, options.init_scale, name)
     if wanted(options) or options.noise == "jitter" or options.float32:
         count = len(router.paths.names)
         least = min(count, math.ceil(router.mean_experts))
-        router.noise = TrainingNoise(options, router.spec.d_model, count, router.paths.base is None, least)
+        router.noise = TrainingNoise(
+            options, router.spec.d_model, count, router.paths.base is None, least
+        )
 
 
 def wanted(options: RouterTraining) -> set[str]:
-    """Options that act on scores, and therefore need the router to pass its scores through `bench.routing.select`."""
+    """Options that act on scores, and therefore need the router to pass its scores through
+    `bench.routing.select`.
+    """
     acting = {
         "noise": options.noise in ("gaussian", "noisy_top_k"),
         "balance_bias": bool(options.balance_bias),
@@ -67,7 +84,9 @@ def wanted(options: RouterTraining) -> set[str]:
 
 def _scale_last_layer(router: Router, factor: float, name: str) -> None:
     """Scale the module that holds the matrix registered last, its bias included."""
-    last = next((module for module in reversed(list(router.modules())) if _has_matrix(module)), None)
+    last = next(
+        (module for module in reversed(list(router.modules())) if _has_matrix(module)), None
+    )
     if last is None:
         raise _refusal(name, "init_scale", "it has no weight matrix")
     with torch.no_grad():
@@ -76,23 +95,41 @@ def _scale_last_layer(router: Router, factor: float, name: str) -> None:
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    return any(parameter.dim() >= 2 and parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return any(
+        parameter.dim() >= 2 and parameter.requires_grad
+        for parameter in module.parameters(recurse=False)
+    )
 
 
 def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, name: str) -> None:
     """Hold a router that has just made a plan in training to what the recipe asks of it.
 
     Raises:
-        UserError: its scores do not pass through `bench.routing.select`, or it has none where a standard loss needs them.
+        UserError: its scores do not pass through `bench.routing.select`, or it has none where a
+            standard loss needs them.
     """
     if router.supervised and plan.scores is None:
-        raise UserError(f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one.")
+        raise UserError(
+            f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one."
+        )
     if not is_trained(router):
         return
-    if isinstance(router.noise, TrainingNoise) and (ignored := sorted(wanted(options) - router.noise.asked)):
-        calls = {"noise": "perturb", "expert_dropout": "perturb", "balance_bias": "top_experts or biased"}
-        raise _refusal(name, ignored[0], f"its scores do not pass through bench.routing.{calls[ignored[0]]}")
-    lacking = [loss for loss, weight in options.losses.items() if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses]
+    if isinstance(router.noise, TrainingNoise) and (
+        ignored := sorted(wanted(options) - router.noise.asked)
+    ):
+        calls = {
+            "noise": "perturb",
+            "expert_dropout": "perturb",
+            "balance_bias": "top_experts or biased",
+        }
+        raise _refusal(
+            name, ignored[0], f"its scores do not pass through bench.routing.{calls[ignored[0]]}"
+        )
+    lacking = [
+        loss
+        for loss, weight in options.losses.items()
+        if weight and loss in STANDARD_LOSSES and loss not in router.aux_losses
+    ]
     if lacking and plan.scores is None:
         raise _refusal(name, f"losses: {lacking[0]}", "its plans have no scores")
 
@@ -102,14 +139,18 @@ def _refusal(name: str, option: str, reason: str) -> UserError:
 
 
 def check_loss_names(weights: Mapping[str, float], routers: Iterable[Router]) -> None:
-    """Raise a `UserError` for a weight of a loss that is neither standard nor of any of these routers, or whose labels nobody makes."""
+    """Raise a `UserError` for a weight of a loss that is neither standard nor of any of these
+    routers, or whose labels nobody makes.
+    """
     routers = list(routers)
     known = {*STANDARD_LOSSES, *(name for router in routers for name in router.aux_losses)}
     for name, weight in weights.items():
         if name not in known:
             raise unknown("auxiliary loss", name, known, "Set `losses` to weights of these.")
         using = [router for router in routers if weight and name in router.aux_losses]
-        if using and all("utility" in router.aux_losses[name].uses - router.needs for router in using):
+        if using and all(
+            "utility" in router.aux_losses[name].uses - router.needs for router in using
+        ):
             raise UserError(
                 f"losses: {name} is {weight:g}, but the router finds no oracle utility unless its own option asks for it. "
                 f"Set the option {name!r} of the row instead."

@@ -1,7 +1,9 @@
-"""What the harness adds to a router in training, whatever its family, by the recipe's `RouterTraining`.
+"""What the harness adds to a router in training, whatever its family, by the recipe's
+`RouterTraining`.
 
-A noise is a module of the router's own, so that what it learns and keeps is trained, charged, saved and resumed with the
-router. It reaches the router's scores through `bench.routing.perturb` and `bench.routing.biased`, and notes that it was asked.
+A noise is a module of the router's own, so that what it learns and keeps is trained, charged, saved
+and resumed with the router. It reaches the router's scores through `bench.routing.perturb` and
+`bench.routing.biased`, and notes that it was asked.
 """
 
 from collections.abc import Callable
@@ -26,68 +28,104 @@ class TrainingNoise(nn.Module):
         options: the recipe.
         d_model: width of what the router reads.
         num_paths: paths it chooses among.
-        experts: whether the paths are experts, with a score each, and not a base and an upgrade, with one score a token.
+        experts: whether the paths are experts, with a score each, and not a base and an upgrade,
+            with one score a token.
         least: experts that dropout always leaves a token.
 
     Attributes:
         asked: options that the router has passed its scores through.
-        extras: what losses need to know of the noise in the plan that is being made: "clean_scores", and "noise_std" of each.
+        extras: what losses need to know of the noise in the plan that is being made:
+            "clean_scores", and "noise_std" of each.
     """
 
     bias: Tensor | None
 
-    def __init__(self, options: RouterTraining, d_model: int, num_paths: int, experts: bool, least: int) -> None:
+    def __init__(
+        self, options: RouterTraining, d_model: int, num_paths: int, experts: bool, least: int
+    ) -> None:
         super().__init__()
         self.options, self.least = options, least
-        self.scale = options.noise_scale if options.noise_scale is not None else _STANDARD_SCALE.get(options.noise, 1 / num_paths)
+        self.scale = (
+            options.noise_scale
+            if options.noise_scale is not None
+            else _STANDARD_SCALE.get(options.noise, 1 / num_paths)
+        )
         self.asked: set[str] = set()
         self.extras: dict[str, Tensor] = {}
         if options.noise == "noisy_top_k":
-            # Zero, as in the paper (arXiv:1701.06538, appendix A): every expert starts with the same noise.
+            # Zero, as in the paper (arXiv:1701.06538, appendix A): every expert starts with the
+            # same noise.
             self.noise_weight = nn.Parameter(torch.zeros(d_model, num_paths if experts else 1))
         self.register_buffer("bias", torch.zeros(num_paths) if options.balance_bias else None)
 
-    def jitter(self, hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None) -> Float[Tensor, "batch seq d_model"]:
-        """What the router reads, each number times U(1 - scale, 1 + scale) (Switch Transformer, arXiv:2101.03961, appendix C)."""
+    def jitter(
+        self, hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """What the router reads, each number times U(1 - scale, 1 + scale) (Switch Transformer,
+        arXiv:2101.03961, appendix C).
+        """
         if self.options.noise != "jitter":
             return hidden
-        return hidden * torch.empty_like(hidden).uniform_(1 - self.scale, 1 + self.scale, generator=noise)
+        return hidden * torch.empty_like(hidden).uniform_(
+            1 - self.scale, 1 + self.scale, generator=noise
+        )
 
     def around(self, inputs: RouterInput, ask: Callable[[RouterInput], RoutingPlan]) -> RoutingPlan:
-        """Ask for a plan with perturbed inputs, in the precision that the recipe wants: the router's own float32, or that of the run.
+        """Ask for a plan with perturbed inputs, in the precision that the recipe wants: the
+        router's own float32, or that of the run.
 
         Selective float32 is from Switch Transformer (arXiv:2101.03961), section 2.4.
         """
         hidden = inputs.hidden.float() if self.options.float32 else inputs.hidden
         if inputs.selection == "topk":
             hidden = self.jitter(hidden, inputs.generator)
-        precision = torch.autocast(hidden.device.type, enabled=False) if self.options.float32 else nullcontext()
+        precision = (
+            torch.autocast(hidden.device.type, enabled=False)
+            if self.options.float32
+            else nullcontext()
+        )
         with precision:
             plan = ask(replace(inputs, hidden=hidden, noise=self))
         plan.extras |= self.take_extras()
         return plan
 
     def perturb(
-        self, scores: Float[Tensor, "batch *rest"], hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None
+        self,
+        scores: Float[Tensor, "batch *rest"],
+        hidden: Float[Tensor, "batch seq d_model"],
+        noise: torch.Generator | None,
     ) -> Float[Tensor, "batch *rest"]:
         """Scores with noise, and with some experts dropped.
 
-        Gaussian noise has one standard deviation for all, by default 1 / paths (V-MoE, arXiv:2106.05974, section 2.1); that of
-        noisy top-k is learnt, `softplus(x W_n)` (arXiv:1701.06538, equation 4).
+        Gaussian noise has one standard deviation for all, by default 1 / paths (V-MoE,
+        arXiv:2106.05974, section 2.1); that of noisy top-k is learnt, `softplus(x W_n)`
+        (arXiv:1701.06538, equation 4).
         """
         self.asked |= {"noise", "expert_dropout"}
         if self.options.noise in ("gaussian", "noisy_top_k"):
             deviation = self._deviation(scores, hidden)
             self.extras = {"clean_scores": scores, "noise_std": deviation}
-            scores = scores + torch.randn(scores.shape, generator=noise, device=scores.device, dtype=scores.dtype) * deviation
+            scores = (
+                scores
+                + torch.randn(
+                    scores.shape, generator=noise, device=scores.device, dtype=scores.dtype
+                )
+                * deviation
+            )
         return self._drop(scores, noise) if self.options.expert_dropout else scores
 
     def take_extras(self) -> dict[str, Tensor]:
-        """What there is to know of the noise, once; the base's score of a gate is 0, as `bench.routing.gate_plan` has it."""
+        """What there is to know of the noise, once.
+
+        The base's score of a gate is 0, as `bench.routing.gate_plan` has it.
+        """
         found, self.extras = self.extras, {}
         if found and found["clean_scores"].dim() == 2:
             clean, deviation = found.values()
-            found = {"clean_scores": torch.stack((torch.zeros_like(clean), clean), -1), "noise_std": deviation.unsqueeze(-1)}
+            found = {
+                "clean_scores": torch.stack((torch.zeros_like(clean), clean), -1),
+                "noise_std": deviation.unsqueeze(-1),
+            }
         return found
 
     def _deviation(self, scores: Tensor, hidden: Tensor) -> Tensor:
@@ -102,19 +140,30 @@ class TrainingNoise(nn.Module):
         return learnt.view_as(scores)
 
     def _drop(self, scores: Tensor, noise: torch.Generator | None) -> Tensor:
-        """Drop each expert for a whole sequence with the given probability, but never the luckiest `least`."""
+        """Drop each expert for a whole sequence with the given probability, but never the luckiest
+        `least`.
+        """
         draw = torch.rand(scores.shape[0], scores.shape[-1], generator=noise, device=scores.device)
-        dropped = (draw < self.options.expert_dropout).scatter(1, draw.topk(self.least).indices, False)
-        return scores.masked_fill(dropped.view(len(dropped), *(1,) * (scores.dim() - 2), -1), DROPPED)
+        dropped = (draw < self.options.expert_dropout).scatter(
+            1, draw.topk(self.least).indices, False
+        )
+        return scores.masked_fill(
+            dropped.view(len(dropped), *(1,) * (scores.dim() - 2), -1), DROPPED
+        )
 
     def biased(self, probabilities: Float[Tensor, "*token path"]) -> Float[Tensor, "*token path"]:
-        """What experts are chosen by, where the bias balances them; they are weighed by the probabilities themselves."""
+        """What experts are chosen by, where the bias balances them.
+
+        They are weighed by the probabilities themselves.
+        """
         self.asked.add("balance_bias")
         return probabilities if self.bias is None else probabilities + self.bias
 
     @torch.no_grad()
     def after_step(self, mask: Bool[Tensor, "batch seq path"]) -> None:
-        """Raise the bias of experts that got less than the mean, lower that of the others (arXiv:2408.15664, algorithm 1)."""
+        """Raise the bias of experts that got less than the mean, lower that of the others
+        (arXiv:2408.15664, algorithm 1).
+        """
         if self.bias is not None:
             load = mask.float().mean((0, 1))
             self.bias.add_((load.mean() - load).sign(), alpha=self.options.balance_bias)

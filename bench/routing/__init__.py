@@ -1,4 +1,5 @@
-"""All that a router may import from the bench: the contract, ways to choose, estimators, losses, registration.
+"""All that a router may import from the bench: the contract, ways to choose, estimators, losses,
+registration.
 
 from bench.routing import FFN_GATE, Router, RouterInput, RoutingPlan, losses, register
 """

@@ -1,6 +1,7 @@
 """The contract between the bench and a router.
 
-A router sees what `RouterInput` holds, answers with a `RoutingPlan`, and never reports its own cost or
+A router sees what `RouterInput` holds, answers with a `RoutingPlan`, and never reports its own cost
+or
 success: the dispatcher executes the plan, the ledger charges it, and every metric is read off it.
 
 Axes: `batch seq d_model path`.
@@ -24,13 +25,17 @@ Policy = Literal["off_policy", "on_policy"]
 
 @dataclass(frozen=True)
 class OracleRequest:
-    """How utility labels of a training batch are made, for routers whose `needs` has "utility" (arXiv:2604.17228).
+    """How utility labels of a training batch are made, for routers whose `needs` has "utility"
+    (arXiv:2604.17228).
 
-    The utility of the upgrade at a token is the loss with the base path there less the loss with the upgrade.
+    The utility of the upgrade at a token is the loss with the base path there less the loss with
+    the upgrade.
 
     Attributes:
-        policy: "off_policy": the layers after the fork take their upgrade everywhere; "on_policy": they are routed by the router itself.
-        flip_fraction: share of tokens whose path is flipped in a fork; 1 flips all at once, which confounds tokens through later attention.
+        policy: "off_policy": the layers after the fork take their upgrade everywhere; "on_policy":
+            they are routed by the router itself.
+        flip_fraction: share of tokens whose path is flipped in a fork; 1 flips all at once, which
+            confounds tokens through later attention.
         layers: "one" routed layer a step, drawn evenly, or "all" of them, a fork each.
 
     Raises:
@@ -45,7 +50,9 @@ class OracleRequest:
         if self.policy not in ("off_policy", "on_policy"):
             raise ValueError(f"policy is {self.policy!r}; allowed are 'off_policy', 'on_policy'.")
         if not 0 < self.flip_fraction <= 1:
-            raise ValueError(f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1.")
+            raise ValueError(
+                f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1."
+            )
         if self.layers not in ("one", "all"):
             raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
 
@@ -66,10 +73,12 @@ class Paths:
     Attributes:
         site: where the choice is made.
         names: one name a path, the order of the plan's last axis.
-        base: the path a token takes when it is not upgraded; the first of two. With a base the budget fixes a
-            `capacity`, the share of tokens that take the other path; without one it fixes the width of an expert.
-        segment: tokens that share one merged expert, for experts that are merged and not chosen (see
-            `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut as the whole is.
+        base: the path a token takes when it is not upgraded; the first of two. With a base the
+            budget fixes a `capacity`, the share of tokens that take the other path; without one it
+            fixes the width of an expert.
+        segment: tokens that share one merged expert, for experts that are merged and not chosen
+            (see `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut
+            as the whole is.
     """
 
     site: Site
@@ -79,7 +88,9 @@ class Paths:
 
     def __post_init__(self) -> None:
         if self.base is not None and (len(self.names) != 2 or self.names[0] != self.base):
-            raise ValueError(f"Paths with a base are (base, upgrade); got names={self.names} with base={self.base!r}.")
+            raise ValueError(
+                f"Paths with a base are (base, upgrade); got names={self.names} with base={self.base!r}."
+            )
         if self.segment is not None and self.segment < 1:
             raise ValueError(f"segment is {self.segment}; a segment has at least 1 token.")
 
@@ -89,7 +100,10 @@ BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")
 
 
 def experts(count: int, segment: int | None = None) -> Paths:
-    """`count` experts of equal width, without a base; merged for every `segment` tokens if that is given."""
+    """`count` experts of equal width, without a base.
+
+    Merged for every `segment` tokens if that is given.
+    """
     return Paths(Site.FFN, tuple(f"expert{index}" for index in range(count)), segment=segment)
 
 
@@ -129,7 +143,8 @@ Selection = Literal["topk", "causal"]
 
 @runtime_checkable
 class RouterNoise(Protocol):
-    """What a recipe adds to the scores of a router in training (`bench.model.router_noise.TrainingNoise`).
+    """What a recipe adds to the scores of a router in training
+    (`bench.model.router_noise.TrainingNoise`).
 
     Attributes:
         bias: one number a path that balances the choice of experts, or None.
@@ -166,15 +181,19 @@ class RouterInput:
         previous: trace of the routed site before, or None.
         generator: the only source of randomness, for training.
         progress: share of the training budget spent, 0 to 1.
-        selection: "topk" in training, where a choice may compare a whole sequence; "causal" in evaluation,
-            where the choice for a token may depend on that token and those before it.
-        truth: right path of each token where the data tell it, else -1; only for routers whose `needs` has "truth", else None.
-        noise: what the recipe adds to the router's scores, through `bench.routing.select`; None if nothing.
-        attention: what share of its attention each token gives itself, a mean over heads, without gradient; only for routers whose
-            `needs` has "attention", else None. It is of the layer's own attention at an FFN site. At a block site it is of the layer
-            before, or for a token that was not chosen there of the last such layer that it took part in, 0 if there was none.
-            Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks a token by the attention it receives from all others. In a
-            decoder all but its own comes from later tokens, so a token's weight on itself is what of that score is causal.
+        selection: "topk" in training, where a choice may compare a whole sequence; "causal" in
+            evaluation, where the choice for a token may depend on that token and those before it.
+        truth: right path of each token where the data tell it, else -1; only for routers whose
+            `needs` has "truth", else None.
+        noise: what the recipe adds to the router's scores, through `bench.routing.select`; None if
+            nothing.
+        attention: what share of its attention each token gives itself, a mean over heads, without
+            gradient; only for routers whose `needs` has "attention", else None. It is of the
+            layer's own attention at an FFN site. At a block site it is of the layer before, or for
+            a token that was not chosen there of the last such layer that it took part in, 0 if
+            there was none. Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks a token by
+            the attention it receives from all others. In a decoder all but its own comes from later
+            tokens, so a token's weight on itself is what of that score is causal.
     """
 
     hidden: Float[Tensor, "batch seq d_model"]
@@ -196,18 +215,21 @@ class RoutingPlan:
 
     Attributes:
         mask: which paths run for which token; this is executed and charged.
-        weight: factor on each path's output, or None for 1 wherever `mask` is set. It may be 0 where `mask` is
-            1: straight-through, relaxed and soft training run both paths and pay for both.
-        scores: one number a path and token, higher for more wanted, for metrics; None if there is none.
-        counts: for each path the number of tokens a sequence that take it, if that is known beforehand. Lets the
-            dispatcher work without waiting for the device.
+        weight: factor on each path's output, or None for 1 wherever `mask` is set. It may be 0
+            where `mask` is 1: straight-through, relaxed and soft training run both paths and pay
+            for both.
+        scores: one number a path and token, higher for more wanted, for metrics; None if there is
+            none.
+        counts: for each path the number of tokens a sequence that take it, if that is known
+            beforehand. Lets the dispatcher work without waiting for the device.
         extras: what the router's own auxiliary losses need.
         merge: weights with which the experts' parameters are averaged into one for each segment of
-            `Paths.segment` tokens, the last of which may be shorter (SMEAR, arXiv:2306.03745, section 3; Lory,
-            arXiv:2405.03133, section 2.2). To be causal, a segment's weights come from the segments before it. One merged
-            expert runs, so `mask` marks one path a token, any of them; `weight` factors what comes out.
-        choice: what was chosen, where more is run: by straight-through and soft training, by probing. Losses that count choices (balance,
-            policy gradient) count these.
+            `Paths.segment` tokens, the last of which may be shorter (SMEAR, arXiv:2306.03745,
+            section 3; Lory, arXiv:2405.03133, section 2.2). To be causal, a segment's weights come
+            from the segments before it. One merged expert runs, so `mask` marks one path a token,
+            any of them; `weight` factors what comes out.
+        choice: what was chosen, where more is run: by straight-through and soft training, by
+            probing. Losses that count choices (balance, policy gradient) count these.
     """
 
     mask: Bool[Tensor, "batch seq path"]
@@ -234,12 +256,13 @@ class LayerTrace:
         inputs: what the router saw.
         plan: what it chose.
         update: the weighted sum of the paths' outputs, `[batch, seq, d_model]`.
-        path_updates: path name -> (flat token index or None for all tokens, unweighted output of that path);
-            "merged" -> the same of merged experts.
+        path_updates: path name -> (flat token index or None for all tokens, unweighted output of
+            that path); "merged" -> the same of merged experts.
         token_loss: LM loss of each token, training only, where `needs` has "token_loss".
-        utility: oracle utility of the upgrade, training only, where `needs` has "utility"; NaN for a token without a label, None where no
-            fork was made of this layer in this step.
-        labels: supervised path index, -100 where there is none; None where none was made in this step.
+        utility: oracle utility of the upgrade, training only, where `needs` has "utility"; NaN for
+            a token without a label, None where no fork was made of this layer in this step.
+        labels: supervised path index, -100 where there is none; None where none was made in this
+            step.
     """
 
     layer: int
@@ -260,7 +283,8 @@ class AuxLoss:
     Attributes:
         compute: a pure function of one layer's trace.
         weight: unless the suite says otherwise; of 0, it neither runs nor costs anything.
-        uses: fields of the trace that are made for it. It is left out of a layer for which they were not made in a step.
+        uses: fields of the trace that are made for it. It is left out of a layer for which they
+            were not made in a step.
         until: share of training after which its weight is 0.
     """
 
@@ -273,23 +297,27 @@ class AuxLoss:
 class Router(nn.Module):
     """Base of every router: set `paths`, write `forward`; the rest has defaults.
 
-    Options are keyword arguments of `__init__` with defaults, so that any router can be built blind.
-    Parameters are made in `build`, once the harness has decided widths and capacity.
+    Options are keyword arguments of `__init__` with defaults, so that any router can be built
+    blind. Parameters are made in `build`, once the harness has decided widths and capacity.
 
     Attributes:
         paths: the paths chosen among.
         layers: which routed layers to use: "every" of the suite's, or every "other" one.
         mean_experts: experts a token takes on average (routers without a base).
-        needs: what the router asks for beyond the default: "tags", "truth", "utility", "token_loss", "attention".
+        needs: what the router asks for beyond the default: "tags", "truth", "utility",
+            "token_loss", "attention".
         trains_dense: training runs more paths than evaluation does; both are charged.
         allows_none: a token may take no path at all.
-        aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs nor is charged.
-        knob: None, or a buffer that makes causal evaluation spend more as it rises: a scalar, or one number a path for thresholds of
-            each expert. The harness bisects it.
-        oracle: how its utility labels are made, if its `needs` has "utility"; None for the defaults.
-        supervised: share of the training documents for whose tokens it is told the right paths, as `label` says them.
-        wraps: names of options that stand for routers. A suite gives a name, or {router: name, options: {...}}; the harness makes the
-            router and hands it over in the option's place.
+        aux_losses: name -> loss; the suite weighs them by name, and one of weight 0 neither runs
+            nor is charged.
+        knob: None, or a buffer that makes causal evaluation spend more as it rises: a scalar, or
+            one number a path for thresholds of each expert. The harness bisects it.
+        oracle: how its utility labels are made, if its `needs` has "utility"; None for the
+            defaults.
+        supervised: share of the training documents for whose tokens it is told the right paths, as
+            `label` says them.
+        wraps: names of options that stand for routers. A suite gives a name, or {router: name,
+            options: {...}}; the harness makes the router and hands it over in the option's place.
     """
 
     paths: Paths
@@ -323,14 +351,21 @@ class Router(nn.Module):
         """Learn tables from the training split, once, before training."""
 
     def after_step(self, trace: LayerTrace) -> None:
-        """Update buffers after an optimiser step, without gradient. State that matters must be a buffer."""
+        """Update buffers after an optimiser step, without gradient.
+
+        State that matters must be a buffer.
+        """
 
     def label(self, trace: LayerTrace) -> Int[Tensor, "batch seq"]:
-        """Right path of each token, -100 where it is not known, for `supervised` routers; the harness asks without gradient and charges it.
+        """Right path of each token, -100 where it is not known, for `supervised` routers; the
+        harness asks without gradient and charges it.
 
-        It comes back as `labels` of the trace, -100 also for the tokens of documents that are not supervised.
+        It comes back as `labels` of the trace, -100 also for the tokens of documents that are not
+        supervised.
         """
-        raise TypeError(f"{type(self).__name__} is supervised; it must define label(trace) -> path of each token.")
+        raise TypeError(
+            f"{type(self).__name__} is supervised; it must define label(trace) -> path of each token."
+        )
 
     def enable_knob(self) -> None:
         """Give the router a knob, at 0. Call in `build`."""
@@ -343,7 +378,8 @@ class TrainStatistics:
 
     Attributes:
         unigram: occurrences of each token id.
-        bigram: occurrences of each (previous, current) pair, or None where the vocabulary is too large for it.
+        bigram: occurrences of each (previous, current) pair, or None where the vocabulary is too
+            large for it.
     """
 
     unigram: Int[Tensor, " vocab"]

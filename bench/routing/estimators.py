@@ -1,8 +1,9 @@
 """Gradient estimators of a discrete choice among paths, as pure functions.
 
-A choice is a mask, which paths run, and a weight, the factor on each path's output. What the estimators differ in is what
-the weight lets the loss tell the scores. They were compared by Muqeeth et al. (SMEAR, arXiv:2306.03745, section 4), whose
-settings are the defaults here. Logits and probabilities are `[..., path]`; a gate's logits are those of (base, upgrade), (0, s).
+A choice is a mask, which paths run, and a weight, the factor on each path's output. What the
+estimators differ in is what the weight lets the loss tell the scores. They were compared by Muqeeth
+et al. (SMEAR, arXiv:2306.03745, section 4), whose settings are the defaults here. Logits and
+probabilities are `[..., path]`; a gate's logits are those of (base, upgrade), (0, s).
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,10 @@ Choice = tuple[Mask, Float[Tensor, "*token path"] | None]
 Credit = Literal["following", "own"]
 
 TEMPERATURES: Mapping[str, tuple[float, float]] = {"relaxed": (1.0, 0.1), "st_gumbel": (10.0, 0.5)}
-"""At the beginning and at the end of training. Those of `st_gumbel` are the authors', those of `relaxed` our choice."""
+"""At the beginning and at the end of training.
+
+Those of `st_gumbel` are the authors', those of `relaxed` our choice.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class EstimatorOptions:
     """What an estimator leaves open.
 
     Attributes:
-        dense: run all paths in training for `straight_through` and `st_gumbel`, so that the gradient knows of those not taken, as
-            their definition has it; else only the chosen ones run, and only their weight has a gradient.
-        temperature: of `relaxed` and `st_gumbel` at the beginning and at the end of training; None for `TEMPERATURES`.
-        credit: losses that `reinforce` blames on a choice: the mean of the token's own and the "following" ones of the sequence, or its
-            "own" alone.
+        dense: run all paths in training for `straight_through` and `st_gumbel`, so that the
+            gradient knows of those not taken, as their definition has it; else only the chosen ones
+            run, and only their weight has a gradient.
+        temperature: of `relaxed` and `st_gumbel` at the beginning and at the end of training; None
+            for `TEMPERATURES`.
+        credit: losses that `reinforce` blames on a choice: the mean of the token's own and the
+            "following" ones of the sequence, or its "own" alone.
     """
 
     dense: bool = True
@@ -54,25 +60,34 @@ class EstimatorOptions:
         temperature = given.get("temperature")
         if temperature is not None:
             if len(temperature) != 2 or min(temperature) <= 0:
-                raise ValueError(f"temperature is {temperature}; it must be two numbers above 0, for the beginning and the end.")
+                raise ValueError(
+                    f"temperature is {temperature}; it must be two numbers above 0, for the beginning and the end."
+                )
             given["temperature"] = float(temperature[0]), float(temperature[1])
         if given.get("credit", "own") not in get_args(Credit):
             raise ValueError(f"credit is {given['credit']!r}; allowed are 'following', 'own'.")
         return cls(**given)
 
     def temperature_at(self, estimator: str, progress: float) -> float:
-        """The temperature of an estimator, after a share of training: it falls by the same factor in equal times."""
+        """The temperature of an estimator, after a share of training.
+
+        It falls by the same factor in equal times.
+        """
         start, end = self.temperature or TEMPERATURES[estimator]
         return start ** (1 - progress) * end**progress
 
 
 def highest(logits: Float[Tensor, "*token path"], count: int = 1) -> Mask:
     """Mark the `count` highest of each token."""
-    return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, logits.topk(count, dim=-1).indices, True)
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(
+        -1, logits.topk(count, dim=-1).indices, True
+    )
 
 
 def scale(p: Probabilities, chosen: Mask) -> Choice:
-    """The chosen paths run, their outputs scaled by their probability, through which the gradient comes (Switch, arXiv:2101.03961)."""
+    """The chosen paths run, their outputs scaled by their probability, through which the gradient
+    comes (Switch, arXiv:2101.03961).
+    """
     return chosen, p
 
 
@@ -87,12 +102,15 @@ def soft(p: Probabilities) -> Choice:
 
 
 def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
-    """All paths run in training, mixed by probabilities that grow harder as the temperature falls; evaluation is to choose one."""
+    """All paths run in training, mixed by probabilities that grow harder as the temperature falls;
+    evaluation is to choose one.
+    """
     return soft((logits / temperature).softmax(-1))
 
 
 def straight_through(p: Probabilities, chosen: Mask, dense: bool = True) -> Choice:
-    """Forward the weight is 1 for the chosen path, backward it is p (Bengio et al., arXiv:1308.3432, section 3).
+    """Forward the weight is 1 for the chosen path, backward it is p (Bengio et al.,
+    arXiv:1308.3432, section 3).
 
     Args:
         p: probabilities.
@@ -103,13 +121,20 @@ def straight_through(p: Probabilities, chosen: Mask, dense: bool = True) -> Choi
     return torch.ones_like(chosen) if dense else chosen, weight
 
 
-def gumbel(like: Float[Tensor, "*token path"], generator: torch.Generator | None) -> Float[Tensor, "*token path"]:
-    """Standard Gumbel noise; logits plus this are highest where a draw from the softmax of the logits would fall."""
+def gumbel(
+    like: Float[Tensor, "*token path"], generator: torch.Generator | None
+) -> Float[Tensor, "*token path"]:
+    """Standard Gumbel noise.
+
+    Logits plus this are highest where a draw from the softmax of the logits would fall.
+    """
     uniform = torch.rand(like.shape, generator=generator, device=like.device).clamp(1e-20, 1 - 1e-7)
     return -(-uniform.log()).log()
 
 
-def st_gumbel(perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = True) -> Choice:
+def st_gumbel(
+    perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = True
+) -> Choice:
     """Straight-through Gumbel-softmax (Jang et al., arXiv:1611.01144, section 2.2).
 
     Args:
@@ -127,7 +152,10 @@ def sample(logits: Float[Tensor, "*token path"], generator: torch.Generator | No
 
 
 def credit(token_loss: Float[Tensor, "batch seq"], kind: Credit) -> Float[Tensor, "batch seq"]:
-    """Loss that REINFORCE blames on the choice at each token: the mean from there to the sequence's end, or that token's own."""
+    """Loss that REINFORCE blames on the choice at each token.
+
+    The mean from there to the sequence's end, or that token's own.
+    """
     if kind == "own":
         return token_loss
     left = torch.arange(token_loss.shape[1], 0, -1, device=token_loss.device)
@@ -135,15 +163,21 @@ def credit(token_loss: Float[Tensor, "batch seq"], kind: Credit) -> Float[Tensor
 
 
 def smooth_step(x: Float[Tensor, "..."], gamma: float = 1.0) -> Float[Tensor, "..."]:
-    """A cubic from 0 at -gamma / 2 to 1 at gamma / 2, flat outside (DSelect-k, arXiv:2106.03760, equation 4)."""
+    """A cubic from 0 at -gamma / 2 to 1 at gamma / 2, flat outside (DSelect-k, arXiv:2106.03760,
+    equation 4).
+    """
     t = x.clamp(-gamma / 2, gamma / 2) / gamma
     return 0.5 + t * (1.5 - 2 * t.square())
 
 
-def dselect_k(bits: Float[Tensor, "*token bit"], num_paths: int, gamma: float = 1.0) -> Probabilities:
-    """Weights of a selector of one path by its binary code (DSelect-k, arXiv:2106.03760, section 3.2); exact zeros are common.
+def dselect_k(
+    bits: Float[Tensor, "*token bit"], num_paths: int, gamma: float = 1.0
+) -> Probabilities:
+    """Weights of a selector of one path by its binary code (DSelect-k, arXiv:2106.03760, section
+    3.2); exact zeros are common.
 
-    Where the paths are no power of 2 the codes left over stand for paths from the first on, which keeps the sum at 1 (our choice).
+    Where the paths are no power of 2 the codes left over stand for paths from the first on, which
+    keeps the sum at 1 (our choice).
 
     Args:
         bits: `ceil(log2(num_paths))` activations.
@@ -155,4 +189,6 @@ def dselect_k(bits: Float[Tensor, "*token bit"], num_paths: int, gamma: float = 
     for one in step.unsqueeze(-1).unbind(-2):  # bit i of a code is worth 2^i
         found = torch.cat((found * (1 - one), found * one), dim=-1)
     extra = found[..., num_paths:]
-    return torch.cat((found[..., : extra.shape[-1]] + extra, found[..., extra.shape[-1] : num_paths]), dim=-1)
+    return torch.cat(
+        (found[..., : extra.shape[-1]] + extra, found[..., extra.shape[-1] : num_paths]), dim=-1
+    )

@@ -19,13 +19,17 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def own_modules(router: type[Router]) -> list[str]:
-    """Names of the modules that define the class and those of its bases that are not from the bench, from torch or from Python itself."""
+    """Names of the modules that define the class and those of its bases that are not from the
+    bench, from torch or from Python itself.
+    """
     names = dict.fromkeys(base.__module__ for base in router.__mro__)
     return [name for name in names if name.split(".")[0] not in _OTHERS]
 
 
 def source_hash_of(router: type[Router]) -> str:
-    """SHA-256 of the files that define a router, and of what these import that is not installed or is of their own package."""
+    """SHA-256 of the files that define a router, and of what these import that is not installed or
+    is of their own package.
+    """
     text = b""
     for module in own_modules(router):
         source = getattr(sys.modules.get(module), "__file__", None)
@@ -41,19 +45,35 @@ def helpers_of(module: ModuleType) -> list[ModuleType]:
         return []
     paths = set(_helpers(module))
     files = ((found, getattr(found, "__file__", None)) for found in list(sys.modules.values()))
-    return [found for found, file in files if file and Path(file).resolve() in paths and found is not module]
+    return [
+        found
+        for found, file in files
+        if file and Path(file).resolve() in paths and found is not module
+    ]
 
 
 def _helpers(module: ModuleType) -> list[Path]:
-    """Files that a module imports, at once or later, and that these import, in order; installed ones left out, but for its own package."""
+    """Files that a module imports, at once or later, and that these import, in order.
+
+    Installed ones left out, but for its own package.
+    """
     start = Path(module.__file__ or "").resolve()
-    home = start.parents[len((module.__package__ or "").split(".")) - 1] if module.__package__ else start.parent
+    home = (
+        start.parents[len((module.__package__ or "").split(".")) - 1]
+        if module.__package__
+        else start.parent
+    )
     found, pending = set[Path](), [(start, module.__package__ or "")]
     while pending:
         for path, package in _imports(*pending.pop()):
             at_home = path.is_relative_to(home)
             installed = _INSTALLED & set((path.relative_to(home) if at_home else path).parts)
-            if not installed and (at_home or not path.is_relative_to(_STDLIB)) and path not in found and path != start:
+            if (
+                not installed
+                and (at_home or not path.is_relative_to(_STDLIB))
+                and path not in found
+                and path != start
+            ):
                 found.add(path)
                 pending.append((path, package))
     return sorted(found)

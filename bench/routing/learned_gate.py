@@ -1,4 +1,8 @@
-"""Base of learned gates: what a score for each token is turned into, by any gradient estimator, and the losses it may be given."""
+"""Base of learned gates.
+
+What a score for each token is turned into, by any gradient estimator, and the losses it may be
+given.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,33 +13,57 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.routing import losses
-from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Made, OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
-from bench.routing.estimators import Choice, EstimatorOptions, gumbel, relaxed, st_gumbel, straight_through
+from bench.routing.contract import (
+    FFN_GATE,
+    AuxLoss,
+    LayerTrace,
+    Made,
+    OracleRequest,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+)
+from bench.routing.estimators import (
+    Choice,
+    EstimatorOptions,
+    gumbel,
+    relaxed,
+    st_gumbel,
+    straight_through,
+)
 from bench.routing.select import gate_plan, perturb, upgrade
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]
 SOFT_SPEND = ("relaxed", "reinforce")
-"""Estimators whose training is held to the capacity by the `budget` penalty, since they choose no fixed number of tokens."""
+"""Estimators whose training is held to the capacity by the `budget` penalty, since they choose no
+fixed number of tokens.
+"""
 BUDGET_WEIGHT = 10.0
 USES_UTILITY: frozenset[Made] = frozenset({"utility"})
 
 
 class Gate(Router):
-    """A router over (cheap, full) that gives each token one score; a subclass computes it and calls `plan`.
+    """A router over (cheap, full) that gives each token one score; a subclass computes it and calls
+    `plan`.
 
-    In evaluation the full path is taken where the score is above the calibrated threshold, with weight 1, except that `scale` keeps
-    its factors and `soft` always runs both.
+    In evaluation the full path is taken where the score is above the calibrated threshold, with
+    weight 1, except that `scale` keeps its factors and `soft` always runs both.
 
     Args:
-        estimator: what the scores learn by. "scale": top-k of each sequence, outputs scaled by probability; "relaxed": both paths mixed,
-            harder with progress, held to the capacity by a penalty; "straight_through", "st_gumbel": top-k, the latter of scores with
-            noise, with the gradient of the mixture; "reinforce": sampled, credited with the loss; "soft": both always, over budget.
+        estimator: what the scores learn by. "scale": top-k of each sequence, outputs scaled by
+            probability; "relaxed": both paths mixed, harder with progress, held to the capacity by
+            a penalty; "straight_through", "st_gumbel": top-k, the latter of scores with noise, with
+            the gradient of the mixture; "reinforce": sampled, credited with the loss; "soft": both
+            always, over budget.
         estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
-        scale: which outputs "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full" one.
+        scale: which outputs "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full"
+            one.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.
         rank_delta: nats by which the utilities of a pair must differ to count.
-        oracle: layers after the fork of a utility label take the full path everywhere, "off_policy", or are routed, "on_policy".
+        oracle: layers after the fork of a utility label take the full path everywhere,
+            "off_policy", or are routed, "on_policy".
         flip_fraction: share of tokens that a fork flips.
 
     Raises:
@@ -57,7 +85,9 @@ class Gate(Router):
     ) -> None:
         super().__init__()
         if estimator not in get_args(GateEstimator):
-            raise ValueError(f"estimator is {estimator!r}; allowed are {', '.join(get_args(GateEstimator))}.")
+            raise ValueError(
+                f"estimator is {estimator!r}; allowed are {', '.join(get_args(GateEstimator))}."
+            )
         if scale not in ("both", "full"):
             raise ValueError(f"scale is {scale!r}; allowed are 'both', 'full'.")
         self.estimator, self.scale = estimator, scale
@@ -66,19 +96,27 @@ class Gate(Router):
         if utility or rank:
             self.needs = self.needs | {"utility"}
         self.aux_losses["utility"] = AuxLoss(losses.utility, utility, USES_UTILITY)
-        self.aux_losses["rank"] = AuxLoss(partial(losses.rank, delta=rank_delta), rank, USES_UTILITY)
+        self.aux_losses["rank"] = AuxLoss(
+            partial(losses.rank, delta=rank_delta), rank, USES_UTILITY
+        )
         self._prepare()
 
     def _prepare(self) -> None:
         """What the estimator asks of the harness."""
         straight = self.estimator in ("straight_through", "st_gumbel")
-        self.trains_dense = self.estimator in ("relaxed", "soft", "reinforce") or (straight and self.estimation.dense)
+        self.trains_dense = self.estimator in ("relaxed", "soft", "reinforce") or (
+            straight and self.estimation.dense
+        )
         if self.estimator not in ("scale", "soft"):
-            self.aux_losses["budget"] = AuxLoss(self._budget, BUDGET_WEIGHT if self.estimator in SOFT_SPEND else 0.0)
+            self.aux_losses["budget"] = AuxLoss(
+                self._budget, BUDGET_WEIGHT if self.estimator in SOFT_SPEND else 0.0
+            )
         if self.estimator == "reinforce":
             self.needs = self.needs | {"token_loss"}
             kind = self.estimation.credit
-            self.aux_losses["policy_gradient"] = AuxLoss(partial(losses.policy_gradient, kind=kind), 0.01)
+            self.aux_losses["policy_gradient"] = AuxLoss(
+                partial(losses.policy_gradient, kind=kind), 0.01
+            )
             self.aux_losses["baseline"] = AuxLoss(partial(losses.baseline, kind=kind), 0.01)
             self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4)
 
@@ -103,23 +141,40 @@ class Gate(Router):
             return gate_plan(chosen, count, scores, (base, p))
         logits = torch.stack((torch.zeros_like(scores), scores), dim=-1)
         if self.estimator == "soft":
-            return RoutingPlan(torch.ones_like(logits, dtype=torch.bool), logits.softmax(-1), logits)
+            return RoutingPlan(
+                torch.ones_like(logits, dtype=torch.bool), logits.softmax(-1), logits
+            )
         if inputs.selection == "causal":
             return gate_plan(*upgrade(scores, inputs, self.spec, self.knob), scores)
         return self._estimate(logits, inputs)
 
-    def _estimate(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> RoutingPlan:
+    def _estimate(
+        self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
+    ) -> RoutingPlan:
         if self.estimator == "reinforce":
             p = logits.softmax(-1)
             taken = torch.rand(p.shape[:2], generator=inputs.generator, device=p.device) < p[..., 1]
-            extras = {"upgrade": p[..., 1], "baseline": self.baseline(inputs.hidden.detach()).squeeze(-1)}
+            extras = {
+                "upgrade": p[..., 1],
+                "baseline": self.baseline(inputs.hidden.detach()).squeeze(-1),
+            }
             return RoutingPlan(torch.stack((~taken, taken), dim=-1), None, logits, extras=extras)
         (mask, weight), p, count, chosen = self._weighted(logits, inputs)
-        counts = (mask.shape[1],) * 2 if self.trains_dense else None if count is None else (mask.shape[1] - count, count)
+        counts = (
+            (mask.shape[1],) * 2
+            if self.trains_dense
+            else None
+            if count is None
+            else (mask.shape[1] - count, count)
+        )
         return RoutingPlan(mask, weight, logits, counts, {"upgrade": p[..., 1]}, choice=chosen)
 
-    def _weighted(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> tuple[Choice, Tensor, int | None, Tensor | None]:
-        """What runs, the probabilities whose mean the budget penalty looks at, the number of tokens upgraded, and the hard choice."""
+    def _weighted(
+        self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
+    ) -> tuple[Choice, Tensor, int | None, Tensor | None]:
+        """What runs, the probabilities whose mean the budget penalty looks at, the number of tokens
+        upgraded, and the hard choice.
+        """
         options = self.estimation
         if self.estimator == "straight_through":
             chosen, count = self._chosen(logits, inputs)
@@ -132,8 +187,15 @@ class Gate(Router):
             return (mask, p), p, None, None
         perturbed = logits + gumbel(logits, inputs.generator)
         chosen, count = self._chosen(perturbed, inputs)
-        return st_gumbel(perturbed, chosen, temperature, options.dense), logits.softmax(-1), count, chosen
+        return (
+            st_gumbel(perturbed, chosen, temperature, options.dense),
+            logits.softmax(-1),
+            count,
+            chosen,
+        )
 
-    def _chosen(self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput) -> tuple[Bool[Tensor, "batch seq path"], int | None]:
+    def _chosen(
+        self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
+    ) -> tuple[Bool[Tensor, "batch seq path"], int | None]:
         chosen, count = upgrade(logits[..., 1] - logits[..., 0], inputs, self.spec, self.knob)
         return torch.stack((~chosen, chosen), dim=-1), count

@@ -19,7 +19,8 @@ def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
 
 
 def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
-    """`N * sum_e f_e P_e`: 1 at perfect balance (Switch Transformer, arXiv:2101.03961, section 2.2).
+    """`N * sum_e f_e P_e`: 1 at perfect balance (Switch Transformer, arXiv:2101.03961, section
+    2.2).
 
     f_e is the share of choices that fell on path e, P_e its mean probability.
     """
@@ -29,7 +30,8 @@ def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
 
 
 def load_balance_single(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Load balance with f_e counted over tokens that take one expert only (arXiv:2310.07188, section 3.2).
+    """Load balance with f_e counted over tokens that take one expert only (arXiv:2310.07188,
+    section 3.2).
 
     Tokens that take two are free to choose, hence "soft".
     """
@@ -45,30 +47,39 @@ def router_z(trace: LayerTrace) -> Float[Tensor, ""]:
 
 
 def centre(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the upgrade's score against its own top-k choice (arXiv:2404.02258, section 3.5).
+    """Binary cross-entropy of the upgrade's score against its own top-k choice (arXiv:2404.02258,
+    section 3.5).
 
-    It moves the chosen scores above 0 and the others below, so that a fixed threshold of 0 nearly repeats top-k.
+    It moves the chosen scores above 0 and the others below, so that a fixed threshold of 0 nearly
+    repeats top-k.
     """
-    return F.binary_cross_entropy_with_logits(_logits(trace)[..., 1], trace.plan.mask[..., 1].float())
+    return F.binary_cross_entropy_with_logits(
+        _logits(trace)[..., 1], trace.plan.mask[..., 1].float()
+    )
 
 
 def importance(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Squared coefficient of variation of the paths' probability summed over tokens (arXiv:1701.06538, equation 7)."""
+    """Squared coefficient of variation of the paths' probability summed over tokens
+    (arXiv:1701.06538, equation 7).
+    """
     return _cv_squared(_logits(trace).softmax(-1).flatten(0, 1).sum(0))
 
 
 def load(trace: LayerTrace) -> Float[Tensor, ""]:
     """Squared coefficient of variation of the paths' smooth load (arXiv:1701.06538, appendix A).
 
-    The load of a path is the probability, summed over tokens, that it would be among the chosen if the noise on its score were drawn
-    again. Noise of the recipe comes with its standard deviation, `plan.extras["noise_std"]`, and the scores without it,
-    `plan.extras["clean_scores"]`; for a plan that has none, the deviation is 1.
+    The load of a path is the probability, summed over tokens, that it would be among the chosen if
+    the noise on its score were drawn again. Noise of the recipe comes with its standard deviation,
+    `plan.extras["noise_std"]`, and the scores without it, `plan.extras["clean_scores"]`; for a plan
+    that has none, the deviation is 1.
     """
     scores, mask = _logits(trace), trace.plan.chosen
     best_left = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
     worst_taken = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)
     lead = trace.plan.extras.get("clean_scores", scores) - torch.where(mask, best_left, worst_taken)
-    lead = lead.clamp(-1e4, 1e4)  # infinite where all or no paths are taken, and then 0 times infinity in the gradient
+    lead = lead.clamp(
+        -1e4, 1e4
+    )  # infinite where all or no paths are taken, and then 0 times infinity in the gradient
     deviation = trace.plan.extras.get("noise_std", torch.ones_like(scores))
     return _cv_squared((0.5 * (1 + torch.erf(lead / (deviation * 2**0.5)))).flatten(0, 1).sum(0))
 
@@ -78,20 +89,29 @@ def _cv_squared(x: Float[Tensor, " path"]) -> Float[Tensor, ""]:
 
 
 def budget(trace: LayerTrace, capacity: float) -> Float[Tensor, ""]:
-    """`(mean p - capacity)^2` of the probability of the upgrade, `plan.extras["upgrade"]`: soft choices are held to the budget."""
+    """`(mean p - capacity)^2` of the probability of the upgrade, `plan.extras["upgrade"]`.
+
+    Soft choices are held to the budget.
+    """
     return (trace.plan.extras["upgrade"].mean() - capacity).square()
 
 
-def _labelled(trace: LayerTrace) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
+def _labelled(
+    trace: LayerTrace,
+) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """Score of the upgrade, its oracle utility (0 without a label), and which tokens have a label."""
     if trace.utility is None:
-        raise TypeError('This auxiliary loss needs trace.utility: put "utility" into `needs`, and into `uses` of the loss.')
+        raise TypeError(
+            'This auxiliary loss needs trace.utility: put "utility" into `needs`, and into `uses` of the loss.'
+        )
     known = ~trace.utility.isnan()
     return _logits(trace)[..., 1], trace.utility.detach().nan_to_num(0.0), known
 
 
 def utility(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Huber loss of the upgrade's score to its oracle utility, standardised over the labelled tokens (arXiv:2604.17228)."""
+    """Huber loss of the upgrade's score to its oracle utility, standardised over the labelled
+    tokens (arXiv:2604.17228).
+    """
     scores, target, known = _labelled(trace)
     count = known.sum().clamp_min(1)
     centred = (target - (target * known).sum() / count) * known
@@ -100,7 +120,9 @@ def utility(trace: LayerTrace) -> Float[Tensor, ""]:
 
 
 def rank(trace: LayerTrace, delta: float) -> Float[Tensor, ""]:
-    """`mean softplus(-sign(u_i - u_j)(s_i - s_j))` over pairs of a sequence whose utilities differ by more than `delta` nats."""
+    """`mean softplus(-sign(u_i - u_j)(s_i - s_j))` over pairs of a sequence whose utilities differ
+    by more than `delta` nats.
+    """
     scores, target, known = _labelled(trace)
     difference = target.unsqueeze(2) - target.unsqueeze(1)
     pairs = (difference.abs() > delta) & known.unsqueeze(2) & known.unsqueeze(1)
@@ -109,27 +131,36 @@ def rank(trace: LayerTrace, delta: float) -> Float[Tensor, ""]:
 
 
 def jepa(trace: LayerTrace, head: Float[Tensor, "latent d_model"]) -> Float[Tensor, ""]:
-    """`mean_a (1 - cos(z_a, sg[head . norm(y_a)]))`: predicted against actual latent of each path's update (arXiv:2604.17228).
+    """`mean_a (1 - cos(z_a, sg[head . norm(y_a)]))`: predicted against actual latent of each path's
+    update (arXiv:2604.17228).
 
-    Only paths that ran have a target. The prediction is `plan.extras["latent"]`, `[batch, seq, path, latent]`.
+    Only paths that ran have a target. The prediction is `plan.extras["latent"]`, `[batch, seq,
+    path, latent]`.
     """
     predicted = trace.plan.extras["latent"].flatten(0, 1)
     found: list[Tensor] = []
     for name, (index, output) in trace.path_updates.items():
         ours = predicted[:, trace.paths.names.index(name)]
         target = F.linear(F.rms_norm(output.detach(), (output.shape[-1],)), head)
-        found.append((1 - F.cosine_similarity(ours if index is None else ours[index], target, dim=-1)).mean())
+        found.append(
+            (1 - F.cosine_similarity(ours if index is None else ours[index], target, dim=-1)).mean()
+        )
     return torch.stack(found).mean()
 
 
 def policy_gradient(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
-    """`mean log pi(a) sg(L - b)`: REINFORCE of the sampled paths against the baseline `plan.extras["baseline"]` (Williams, 1992)."""
+    """`mean log pi(a) sg(L - b)`.
+
+    REINFORCE of the sampled paths against the baseline `plan.extras["baseline"]` (Williams, 1992).
+    """
     log_p = (_logits(trace).log_softmax(-1) * trace.plan.chosen).sum(-1)
     return (log_p * (_blamed(trace, kind) - trace.plan.extras["baseline"].detach())).mean()
 
 
 def baseline(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
-    """Huber loss of the learned baseline of REINFORCE to the loss that it is to foretell (arXiv:2306.03745, section 4)."""
+    """Huber loss of the learned baseline of REINFORCE to the loss that it is to foretell
+    (arXiv:2306.03745, section 4).
+    """
     return F.huber_loss(trace.plan.extras["baseline"], _blamed(trace, kind))
 
 
@@ -140,21 +171,31 @@ def _blamed(trace: LayerTrace, kind: Credit) -> Float[Tensor, "batch seq"]:
 
 
 def entropy(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Mean entropy of the choice, nats. A weight above 0 makes choices harder, one below 0 keeps them exploring."""
+    """Mean entropy of the choice, nats.
+
+    A weight above 0 makes choices harder, one below 0 keeps them exploring.
+    """
     p = trace.plan.extras.get("probability", _logits(trace).softmax(-1))
     return -(p * p.clamp_min(1e-9).log()).sum(-1).mean()
 
 
 def supervised(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Cross-entropy of the scores to the labelled paths, a mean over tokens that have a label; 0 where none has."""
+    """Cross-entropy of the scores to the labelled paths, a mean over tokens that have a label.
+
+    0 where none has.
+    """
     if trace.labels is None:
         raise TypeError(
             'This auxiliary loss needs trace.labels: set `supervised`, define `label`, and put "labels" into `uses` of the loss.'
         )
     scores, labels = _logits(trace).flatten(0, 1), trace.labels.flatten()
-    return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (labels != -100).sum().clamp_min(1)
+    return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (
+        labels != -100
+    ).sum().clamp_min(1)
 
 
 def mean_loss(values: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """Mean over the layers that have the loss in this step, so that a weight means the same at any depth and however many are forked."""
+    """Mean over the layers that have the loss in this step, so that a weight means the same at any
+    depth and however many are forked.
+    """
     return torch.stack(values).mean()

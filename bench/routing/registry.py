@@ -1,4 +1,5 @@
-"""Where routers are found: the sibling package `routers`, entry points of other distributions, single files.
+"""Where routers are found: the sibling package `routers`, entry points of other distributions,
+single files.
 
 One registration path serves all three: the decorator `@register(name, family=..., paper=...)`.
 """
@@ -10,7 +11,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -30,7 +31,11 @@ RouterClass = TypeVar("RouterClass", bound=type[Router])
 
 def options_of(router: type[Router]) -> dict[str, Any]:
     """Keyword arguments of a router's constructor with their defaults."""
-    return {name: p.default for name, p in inspect.signature(router.__init__).parameters.items() if name != "self"}
+    return {
+        name: p.default
+        for name, p in inspect.signature(router.__init__).parameters.items()
+        if name != "self"
+    }
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Entry:
         paper: its source, e.g. "arXiv:2404.02258"; empty for controls of our own.
         router: the class.
         plugin_hash: SHA-256 of the source that defines it, as it was when it was loaded.
-        outside: whether it came from a plugin file or an entry point, and not from the package beside the bench.
+        outside: whether it came from a plugin file or an entry point, and not from the package
+            beside the bench.
     """
 
     name: str
@@ -67,52 +73,97 @@ class Entry:
         for option in options:
             if option not in known:
                 raise unknown(f"option of router {self.name!r}", option, known)
-        inner = {name: entry.make(theirs) for name, (entry, theirs) in self.wrapped(options).items()}
+        inner = {
+            name: entry.make(theirs) for name, (entry, theirs) in self.wrapped(options).items()
+        }
         try:
             router = self.router(**{**options, **inner})
             paths = getattr(router, "paths", None)
         except BaseException as error:
             let_through(error)
-            raise UserError(f"Router {self.name!r} refused the options {options}: {told(error)}") from error
+            raise UserError(
+                f"Router {self.name!r} refused the options {options}: {told(error)}"
+            ) from error
         if not isinstance(paths, Paths):
-            raise UserError(f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count).")
-        if not isinstance(router.needs, frozenset | set) or not all(isinstance(need, str) for need in router.needs):  # pyright: ignore
-            raise UserError(f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, such as frozenset({{'tags'}}).")
+            raise UserError(
+                f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count)."
+            )
+        if not _holds_strings(router.needs, frozenset | set):
+            raise UserError(
+                f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, such as frozenset({{'tags'}})."
+            )
         return router
 
     def source_hash(self, options: Mapping[str, Any]) -> str:
-        """SHA-256 of all source that the router runs with these options: its own and that of the routers it wraps."""
+        """SHA-256 of all source that the router runs with these options.
+
+        Its own and that of the routers it wraps.
+        """
         wrapped = [entry.source_hash(theirs) for entry, theirs in self.wrapped(options).values()]
-        return hashlib.sha256("".join([self.plugin_hash, *wrapped]).encode()).hexdigest() if wrapped else self.plugin_hash
+        return (
+            hashlib.sha256("".join([self.plugin_hash, *wrapped]).encode()).hexdigest()
+            if wrapped
+            else self.plugin_hash
+        )
 
     def brings_from_outside(self, options: Mapping[str, Any]) -> bool:
-        """Whether a plugin's code runs with these options: the router's own, or that of one it wraps."""
-        return self.outside or any(entry.brings_from_outside(theirs) for entry, theirs in self.wrapped(options).values())
+        """Whether a plugin's code runs with these options.
+
+        The router's own, or that of one it wraps.
+        """
+        return self.outside or any(
+            entry.brings_from_outside(theirs) for entry, theirs in self.wrapped(options).values()
+        )
 
     def wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
         """Each option that stands for a router -> that router and its options."""
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
-        if not isinstance(self.router.wraps, tuple) or not all(isinstance(name, str) for name in self.router.wraps):  # pyright: ignore
-            raise UserError(f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of names of options.")
+        if not _holds_strings(self.router.wraps, tuple):
+            raise UserError(
+                f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of names of options."
+            )
         for name in self.router.wraps:
             if name not in options_of(self.router):
-                raise UserError(f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. Mend `wraps`.")
+                raise UserError(
+                    f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. Mend `wraps`."
+                )
             value: object = options.get(name, options_of(self.router)[name])
             given: Mapping[str, Any] = (
-                {"router": value} if isinstance(value, str) else cast(Mapping[str, Any], value) if isinstance(value, Mapping) else {}
+                {"router": value}
+                if isinstance(value, str)
+                else cast(Mapping[str, Any], value)
+                if isinstance(value, Mapping)
+                else {}
             )
-            if not isinstance(given.get("router"), str) or not given.keys() <= {"router", "options"}:
+            if not isinstance(given.get("router"), str) or not given.keys() <= {
+                "router",
+                "options",
+            }:
                 allowed = "a router's name, or {router: name, options: {...}}"
-                raise UserError(f"Option {name!r} of router {self.name!r} is {value!r}; allowed is {allowed}.")
-            found[name] = _entries.get(given["router"]) or find(given["router"]), dict(given.get("options") or {})
+                raise UserError(
+                    f"Option {name!r} of router {self.name!r} is {value!r}; allowed is {allowed}."
+                )
+            found[name] = (
+                _entries.get(given["router"]) or find(given["router"]),
+                dict(given.get("options") or {}),
+            )
         return found
 
 
+def _holds_strings(value: object, kind: Any) -> bool:
+    """Return whether a value is a collection of this kind, of strings alone."""
+    return isinstance(value, kind) and all(
+        isinstance(part, str) for part in cast(Iterable[object], value)
+    )
+
+
 def import_again(router: type[Router]) -> type[Router]:
-    """Run the files that define a router once more, apart from their modules and the registry, for whoever watches what that does.
+    """Run the files that define a router once more, apart from their modules and the registry, for
+    whoever watches what that does.
 
     Returns:
-        The class as the file defines it now, with nothing remembered; the given one where it is not at the top of its file.
+        The class as the file defines it now, with nothing remembered; the given one where it is not
+        at the top of its file.
     """
     again = router
     for name in own_modules(router):
@@ -120,7 +171,11 @@ def import_again(router: type[Router]) -> type[Router]:
         spec = importlib.util.spec_from_file_location(name, source) if source else None
         if spec is not None and spec.loader is not None:
             module = importlib.util.module_from_spec(spec)
-            with mock.patch.dict(_entries), mock.patch.dict(sys.modules, {name: module}), mock.patch.object(Entry, "__post_init__"):
+            with (
+                mock.patch.dict(_entries),
+                mock.patch.dict(sys.modules, {name: module}),
+                mock.patch.object(Entry, "__post_init__"),
+            ):
                 spec.loader.exec_module(module)
             if name == router.__module__:
                 again = getattr(module, router.__qualname__, router)
@@ -145,20 +200,29 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
     """Class decorator that makes a router known by `name`.
 
     Raises:
-        UserError: the name is taken by another class or no sound one, or what is registered is no router.
+        UserError: the name is taken by another class or no sound one, or what is registered is no
+            router.
     """
 
     def decorate(router: RouterClass) -> RouterClass:
         if not isinstance(router, type) or not issubclass(router, Router):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.routing.Router.")
+            raise UserError(
+                f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.routing.Router."
+            )
         for what, value in (("name", name), ("family", family), ("paper", paper)):
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise UserError(f"@register of {router.__name__} has {what} {value!r}; it must be a string.")
+                raise UserError(
+                    f"@register of {router.__name__} has {what} {value!r}; it must be a string."
+                )
         if not re.fullmatch(NAME, name):
-            raise UserError(f"@register of {router.__name__} has name {name!r}; allowed are letters, digits, _, - and ., as in mlp_gate.")
+            raise UserError(
+                f"@register of {router.__name__} has name {name!r}; allowed are letters, digits, _, - and ., as in mlp_gate."
+            )
         taken = _entries.get(name)
         if taken and _origin(taken.router) != _origin(router):
-            raise UserError(f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one.")
+            raise UserError(
+                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one."
+            )
         _entries[name] = Entry(name, family, paper, router)
         return router
 
@@ -185,7 +249,9 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
                 point.load()
         except BaseException as error:
             let_through(error)
-            raise UserError(f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. Mend or uninstall it.") from error
+            raise UserError(
+                f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. Mend or uninstall it."
+            ) from error
     for file in plugin_files or []:
         load_file(file)
     return dict(sorted(_entries.items()))
@@ -202,12 +268,16 @@ def find(name: str) -> Entry:
 def load_file(file: Path) -> list[Entry]:
     """Import a plugin file and return the routers it registered."""
     if not file.is_file():
-        raise UserError(f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that registers a router.")
+        raise UserError(
+            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that registers a router."
+        )
     name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
-            raise UserError(f"Plugin file {str(file)!r} is not a Python file: its name must end in .py.")
+            raise UserError(
+                f"Plugin file {str(file)!r} is not a Python file: its name must end in .py."
+            )
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -220,22 +290,33 @@ def load_file(file: Path) -> list[Entry]:
             let_through(error)
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"Plugin file {str(file)!r} failed to import: {told(error)}.") from error
+            raise UserError(
+                f"Plugin file {str(file)!r} failed to import: {told(error)}."
+            ) from error
     found = [entry for entry in _entries.values() if entry.router.__module__ == name]
     if not found:
-        raise UserError(f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...).")
+        raise UserError(
+            f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...)."
+        )
     return found
 
 
 def _load_package() -> None:
-    """Import the `routers` package that lies beside `bench`, if there is one; refuse any other of that name."""
+    """Import the `routers` package that lies beside `bench`, if there is one.
+
+    Refuse any other of that name.
+    """
     sibling = Path(__file__).resolve().parents[2] / "routers"
     if not sibling.is_dir():
         return
     package = importlib.import_module("routers")
     # A namespace package has no __file__, a module no __path__.
-    origin = Path(next(iter(getattr(package, "__path__", None) or [package.__file__ or ""]))).resolve()
+    origin = Path(
+        next(iter(getattr(package, "__path__", None) or [package.__file__ or ""]))
+    ).resolve()
     if origin != sibling:
-        raise UserError(f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path.")
+        raise UserError(
+            f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path."
+        )
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"routers.{module.name}")

@@ -1,8 +1,9 @@
-"""Turning scores into choices: whole-sequence top-k in training, a calibrated threshold in evaluation.
+"""Turning scores into choices: whole-sequence top-k in training, a calibrated threshold in
+evaluation.
 
-Top-k over a sequence compares a token with later ones, so it may only be used in training. Evaluation compares
-each score with a threshold, `score + knob > 0`, where the harness has bisected `knob` on the calibration split
-until the mean spend meets the budget.
+Top-k over a sequence compares a token with later ones, so it may only be used in training.
+Evaluation compares each score with a threshold, `score + knob > 0`, where the harness has bisected
+`knob` on the calibration split until the mean spend meets the budget.
 """
 
 import torch
@@ -13,26 +14,43 @@ from bench.rng import hash_uniform
 from bench.routing.contract import RouterInput, RouterSpec, RoutingPlan
 
 DROPPED = -1e4
-"""Score of a dropped expert: its probability is 0 at any temperature in use, and products with it stay finite."""
+"""Score of a dropped expert.
+
+Its probability is 0 at any temperature in use, and products with it stay finite.
+"""
 
 
-def perturb(scores: Float[Tensor, "batch *rest"], inputs: RouterInput) -> Float[Tensor, "batch *rest"]:
-    """Scores as the recipe perturbs them in training, with noise or dropped experts; as they are in evaluation.
+def perturb(
+    scores: Float[Tensor, "batch *rest"], inputs: RouterInput
+) -> Float[Tensor, "batch *rest"]:
+    """Scores as the recipe perturbs them in training, with noise or dropped experts; as they are in
+    evaluation.
 
-    A learned router passes its scores, `[batch, seq]` of an upgrade or one a path, through here before it chooses or weighs.
+    A learned router passes its scores, `[batch, seq]` of an upgrade or one a path, through here
+    before it chooses or weighs.
     """
     if inputs.noise is None or inputs.selection != "topk":
         return scores
     return inputs.noise.perturb(scores, inputs.hidden, inputs.generator)
 
 
-def biased(probabilities: Float[Tensor, "*token path"], inputs: RouterInput) -> Float[Tensor, "*token path"]:
-    """What to choose experts by: probabilities plus the bias that balances them. Weigh by the probabilities themselves."""
+def biased(
+    probabilities: Float[Tensor, "*token path"], inputs: RouterInput
+) -> Float[Tensor, "*token path"]:
+    """What to choose experts by: probabilities plus the bias that balances them.
+
+    Weigh by the probabilities themselves.
+    """
     return probabilities if inputs.noise is None else inputs.noise.biased(probabilities)
 
 
-def top_experts(scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput) -> Int[Tensor, "*token count"]:
-    """The `count` experts with the highest scores; where a bias balances them, with the highest biased softmax probability."""
+def top_experts(
+    scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput
+) -> Int[Tensor, "*token count"]:
+    """The `count` experts with the highest scores.
+
+    Where a bias balances them, with the highest biased softmax probability.
+    """
     if inputs.noise is not None and inputs.noise.bias is not None:
         scores = biased(scores.softmax(-1), inputs).masked_fill(scores <= DROPPED, -torch.inf)
     return scores.topk(count).indices
@@ -50,7 +68,10 @@ def top_k_mask(scores: Float[Tensor, "batch seq"], count: int) -> Bool[Tensor, "
 
 
 def upgrade(
-    scores: Float[Tensor, "batch seq"], inputs: RouterInput, spec: RouterSpec, knob: Float[Tensor, ""] | None
+    scores: Float[Tensor, "batch seq"],
+    inputs: RouterInput,
+    spec: RouterSpec,
+    knob: Float[Tensor, ""] | None,
 ) -> tuple[Bool[Tensor, "batch seq"], int | None]:
     """Choose the tokens to upgrade from the base path.
 
@@ -85,8 +106,13 @@ def gate_plan(
     return RoutingPlan(mask, weight, both, counts)
 
 
-def hash_noise(spec: RouterSpec, inputs: RouterInput, *extra: Int[Tensor, "..."] | int) -> Float[Tensor, "..."]:
-    """Uniform noise that is a hash of (seed, layer, position, token, extra): for choices that must survive evaluation."""
+def hash_noise(
+    spec: RouterSpec, inputs: RouterInput, *extra: Int[Tensor, "..."] | int
+) -> Float[Tensor, "..."]:
+    """Uniform noise that is a hash of (seed, layer, position, token, extra).
+
+    For choices that must survive evaluation.
+    """
     positions, tokens = inputs.positions, inputs.tokens
     if extra:
         positions, tokens = positions.unsqueeze(-1), tokens.unsqueeze(-1)

@@ -17,14 +17,27 @@ from bench.routing.registry import Entry, find, load_all, load_file
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 SIDE_INFORMATION = frozenset({"tags", "truth"})
-"""Needs that no router of a text without labels could have met: a row with one is `informed`, whatever its suite calls it."""
+"""Needs that no router of a text without labels could have met.
+
+A row with one is `informed`, whatever its suite calls it.
+"""
 PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
 """What the `joint` regime can give a router beyond the default."""
 
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
 """Paths for which a frozen backbone has weights, or which need none."""
 
-NOT_NUMERICS = ("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match", "name")
+NOT_NUMERICS = (
+    "purpose",
+    "seeds",
+    "rows",
+    "comparison",
+    "sensitivity",
+    "thresholds",
+    "budget",
+    "match",
+    "name",
+)
 """Fields of a suite that change nothing inside a cell, or are part of the cell itself."""
 
 
@@ -58,7 +71,10 @@ class Cell:
 
     @property
     def match(self) -> str:
-        """Brackets are held to the tokens of a router at the budget; the rest to the suite's match."""
+        """Brackets are held to the tokens of a router at the budget.
+
+        The rest to the suite's match.
+        """
         return "tokens" if self.row.role == "bracket" else self.suite.match
 
     @property
@@ -90,15 +106,29 @@ class Cell:
             return None
         if self.row.control:
             return self.row.control
-        name = "random@block" if paths.site is Site.BLOCK else "random@ffn" if paths.base else "random@experts"
+        name = (
+            "random@block"
+            if paths.site is Site.BLOCK
+            else "random@ffn"
+            if paths.base
+            else "random@experts"
+        )
         return name if name in {row.name for row in self.suite.rows} else None
 
     def numerics(self) -> dict[str, Any]:
         """Everything in the configuration that can change a number in the record."""
-        suite = {name: value for name, value in self.suite.canonical().items() if name not in NOT_NUMERICS}
+        suite = {
+            name: value
+            for name, value in self.suite.canonical().items()
+            if name not in NOT_NUMERICS
+        }
         row = self.row.canonical()
         cell = {"budget": self.suite.budget, "match": self.match, "seed": self.seed}
-        return {"suite": suite, "row": {k: v for k, v in row.items() if k not in ("name", "control")}, "cell": cell}
+        return {
+            "suite": suite,
+            "row": {k: v for k, v in row.items() if k not in ("name", "control")},
+            "cell": cell,
+        }
 
     def key(self, data_hash: str, machine: dict[str, Any]) -> str:
         """Content key: same key, same experiment.
@@ -116,7 +146,10 @@ class Cell:
 
     @property
     def config_hash(self) -> str:
-        """Hash of what the cells of a board must share: everything numeric but the row and the seed."""
+        """Hash of what the cells of a board must share.
+
+        Everything numeric but the row and the seed.
+        """
         numerics = self.numerics()
         return hash_of([numerics["suite"], self.suite.budget, self.suite.match])
 
@@ -128,40 +161,64 @@ class Cell:
         return f"{self.row.name} seed {self.seed}"
 
 
-def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> list[RowConfig]:
+def parse_rows(
+    suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()
+) -> list[RowConfig]:
     """Rows of a comma-separated list of names; "all" is the suite's roster.
 
     Raises:
-        UserError: a name that is neither a row of the suite nor a registered router, or the weight of a loss that none of them has.
+        UserError: a name that is neither a row of the suite nor a registered router, or the weight
+            of a loss that none of them has.
     """
     if routers == "all":
         chosen = list(suite.rows)
     else:
         names = [name.strip() for name in routers.split(",") if name.strip()]
         if odd := next((name for name in names if re.fullmatch(ROW_NAME, name) is None), None):
-            raise UserError(f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. See `python -m bench list`.")
+            raise UserError(
+                f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. See `python -m bench list`."
+            )
         chosen = [suite.row(name) for name in names]
     if not chosen:
         raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
     known = load_all(list(plugin_files))
     for index, row in enumerate(chosen):
         if row.router not in known:
-            raise unknown("router", row.router, {*known, *(r.name for r in suite.rows)}, "Give a plugin's file with --plugin FILE.py.")
+            raise unknown(
+                "router",
+                row.router,
+                {*known, *(r.name for r in suite.rows)},
+                "Give a plugin's file with --plugin FILE.py.",
+            )
         router = known[row.router].make(row.options)
         if row.training is not None:
             check_loss_names(row.training.losses, [router])
         if router.needs & SIDE_INFORMATION and row.role not in UNRANKED:
             chosen[index] = row.model_copy(update={"role": "informed"})
     if weights := suite.train.router.losses:
-        check_loss_names(weights, [known[row.router].make(row.options) for row in (*chosen, *suite.rows) if row.router in known])
+        check_loss_names(
+            weights,
+            [
+                known[row.router].make(row.options)
+                for row in (*chosen, *suite.rows)
+                if row.router in known
+            ],
+        )
     return chosen
 
 
-def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, regime: str = "joint") -> str:
-    """Why the suite cannot run a row: something that its router needs is not there; empty if it can."""
+def unmet_needs(
+    row: RowConfig, num_domains: int, route: Route | None = None, regime: str = "joint"
+) -> str:
+    """Why the suite cannot run a row: something that its router needs is not there.
+
+    Empty if it can.
+    """
     router = find(row.router).make(row.options)
     needs = router.needs
-    if regime == "controller" and (without := [name for name in router.paths.names if name not in PRETRAINED]):
+    if regime == "controller" and (
+        without := [name for name in router.paths.names if name not in PRETRAINED]
+    ):
         return f"it chooses among {', '.join(without)}, of which the frozen backbone has none"
     if "tags" in needs and num_domains < 2:
         return "it needs domain tags, and the data has one domain"
@@ -176,23 +233,43 @@ def unmet_needs(row: RowConfig, num_domains: int, route: Route | None = None, re
 
 
 def _files_for(row: RowConfig, plugin_files: Sequence[Path]) -> tuple[Path, ...]:
-    """Plugin files are loaded where a row may need one: what an import does to a process is no business of other rows."""
+    """Plugin files are loaded where a row may need one.
+
+    What an import does to a process is no business of other rows.
+    """
     entry = load_all().get(row.router)
-    return () if entry is not None and not entry.outside and not entry.router.wraps else tuple(plugin_files)
+    return (
+        ()
+        if entry is not None and not entry.outside and not entry.router.wraps
+        else tuple(plugin_files)
+    )
 
 
-def plan_cells(suite: SuiteConfig, rows: Sequence[RowConfig], seeds: Sequence[int], plugin_files: Sequence[Path] = ()) -> list[Cell]:
+def plan_cells(
+    suite: SuiteConfig,
+    rows: Sequence[RowConfig],
+    seeds: Sequence[int],
+    plugin_files: Sequence[Path] = (),
+) -> list[Cell]:
     """All cells, seed by seed, so that an interrupted run leaves whole seeds behind.
 
-    Where backbones are pretrained, one cell of each seed comes first: workers then train backbones side by side, and do not wait for one.
+    Where backbones are pretrained, one cell of each seed comes first: workers then train backbones
+    side by side, and do not wait for one.
     """
     wanted = [(row, _files_for(row, plugin_files)) for row in rows]
     cells = [Cell(suite, row, seed, files) for seed in seeds for row, files in wanted]
-    return sorted(cells, key=lambda cell: cell.row is not rows[0]) if suite.regime == "controller" else cells
+    return (
+        sorted(cells, key=lambda cell: cell.row is not rows[0])
+        if suite.regime == "controller"
+        else cells
+    )
 
 
-def sensitivity_cells(suite: SuiteConfig, rows: Sequence[RowConfig], plugin_files: Sequence[Path] = ()) -> list[Cell]:
-    """One cell a row and learning-rate factor, named `row@lr<factor>`, on the suite's sensitivity seed.
+def sensitivity_cells(
+    suite: SuiteConfig, rows: Sequence[RowConfig], plugin_files: Sequence[Path] = ()
+) -> list[Cell]:
+    """One cell a row and learning-rate factor, named `row@lr<factor>`, on the suite's sensitivity
+    seed.
 
     Factor 1 is included, to compare with. A twin has nothing of its own to tune, and is left out.
     """

@@ -16,7 +16,14 @@ from bench.conformance.unchanged import unchanged
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
-from bench.evaluation.headline import Headline, document_losses, domain_losses, mean_loss, measure, off_budget
+from bench.evaluation.headline import (
+    Headline,
+    document_losses,
+    domain_losses,
+    mean_loss,
+    measure,
+    off_budget,
+)
 from bench.evaluation.latency import measure_speed
 from bench.evaluation.monitors import monitors, passage
 from bench.evaluation.right_paths import right_paths
@@ -63,14 +70,18 @@ def training_of(cell: Cell) -> RouterTraining:
 
 def cell_key(cell: Cell, corpus: Corpus) -> str:
     """The cell's content key on this machine."""
-    return cell.key(corpus.content_hash, machine_of(torch.device(cell.suite.device), cell.suite.dtype))
+    return cell.key(
+        corpus.content_hash, machine_of(torch.device(cell.suite.device), cell.suite.dtype)
+    )
 
 
-def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, progress: Path | None = None) -> Record:
+def run_cell(
+    cell: Cell, command: str, checkpoints: Checkpoints | None = None, progress: Path | None = None
+) -> Record:
     """Train, calibrate, evaluate, and say what came of it.
 
-    Whatever goes wrong inside the cell is a result too: a run that diverges or breaks off leaves a record of status "failed",
-    one whose router breaks a rule "invalid", with the reason.
+    Whatever goes wrong inside the cell is a result too: a run that diverges or breaks off leaves a
+    record of status "failed", one whose router breaks a rule "invalid", with the reason.
 
     Args:
         cell: what to run.
@@ -81,7 +92,10 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     corpus = load_corpus(cell.data)
     blank = Record(
-        key=cell_key(cell, corpus), status="failed", cell=cell.identity(), provenance=_provenance(cell, corpus, command, started)
+        key=cell_key(cell, corpus),
+        status="failed",
+        cell=cell.identity(),
+        provenance=_provenance(cell, corpus, command, started),
     )
     try:
         if broken := inadmissible(cell.entry, cell.row.options):
@@ -96,7 +110,13 @@ def run_cell(cell: Cell, command: str, checkpoints: Checkpoints | None = None, p
         return blank.model_copy(update={"reason": located(error)})
 
 
-def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | None, progress: Path | None) -> Record:
+def _run(
+    cell: Cell,
+    corpus: Corpus,
+    blank: Record,
+    checkpoints: Checkpoints | None,
+    progress: Path | None,
+) -> Record:
     model = assemble(blueprint(cell, corpus), cell.seed, cell.row.router_seed)
     pretraining = freeze(cell, corpus, model, progress)
     model.decoder.to(cell.suite.device)
@@ -109,16 +129,37 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
     validation = cut(cell, corpus, "validation", cell.suite.evaluation.validation_windows)
     calibration = cut(cell, corpus, "calibration", cell.suite.evaluation.calibration_windows)
     with unchanged(model.decoder, "The official evaluation"):
-        headline = measure(model, corpus, calibration, validation, cell.suite.evaluation, dtype_of(cell), meter.decide)
+        headline = measure(
+            model,
+            corpus,
+            calibration,
+            validation,
+            cell.suite.evaluation,
+            dtype_of(cell),
+            meter.decide,
+        )
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
-    causality = prove(decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell))
-    if causality.passed and (offence := revisit(model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell))):
+    causality = prove(
+        decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell)
+    )
+    if causality.passed and (
+        offence := revisit(
+            model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell)
+        )
+    ):
         causality = causality.model_copy(update={"passed": False, "detail": offence})
     if cell.outside and (offence := side_work(model, validation)):
         raise RuleBroken(offence)
     policies: tuple[Policy | None, ...] = (None, "on_policy")
     utility = [
-        utility_correlation(model, watch.validation, cell.suite.evaluation.batch_size, cell.seed, dtype_of(cell), policy)
+        utility_correlation(
+            model,
+            watch.validation,
+            cell.suite.evaluation.batch_size,
+            cell.seed,
+            dtype_of(cell),
+            policy,
+        )
         for policy in policies
     ]
     missed = "" if cell.row.role in UNRANKED else off_budget(headline.audit)
@@ -138,16 +179,41 @@ def _run(cell: Cell, corpus: Corpus, blank: Record, checkpoints: Checkpoints | N
         "speed": measure_speed(model, validation, dtype_of(cell)),
         "causality": causality,
         "curve": tuple(watch.curve),
-        "monitors": monitors(decoder, ledger, corpus, validation, evaluation, watch.masks, trained.gradients, *utility),
-        "supervision": measure_supervision(model, corpus.train, cell.suite.seq_len, cell.suite.evaluation, cell.seed, dtype_of(cell)),
+        "monitors": monitors(
+            decoder,
+            ledger,
+            corpus,
+            validation,
+            evaluation,
+            watch.masks,
+            trained.gradients,
+            *utility,
+        ),
+        "supervision": measure_supervision(
+            model,
+            corpus.train,
+            cell.suite.seq_len,
+            cell.suite.evaluation,
+            cell.seed,
+            dtype_of(cell),
+        ),
         "truth": right_paths(decoder, cell.suite, corpus, validation, evaluation),
         "auxiliary": trained.auxiliary,
-        "passage": passage(ledger, decoder, corpus, validation, evaluation) if cell.seed == 0 else None,
+        "passage": passage(ledger, decoder, corpus, validation, evaluation)
+        if cell.seed == 0
+        else None,
     }
     return Record.model_validate({**dict(blank), **found})
 
 
-def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: Checkpoints | None, meter: Meter) -> Trained:
+def _train(
+    cell: Cell,
+    corpus: Corpus,
+    model: Model,
+    watch: Watch,
+    checkpoints: Checkpoints | None,
+    meter: Meter,
+) -> Trained:
     suite = cell.suite
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
@@ -170,7 +236,9 @@ def _train(cell: Cell, corpus: Corpus, model: Model, watch: Watch, checkpoints: 
 
 def _statistics(corpus: Corpus) -> TrainStatistics:
     unigram, bigram = statistics(corpus)
-    return TrainStatistics(torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram))
+    return TrainStatistics(
+        torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram)
+    )
 
 
 def _provenance(cell: Cell, corpus: Corpus, command: str, started: str) -> Provenance:
@@ -189,7 +257,9 @@ def _provenance(cell: Cell, corpus: Corpus, command: str, started: str) -> Prove
     )
 
 
-def _flops(cell: Cell, model: Model, headline: Headline, trained: Trained, pretraining: float) -> Flops:
+def _flops(
+    cell: Cell, model: Model, headline: Headline, trained: Trained, pretraining: float
+) -> Flops:
     at_budget = headline.audit.headline == "interpolated"
     ledger = model.evaluation_ledger
     return Flops(

@@ -16,7 +16,10 @@ from bench.training.pretrain import Pretraining, adopt, pretrained
 
 
 def pretraining(cell: Cell, model: Model) -> Pretraining:
-    """What the backbone of a cell depends on. Nothing of the row is in it, so all rows of a seed share one."""
+    """What the backbone of a cell depends on.
+
+    Nothing of the row is in it, so all rows of a seed share one.
+    """
     suite = cell.suite
     assert suite.pretrain is not None
     return Pretraining(
@@ -33,7 +36,9 @@ def pretraining(cell: Cell, model: Model) -> Pretraining:
 
 
 def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = None) -> float:
-    """Put the backbone in place where the regime has one, and return what its training cost, in FLOPs; 0 in other regimes."""
+    """Put the backbone in place where the regime has one, and return what its training cost, in
+    FLOPs; 0 in other regimes.
+    """
     if cell.suite.regime != "controller":
         return 0.0
 
@@ -47,14 +52,22 @@ def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = Non
 
 
 def training_budget(cell: Cell, model: Model) -> float:
-    """Training FLOPs of a router: what a hard choice at B costs on the suite's `reference_tokens`."""
+    """Training FLOPs of a router.
+
+    What a hard choice at B costs on the suite's `reference_tokens`.
+    """
     suite = cell.suite
-    target = training_target(model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, model.frozen)
+    target = training_target(
+        model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, model.frozen
+    )
     return target * suite.train.reference_tokens
 
 
 def allowance(cell: Cell, model: Model) -> Allowance:
-    """How much the cell may train: nothing where nothing can learn, as with a fixed choice on a frozen backbone."""
+    """How much the cell may train.
+
+    Nothing where nothing can learn, as with a fixed choice on a frozen backbone.
+    """
     if not _learns(model):
         return Allowance(0, 0)
     infinity = float("inf")
@@ -64,5 +77,7 @@ def allowance(cell: Cell, model: Model) -> Allowance:
 
 
 def _learns(model: Model) -> bool:
-    steps = any(type(router).after_step is not Router.after_step for router in model.decoder.routers)
+    steps = any(
+        type(router).after_step is not Router.after_step for router in model.decoder.routers
+    )
     return steps or any(parameter.requires_grad for parameter in model.decoder.parameters())

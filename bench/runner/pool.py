@@ -1,4 +1,7 @@
-"""Run many cells on this machine: single-threaded processes side by side, resumable, one writer a record."""
+"""Run many cells on this machine.
+
+Single-threaded processes side by side, resumable, one writer a record.
+"""
 
 import multiprocessing
 import os
@@ -32,8 +35,8 @@ class Outcome:
 
     Attributes:
         cell: the cell.
-        status: the record's status, "kept" for a record that was already there, "crashed" where there is none, or
-            "busy" while another process runs the cell.
+        status: the record's status, "kept" for a record that was already there, "crashed" where
+            there is none, or "busy" while another process runs the cell.
         detail: the loss, or what went wrong.
         seconds: wall-clock time.
     """
@@ -54,10 +57,11 @@ def run_cells(
 ) -> list[Outcome]:
     """Run the cells that have no record yet; each worker writes its own.
 
-    A record of the same content key is kept, but a cell that failed is tried again, unless that was while this run was under way:
-    then another run has tried. A record of another key, from other code or configuration, is moved to `.superseded` below `root`,
-    never deleted. Cells that another run on the same tree has in hand are left to it, and looked at again at the end. A cell that
-    was killed goes on from its last checkpoint.
+    A record of the same content key is kept, but a cell that failed is tried again, unless that was
+    while this run was under way: then another run has tried. A record of another key, from other
+    code or configuration, is moved to `.superseded` below `root`, never deleted. Cells that another
+    run on the same tree has in hand are left to it, and looked at again at the end. A cell that was
+    killed goes on from its last checkpoint.
 
     Args:
         cells: what to run, in order.
@@ -72,7 +76,14 @@ def run_cells(
     began = time.time()
     for wait in (False, True):
         busy: list[Cell] = []
-        task = partial(work, root=root, command=command, checkpoint_seconds=checkpoint_seconds, wait=wait, failed_since=began)
+        task = partial(
+            work,
+            root=root,
+            command=command,
+            checkpoint_seconds=checkpoint_seconds,
+            wait=wait,
+            failed_since=began,
+        )
         for outcome in _in_processes(pending, task, workers) if workers else map(task, pending):
             if outcome.status == "busy":
                 busy.append(outcome.cell)
@@ -83,7 +94,9 @@ def run_cells(
     return outcomes
 
 
-def _in_processes(cells: Sequence[Cell], task: Callable[[Cell], Outcome], workers: int) -> Iterator[Outcome]:
+def _in_processes(
+    cells: Sequence[Cell], task: Callable[[Cell], Outcome], workers: int
+) -> Iterator[Outcome]:
     """Outcomes as they come, from single-threaded processes."""
     # Threads must be fixed before a worker imports torch, so by environment.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -113,7 +126,10 @@ def _in_processes(cells: Sequence[Cell], task: Callable[[Cell], Outcome], worker
 
 
 class _Worker:
-    """A process for one cell after another, started anew when it dies: a cell that is killed takes no other with it."""
+    """A process for one cell after another, started anew when it dies.
+
+    A cell that is killed takes no other with it.
+    """
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
@@ -122,12 +138,19 @@ class _Worker:
         """The outcome of one cell."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_follow, initargs=(os.getpid(),))
+            self._pool = ProcessPoolExecutor(
+                1, context, initializer=_follow, initargs=(os.getpid(),)
+            )
         try:
             return self._pool.submit(task, cell).result()
         except BrokenProcessPool:
             self.close()
-            return Outcome(cell, "crashed", "its process died (out of memory, or killed); run the same command again to resume", 0.0)
+            return Outcome(
+                cell,
+                "crashed",
+                "its process died (out of memory, or killed); run the same command again to resume",
+                0.0,
+            )
 
     def close(self) -> None:
         """End the process; the next cell starts another."""
@@ -137,7 +160,10 @@ class _Worker:
 
 
 def _follow(parent: int) -> None:
-    """End this process when its parent is gone, which it would not notice by itself: a killed run leaves none behind."""
+    """End this process when its parent is gone, which it would not notice by itself.
+
+    A killed run leaves none behind.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -163,7 +189,8 @@ def work(
         command: the command line, for the record.
         checkpoint_seconds: time between two checkpoints.
         wait: for another process that runs this very cell, instead of saying that it is busy.
-        failed_since: a failure recorded at this time or later, seconds since the epoch, is not tried again.
+        failed_since: a failure recorded at this time or later, seconds since the epoch, is not
+            tried again.
     """
     started = time.perf_counter()
     try:
@@ -172,7 +199,9 @@ def work(
         state.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(state.with_name(f"{state.name}.lock"), timeout=-1 if wait else 0) as lock:
             status, detail = _work(cell, root, command, state, checkpoint_seconds, failed_since)
-            Path(lock.lock_file).unlink(missing_ok=True)  # the record is there: whoever comes next has no need of the lock
+            Path(lock.lock_file).unlink(
+                missing_ok=True
+            )  # the record is there: whoever comes next has no need of the lock
     except Timeout:
         status, detail = "busy", "another process runs it"
     except UserError as error:
@@ -183,7 +212,14 @@ def work(
     return Outcome(cell, status, detail, 0.0 if status == "kept" else time.perf_counter() - started)
 
 
-def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds: float, failed_since: float) -> tuple[str, str]:
+def _work(
+    cell: Cell,
+    root: Path,
+    command: str,
+    state: Path,
+    checkpoint_seconds: float,
+    failed_since: float,
+) -> tuple[str, str]:
     """Status and detail of a cell that nobody else has in hand."""
     import torch
 
@@ -194,7 +230,10 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     key, path = cell_key(cell, load_corpus(cell.data)), cell.path(root)
-    checkpoints, progress = Checkpoints(state, key, checkpoint_seconds), state.with_name(state.name + PROGRESS)
+    checkpoints, progress = (
+        Checkpoints(state, key, checkpoint_seconds),
+        state.with_name(state.name + PROGRESS),
+    )
 
     def clear() -> None:
         checkpoints.clear()
@@ -208,7 +247,9 @@ def _work(cell: Cell, root: Path, command: str, state: Path, checkpoint_seconds:
         if there.key == key and path.stat().st_mtime >= failed_since:
             return there.status, there.reason
         _set_aside(path, root, there.key)
-    for left in path.parent.glob(f".{path.name}.*"):  # half a record of a run that was killed while it wrote
+    for left in path.parent.glob(
+        f".{path.name}.*"
+    ):  # half a record of a run that was killed while it wrote
         left.unlink(missing_ok=True)
     record = run_cell(cell, command, checkpoints, progress)
     record.write(path)

@@ -11,10 +11,26 @@ import torch
 
 
 def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Device class, threads, precision and the versions that move numbers: part of a cell's content key."""
-    name = device.type if device.type == "cpu" else f"{device.type}:{torch.cuda.get_device_name(device)}"
-    versions = {"torch": torch.__version__, "numpy": version("numpy"), "python": ".".join(platform.python_version_tuple()[:2])}
-    return {"device": name, "threads": torch.get_num_threads(), "dtype": dtype, "versions": versions}
+    """Device class, threads, precision and the versions that move numbers.
+
+    Part of a cell's content key.
+    """
+    name = (
+        device.type
+        if device.type == "cpu"
+        else f"{device.type}:{torch.cuda.get_device_name(device)}"
+    )
+    versions = {
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    }
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "dtype": dtype,
+        "versions": versions,
+    }
 
 
 def processor() -> str:
@@ -28,16 +44,35 @@ def processor() -> str:
 
 
 def commit_state() -> tuple[str, bool]:
-    """Commit of the source tree and whether anything but results differs from it; ("unknown", True) outside of git."""
+    """Commit of the source tree and whether anything but results differs from it.
+
+    ("unknown", True) outside of git.
+    """
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True, env=environment).stdout
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+        ).stdout
 
     try:
         commit = git("rev-parse", "HEAD").strip()
-        dirty = bool(git("status", "--porcelain", "--", "bench", "routers", "pyproject.toml", "constraints.txt").strip())
+        dirty = bool(
+            git(
+                "status",
+                "--porcelain",
+                "--",
+                "bench",
+                "routers",
+                "pyproject.toml",
+                "constraints.txt",
+            ).strip()
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
     return commit, dirty

@@ -1,4 +1,7 @@
-"""Causal probes while a cell trains: the curve, how routing settles, and a word on how far it is."""
+"""Causal probes while a cell trains.
+
+The curve, how routing settles, and a word on how far it is.
+"""
 
 import json
 from contextlib import suppress
@@ -25,7 +28,9 @@ def dtype_of(cell: Cell) -> torch.dtype:
     return torch.bfloat16 if cell.suite.dtype == "bfloat16" else torch.float32
 
 
-def cut(cell: Cell, corpus: Corpus, split: Literal["calibration", "validation"], per_domain: int) -> Windows:
+def cut(
+    cell: Cell, corpus: Corpus, split: Literal["calibration", "validation"], per_domain: int
+) -> Windows:
     """Fixed windows of a held-out split."""
     held_out = corpus.calibration if split == "calibration" else corpus.validation
     return windows(held_out, seq_len=cell.suite.seq_len, per_domain=per_domain)
@@ -65,7 +70,9 @@ class Watch:
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
         self.masks = state["masks"]
 
-    def probe(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
+    def probe(
+        self, step: int, tokens: int, flops: float, seconds: float, train_loss: float
+    ) -> None:
         """Calibrate and evaluate on a few windows of every domain.
 
         Raises:
@@ -73,9 +80,24 @@ class Watch:
         """
         with unchanged(self.model.decoder, f"The probe at step {step}"):
             calibrate(self.model, self.calibration, 1.0, dtype_of(self.cell))
-            found = evaluate(self.model, self.validation, self.cell.suite.evaluation.batch_size, dtype_of(self.cell), keep=True)
+            found = evaluate(
+                self.model,
+                self.validation,
+                self.cell.suite.evaluation.batch_size,
+                dtype_of(self.cell),
+                keep=True,
+            )
         loss = mean_loss(domain_losses(found.nats, self.validation, self.corpus), self.corpus)
-        self.curve.append(CurvePoint(step=step, tokens=tokens, flops=flops, seconds=seconds, train_loss=train_loss, loss=loss))
+        self.curve.append(
+            CurvePoint(
+                step=step,
+                tokens=tokens,
+                flops=flops,
+                seconds=seconds,
+                train_loss=train_loss,
+                loss=loss,
+            )
+        )
         for site, mask in found.masks.items():
             self.masks.setdefault(site, []).append(mask)
         if self.progress is not None:

@@ -1,6 +1,8 @@
-"""Statistics of a board: from losses by row and seed, and a plan declared before the run, to verdicts.
+"""Statistics of a board: from losses by row and seed, and a plan declared before the run, to
+verdicts.
 
-Plain data in, plain data out; nothing here knows of records or of torch. `judge` is the entry point.
+Plain data in, plain data out; nothing here knows of records or of torch. `judge` is the entry
+point.
 """
 
 from bench.stats.align import Losses

@@ -11,7 +11,10 @@ from bench.stats.paired import Floats
 from bench.stats.plan import Plan
 
 Losses = Mapping[str, Mapping[int, float]]
-"""Row -> seed -> headline loss, nats a byte, lower is better. NaN or infinity is a cell that ran and failed."""
+"""Row -> seed -> headline loss, nats a byte, lower is better.
+
+NaN or infinity is a cell that ran and failed.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def align(losses: Losses, plan: Plan) -> Aligned:
     rows = plan.rows
     seeds = sorted({seed for row in rows for seed in losses.get(row, {})})
     if not seeds:
-        raise UserError(f"None of the planned rows {', '.join(rows) or '(none)'} has a loss. Run some cells first.")
+        raise UserError(
+            f"None of the planned rows {', '.join(rows) or '(none)'} has a loss. Run some cells first."
+        )
     look, used = _cut(len(seeds), plan.looks)
     kept, late = tuple(seeds[:used]), tuple(seeds[used:])
     values = np.full((len(rows), len(kept)), np.nan)

@@ -1,7 +1,8 @@
 """Intervals for the loss of each domain, over seeds and validation documents at once.
 
-Every seed is evaluated on the same documents, so the two are crossed, not nested: seeds and documents are resampled
-independently, each document with all its seeds (the pigeonhole bootstrap; Owen 2007, Annals of Applied Statistics 1).
+Every seed is evaluated on the same documents, so the two are crossed, not nested: seeds and
+documents are resampled independently, each document with all its seeds (the pigeonhole bootstrap;
+Owen 2007, Annals of Applied Statistics 1).
 """
 
 import math
@@ -17,7 +18,9 @@ Documents = Mapping[int, Mapping[str, tuple[str, float, float]]]
 """Seed -> document -> (domain, nats, bytes)."""
 
 MEASURED_COVERAGE = {2: 0.50, 3: 0.75, 5: 0.84, 10: 0.90, 20: 0.93}
-"""Seeds -> how often a nominal 95 % interval held the truth in simulation where the seeds make all the noise, its worst case."""
+"""Seeds -> how often a nominal 95 % interval held the truth in simulation where the seeds make all
+the noise, its worst case.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class DomainInterval:
         high: upper end.
         seeds: seeds resampled; with one the interval is over documents alone.
         documents: documents resampled.
-        coverage: how often such an interval holds the truth at the least, measured (`MEASURED_COVERAGE`); NaN at one seed, where nothing
-            is known of other seeds. To be stated wherever the interval is shown.
+        coverage: how often such an interval holds the truth at the least, measured
+            (`MEASURED_COVERAGE`); NaN at one seed, where nothing is known of other seeds. To be
+            stated wherever the interval is shown.
     """
 
     domain: str
@@ -45,13 +49,19 @@ class DomainInterval:
 
 
 def hierarchical_bootstrap(
-    documents: Documents, against: Documents | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    documents: Documents,
+    against: Documents | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[DomainInterval, ...]:
     """Percentile intervals of every domain, in order of name; deterministic in `seed`.
 
     Args:
         documents: of one row. Documents that some seed lacks are left out.
-        against: of a second row, for intervals of the difference first - second at the common seeds.
+        against: of a second row, for intervals of the difference first - second at the common
+            seeds.
         level: nominal coverage.
         resamples: bootstrap replicates.
         seed: of the resampling.
@@ -61,7 +71,11 @@ def hierarchical_bootstrap(
     """
     seeds = sorted(documents.keys() & against.keys() if against is not None else documents.keys())
     rows = [documents] if against is None else [documents, against]
-    common = set[str].intersection(*(set(row[s]) for row in rows for s in seeds)) if seeds else set[str]()
+    common = (
+        set[str].intersection(*(set(row[s]) for row in rows for s in seeds))
+        if seeds
+        else set[str]()
+    )
     if not common:
         raise UserError(
             f"{len(seeds)} common seeds share {len(common)} documents; a bootstrap needs one of each at least. Evaluate on the same split."
@@ -70,16 +84,26 @@ def hierarchical_bootstrap(
     for name in sorted(common):
         by_domain.setdefault(documents[seeds[0]][name][0], []).append(name)
     rng = np.random.default_rng(seed)
-    picked_seeds = rng.multinomial(len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples) / len(seeds)
+    picked_seeds = rng.multinomial(
+        len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples
+    ) / len(seeds)
     intervals: list[DomainInterval] = []
     for domain, names in sorted(by_domain.items()):
         size = np.array([documents[seeds[0]][name][2] for name in names])
-        nats = sum(sign * _nats(row, seeds, names) for sign, row in zip((1.0, -1.0), rows, strict=False))
-        picked = rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), size=resamples).astype(np.float64)
+        nats = sum(
+            sign * _nats(row, seeds, names) for sign, row in zip((1.0, -1.0), rows, strict=False)
+        )
+        picked = rng.multinomial(
+            len(names), np.full(len(names), 1.0 / len(names)), size=resamples
+        ).astype(np.float64)
         replicates = ((picked @ np.asarray(nats).T) * picked_seeds).sum(1) / (picked @ size)
         low, high = np.quantile(replicates, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
         mean = float(np.sum(nats) / len(seeds) / size.sum())
-        intervals.append(DomainInterval(domain, mean, float(low), float(high), len(seeds), len(names), _coverage(len(seeds))))
+        intervals.append(
+            DomainInterval(
+                domain, mean, float(low), float(high), len(seeds), len(names), _coverage(len(seeds))
+            )
+        )
     return tuple(intervals)
 
 

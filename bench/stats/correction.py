@@ -8,8 +8,8 @@ from bench.stats.paired import Floats
 def holm(p: Floats) -> Floats:
     """Holm's step-down adjusted p values along the last axis (Holm 1979).
 
-    A comparison that could not be made (NaN) still counts: the family was declared before the run, and does
-    not shrink because a cell failed. Its own adjusted value stays NaN.
+    A comparison that could not be made (NaN) still counts: the family was declared before the run,
+    and does not shrink because a cell failed. Its own adjusted value stays NaN.
     """
     filled = np.where(np.isnan(p), 1.0, p)
     count = p.shape[-1]

@@ -1,7 +1,8 @@
 """What a design can find: smallest detectable differences, and the seeds that are still needed.
 
-Power is that of the very rule that gives verdicts (`bench.stats.families`): a difference counts when the moderated t
-test reaches the corrected level and the plain paired t test reaches the family's level.
+Power is that of the very rule that gives verdicts (`bench.stats.families`): a difference counts
+when the moderated t test reaches the corrected level and the plain paired t test reaches the
+family's level.
 """
 
 import numpy as np
@@ -13,11 +14,14 @@ POWER = 0.8
 _NODES = 32
 
 
-def rejection_power(effect: Floats, n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float) -> Floats:
+def rejection_power(
+    effect: Floats, n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float
+) -> Floats:
     """Probability that a true difference is found at the first step of Holm's procedure.
 
-    Given the sample variance, both tests ask whether |mean| exceeds a bound, and the mean is normal: one integral over
-    the sample SD, by Gauss-Legendre quadrature. With `prior_df` 0 and one comparison this is the noncentral t.
+    Given the sample variance, both tests ask whether |mean| exceeds a bound, and the mean is
+    normal: one integral over the sample SD, by Gauss-Legendre quadrature. With `prior_df` 0 and one
+    comparison this is the noncentral t.
 
     Args:
         effect: true difference in SDs of a single difference, `[pair]`.
@@ -34,8 +38,12 @@ def rejection_power(effect: Floats, n: Floats, prior_df: Floats, ratio: Floats, 
     return np.where(n >= 2.0, (found * weights).sum(-1), 0.0)
 
 
-def _bounds(n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float) -> tuple[Floats, Floats]:
-    """Bound on |z| of the mean at each quadrature node of the sample variance, and the nodes' weights, `[pair, node]`."""
+def _bounds(
+    n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level: float
+) -> tuple[Floats, Floats]:
+    """Bound on |z| of the mean at each quadrature node of the sample variance, and the nodes'
+    weights, `[pair, node]`.
+    """
     df = n - 1.0
     variance = np.ones((n.size, _NODES))
     weights = np.full((n.size, _NODES), 1.0 / _NODES)
@@ -51,13 +59,22 @@ def _bounds(n: Floats, prior_df: Floats, ratio: Floats, comparisons: int, level:
     safe = np.maximum(df, 1.0)
     moderated = -special.stdtrit(safe + prior_df, level / (2.0 * comparisons))
     plain = -special.stdtrit(safe, level / 2.0)
-    return np.maximum(moderated[:, None] * np.sqrt(squeezed), plain[:, None] * np.sqrt(variance)), weights
+    return np.maximum(
+        moderated[:, None] * np.sqrt(squeezed), plain[:, None] * np.sqrt(variance)
+    ), weights
 
 
 def detectable(
-    sd: Floats, n: Floats, prior_df: Floats, prior_variance: float | Floats, comparisons: int, level: float, power: float = POWER
+    sd: Floats,
+    n: Floats,
+    prior_df: Floats,
+    prior_variance: float | Floats,
+    comparisons: int,
+    level: float,
+    power: float = POWER,
 ) -> Floats:
-    """Smallest true difference found with probability `power`, in the unit of `sd`; infinite below two seeds.
+    """Smallest true difference found with probability `power`, in the unit of `sd`; infinite below
+    two seeds.
 
     Args:
         sd: SD of a single difference, taken as the true one, `[pair]`.
@@ -77,7 +94,10 @@ def detectable(
     low, high = np.zeros_like(n), bound[:, -1] + 10.0
     for _ in range(30):
         middle = (low + high) / 2.0
-        found = ((special.ndtr(middle[:, None] - bound) + special.ndtr(-middle[:, None] - bound)) * weights).sum(-1)
+        found = (
+            (special.ndtr(middle[:, None] - bound) + special.ndtr(-middle[:, None] - bound))
+            * weights
+        ).sum(-1)
         low, high = np.where(found < power, middle, low), np.where(found < power, high, middle)
     answer[usable] = high / np.sqrt(n) * scale
     return answer

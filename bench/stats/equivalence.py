@@ -1,4 +1,7 @@
-"""Equivalence by two one-sided tests: that a difference is small is a claim of its own, and needs its own test."""
+"""Equivalence by two one-sided tests.
+
+That a difference is small is a claim of its own, and needs its own test.
+"""
 
 import numpy as np
 from scipy import special
@@ -7,7 +10,8 @@ from bench.stats.paired import Floats
 
 
 def tost(mean: Floats, variance: Floats, n: Floats, df: Floats, margin: float) -> Floats:
-    """P value of the hypothesis that |difference| >= margin (Schuirmann 1987): the larger of the two one-sided ones.
+    """P value of the hypothesis that |difference| >= margin (Schuirmann 1987): the larger of the
+    two one-sided ones.
 
     Args:
         mean: mean difference, nats a byte.

@@ -1,14 +1,19 @@
-"""Moderated variances: with few seeds, the variance of a difference borrows strength from the other rows.
+"""Moderated variances: with few seeds, the variance of a difference borrows strength from the other
+rows.
 
-The model is that of limma (Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3, article 3): true
-variances scatter about a prior s0^2 as s0^2 d0 / chi^2_d0. Three things differ from it, because comparisons on
-one board are not independent genes but share controls, and because boards are small. Each is here since simulated null boards
-exceeded their level without it (docs/decisions, statistics).
+The model is that of limma (Smyth 2004, Statistical Applications in Genetics and Molecular Biology
+3, article 3): true variances scatter about a prior s0^2 as s0^2 d0 / chi^2_d0. Three things differ
+from it, because comparisons on one board are not independent genes but share controls, and because
+boards are small. Each is here since simulated null boards exceeded their level without it
+(docs/decisions, statistics).
 
-1. The prior degrees of freedom d0 are fitted twice, to the variances of the differences and to those of the
-   rows' residuals, and the smaller counts: differences that share a noisy control vary together, and
-   by themselves look more alike than they are; residuals do not see that some rows move together.
-2. d0 is at most `PRIOR_DF_CAP` times a difference's own degrees of freedom, however alike the variances look.
+1. The prior degrees of freedom d0 are fitted twice, to the variances of the differences and to
+those of the
+   rows' residuals, and the smaller counts: differences that share a noisy control vary together,
+   and by themselves look more alike than they are; residuals do not see that some rows move
+   together.
+2. d0 is at most `PRIOR_DF_CAP` times a difference's own degrees of freedom, however alike the
+variances look.
 3. The prior variance is at least the median of the observed ones.
 """
 
@@ -20,7 +25,10 @@ from scipy import special
 from bench.stats.paired import Floats
 
 PRIOR_DF_CAP = 2.0
-"""Largest weight of the prior against a difference's own variance. At 3 seeds: 2 + 4 degrees of freedom."""
+"""Largest weight of the prior against a difference's own variance.
+
+At 3 seeds: 2 + 4 degrees of freedom.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Prior:
     """What the rows say about the variance of one of them; `[...]`, one a board.
 
     Attributes:
-        df: prior degrees of freedom; 0 for no moderation, infinite where the variances differ by no more than chance.
+        df: prior degrees of freedom; 0 for no moderation, infinite where the variances differ by no
+            more than chance.
         variance: prior variance.
     """
 
@@ -42,7 +51,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Moderated:
-    """Moderated variance and its degrees of freedom, `[..., pair]`; `prior_df` is d0 after the cap."""
+    """Moderated variance and its degrees of freedom, `[..., pair]`.
+
+    `prior_df` is d0 after the cap.
+    """
 
     variance: Floats
     df: Floats
@@ -63,7 +75,8 @@ def trigamma_inverse(x: Floats) -> Floats:
 
 
 def fit_prior(variance: Floats, df: Floats) -> Prior:
-    """Moments of log variance (Smyth 2004, section 6.2), `[..., k]` of either; NaN entries are left out.
+    """Moments of log variance (Smyth 2004, section 6.2), `[..., k]` of either; NaN entries are left
+    out.
 
     With fewer than three variances there is nothing to learn from, and d0 is 0.
     """
@@ -74,10 +87,16 @@ def fit_prior(variance: Floats, df: Floats) -> Prior:
         return Prior(np.zeros(count.shape), np.full(count.shape, np.nan))
     floor = 1e-5 * np.nanmedian(variance, axis=-1, keepdims=True)
     usable = floor > 0.0
-    log = np.log(np.where(usable, np.maximum(variance, floor), 1.0)) - special.digamma(df / 2.0) + np.log(df / 2.0)
+    log = (
+        np.log(np.where(usable, np.maximum(variance, floor), 1.0))
+        - special.digamma(df / 2.0)
+        + np.log(df / 2.0)
+    )
     centre = np.nanmean(log, axis=-1)
     excess = np.nanvar(log, axis=-1, ddof=1) - np.nanmean(special.polygamma(1, df / 2.0), axis=-1)
-    prior_df = np.where(excess > 0.0, 2.0 * trigamma_inverse(np.asarray(np.maximum(excess, 1e-12))), np.inf)
+    prior_df = np.where(
+        excess > 0.0, 2.0 * trigamma_inverse(np.asarray(np.maximum(excess, 1e-12))), np.inf
+    )
     half = np.minimum(prior_df, 1e12) / 2.0
     fitted = np.exp(centre + special.digamma(half) - np.log(half))
     alive = usable[..., 0] & (count >= 3)
@@ -85,10 +104,11 @@ def fit_prior(variance: Floats, df: Floats) -> Prior:
 
 
 def row_variances(values: Floats) -> tuple[Floats, Floats]:
-    """Residual variance of each row in the additive layout row + seed, and its degrees of freedom, `[..., row]`.
+    """Residual variance of each row in the additive layout row + seed, and its degrees of freedom,
+    `[..., row]`.
 
-    A row's residual sum of squares is divided by its expectation under equal variances, sum of (1 - leverage).
-    Boards with missing cells are fitted by least squares, and come one at a time.
+    A row's residual sum of squares is divided by its expectation under equal variances, sum of (1 -
+    leverage). Boards with missing cells are fitted by least squares, and come one at a time.
     """
     if not np.isnan(values).any():
         rows, seeds = values.shape[-2:]
@@ -121,7 +141,8 @@ def _unbalanced(values: Floats) -> tuple[Floats, Floats]:
 
 
 def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
-    """The prior of one family: the smaller d0 of differences and rows, and a variance no less than the median difference's.
+    """The prior of one family: the smaller d0 of differences and rows, and a variance no less than
+    the median difference's.
 
     Args:
         differences: sample variances, `[..., pair]`.
@@ -132,7 +153,9 @@ def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
     prior_df = np.asarray(np.minimum(own.df, rows.df))
     half = np.clip(prior_df, 1e-3, 1e12) / 2.0
     own_half = np.clip(own.df, 1e-3, 1e12) / 2.0
-    refitted = own.variance * np.exp(special.digamma(half) - np.log(half) - special.digamma(own_half) + np.log(own_half))
+    refitted = own.variance * np.exp(
+        special.digamma(half) - np.log(half) - special.digamma(own_half) + np.log(own_half)
+    )
     defined = prior_df > 0.0
     known = np.where(defined[..., None], np.where(df >= 1.0, differences, np.nan), 1.0)
     variance = np.maximum(refitted, np.nanmedian(known, axis=-1)) if known.shape[-1] else refitted
@@ -140,7 +163,10 @@ def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
 
 
 def moderate(variance: Floats, df: Floats, prior: Prior) -> Moderated:
-    """Squeeze sample variances towards the prior: (d0 s0^2 + d s^2) / (d0 + d) on d0 + d degrees of freedom."""
+    """Squeeze sample variances towards the prior.
+
+    (d0 s0^2 + d s^2) / (d0 + d) on d0 + d degrees of freedom.
+    """
     prior_df = prior.capped(df)
     centre = np.where(prior_df > 0.0, prior.variance[..., None], 0.0)
     total = prior_df + df

@@ -22,10 +22,12 @@ class NoiseFloor:
         n: common seeds.
         difference: mean of row - twin, nats a byte.
         sd: SD over seeds of the difference, nats a byte.
-        floor: half-width of the 95 % t interval: a mean difference below it is what the router shows against itself.
+        floor: half-width of the 95 % t interval: a mean difference below it is what the router
+            shows against itself.
         sd_upper: upper 90 % bound of `sd` from chi-squared; what the pilot may have missed.
         p: paired t test, Holm-adjusted over the twins.
-        passed: the twin is not told apart from its router, or None with under two seeds, when nothing can be said.
+        passed: the twin is not told apart from its router, or None with under two seeds, when
+            nothing can be said.
     """
 
     row: str
@@ -39,11 +41,13 @@ class NoiseFloor:
     passed: bool | None
 
 
-def noise_floor(losses: Losses, twins: Sequence[tuple[str, str]], alpha: float = 0.05) -> tuple[NoiseFloor, ...]:
+def noise_floor(
+    losses: Losses, twins: Sequence[tuple[str, str]], alpha: float = 0.05
+) -> tuple[NoiseFloor, ...]:
     """Compare each row with its twin by the plain paired t test.
 
-    A failed check accuses the harness, not the router: something other than the row's own noise tells the two apart, or
-    one board in 1/alpha was unlucky.
+    A failed check accuses the harness, not the router: something other than the row's own noise
+    tells the two apart, or one board in 1/alpha was unlucky.
     """
     gaps = [_differences(losses, row, twin) for row, twin in twins]
     if not gaps:
@@ -54,10 +58,28 @@ def noise_floor(losses: Losses, twins: Sequence[tuple[str, str]], alpha: float =
     adjusted = holm(tests.p)
     floors: list[NoiseFloor] = []
     for index, (row, twin) in enumerate(twins):
-        n, sd, p = int(tests.n[index]), float(np.sqrt(tests.variance[index])), float(adjusted[index])
+        n, sd, p = (
+            int(tests.n[index]),
+            float(np.sqrt(tests.variance[index])),
+            float(adjusted[index]),
+        )
         floor = float(special.stdtrit(n - 1.0, 0.975)) * sd / math.sqrt(n) if n > 1 else math.nan
-        upper = sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
-        floors.append(NoiseFloor(row, twin, n, float(tests.mean[index]), sd, floor, upper, p, None if math.isnan(p) else p > alpha))
+        upper = (
+            sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
+        )
+        floors.append(
+            NoiseFloor(
+                row,
+                twin,
+                n,
+                float(tests.mean[index]),
+                sd,
+                floor,
+                upper,
+                p,
+                None if math.isnan(p) else p > alpha,
+            )
+        )
     return tuple(floors)
 
 

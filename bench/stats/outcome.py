@@ -1,4 +1,7 @@
-"""The outcome of one comparison: its numbers, its verdict, and what a reader must know beside them."""
+"""The outcome of one comparison.
+
+Its numbers, its verdict, and what a reader must know beside them.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,16 +21,20 @@ Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything about one comparison. Losses in nats a byte; a number that can't be computed is NaN.
+    """Everything about one comparison.
+
+    Losses in nats a byte; a number that can't be computed is NaN.
 
     Attributes:
         row: first row.
         control: second row.
         family: family that the comparison was declared in.
-        verdict: "better" when the rows differ, and `winner` is the better one; "equivalent" when the difference is shown to lie within the
-            margin, even if it is not 0; "untestable" when this design could not have found the largest plausible difference, or has
-            under two common seeds; else "inconclusive".
-        winner: row with the lower loss where a difference is shown, also within the margin; else None.
+        verdict: "better" when the rows differ, and `winner` is the better one; "equivalent" when
+            the difference is shown to lie within the margin, even if it is not 0; "untestable" when
+            this design could not have found the largest plausible difference, or has under two
+            common seeds; else "inconclusive".
+        winner: row with the lower loss where a difference is shown, also within the margin; else
+            None.
         seeds: common seeds used.
         excluded: seed -> why it is not used.
         difference: mean of row - control; negative is in favour of `row`.
@@ -78,14 +85,25 @@ class Outcome:
         return len(self.seeds)
 
 
-def build_outcomes(comparisons: Sequence[Comparison], tests: FamilyTests, board: Aligned, plan: Plan, level: float) -> Iterator[Outcome]:
-    """Outcomes of one family, in order. `level` is the family's at this look; adjusted p values are scaled from it to `plan.alpha`."""
+def build_outcomes(
+    comparisons: Sequence[Comparison], tests: FamilyTests, board: Aligned, plan: Plan, level: float
+) -> Iterator[Outcome]:
+    """Outcomes of one family, in order.
+
+    `level` is the family's at this look; adjusted p values are scaled from it to `plan.alpha`.
+    """
     columns = _columns(tests, plan, level)
     for k, comparison in enumerate(comparisons):
         numbers = {name: float(column[k]) for name, column in columns.items()}
-        mean, width, plain = numbers["difference"], numbers.pop("half_width"), numbers.pop("plain_half_width")
+        mean, width, plain = (
+            numbers["difference"],
+            numbers.pop("half_width"),
+            numbers.pop("plain_half_width"),
+        )
         excluded = _excluded(comparison, board)
-        verdict, winner, notes = _decide(comparison, board, plan, len(board.seeds) - len(excluded), numbers)
+        verdict, winner, notes = _decide(
+            comparison, board, plan, len(board.seeds) - len(excluded), numbers
+        )
         own = tests.differences[k]
         yield Outcome(
             row=comparison.row,
@@ -109,7 +127,9 @@ def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(tests.plain.variance / n)
         t = np.where(mean == 0.0, 0.0, mean / (sd / np.sqrt(n)))
-        plain_half_width = -special.stdtrit(np.where(n > 1.0, n - 1.0, np.nan), plan.alpha / 2.0) * error
+        plain_half_width = (
+            -special.stdtrit(np.where(n > 1.0, n - 1.0, np.nan), plan.alpha / 2.0) * error
+        )
     return {
         "difference": mean,
         "half_width": tests.half_width,
@@ -124,7 +144,9 @@ def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
         "hodges_lehmann": hodges_lehmann(tests.differences),
         "p_equivalence": tests.p_equivalence,
         "p_equivalence_adjusted": np.minimum(tests.p_equivalence_joint * (plan.alpha / level), 1.0),
-        "detectable": detectable(sd, n, tests.moderated.prior_df, tests.prior.variance, len(n), level),
+        "detectable": detectable(
+            sd, n, tests.moderated.prior_df, tests.prior.variance, len(n), level
+        ),
     }
 
 
@@ -132,7 +154,11 @@ def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
     """Seed -> why this pair does not use it."""
     reasons: dict[int, str] = {}
     for seed in board.seeds if board.reasons else ():
-        said = [f"{row}: {board.reasons[row, seed]}" for row in (comparison.row, comparison.control) if (row, seed) in board.reasons]
+        said = [
+            f"{row}: {board.reasons[row, seed]}"
+            for row in (comparison.row, comparison.control)
+            if (row, seed) in board.reasons
+        ]
         if said:
             reasons[seed] = "; ".join(said)
     return reasons
@@ -144,23 +170,52 @@ def _decide(
     """Verdict, winner and notes of one comparison with `used` common seeds."""
     pair = (comparison.row, comparison.control)
     mean, smallest = numbers["difference"], numbers["detectable"]
-    notes = [f"{used} of {len(board.seeds)} seeds are common to both rows."] if used < len(board.seeds) else []
+    notes = (
+        [f"{used} of {len(board.seeds)} seeds are common to both rows."]
+        if used < len(board.seeds)
+        else []
+    )
     if used < 2:
         return "untestable", None, [*notes, "Fewer than two common seeds: no variance to judge by."]
     if board.look < 0:
-        return "untestable", None, [*notes, f"The first look was declared at {plan.looks[0]} seeds."]
+        return (
+            "untestable",
+            None,
+            [*notes, f"The first look was declared at {plan.looks[0]} seeds."],
+        )
     if numbers["sd"] == 0.0:
-        notes.append("Identical losses in every seed." if mean == 0.0 else "The difference is the same in every seed.")
+        notes.append(
+            "Identical losses in every seed."
+            if mean == 0.0
+            else "The difference is the same in every seed."
+        )
         if numbers["moderated_sd"] == 0.0 and mean != 0.0:
             return "untestable", None, [*notes, "No variance to judge by."]
-    winner = (comparison.row if mean < 0.0 else comparison.control) if numbers["p_adjusted"] <= plan.alpha else None
+    winner = (
+        (comparison.row if mean < 0.0 else comparison.control)
+        if numbers["p_adjusted"] <= plan.alpha
+        else None
+    )
     failed = [row for row in pair if row in board.failed]
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
-        return "equivalent", winner, [*notes, "They differ, but by less than the margin."] if winner else notes
+        return (
+            "equivalent",
+            winner,
+            [*notes, "They differ, but by less than the margin."] if winner else notes,
+        )
     if winner is not None and winner not in failed:
         return "better", winner, notes
     if failed:
-        notes.append(f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent on those that are left.")
+        notes.append(
+            f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent on those that are left."
+        )
     if plan.largest_effect is not None and smallest > plan.largest_effect:
-        return "untestable", None, [*notes, f"Finds {smallest:.3g} nats at the least; no more than {plan.largest_effect:.3g} is plausible."]
+        return (
+            "untestable",
+            None,
+            [
+                *notes,
+                f"Finds {smallest:.3g} nats at the least; no more than {plan.largest_effect:.3g} is plausible.",
+            ],
+        )
     return "inconclusive", None, notes

@@ -1,7 +1,8 @@
 """Seed-paired differences between rows: the plain tests that everything else is set beside.
 
-Arrays end in the axes `row seed` (losses) or `pair seed` (differences); NaN marks a seed that is not
-there. Leading axes are independent boards, so that a simulation of ten thousand runs this very code.
+Arrays end in the axes `row seed` (losses) or `pair seed` (differences); NaN marks a seed that is
+not there. Leading axes are independent boards, so that a simulation of ten thousand runs this very
+code.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ class PairedTests:
 
 
 def pair_differences(values: Floats, pairs: Pairs) -> Floats:
-    """Losses `[..., row, seed]` -> first minus second of each pair, `[..., pair, seed]`; NaN unless both rows have the seed."""
+    """Losses `[..., row, seed]` -> first minus second of each pair, `[..., pair, seed]`.
+
+    NaN unless both rows have the seed.
+    """
     return values[..., pairs[:, 0], :] - values[..., pairs[:, 1], :]
 
 
@@ -65,9 +69,10 @@ def paired_t(differences: Floats) -> PairedTests:
 def sign_flip(differences: Floats) -> float:
     """Exact two-sided p value of the sign-flip test of one pair, `[seed]` without NaN.
 
-    Counts, among all 2^n assignments of signs, those whose |sum| is at least the observed one, by meeting
-    in the middle (Horowitz and Sahni 1974): O(n 2^(n/2)) rather than O(2^n). Valid without normality, for
-    differences symmetric about 0 under the hypothesis. Its smallest value is 2^(1-n).
+    Counts, among all 2^n assignments of signs, those whose |sum| is at least the observed one, by
+    meeting in the middle (Horowitz and Sahni 1974): O(n 2^(n/2)) rather than O(2^n). Valid without
+    normality, for differences symmetric about 0 under the hypothesis. Its smallest value is
+    2^(1-n).
     """
     if differences.size == 0:
         return float("nan")
@@ -90,7 +95,9 @@ def _signed_sums(sizes: Floats) -> Floats:
 
 
 def hodges_lehmann(differences: Floats) -> Floats:
-    """Median of the Walsh averages of each pair, `[pair, seed] -> [pair]` (Hodges and Lehmann 1963); NaN without seeds."""
+    """Median of the Walsh averages of each pair, `[pair, seed] -> [pair]` (Hodges and Lehmann
+    1963); NaN without seeds.
+    """
     first, second = np.triu_indices(differences.shape[-1])
     averages = np.sort((differences[..., first] + differences[..., second]) / 2.0, axis=-1)
     count = (~np.isnan(averages)).sum(-1)
@@ -101,12 +108,16 @@ def hodges_lehmann(differences: Floats) -> Floats:
 
 
 def seed_correlation(values: Floats) -> Floats:
-    """Pearson correlation over common seeds between all rows, `[row, seed] -> [row, row]`; NaN below three common seeds.
+    """Pearson correlation over common seeds between all rows, `[row, seed] -> [row, row]`; NaN
+    below three common seeds.
 
-    Pairing pays by this much: the variance of a difference is that of two unpaired rows times (1 - correlation).
+    Pairing pays by this much: the variance of a difference is that of two unpaired rows times (1 -
+    correlation).
     """
     present = (~np.isnan(values)).astype(np.float64)
-    centre = np.divide(np.nansum(values, -1), present.sum(-1), out=np.zeros(len(values)), where=present.sum(-1) > 0)
+    centre = np.divide(
+        np.nansum(values, -1), present.sum(-1), out=np.zeros(len(values)), where=present.sum(-1) > 0
+    )
     filled = np.where(present > 0, values - centre[:, None], 0.0)
     n = present @ present.T
     with np.errstate(divide="ignore", invalid="ignore"):

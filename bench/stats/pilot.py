@@ -36,11 +36,12 @@ class Need:
         family: family it was declared in.
         n: common seeds of the pilot.
         sd: moderated SD of the difference, nats a byte; NaN where the pilot can't tell.
-        detectable: smallest difference found with the power asked for at the pilot's seeds, nats a byte.
+        detectable: smallest difference found with the power asked for at the pilot's seeds, nats a
+            byte.
         effect: difference to be found, nats a byte.
         seeds: seeds in all to find `effect`; None where more than `MOST_SEEDS` or unknown.
-        seeds_upper: the same with the upper 80 % bound of the SD in its place: a pilot of few seeds may have been lucky
-            (Browne 1995, Statistics in Medicine 14).
+        seeds_upper: the same with the upper 80 % bound of the SD in its place: a pilot of few seeds
+            may have been lucky (Browne 1995, Statistics in Medicine 14).
         flops: training FLOPs of the seeds still missing, both rows; None with `seeds`.
         hours: worker hours of the same.
     """
@@ -72,30 +73,38 @@ def power(
 ) -> tuple[Need, ...]:
     """Seeds with which each planned comparison would be settled, in the order of the plan.
 
-    The seeds are those of one look at the family's full level. To run them is a new design: declare them as a look in the suite, or
-    the board leaves them out.
+    The seeds are those of one look at the family's full level. To run them is a new design: declare
+    them as a look in the suite, or the board leaves them out.
 
     Args:
         losses: row -> seed -> headline loss of the pilot.
         plan: the comparisons, as for `judge`.
         costs: row -> cost of one of its cells; a row without one gives needs without cost.
-        effect: difference to be found: the margin, the one observed (optimistic: large ones are observed large by luck too),
-            or a number of nats a byte.
+        effect: difference to be found: the margin, the one observed (optimistic: large ones are
+            observed large by luck too), or a number of nats a byte.
         target: power asked for.
 
     Raises:
         UserError: an effect or a power that can't be.
     """
     if isinstance(effect, float) and not effect > 0.0:
-        raise UserError(f"The effect to find is {effect}; it must be positive, in nats a byte, or 'margin' or 'observed'.")
+        raise UserError(
+            f"The effect to find is {effect}; it must be positive, in nats a byte, or 'margin' or 'observed'."
+        )
     if not 0.0 < target < 1.0:
-        raise UserError(f"The power asked for is {target}; it must lie between 0 and 1. Common is 0.8.")
+        raise UserError(
+            f"The power asked for is {target}; it must lie between 0 and 1. Common is 0.8."
+        )
     board = align(losses, plan)
     found: dict[Comparison, Need] = {}
-    for family, tests in compare_board(board.values, pair_indices(plan), plan.margin, plan.levels()).items():
+    for family, tests in compare_board(
+        board.values, pair_indices(plan), plan.margin, plan.levels()
+    ).items():
         comparisons = plan.family(family)
         wanted = (
-            np.abs(tests.plain.mean) if effect == "observed" else np.full(len(comparisons), plan.margin if effect == "margin" else effect)
+            np.abs(tests.plain.mean)
+            if effect == "observed"
+            else np.full(len(comparisons), plan.margin if effect == "margin" else effect)
         )
         columns = _columns(tests, wanted, plan.levels()[family], target)
         found.update((c, _need(c, k, columns, costs)) for k, c in enumerate(comparisons))
@@ -111,21 +120,38 @@ def _columns(tests: FamilyTests, wanted: Floats, level: float, target: float) ->
     return {
         "n": n,
         "sd": sd,
-        "detectable": detectable(sd, n, tests.moderated.prior_df, tests.prior.variance, count, level, target),
+        "detectable": detectable(
+            sd, n, tests.moderated.prior_df, tests.prior.variance, count, level, target
+        ),
         "effect": wanted,
         "seeds": _seeds(wanted, sd, tests, count, level, target),
         "seeds_upper": _seeds(wanted, upper, tests, count, level, target),
     }
 
 
-def _seeds(effect: Floats, sd: Floats, tests: FamilyTests, count: int, level: float, target: float) -> Floats:
-    """Fewest seeds at which the power reaches `target`, by bisection; NaN where none up to `MOST_SEEDS` does."""
+def _seeds(
+    effect: Floats, sd: Floats, tests: FamilyTests, count: int, level: float, target: float
+) -> Floats:
+    """Fewest seeds at which the power reaches `target`, by bisection.
+
+    NaN where none up to `MOST_SEEDS` does.
+    """
     known = (sd > 0.0) & (effect > 0.0)
     scale = np.where(known, sd, 1.0)
     ratio = tests.prior.variance / scale**2
 
     def reached(n: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        return rejection_power(np.where(known, effect / scale, 0.0), n, tests.prior.capped(n - 1.0), ratio, count, level) >= target
+        return (
+            rejection_power(
+                np.where(known, effect / scale, 0.0),
+                n,
+                tests.prior.capped(n - 1.0),
+                ratio,
+                count,
+                level,
+            )
+            >= target
+        )
 
     low, high = np.ones_like(sd), np.full_like(sd, float(MOST_SEEDS))
     possible = known & reached(high)
@@ -136,10 +162,14 @@ def _seeds(effect: Floats, sd: Floats, tests: FamilyTests, count: int, level: fl
     return np.where(possible, high, np.nan)
 
 
-def _need(comparison: Comparison, k: int, columns: dict[str, Floats], costs: Mapping[str, CellCost]) -> Need:
+def _need(
+    comparison: Comparison, k: int, columns: dict[str, Floats], costs: Mapping[str, CellCost]
+) -> Need:
     numbers = {name: float(column[k]) for name, column in columns.items()}
     n = int(numbers["n"])
-    seeds, upper = (None if np.isnan(numbers[name]) else int(numbers[name]) for name in ("seeds", "seeds_upper"))
+    seeds, upper = (
+        None if np.isnan(numbers[name]) else int(numbers[name]) for name in ("seeds", "seeds_upper")
+    )
     pair = [costs.get(comparison.row), costs.get(comparison.control)]
     known = [cost for cost in pair if cost is not None]
     missing = None if seeds is None or len(known) < 2 else max(seeds - n, 0)

@@ -14,7 +14,10 @@ Family = Literal["primary", "secondary"]
 FAMILIES: tuple[Family, ...] = ("primary", "secondary")
 
 PRIMARY_SHARE = 0.7
-"""Share of alpha given to the primary family when there is a secondary one; the board as a whole then errs with alpha."""
+"""Share of alpha given to the primary family when there is a secondary one.
+
+The board as a whole then errs with alpha.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,15 @@ class Plan:
 
     Attributes:
         comparisons: both families. What is not listed here gets no verdict.
-        margin: differences below this do not matter (half-width of the zone of equivalence), nats a byte.
-        alpha: probability of any false claim of a difference on the whole board, over both families and all looks.
-        looks: increasing numbers of seeds at which the board is judged. Seeds beyond the last look reached
-            are left out. Empty: one look, at whatever seeds there are.
-        largest_effect: the largest difference that is plausible at all, nats a byte; where even that could
-            not be found the verdict is "untestable". None: only rows with fewer than two common seeds are.
+        margin: differences below this do not matter (half-width of the zone of equivalence), nats a
+            byte.
+        alpha: probability of any false claim of a difference on the whole board, over both families
+            and all looks.
+        looks: increasing numbers of seeds at which the board is judged. Seeds beyond the last look
+            reached are left out. Empty: one look, at whatever seeds there are.
+        largest_effect: the largest difference that is plausible at all, nats a byte; where even
+            that could not be found the verdict is "untestable". None: only rows with fewer than two
+            common seeds are.
         twins: (row, its A/A twin); see `noise_floor`.
     """
 
@@ -58,11 +64,15 @@ class Plan:
         if not 0.0 < self.alpha < 1.0:
             raise UserError(f"alpha is {self.alpha}; it must lie between 0 and 1. Set 0.05.")
         if not (math.isfinite(self.margin) and self.margin > 0.0):
-            raise UserError(f"The margin is {self.margin}; it must be a positive number of nats a byte. State one in the suite.")
+            raise UserError(
+                f"The margin is {self.margin}; it must be a positive number of nats a byte. State one in the suite."
+            )
         if not possible(self.looks):
             raise UserError(f"looks are {list(self.looks)}; they must be {ALLOWED}.")
         if self.largest_effect is not None and not self.largest_effect > 0.0:
-            raise UserError(f"largest_effect is {self.largest_effect}; it must be a positive number of nats a byte, or left out.")
+            raise UserError(
+                f"largest_effect is {self.largest_effect}; it must be a positive number of nats a byte, or left out."
+            )
         for family in FAMILIES:
             _refuse_repeats(self.family(family))
 
@@ -77,18 +87,28 @@ class Plan:
         return PRIMARY_SHARE if family == "primary" else 1.0 - PRIMARY_SHARE
 
     def levels(self, look: int | None = None) -> dict[Family, float]:
-        """Level of each family: its share of alpha, and at a declared look what alpha spending leaves of that."""
+        """Level of each family: its share of alpha, and at a declared look what alpha spending
+        leaves of that.
+        """
         levels: dict[Family, float] = {}
         for family in FAMILIES:
             count, alpha = len(self.family(family)), self.alpha * self.share(family)
             if count:
-                levels[family] = alpha if look is None else family_level(self.looks, look, alpha, count)
+                levels[family] = (
+                    alpha if look is None else family_level(self.looks, look, alpha, count)
+                )
         return levels
 
     @property
     def rows(self) -> tuple[str, ...]:
         """Every row that is compared, in the order of first mention."""
-        return tuple(dict.fromkeys(name for comparison in self.comparisons for name in (comparison.row, comparison.control)))
+        return tuple(
+            dict.fromkeys(
+                name
+                for comparison in self.comparisons
+                for name in (comparison.row, comparison.control)
+            )
+        )
 
 
 def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
@@ -97,7 +117,11 @@ def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
         pair = frozenset((comparison.row, comparison.control))
         name = f"{comparison.row!r} against {comparison.control!r} ({comparison.family})"
         if len(pair) < 2:
-            raise UserError(f"The plan compares {name}: a row can't be compared with itself. Remove the comparison.")
+            raise UserError(
+                f"The plan compares {name}: a row can't be compared with itself. Remove the comparison."
+            )
         if pair in seen:
-            raise UserError(f"The plan compares {name} twice; a pair may stand once in a family, in either order. Remove one.")
+            raise UserError(
+                f"The plan compares {name} twice; a pair may stand once in a family, in either order. Remove one."
+            )
         seen.add(pair)

@@ -20,7 +20,8 @@ class Rank:
         mean: mean loss over its own seeds, nats a byte; orders the rows, proves nothing.
         low: best rank it may have, 1 + rows shown to be better.
         high: worst rank it may have, rows - rows shown to be worse.
-        tier: 1 for the best; a row opens a new tier when the first row of the tier before is shown to be better than it.
+        tier: 1 for the best; a row opens a new tier when the first row of the tier before is shown
+            to be better than it.
     """
 
     row: str
@@ -32,13 +33,15 @@ class Rank:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Rank test over complete seeds: are the rows alike at all? Supplementary; no verdict hangs on it.
+    """Rank test over complete seeds: are the rows alike at all? Supplementary; no verdict hangs on
+    it.
 
     Attributes:
         n: complete seeds.
         mean_ranks: row -> mean rank over seeds, 1 is best, ties share.
         chi_squared: Friedman's statistic, corrected for ties.
-        p: of the F approximation of Iman and Davenport (1980), better at few seeds than chi-squared.
+        p: of the F approximation of Iman and Davenport (1980), better at few seeds than
+            chi-squared.
         critical_difference: of mean ranks, Nemenyi at level alpha (Demsar 2006, section 3.2.2).
     """
 
@@ -76,7 +79,10 @@ def rank_intervals(means: Mapping[str, float], better: set[tuple[str, str]]) -> 
 
 
 def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | None:
-    """Friedman's test on the seeds that every row has, `[row, seed]`; None with under 3 rows or `FRIEDMAN_MIN_SEEDS` seeds."""
+    """Friedman's test on the seeds that every row has, `[row, seed]`.
+
+    None with under 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
+    """
     complete = values[:, ~np.isnan(values).any(axis=0)]
     rows_, n = complete.shape
     if rows_ < 3 or n < FRIEDMAN_MIN_SEEDS or np.all(complete == complete[:1]):
@@ -92,6 +98,9 @@ def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | No
 
 
 def nemenyi_critical_difference(rows: int, seeds: int, alpha: float) -> float:
-    """Difference of mean ranks beyond which two of `rows` differ: q_alpha sqrt(k (k + 1) / 6N), q the studentised range over sqrt 2."""
+    """Difference of mean ranks beyond which two of `rows` differ.
+
+    Q_alpha sqrt(k (k + 1) / 6N), q the studentised range over sqrt 2.
+    """
     q = float(stats.studentized_range.ppf(1.0 - alpha, rows, np.inf)) / np.sqrt(2.0)
     return float(q * np.sqrt(rows * (rows + 1.0) / (6.0 * seeds)))

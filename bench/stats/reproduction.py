@@ -1,4 +1,7 @@
-"""Whether a rerun bears out a record: identical, equivalent within the margin, refuted, or too few seeds to tell."""
+"""Whether a rerun bears out a record.
+
+Identical, equivalent within the margin, refuted, or too few seeds to tell.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +10,9 @@ from typing import Literal
 from bench.stats import Comparison, Plan, judge
 
 IDENTICAL = 1e-6
-"""Nats a byte: closer than this is the same run up to the last bits of another machine's arithmetic."""
+"""Nats a byte: closer than this is the same run up to the last bits of another machine's
+arithmetic.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,9 @@ class Reproduction:
     differences: dict[int, float]
 
 
-def compare(recorded: Mapping[int, float], rerun: Mapping[int, float], margin: float, alpha: float = 0.05) -> Reproduction:
+def compare(
+    recorded: Mapping[int, float], rerun: Mapping[int, float], margin: float, alpha: float = 0.05
+) -> Reproduction:
     """Compare losses by seed.
 
     Args:
@@ -39,7 +46,9 @@ def compare(recorded: Mapping[int, float], rerun: Mapping[int, float], margin: f
         return Reproduction("inconclusive", "no seed was rerun to its end", {})
     worst = max(abs(value) for value in differences.values())
     if worst <= IDENTICAL:
-        return Reproduction("confirmed", f"every seed repeats its loss to {worst:.1g} nats a byte", differences)
+        return Reproduction(
+            "confirmed", f"every seed repeats its loss to {worst:.1g} nats a byte", differences
+        )
     plan = Plan(comparisons=(Comparison("rerun", "recorded"),), margin=margin, alpha=alpha)
     (outcome,) = judge({"rerun": dict(rerun), "recorded": dict(recorded)}, plan).outcomes
     low, high = outcome.interval

@@ -44,14 +44,18 @@ class Verdicts:
 
     def find(self, row: str, control: str, family: Family = "primary") -> Outcome | None:
         """The outcome of `row` against `control`, or None where it was not declared."""
-        return next((o for o in self.outcomes if (o.row, o.control, o.family) == (row, control, family)), None)
+        return next(
+            (o for o in self.outcomes if (o.row, o.control, o.family) == (row, control, family)),
+            None,
+        )
 
 
 def judge(losses: Losses, plan: Plan) -> Verdicts:
     """Judge every planned comparison, paired by seed.
 
     Args:
-        losses: row -> seed -> headline loss, nats a byte. A cell that ran and failed is NaN; one that did not run is absent.
+        losses: row -> seed -> headline loss, nats a byte. A cell that ran and failed is NaN; one
+            that did not run is absent.
         plan: what was declared before the run.
 
     Raises:
@@ -61,17 +65,32 @@ def judge(losses: Losses, plan: Plan) -> Verdicts:
     levels = plan.levels(max(board.look, 0))
     found: dict[Comparison, Outcome] = {}
     prior: dict[Family, tuple[float, float]] = {}
-    for family, tests in compare_board(board.values, pair_indices(plan), plan.margin, levels).items():
+    for family, tests in compare_board(
+        board.values, pair_indices(plan), plan.margin, levels
+    ).items():
         comparisons = plan.family(family)
         prior[family] = float(tests.prior.df), float(np.sqrt(tests.prior.variance))
-        found.update(zip(comparisons, build_outcomes(comparisons, tests, board, plan, levels[family]), strict=True))
+        found.update(
+            zip(
+                comparisons,
+                build_outcomes(comparisons, tests, board, plan, levels[family]),
+                strict=True,
+            )
+        )
     correlation = seed_correlation(board.values)
     off = correlation[~np.eye(len(correlation), dtype=bool)]
     off = off[~np.isnan(off)]
     secondary = [found[c] for c in plan.family("secondary")]
-    better = {(o.row, o.control) if o.winner == o.row else (o.control, o.row) for o in secondary if o.verdict == "better"}
+    better = {
+        (o.row, o.control) if o.winner == o.row else (o.control, o.row)
+        for o in secondary
+        if o.verdict == "better"
+    }
     seen = [row[~np.isnan(row)] for row in board.values]
-    means = {row: float(own.mean()) if own.size else math.nan for row, own in zip(board.rows, seen, strict=True)}
+    means = {
+        row: float(own.mean()) if own.size else math.nan
+        for row, own in zip(board.rows, seen, strict=True)
+    }
     return Verdicts(
         outcomes=tuple(found[comparison] for comparison in plan.comparisons),
         rows=board.rows,
@@ -90,14 +109,26 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
     notes: list[str] = []
     if board.late:
         late = ", ".join(map(str, board.late))
-        notes.append(f"Seeds {late} are left out: looks were declared at {', '.join(map(str, plan.looks))} seeds.")
+        notes.append(
+            f"Seeds {late} are left out: looks were declared at {', '.join(map(str, plan.looks))} seeds."
+        )
     if board.look < 0:
-        notes.append(f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No verdict before that.")
+        notes.append(
+            f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No verdict before that."
+        )
     elif len(plan.looks) > 1:
         ahead = plan.looks[board.look + 1 :]
-        more = f" An early look decides large differences only; the next is at {ahead[0]} seeds." if ahead else ""
-        notes.append(f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.{more}")
+        more = (
+            f" An early look decides large differences only; the next is at {ahead[0]} seeds."
+            if ahead
+            else ""
+        )
+        notes.append(
+            f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.{more}"
+        )
     absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
     if absent:
-        notes.append(f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in the correction.")
+        notes.append(
+            f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in the correction."
+        )
     return tuple(notes)

@@ -1,1 +1,4 @@
-"""Studies: a claim, the grid of cells that tests it, and a page with the verdict. Only `cells` needs torch."""
+"""Studies: a claim, the grid of cells that tests it, and a page with the verdict.
+
+Only `cells` needs torch.
+"""

@@ -1,4 +1,7 @@
-"""The running half of a study: its cells, and records of the very same cells that lie elsewhere already."""
+"""The running half of a study.
+
+Its cells, and records of the very same cells that lie elsewhere already.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -25,7 +28,10 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
     for setting, suite in suites_of(study, size).items():
         corpus = load_corpus(suite.data.at(0))
         domains = len(corpus.domains)
-        reasons = {row.name: unmet_needs(row, domains, corpus.route, suite.regime) for row in parse_rows(suite, "all")}
+        reasons = {
+            row.name: unmet_needs(row, domains, corpus.route, suite.regime)
+            for row in parse_rows(suite, "all")
+        }
         skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items() if reason]
         rows = [row for row in suite.rows if not reasons[row.name]]
         cells[setting] = plan_cells(suite, rows, size.numbers)
@@ -35,7 +41,8 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
 def adopt(cells: Sequence[Cell], root: Path, trees: Sequence[Path]) -> int:
     """Copy records of the very same cells from other trees to `root`, and return how many.
 
-    A cell that several studies share, or that a study shares with its suite's board, is then run once.
+    A cell that several studies share, or that a study shares with its suite's board, is then run
+    once.
 
     Args:
         cells: what is wanted.
@@ -48,7 +55,10 @@ def adopt(cells: Sequence[Cell], root: Path, trees: Sequence[Path]) -> int:
         if path.exists():
             continue
         relative = path.relative_to(root)
-        there = next((tree / relative for tree in trees if tree != root and _is_same(tree / relative, cell)), None)
+        there = next(
+            (tree / relative for tree in trees if tree != root and _is_same(tree / relative, cell)),
+            None,
+        )
         if there is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(there, path)
@@ -62,14 +72,23 @@ def trees_of(out: Path) -> list[Path]:
 
 
 def _is_same(path: Path, cell: Cell) -> bool:
-    """Whether a file is a usable record of this very cell, by content key, and says so with the same row."""
+    """Whether a file is a usable record of this very cell, by content key, and says so with the
+    same row.
+    """
     if not path.is_file():
         return False
     try:
         record = Record.read(path)
     except UserError:
         return False
-    listed = next((row for row in record.provenance.config.get("rows", []) if row.get("name") == cell.row.name), None)
+    listed = next(
+        (
+            row
+            for row in record.provenance.config.get("rows", [])
+            if row.get("name") == cell.row.name
+        ),
+        None,
+    )
     if record.status == "failed" or listed != cell.suite.row(cell.row.name).canonical():
         return False
     apart = {"control": None}  # which row it is set beside is no part of the experiment

@@ -21,7 +21,9 @@ class Setting(Part):
     """The conditions of a group of cells: a suite, and what is replaced in it."""
 
     suite: str = Field(min_length=1, description="name of a suite or a YAML file")
-    set: dict[str, Any] = Field(default_factory=dict, description="dotted field of the suite -> value")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="dotted field of the suite -> value"
+    )
 
 
 class StudyRow(RowConfig):
@@ -29,27 +31,41 @@ class StudyRow(RowConfig):
 
     about: str = Field(default="", description="what it is, in a few words")
     settings: tuple[str, ...] = Field(default=(), description="settings it is run in; all if empty")
-    figures: dict[str, str] = Field(default_factory=dict, description="measure -> the source's own figure for this row")
+    figures: dict[str, str] = Field(
+        default_factory=dict, description="measure -> the source's own figure for this row"
+    )
     series: str = Field(default="", description="line of the study's curves that it is a point of")
     at: float | None = Field(default=None, description="place on that line")
 
     def plain(self) -> RowConfig:
         """The row as a suite lists it."""
-        return RowConfig.model_validate(self.model_dump(exclude={"about", "settings", "figures", "series", "at"}, exclude_unset=True))
+        return RowConfig.model_validate(
+            self.model_dump(
+                exclude={"about", "settings", "figures", "series", "at"}, exclude_unset=True
+            )
+        )
 
 
 class StudyComparison(Part):
-    """A prediction: how `row` stands to `control` in one measure, paired by seed, in each of `settings`.
+    """A prediction: how `row` stands to `control` in one measure, paired by seed, in each of
+    `settings`.
 
-    Differences of a measure that is compared as a ratio are of its logarithm, and `least` and `margin` are factors above 1.
+    Differences of a measure that is compared as a ratio are of its logarithm, and `least` and
+    `margin` are factors above 1.
     """
 
     row: str
     control: str
     measure: str = "loss"
     expect: Expectation = Field(description="what the claim says of row - control")
-    least: float | None = Field(default=None, gt=0, description="the claim says that it is at least this large")
-    margin: float | None = Field(default=None, gt=0, description="a difference below it does not matter; the study's, for losses")
+    least: float | None = Field(
+        default=None, gt=0, description="the claim says that it is at least this large"
+    )
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="a difference below it does not matter; the study's, for losses",
+    )
     settings: tuple[str, ...] = Field(default=(), description="all that hold both rows if empty")
     figure: str = Field(default="", description="the source's figure for this comparison")
 
@@ -65,7 +81,9 @@ class StudyComparison(Part):
             raise ValueError(str(error)) from None
         for name, value in (("margin", self.margin), ("least", self.least)):
             if measure.ratio and value is not None and value <= 1:
-                raise ValueError(f"{self.measure} is compared as a ratio, so its {name} is a factor above 1")
+                raise ValueError(
+                    f"{self.measure} is compared as a ratio, so its {name} is a factor above 1"
+                )
         if self.margin is None and not measure.is_loss:
             raise ValueError(f"{self.measure} needs a margin of its own")
         return self
@@ -77,25 +95,41 @@ class StudyComparison(Part):
 
 
 class Claim(Part):
-    """A statement that the study tests. It is reproduced if all its comparisons turn out as expected, not if one turns out otherwise."""
+    """A statement that the study tests.
+
+    It is reproduced if all its comparisons turn out as expected, not if one turns out otherwise.
+    """
 
     text: str = Field(min_length=1)
-    source: str = Field(min_length=1, description="paper and section, or this bench where the statement is ours")
+    source: str = Field(
+        min_length=1, description="paper and section, or this bench where the statement is ours"
+    )
     figure: str = Field(default="", description="the source's own figure")
     comparisons: tuple[StudyComparison, ...] = Field(min_length=1)
 
 
 class Size(Part):
-    """One extent at which the study is run. A smaller one cuts the grid or the seeds, never the cells."""
+    """One extent at which the study is run.
+
+    A smaller one cuts the grid or the seeds, never the cells.
+    """
 
     seeds: int = Field(ge=2, le=MOST_SEEDS)
-    first_seed: int = Field(default=0, ge=0, description="above the seeds that were looked at while the study was thought out")
+    first_seed: int = Field(
+        default=0,
+        ge=0,
+        description="above the seeds that were looked at while the study was thought out",
+    )
     core_minutes: float = Field(gt=0, description="predicted cost, pretraining included")
     machine: str = Field(default="one CPU core a cell", description="what the prediction is for")
     rows: tuple[str, ...] = Field(default=(), description="only these rows; all if empty")
     settings: tuple[str, ...] = Field(default=(), description="only these settings; all if empty")
-    suites: dict[str, str] = Field(default_factory=dict, description="setting -> suite that it uses at this size instead")
-    set: dict[str, Any] = Field(default_factory=dict, description="dotted field -> value, over every setting's own")
+    suites: dict[str, str] = Field(
+        default_factory=dict, description="setting -> suite that it uses at this size instead"
+    )
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="dotted field -> value, over every setting's own"
+    )
 
     @property
     def numbers(self) -> range:
@@ -110,9 +144,18 @@ class StudyConfig(Part):
     title: str
     purpose: str
     scope: str = Field(description="what the verdicts can and cannot speak of")
-    margin: float = Field(default=0.01, gt=0, description="nats; differences of losses within it do not matter")
-    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="probability of any false verdict in the whole study at one size")
-    measures: tuple[str, ...] = Field(default=("best_loss", "average_loss"), description="columns beside the headline loss")
+    margin: float = Field(
+        default=0.01, gt=0, description="nats; differences of losses within it do not matter"
+    )
+    alpha: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="probability of any false verdict in the whole study at one size",
+    )
+    measures: tuple[str, ...] = Field(
+        default=("best_loss", "average_loss"), description="columns beside the headline loss"
+    )
     axis: str = Field(default="", description="what `at` of a row is, where rows lie on curves")
     curves: tuple[str, ...] = Field(default=(), description="measures drawn against `at`")
     settings: dict[str, Setting] = Field(min_length=1)
@@ -124,14 +167,18 @@ class StudyConfig(Part):
     def _consistent(self) -> "StudyConfig":
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
-            raise ValueError(f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique")
+            raise ValueError(
+                f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique"
+            )
         try:
             for measure in (*self.measures, *self.curves):
                 find_measure(measure)
             for row in self.rows:
                 _known("measure", row.figures, (*self.measures, "loss"))
                 if bool(row.series) != (row.at is not None):
-                    raise UserError(f"{row.name!r} has `series` or `at` without the other; a point of a curve has both")
+                    raise UserError(
+                        f"{row.name!r} has `series` or `at` without the other; a point of a curve has both"
+                    )
             for row in self.rows:
                 _known("setting", row.settings, self.settings)
             for size in self.sizes.values():
@@ -141,7 +188,9 @@ class StudyConfig(Part):
                 _known("row", (comparison.row, comparison.control), names)
                 _known("setting", comparison.settings, self.settings)
                 if not self.places(comparison):
-                    raise UserError(f"{comparison.row!r} and {comparison.control!r} are compared, but no setting holds both")
+                    raise UserError(
+                        f"{comparison.row!r} and {comparison.control!r} are compared, but no setting holds both"
+                    )
         except UserError as error:
             raise ValueError(str(error)) from None
         if "small" not in self.sizes:
@@ -175,10 +224,17 @@ class StudyConfig(Part):
 
     def places(self, comparison: StudyComparison, size: Size | None = None) -> list[str]:
         """Settings in which a comparison is made: at one size, or at all."""
-        everything = {setting: [row for row in self.rows if not row.settings or setting in row.settings] for setting in self.settings}
+        everything = {
+            setting: [row for row in self.rows if not row.settings or setting in row.settings]
+            for setting in self.settings
+        }
         grid = everything if size is None else self.grid(size)
         names = {setting: {row.name for row in rows} for setting, rows in grid.items()}
-        return [s for s in comparison.settings or self.settings if {comparison.row, comparison.control} <= names.get(s, set())]
+        return [
+            s
+            for s in comparison.settings or self.settings
+            if {comparison.row, comparison.control} <= names.get(s, set())
+        ]
 
     def margin_of(self, comparison: StudyComparison) -> float:
         """The margin that holds for a comparison."""

@@ -1,4 +1,6 @@
-"""Reading studies: from the YAML files that come with the bench or from the user's own, with every problem in one line."""
+"""Reading studies: from the YAML files that come with the bench or from the user's own, with every
+problem in one line.
+"""
 
 import json
 from typing import Any
@@ -12,7 +14,10 @@ from bench.errors import UserError
 from bench.study.config import Setting, Size, StudyConfig
 
 _LENGTHS = ("tokens", "windows", "seq_len", "probes")
-"""Endings of the fields that say how long a cell is or how much it is judged on; a study may not lower them."""
+"""Endings of the fields that say how long a cell is or how much it is judged on.
+
+A study may not lower them.
+"""
 
 
 def study_names() -> list[str]:
@@ -32,14 +37,18 @@ def load_study(name_or_file: str) -> StudyConfig:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "study"
-        raise UserError(f"Study {name_or_file!r}: field {where!r}: {problem['msg']} (got {str(problem['input'])[:60]!r}).") from None
+        raise UserError(
+            f"Study {name_or_file!r}: field {where!r}: {problem['msg']} (got {str(problem['input'])[:60]!r})."
+        ) from None
 
 
 def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:
-    """Setting -> the suite its cells are run under: the named one with the study's rows and what the study replaces.
+    """Setting -> the suite its cells are run under: the named one with the study's rows and what
+    the study replaces.
 
     Raises:
-        UserError: no such suite, a field that it does not have, or one that would make a cell shorter than the suite's.
+        UserError: no such suite, a field that it does not have, or one that would make a cell
+            shorter than the suite's.
     """
     found: dict[str, SuiteConfig] = {}
     for name, rows in study.grid(size).items():
@@ -68,7 +77,12 @@ def _refuse_shorter(study: StudyConfig, setting: Setting) -> None:
     whole = load_suite(setting.suite).model_dump(mode="json")
     for field, value in setting.set.items():
         own = value_at(whole, field)
-        if field.endswith(_LENGTHS) and isinstance(own, int | float) and isinstance(value, int | float) and value < own:
+        if (
+            field.endswith(_LENGTHS)
+            and isinstance(own, int | float)
+            and isinstance(value, int | float)
+            and value < own
+        ):
             raise UserError(
                 f"Study {study.name!r} sets {field} to {value}, and the suite {setting.suite!r} has {own}: "
                 "a study's cells are never shorter than its suite's. Cut rows or settings instead."

@@ -1,4 +1,7 @@
-"""What a study compares: each measure reads one number from one record, and says how it is compared and written."""
+"""What a study compares.
+
+Each measure reads one number from one record, and says how it is compared and written.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -25,7 +28,8 @@ class Measure:
         meaning: in one sentence without a full stop.
         read: a record's value, or None where it has none.
         show: the value as text.
-        ratio: rows are compared by the ratio of their values, in logarithms, rather than by the difference.
+        ratio: rows are compared by the ratio of their values, in logarithms, rather than by the
+            difference.
         is_loss: in nats, so that the study's margin is its own.
     """
 
@@ -68,7 +72,9 @@ def find_measure(name: str) -> Measure:
         except ValueError:
             limit = math.nan
         if not 0 < limit < math.inf:
-            raise UserError(f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {stem}:2.3.")
+            raise UserError(
+                f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {stem}:2.3."
+            )
         axis: Literal["flops", "tokens"] = _REACH[stem]
         words = {"flops": "training FLOPs", "tokens": "training tokens"}[axis]
         return Measure(
@@ -88,11 +94,19 @@ def _probes(record: Record) -> list[float]:
 
 
 def _training_cost(record: Record) -> float | None:
-    """With as much backward for each forward FLOP of the full model as the run itself had: 2 in `joint`, less on a frozen backbone."""
+    """With as much backward for each forward FLOP of the full model as the run itself had.
+
+    2 in `joint`, less on a frozen backbone.
+    """
     if record.flops is None or record.training is None or not record.training.tokens:
         return None
-    forward, backward = (sum(record.flops.training.get(f"{part}/{phase}", 0.0) for part in ("backbone", "paths")) for phase in _PHASES)
-    full_only = record.flops.dense * (1 + backward / forward) * record.training.tokens if forward else 0.0
+    forward, backward = (
+        sum(record.flops.training.get(f"{part}/{phase}", 0.0) for part in ("backbone", "paths"))
+        for phase in _PHASES
+    )
+    full_only = (
+        record.flops.dense * (1 + backward / forward) * record.training.tokens if forward else 0.0
+    )
     return record.flops.training_total / full_only if full_only else None
 
 
@@ -100,12 +114,17 @@ _PHASES = ("forward", "backward")
 
 
 def _ideal_cost(record: Record) -> float | None:
-    """As `_training_cost`, had each token run in training what it runs in use, the router included; labels and losses as charged."""
+    """As `_training_cost`, had each token run in training what it runs in use, the router included;
+    labels and losses as charged.
+    """
     if record.flops is None or not (executed := _training_cost(record)):
         return None
     parts = ("backbone/", "paths/", "router/forward", "router/backward")
     passes = sum(flops for part, flops in record.flops.training.items() if part.startswith(parts))
-    return executed * (1 - passes / record.flops.training_total) + record.flops.active / record.flops.dense
+    return (
+        executed * (1 - passes / record.flops.training_total)
+        + record.flops.active / record.flops.dense
+    )
 
 
 def _share(*components: str) -> Reader:
@@ -114,7 +133,11 @@ def _share(*components: str) -> Reader:
     def share(record: Record) -> float | None:
         if record.flops is None or not record.flops.training_total:
             return None
-        spent = sum(flops for part, flops in record.flops.training.items() if part.split("/")[0] in components)
+        spent = sum(
+            flops
+            for part, flops in record.flops.training.items()
+            if part.split("/")[0] in components
+        )
         return spent / record.flops.training_total
 
     return share

@@ -1,4 +1,6 @@
-"""The page of a study: a pure function of what was declared and of the records, so that the same of both make the same bytes."""
+"""The page of a study: a pure function of what was declared and of the records, so that the same of
+both make the same bytes.
+"""
 
 import re
 from collections import Counter
@@ -47,9 +49,15 @@ def _summary(study: StudyConfig, results: Sequence[SizeResults]) -> str:
     said: list[str] = []
     for found in results:
         counts = Counter(verdict for verdict in found.verdicts if verdict is not None)
-        words = [f"{counts[word]} {word}" for word in ("reproduced", "not reproduced", "inconclusive", "not run") if counts[word]]
+        words = [
+            f"{counts[word]} {word}"
+            for word in ("reproduced", "not reproduced", "inconclusive", "not run")
+            if counts[word]
+        ]
         claims = f"{len(study.claims)} claim{'s' * (len(study.claims) != 1)}"
-        said.append(f"At size {found.name}, {found.size.seeds} seeds, of {claims}: {listing(words) or 'none in its grid'}.")
+        said.append(
+            f"At size {found.name}, {found.size.seeds} seeds, of {claims}: {listing(words) or 'none in its grid'}."
+        )
     return " ".join(said)
 
 
@@ -78,8 +86,14 @@ def _size(study: StudyConfig, results: SizeResults) -> list[str]:
     sections = [f"## Size {results.name}: {results.size.seeds} seeds"]
     drawn = figures(study, results)
     for setting, rows in results.rows.items():
-        sections += [f"### Setting {code(setting)}", _conditions(study, rows), _rows(study, results, setting)]
-        sections += [f"![{name}]({name})" for name in drawn if name.startswith(f"{results.name}-{setting}-")]
+        sections += [
+            f"### Setting {code(setting)}",
+            _conditions(study, rows),
+            _rows(study, results, setting),
+        ]
+        sections += [
+            f"![{name}]({name})" for name in drawn if name.startswith(f"{results.name}-{setting}-")
+        ]
     sections += ["### Predictions", _predictions(study, results.judged), _notes(results)]
     if missing := _missing(results):
         sections += ["### Not run, or not counted", missing]
@@ -107,8 +121,19 @@ def _rows(study: StudyConfig, results: SizeResults, setting: str) -> str:
     lines: list[list[str]] = []
     for row in results.rows[setting]:
         what = "" if row.status in ("ok", "incomplete") else f"{row.status}: {row.reason}"
-        values = [_value(row, measure) + _theirs(declared[row.name].figures.get(measure.name)) for measure in measures]
-        lines.append([code(row.name), escape(declared[row.name].about), *values, seed_runs(list(row.losses)), escape(what)])
+        values = [
+            _value(row, measure) + _theirs(declared[row.name].figures.get(measure.name))
+            for measure in measures
+        ]
+        lines.append(
+            [
+                code(row.name),
+                escape(declared[row.name].about),
+                *values,
+                seed_runs(list(row.losses)),
+                escape(what),
+            ]
+        )
     if not lines:
         return ""
     header = ["row", "what it is", *(measure.title for measure in measures), "seeds", "note"]
@@ -138,14 +163,35 @@ def _value(row: Row, measure: Measure) -> str:
 def _predictions(study: StudyConfig, judged: Sequence[Judged]) -> str:
     """Each prediction with the source's figure beside ours."""
     lines = [[str(one.claim + 1), code(one.setting), *_prediction(study, one)] for one in judged]
-    header = ["claim", "setting", "measure", "row", "to", "predicted", "source", "found", "wins", "p", "detectable", "verdict"]
-    return table(header, lines, "rllllllrrrrl") if lines else "None of the study's predictions is part of this size."
+    header = [
+        "claim",
+        "setting",
+        "measure",
+        "row",
+        "to",
+        "predicted",
+        "source",
+        "found",
+        "wins",
+        "p",
+        "detectable",
+        "verdict",
+    ]
+    return (
+        table(header, lines, "rllllllrrrrl")
+        if lines
+        else "None of the study's predictions is part of this size."
+    )
 
 
 def _prediction(study: StudyConfig, one: Judged) -> list[str]:
     declared, found, measure = one.declared, one.found, one.declared.of
     low, high = found.interval
-    limits = f" [{measure.effect(low)}, {measure.effect(high)}]" if low == low and abs(low) != float("inf") else ""
+    limits = (
+        f" [{measure.effect(low)}, {measure.effect(high)}]"
+        if low == low and abs(low) != float("inf")
+        else ""
+    )
     return [
         escape(measure.title),
         code(declared.row),
@@ -156,7 +202,9 @@ def _prediction(study: StudyConfig, one: Judged) -> list[str]:
         f"{found.wins}/{len(found.seeds)}",
         probability(found.p),
         MISSING if found.detectable == float("inf") else _size_of(measure, found.detectable),
-        _bold(found.verdict) if found.verdict not in ("confirmed", "refuted") else f"**{found.verdict}**",
+        _bold(found.verdict)
+        if found.verdict not in ("confirmed", "refuted")
+        else f"**{found.verdict}**",
     ]
 
 
@@ -183,7 +231,10 @@ def _notes(results: SizeResults) -> str:
 
 
 def _missing(results: SizeResults) -> str:
-    lines = [f"- {code(row)} in {code(setting)}: no record of seeds {seed_runs(seeds)}." for setting, row, seeds in results.missing]
+    lines = [
+        f"- {code(row)} in {code(setting)}: no record of seeds {seed_runs(seeds)}."
+        for setting, row, seeds in results.missing
+    ]
     groups: dict[tuple[str, str, str], list[int]] = {}
     for setting, record, why in results.apart:
         groups.setdefault((setting, record.cell.row, why), []).append(record.cell.seed)
@@ -196,22 +247,49 @@ def _missing(results: SizeResults) -> str:
 
 def _sizes(study: StudyConfig, results: Sequence[SizeResults]) -> str:
     """What each size holds, what it was predicted to cost, and what its training took."""
-    took = {found.name: sum(r.training.seconds for r in found.records if r.training) / 60 for found in results}
+    took = {
+        found.name: sum(r.training.seconds for r in found.records if r.training) / 60
+        for found in results
+    }
     lines: list[list[str]] = []
     for name, size in study.sizes.items():
         cells = size.seeds * sum(len(rows) for rows in study.grid(size).values())
         measured = f"{took[name]:.0f}" if name in took else MISSING
         command = code(f"python -m bench study {study.name} --size {name}")
-        lines.append([name, seed_runs(list(size.numbers)), str(cells), f"{size.core_minutes:g}", measured, escape(size.machine), command])
-    header = ["size", "seeds", "cells", "predicted core-minutes", "minutes of training", "predicted for", "command"]
+        lines.append(
+            [
+                name,
+                seed_runs(list(size.numbers)),
+                str(cells),
+                f"{size.core_minutes:g}",
+                measured,
+                escape(size.machine),
+                command,
+            ]
+        )
+    header = [
+        "size",
+        "seeds",
+        "cells",
+        "predicted core-minutes",
+        "minutes of training",
+        "predicted for",
+        "command",
+    ]
     return table(header, lines, "llrrrll")
 
 
 def _reading(study: StudyConfig) -> str:
-    names = dict.fromkeys(("loss", *study.measures, *(comparison.measure for comparison in study.comparisons)))
-    meanings = "\n".join(f"  - {find_measure(name).title}: {find_measure(name).meaning}." for name in names)
+    names = dict.fromkeys(
+        ("loss", *study.measures, *(comparison.measure for comparison in study.comparisons))
+    )
+    meanings = "\n".join(
+        f"  - {find_measure(name).title}: {find_measure(name).meaning}." for name in names
+    )
     ratios = any(find_measure(c.measure).ratio for c in study.comparisons)
-    factors = " Factors (×) are ratios of row to the other, compared in logarithms." if ratios else ""
+    factors = (
+        " Factors (×) are ratios of row to the other, compared in logarithms." if ratios else ""
+    )
     return f"""## How to read this
 
 - **Predictions** were declared with the study, before it was run. *Found* is row minus the other row, paired by seed, with an interval
@@ -240,6 +318,11 @@ def _made_by(study: StudyConfig, results: Sequence[SizeResults]) -> str:
     if not made:
         return ""
     commits = sorted({(one.commit, one.dirty) for one in made})
-    named = listing([f"{code(commit[:12])}{' with uncommitted changes' if dirty else ''}" for commit, dirty in commits])
+    named = listing(
+        [
+            f"{code(commit[:12])}{' with uncommitted changes' if dirty else ''}"
+            for commit, dirty in commits
+        ]
+    )
     ran = listing([code(command, 200) for command in sorted({one.command for one in made})], 3)
     return f"Made by {code(f'python -m bench study {study.name} --render')} from {len(made)} records of {named}, run by {ran}."

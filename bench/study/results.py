@@ -1,4 +1,7 @@
-"""What the records of a study show: its grid as far as it was run, and what became of its predictions."""
+"""What the records of a study show.
+
+Its grid as far as it was run, and what became of its predictions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +68,11 @@ def collect(study: StudyConfig, folder: Path) -> list[SizeResults]:
     Raises:
         UserError: a record that was edited.
     """
-    return [_at_size(study, name, folder / name) for name in study.sizes if any((folder / name).rglob("seed-*.json"))]
+    return [
+        _at_size(study, name, folder / name)
+        for name in study.sizes
+        if any((folder / name).rglob("seed-*.json"))
+    ]
 
 
 def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
@@ -75,16 +82,25 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
     apart: list[tuple[str, Record, str]] = []
     seeds = tuple(size.numbers)
     for setting, declared in grid.items():
-        kept, others = _sort_out(study, size, setting, [record for _, record in read_records(folder / setting)])
+        kept, others = _sort_out(
+            study, size, setting, [record for _, record in read_records(folder / setting)]
+        )
         apart += [(setting, record, why) for record, why in others]
         found = {row.name: checked_row(row, seeds) for row in group_rows(kept)}
         rows[setting] = tuple(found[row.name] for row in declared if row.name in found)
         for row in declared:
-            there = {record.cell.seed for record in found[row.name].records} if row.name in found else set[int]()
+            there = (
+                {record.cell.seed for record in found[row.name].records}
+                if row.name in found
+                else set[int]()
+            )
             if lacking := tuple(seed for seed in seeds if seed not in there):
                 missing.append((setting, row.name, lacking))
     judged = _judge(study, size, rows)
-    claims: list[list[Verdict]] = [[one.found.verdict for one in judged if one.claim == index] for index in range(len(study.claims))]
+    claims: list[list[Verdict]] = [
+        [one.found.verdict for one in judged if one.claim == index]
+        for index in range(len(study.claims))
+    ]
     return SizeResults(
         name=name,
         size=size,
@@ -96,8 +112,12 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
     )
 
 
-def _sort_out(study: StudyConfig, size: Size, setting: str, records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """The records of cells that the study declares, made under one set of conditions, and the others with the reason."""
+def _sort_out(
+    study: StudyConfig, size: Size, setting: str, records: Sequence[Record]
+) -> tuple[list[Record], list[tuple[Record, str]]]:
+    """The records of cells that the study declares, made under one set of conditions, and the
+    others with the reason.
+    """
     declared = {row.name: row for row in study.grid(size)[setting]}
     replaced = setting_at(study, size, setting).set
     wanted: list[Record] = []
@@ -114,7 +134,9 @@ def _sort_out(study: StudyConfig, size: Size, setting: str, records: Sequence[Re
     return together, apart + others
 
 
-def _undeclared(record: Record, row: StudyRow | None, size: Size, replaced: dict[str, object]) -> str:
+def _undeclared(
+    record: Record, row: StudyRow | None, size: Size, replaced: dict[str, object]
+) -> str:
     """Why a record is of no cell that the study declares; empty if it is."""
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
@@ -136,14 +158,20 @@ def _judge(study: StudyConfig, size: Size, rows: dict[str, tuple[Row, ...]]) -> 
         for setting in study.places(comparison, size)
     ]
     by_name = {(setting, row.name): row for setting, found in rows.items() for row in found}
-    predictions = [_prediction(study, setting, comparison, by_name) for _, setting, comparison in places]
+    predictions = [
+        _prediction(study, setting, comparison, by_name) for _, setting, comparison in places
+    ]
     return [
         Judged(claim, setting, comparison, found, _note(prediction, found, size))
-        for (claim, setting, comparison), prediction, found in zip(places, predictions, judge(predictions, study.alpha), strict=True)
+        for (claim, setting, comparison), prediction, found in zip(
+            places, predictions, judge(predictions, study.alpha), strict=True
+        )
     ]
 
 
-def _prediction(study: StudyConfig, setting: str, comparison: StudyComparison, rows: dict[tuple[str, str], Row]) -> Prediction:
+def _prediction(
+    study: StudyConfig, setting: str, comparison: StudyComparison, rows: dict[tuple[str, str], Row]
+) -> Prediction:
     measure = comparison.of
     pair = [rows.get((setting, name)) for name in (comparison.row, comparison.control)]
     margin, least = study.margin_of(comparison), comparison.least
@@ -174,6 +202,10 @@ def _note(prediction: Prediction, found: Found, size: Size) -> str:
         said.append(f"{len(found.seeds)} of {size.seeds} seeds have the measure in both rows")
     if prediction.failed:
         said.append("a cell failed or broke a rule, so nothing is claimed")
-    elif found.verdict == "refuted" and prediction.expect in ("lower", "higher") and max(map(abs, found.interval)) < prediction.margin:
+    elif (
+        found.verdict == "refuted"
+        and prediction.expect in ("lower", "higher")
+        and max(map(abs, found.interval)) < prediction.margin
+    ):
         said.append("whatever its sign, it is smaller than the margin")
     return "; ".join(said)

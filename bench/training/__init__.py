@@ -1,1 +1,4 @@
-"""Training one model: the loop, its step, and what is made beside it: utility labels, supervision, backbones."""
+"""Training one model: the loop, its step, and what is made beside it.
+
+Utility labels, supervision, backbones.
+"""

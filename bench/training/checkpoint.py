@@ -1,8 +1,9 @@
 """Checkpoints of one cell: a run that was killed goes on exactly where it would have been.
 
-A checkpoint is a folder that appears by one rename, so that it is whole or not there. It holds the weights as safetensors
-(a model is useful by itself), the rest of the state in a file that is read with `weights_only=True`, so that reading it runs
-no code, and a manifest with the cell's content key and the SHA-256 of both.
+A checkpoint is a folder that appears by one rename, so that it is whole or not there. It holds the
+weights as safetensors (a model is useful by itself), the rest of the state in a file that is read
+with `weights_only=True`, so that reading it runs no code, and a manifest with the cell's content
+key and the SHA-256 of both.
 """
 
 import copy
@@ -56,25 +57,43 @@ class Checkpoints:
         parts: what is saved beside the weights, by name; the training loop adds itself.
     """
 
-    def __init__(self, folder: Path, key: str, seconds: float, parts: dict[str, Stateful] | None = None) -> None:
+    def __init__(
+        self, folder: Path, key: str, seconds: float, parts: dict[str, Stateful] | None = None
+    ) -> None:
         self.folder, self.key, self.seconds = folder, key, seconds
         self.parts: dict[str, Stateful] = parts or {}
         self._next = time.monotonic() + seconds
 
     def restore(self, model: nn.Module) -> bool:
-        """Take up the newest whole checkpoint, if there is one; damaged and foreign ones are set aside with a notice.
+        """Take up the newest whole checkpoint, if there is one; damaged and foreign ones are set
+        aside with a notice.
 
-        Whatever is wrong with one, the model and the parts are then as they were before it was tried.
+        Whatever is wrong with one, the model and the parts are then as they were before it was
+        tried.
         """
         found = sorted(self.folder.glob("step-*[0-9]"), reverse=True)
-        fresh = copy.deepcopy((model.state_dict(), {name: part.state_dict() for name, part in self.parts.items()})) if found else None
+        fresh = (
+            copy.deepcopy(
+                (model.state_dict(), {name: part.state_dict() for name, part in self.parts.items()})
+            )
+            if found
+            else None
+        )
         for path in found:
             try:
                 self._take_up(model, *self._read(path))
             except Exception as error:
                 assert fresh is not None
-                said = "of another cell or version" if isinstance(error, _Foreign) else f"damaged ({' '.join(str(error).split())[:200]})"
-                _log.warning("%s is %s and set aside; the checkpoint before it is used, if there is one.", path, said)
+                said = (
+                    "of another cell or version"
+                    if isinstance(error, _Foreign)
+                    else f"damaged ({' '.join(str(error).split())[:200]})"
+                )
+                _log.warning(
+                    "%s is %s and set aside; the checkpoint before it is used, if there is one.",
+                    path,
+                    said,
+                )
                 _set_aside(path)
                 self._take_up(model, *copy.deepcopy(fresh))
             else:
@@ -88,16 +107,25 @@ class Checkpoints:
             part.load_state_dict(state[name])
 
     def save_if_due(self, model: nn.Module, step: int) -> None:
-        """Write a checkpoint if the last is old enough. A full or read-only disk costs the checkpoint, not the run."""
+        """Write a checkpoint if the last is old enough.
+
+        A full or read-only disk costs the checkpoint, not the run.
+        """
         if time.monotonic() < self._next:
             return
         started = time.monotonic()
         try:
             self._save(model, self.folder / f"step-{step:09}")
         except OSError as error:
-            _log.warning("No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.", self.folder, error)
+            _log.warning(
+                "No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.",
+                self.folder,
+                error,
+            )
         took = time.monotonic() - started
-        self._next = started + took + (max(self.seconds, took / LARGEST_SHARE) if self.seconds else 0)
+        self._next = (
+            started + took + (max(self.seconds, took / LARGEST_SHARE) if self.seconds else 0)
+        )
 
     def clear(self) -> None:
         """Remove them all: the record is written."""
@@ -110,12 +138,20 @@ class Checkpoints:
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
         try:
             weights = model.state_dict()
-            tensors = {name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)}
-            state = {"weights": {name: value for name, value in weights.items() if name not in tensors}}
+            tensors = {
+                name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)
+            }
+            state = {
+                "weights": {name: value for name, value in weights.items() if name not in tensors}
+            }
             state |= {name: part.state_dict() for name, part in self.parts.items()}
             torch.save(state, stream := io.BytesIO())
             files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
-            manifest = {"format": FORMAT_VERSION, "key": self.key, "sha256": {name: _sha256(data) for name, data in files.items()}}
+            manifest = {
+                "format": FORMAT_VERSION,
+                "key": self.key,
+                "sha256": {name: _sha256(data) for name, data in files.items()},
+            }
             for name, data in {**files, _MANIFEST: json.dumps(manifest).encode()}.items():
                 (temporary / name).write_bytes(data)
             temporary.rename(target)

@@ -23,7 +23,8 @@ from bench.training.supervision import Supervisor
 from bench.training.utility import Oracle
 
 Probe = Callable[[int, int, float, float, float], None]
-"""Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe)."""
+"""Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe).
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def train(
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
     weights = config.router.losses
     supervisor = Supervisor(model, len(split.document_tags), weights)
-    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype, weights), supervisor)
+    loop = Stepper(
+        model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype, weights), supervisor
+    )
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()
@@ -103,7 +106,9 @@ def train(
         started = time.perf_counter()
         if meter is not None:
             loop.inspect(meter, done.steps)
-        batch = train_batch(split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len)
+        batch = train_batch(
+            split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len
+        )
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))
         done.steps += 1

@@ -1,10 +1,10 @@
 """Muon for the backbone's matrices, AdamW for everything else.
 
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its nearest
-semi-orthogonal matrix. On the tiny preset it reaches a loss in a third of the tokens that AdamW needs, which is what
-makes effects larger than seed noise at this size. `torch.optim.Muon` iterates in bfloat16, which on a CPU costs more
-than the whole training step, and takes two-dimensional parameters only, which would leave stacked experts to AdamW;
-hence our own.
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its
+nearest semi-orthogonal matrix. On the tiny preset it reaches a loss in a third of the tokens that
+AdamW needs, which is what makes effects larger than seed noise at this size. `torch.optim.Muon`
+iterates in bfloat16, which on a CPU costs more than the whole training step, and takes
+two-dimensional parameters only, which would leave stacked experts to AdamW; hence our own.
 """
 
 from collections import defaultdict
@@ -20,10 +20,14 @@ from bench.backbone.sites import is_block
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Float[Tensor, "count rows columns"], steps: int = 5) -> Float[Tensor, "count rows columns"]:
-    """Approximate U V^T of each matrix's singular value decomposition by a quintic Newton-Schulz iteration.
+def orthogonalise(
+    matrices: Float[Tensor, "count rows columns"], steps: int = 5
+) -> Float[Tensor, "count rows columns"]:
+    """Approximate U V^T of each matrix's singular value decomposition by a quintic Newton-Schulz
+    iteration.
 
-    Singular values end up between about 0.7 and 1.2. Runs in bfloat16 on CUDA, in float32 elsewhere.
+    Singular values end up between about 0.7 and 1.2. Runs in bfloat16 on CUDA, in float32
+    elsewhere.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[1] > x.shape[2]
@@ -38,7 +42,8 @@ def orthogonalise(matrices: Float[Tensor, "count rows columns"], steps: int = 5)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; parameters of two or more dimensions, leading ones being a stack of matrices.
+    """Momentum, orthogonalised; parameters of two or more dimensions, leading ones being a stack of
+    matrices.
 
     Matrices of one shape are iterated together, wherever in the model they stand.
 
@@ -48,7 +53,9 @@ class Muon(torch.optim.Optimizer):
         momentum: of the Nesterov average.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95
+    ) -> None:
         super().__init__([{"params": list(parameters)}], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -60,9 +67,20 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape[-2], parameter.shape[-1]].append(parameter)
             for (rows, columns), parameters in by_shape.items():
-                updates = orthogonalise(torch.cat([self._momentum(p, group["momentum"]).view(-1, rows, columns) for p in parameters]))
+                updates = orthogonalise(
+                    torch.cat(
+                        [
+                            self._momentum(p, group["momentum"]).view(-1, rows, columns)
+                            for p in parameters
+                        ]
+                    )
+                )
                 scale = -group["lr"] * max(1.0, rows / columns) ** 0.5
-                for parameter, update in zip(parameters, updates.split([p.numel() // (rows * columns) for p in parameters]), strict=True):
+                for parameter, update in zip(
+                    parameters,
+                    updates.split([p.numel() // (rows * columns) for p in parameters]),
+                    strict=True,
+                ):
                     parameter.add_(update.view_as(parameter), alpha=scale)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
@@ -81,11 +99,19 @@ def muon_parameters(decoder: nn.Module, routers: Iterable[nn.Module]) -> list[nn
 
 
 def newton_schulz_flops(parameters: Iterable[nn.Parameter], steps: int = 5) -> float:
-    """FLOPs of one Muon step: shown in records, never charged, since it scales with parameters and not with routing."""
+    """FLOPs of one Muon step.
+
+    Shown in records, never charged, since it scales with parameters and not with routing.
+    """
     total = 0.0
     for parameter in parameters:
         short, long = sorted(parameter.shape[-2:])
-        total += steps * (4.0 * short * short * long + 2.0 * short**3) * parameter.numel() / (short * long)
+        total += (
+            steps
+            * (4.0 * short * short * long + 2.0 * short**3)
+            * parameter.numel()
+            / (short * long)
+        )
     return total
 
 
@@ -104,9 +130,11 @@ def trapezoid(progress: float, warmup: float, decay: float) -> float:
 
 @torch.no_grad()
 def gradient_norms(decoder: Decoder) -> Float[Tensor, "site 2"]:
-    """L2 norm of the gradient of each routed site's router, and of the paths it chooses among, in the order of the traces.
+    """L2 norm of the gradient of each routed site's router, and of the paths it chooses among, in
+    the order of the traces.
 
-    A block's path is its attention and its FFN. What has no parameters, or is frozen, has norm 0. Nothing waits for the device.
+    A block's path is its attention and its FFN. What has no parameters, or is frozen, has norm 0.
+    Nothing waits for the device.
     """
     norms: list[Tensor] = []
     for layer in decoder.layers:
@@ -119,5 +147,10 @@ def gradient_norms(decoder: Decoder) -> Float[Tensor, "site 2"]:
 
 
 def _norm(decoder: Decoder, *modules: nn.Module) -> Tensor:
-    gradients = [parameter.grad for module in modules for parameter in module.parameters() if parameter.grad is not None]
+    gradients = [
+        parameter.grad
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.grad is not None
+    ]
     return nn.utils.get_total_norm(gradients) if gradients else decoder.head.weight.new_zeros(())

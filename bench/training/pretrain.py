@@ -1,8 +1,10 @@
-"""The frozen backbone of the regime `controller`: trained once a seed, kept in the user's cache, shared by all routers of the seed.
+"""The frozen backbone of the regime `controller`: trained once a seed, kept in the user's cache,
+shared by all routers of the seed.
 
-The dense model learns language by the ordinary recipe, with every routed layer on its full path. Beside it the cheap path of each of
-those layers learns the full path's update from the same inputs (mean squared error), with no gradient into the backbone. What comes
-out is a pure function of the pretraining part of the suite, the sizes, the data, the seed and the machine, so a cell does not
+The dense model learns language by the ordinary recipe, with every routed layer on its full path.
+Beside it the cheap path of each of those layers learns the full path's update from the same inputs
+(mean squared error), with no gradient into the backbone. What comes out is a pure function of the
+pretraining part of the suite, the sizes, the data, the seed and the machine, so a cell does not
 depend on who pretrained.
 """
 
@@ -79,7 +81,18 @@ class Pretraining:
     def key(self, data_hash: str) -> str:
         """Content key: same key, same weights."""
         sizes = [asdict(self.decoder), self.routed_layers, self.seq_len]
-        return hash_of([FORMAT_VERSION, RULES_VERSION, self.config.canonical(), sizes, self.seed, self.machine, self.compiled, data_hash])
+        return hash_of(
+            [
+                FORMAT_VERSION,
+                RULES_VERSION,
+                self.config.canonical(),
+                sizes,
+                self.seed,
+                self.machine,
+                self.compiled,
+                data_hash,
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,8 @@ class Pretrained:
     """A frozen backbone.
 
     Attributes:
-        weights: parameter name of the dense decoder -> weight; cheap paths stand at `layers.<i>.ffn.cheap`.
+        weights: parameter name of the dense decoder -> weight; cheap paths stand at
+            `layers.<i>.ffn.cheap`.
         flops: what its training cost.
     """
 
@@ -95,8 +109,12 @@ class Pretrained:
     flops: float
 
 
-def pretrained(task: Pretraining, corpus: Corpus, cache: Path | None = None, report: Report | None = None) -> Pretrained:
-    """The backbone, from the cache or trained now. Of several processes one trains, and the others wait for it.
+def pretrained(
+    task: Pretraining, corpus: Corpus, cache: Path | None = None, report: Report | None = None
+) -> Pretrained:
+    """The backbone, from the cache or trained now.
+
+    Of several processes one trains, and the others wait for it.
 
     Args:
         task: what to train.
@@ -114,13 +132,17 @@ def pretrained(task: Pretraining, corpus: Corpus, cache: Path | None = None, rep
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if (found := _read(path)) is None:
-                checkpoints = Checkpoints(path.with_suffix(".checkpoints"), content, CHECKPOINT_SECONDS)
+                checkpoints = Checkpoints(
+                    path.with_suffix(".checkpoints"), content, CHECKPOINT_SECONDS
+                )
                 found = _pretrain(task, corpus.train, checkpoints, report)
                 _write(path, found)
                 checkpoints.clear()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {path.parent}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room.") from error
+        raise UserError(
+            f"Cannot write {path.parent}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room."
+        ) from error
     return found
 
 
@@ -130,13 +152,17 @@ def adopt(model: Model, backbone: Pretrained) -> None:
     Raises:
         UserError: the model has a path for which the backbone has no weights.
     """
-    routers = {id(parameter) for router in model.decoder.routers for parameter in router.parameters()}
+    routers = {
+        id(parameter) for router in model.decoder.routers for parameter in router.parameters()
+    }
     for name, parameter in model.decoder.named_parameters():
         if id(parameter) in routers:
             continue
         weight = backbone.weights.get(_dense_name(name))
         if weight is None:
-            raise UserError(f"The pretrained backbone has no weights for {name}: it has the full and the cheap path of each routed layer.")
+            raise UserError(
+                f"The pretrained backbone has no weights for {name}: it has the full and the cheap path of each routed layer."
+            )
         parameter.data.copy_(weight)
         parameter.requires_grad_(False)
     model.frozen = True
@@ -165,14 +191,23 @@ class _Loop:
         apart = {id(p) for p in cheap}
         matrices = [p for p in muon_parameters(decoder, []) if id(p) not in apart]
         rest = [decoder.embedding.weight, decoder.head.weight]
-        adam = torch.optim.AdamW(rest, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
-        self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, config.muon_lr), Muon(cheap, config.cheap_lr), adam]
+        adam = torch.optim.AdamW(
+            rest, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True
+        )
+        self.optimisers: list[torch.optim.Optimizer] = [
+            Muon(matrices, config.muon_lr),
+            Muon(cheap, config.cheap_lr),
+            adam,
+        ]
         self.peaks: list[float] = [optimiser.param_groups[0]["lr"] for optimiser in self.optimisers]
         self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, but the weights."""
-        return {"optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "steps": self.steps}
+        return {
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
@@ -198,11 +233,17 @@ class _Loop:
 
 
 def distillation(decoder: Decoder, traces: list[LayerTrace]) -> Tensor:
-    """Mean squared error of each cheap path against the full path's update of the same inputs, summed over layers."""
+    """Mean squared error of each cheap path against the full path's update of the same inputs,
+    summed over layers.
+    """
     losses: list[Tensor] = []
     for site, trace in zip(_sites(decoder), traces, strict=True):
         wanted = trace.path_updates["full"][1].detach()
-        losses.append(F.mse_loss(site.cheap(trace.inputs.hidden.detach().flatten(0, 1)).float(), wanted.float()))
+        losses.append(
+            F.mse_loss(
+                site.cheap(trace.inputs.hidden.detach().flatten(0, 1)).float(), wanted.float()
+            )
+        )
     return torch.stack(losses).sum()
 
 
@@ -210,8 +251,12 @@ def _sites(decoder: Decoder) -> list[PathSet]:
     return [layer.ffn for layer in decoder.layers if isinstance(layer.ffn, PathSet)]
 
 
-def _pretrain(task: Pretraining, split: Split, checkpoints: Checkpoints, report: Report | None) -> Pretrained:
-    with torch.random.fork_rng(devices=[]):  # torch's modules draw from the global generator when they are made
+def _pretrain(
+    task: Pretraining, split: Split, checkpoints: Checkpoints, report: Report | None
+) -> Pretrained:
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's modules draw from the global generator when they are made
         decoder = Decoder(task.decoder, {layer: [_Unrouted()] for layer in task.routed_layers})
     decoder.reset(task.seed)
     decoder.to(task.device)
@@ -225,7 +270,9 @@ def _pretrain(task: Pretraining, split: Split, checkpoints: Checkpoints, report:
     order = key(task.seed, "pretraining")
     while loop.steps < steps:
         done = loop.steps / steps
-        batch = train_batch(split, seed=order, step=loop.steps, batch_size=batch_size, seq_len=task.seq_len)
+        batch = train_batch(
+            split, seed=order, step=loop.steps, batch_size=batch_size, seq_len=task.seq_len
+        )
         loss = loop.step(torch.from_numpy(batch.tokens).to(task.device), done, task.dtype)
         if loop.steps % max(1, steps // REPORTS) == 0:
             if not loss.isfinite():
@@ -233,14 +280,19 @@ def _pretrain(task: Pretraining, split: Split, checkpoints: Checkpoints, report:
             if report is not None:
                 report(loop.steps / steps, float(loss))
         checkpoints.save_if_due(decoder, loop.steps)
-    weights = {_dense_name(name): parameter.detach().cpu() for name, parameter in decoder.named_parameters()}
+    weights = {
+        _dense_name(name): parameter.detach().cpu()
+        for name, parameter in decoder.named_parameters()
+    }
     if not all(bool(weight.isfinite().all()) for weight in weights.values()):
         raise Diverged("The weights of the pretraining are not finite.")
     return Pretrained(weights, steps * _step_flops(decoder, batch_size, task.seq_len))
 
 
 def _step_flops(decoder: Decoder, batch_size: int, seq_len: int) -> float:
-    """FLOPs of one step, forward and backward, the cheap paths beside it charged like an auxiliary loss."""
+    """FLOPs of one step, forward and backward, the cheap paths beside it charged like an auxiliary
+    loss.
+    """
     ledger, tokens = Ledger(decoder, seq_len, {}), batch_size * seq_len
     full = torch.tensor([[0, seq_len]]).expand(batch_size, 2)
     beside = tokens * sum(site.cheap.flops() for site in _sites(decoder))
@@ -266,11 +318,14 @@ def _read(path: Path) -> Pretrained | None:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            found = Pretrained({name: file.get_tensor(name) for name in file.keys()}, float(metadata["flops"]))  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = Pretrained(tensors, float(metadata["flops"]))
         if _digest(found) != metadata["sha256"]:
             raise ValueError("it does not match its digest")
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        _log.warning("%s is damaged (%s) and set aside; the backbone is trained again.", path, error)
+        _log.warning(
+            "%s is damaged (%s) and set aside; the backbone is trained again.", path, error
+        )
         path.replace(path.with_name(f"damaged-{path.name}"))
         return None
     return found

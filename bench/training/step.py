@@ -18,7 +18,13 @@ from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router
 from bench.routing.losses import mean_loss
 from bench.training.auxiliary import active_losses, has_target
-from bench.training.optim import Muon, gradient_norms, muon_parameters, newton_schulz_flops, trapezoid
+from bench.training.optim import (
+    Muon,
+    gradient_norms,
+    muon_parameters,
+    newton_schulz_flops,
+    trapezoid,
+)
 from bench.training.supervision import Supervisor
 from bench.training.utility import Oracle
 
@@ -33,7 +39,8 @@ class Trained:
         seconds: wall-clock time of the steps.
         optimizer_flops: FLOPs of the optimiser, shown and never charged.
         auxiliary: last mean of each auxiliary loss.
-        gradients: for every probe and routed site, the gradient norms of router and paths in the step before it.
+        gradients: for every probe and routed site, the gradient norms of router and paths in the
+            step before it.
     """
 
     steps: int = 0
@@ -45,7 +52,10 @@ class Trained:
 
 
 class Stepper:
-    """The state of one training run beside the model: optimisers, noise, prices of auxiliary losses, how far it is."""
+    """The state of one training run beside the model.
+
+    Optimisers, noise, prices of auxiliary losses, how far it is.
+    """
 
     def __init__(
         self,
@@ -65,15 +75,26 @@ class Stepper:
         self.muon_flops = newton_schulz_flops(matrices)
         taken = {id(p) for p in matrices}
         in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
-        rest = [p for p in decoder.parameters() if p.requires_grad and id(p) not in taken | in_routers]
+        rest = [
+            p for p in decoder.parameters() if p.requires_grad and id(p) not in taken | in_routers
+        ]
         groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
         if in_routers:
             routers = [p for router in decoder.routers for p in router.parameters()]
             rate = config.adam_lr * lr_scale * config.router.lr_ratio
-            groups.append({"params": routers, "lr": rate, "weight_decay": config.router.weight_decay})
-        adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True)
-        self.optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=config.muon_lr * lr_scale), adam]
-        self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
+            groups.append(
+                {"params": routers, "lr": rate, "weight_decay": config.router.weight_decay}
+            )
+        adam = torch.optim.AdamW(
+            groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True
+        )
+        self.optimisers: list[torch.optim.Optimizer] = [
+            Muon(matrices, lr=config.muon_lr * lr_scale),
+            adam,
+        ]
+        self.peaks = [
+            [group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers
+        ]
         self.auxiliary_flops: float | None = None
         self.priced: list[str] = []
         self.last_auxiliary: dict[str, Tensor] = {}
@@ -84,7 +105,9 @@ class Stepper:
         self.decide: Decide = ask
 
     def inspect(self, meter: Meter, step: int) -> None:
-        """At the steps that are due, ask the routers under the counter and price the auxiliary losses anew."""
+        """At the steps that are due, ask the routers under the counter and price the auxiliary
+        losses anew.
+        """
         self.decide = meter.decide_at(step)
         if meter.due(step):
             self.auxiliary_flops = None
@@ -94,7 +117,9 @@ class Stepper:
         return {
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "noise": self.noise.get_state(),
-            "spent": [dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)],
+            "spent": [
+                dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)
+            ],
             "auxiliary": (self.auxiliary_flops, self.priced, self.last_auxiliary),
             "gradients": self.gradients,
             "done": asdict(self.done),
@@ -107,7 +132,9 @@ class Stepper:
         for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(theirs)
         self.noise.set_state(state["noise"])
-        for ledger, spent in zip((self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True):
+        for ledger, spent in zip(
+            (self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True
+        ):
             ledger.spent.clear()
             ledger.spent.update(spent)
         self.auxiliary_flops, self.priced, self.last_auxiliary = state["auxiliary"]
@@ -116,42 +143,67 @@ class Stepper:
         self.since, self.probed = state["since"], state["probed"]
 
     def step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
-        """One step on `[batch, seq + 1]` tokens; charges the ledger and returns the language-modelling loss, nats a token."""
+        """One step on `[batch, seq + 1]` tokens.
+
+        Charges the ledger and returns the language-modelling loss, nats a token.
+        """
         tokens, tags = tokens.to(self.device), tags.to(self.device)
-        run = make_pass(tokens[:, :-1], tags[:, :-1], selection="topk", generator=self.noise, progress=progress, decide=self.decide)
+        run = make_pass(
+            tokens[:, :-1],
+            tags[:, :-1],
+            selection="topk",
+            generator=self.noise,
+            progress=progress,
+            decide=self.decide,
+        )
         run.history = self.oracle.history(progress)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
-        reached = first_gradient(run.traces, len(self.model.decoder.layers)) if self.model.frozen else None
-        token_loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        reached = (
+            first_gradient(run.traces, len(self.model.decoder.layers))
+            if self.model.frozen
+            else None
+        )
+        token_loss = F.cross_entropy(
+            logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+        )
         loss = token_loss.mean()
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
             if "token_loss" in router.needs:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
         documents = documents[:, :-1].to(self.device)
         told = self.supervisor.sequences(documents, progress)
-        self.oracle.label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps, told)
+        self.oracle.label(
+            run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps, told
+        )
         self.supervisor.label(run.traces, documents)
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
-        if total.requires_grad:  # it is not where routers learn without a gradient, on a frozen backbone
+        if (
+            total.requires_grad
+        ):  # it is not where routers learn without a gradient, on a frozen backbone
             total.backward()
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(run.traces)
-        self.model.ledger.charge_step(run.counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached)
+        self.model.ledger.charge_step(
+            run.counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached
+        )
         self.model.ledger.charge("router", "after_step", after)
         return loss.detach()
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
         """Weighted sum of the auxiliary losses, each a mean over the layers that have it.
 
-        They are priced at the first step, where a step is inspected, and when others are computed than in the step before.
+        They are priced at the first step, where a step is inspected, and when others are computed
+        than in the step before.
         """
         due = [
             (name, weight, loss, trace)
             for router, trace in zip(self.model.decoder.routers, traces, strict=True)
-            for name, weight, loss in active_losses(router, self.config.router.losses, trace.inputs.progress)
+            for name, weight, loss in active_losses(
+                router, self.config.router.losses, trace.inputs.progress
+            )
             if has_target(loss, trace)
         ]
         if (names := sorted(name for name, _, _, _ in due)) != self.priced:
@@ -186,7 +238,9 @@ class Stepper:
 
     @torch.no_grad()
     def _after_step(self, traces: list[LayerTrace]) -> float:
-        """Run the routers' own updates and those of their toolkits, under the counter, and return what they cost."""
+        """Run the routers' own updates and those of their toolkits, under the counter, and return
+        what they cost.
+        """
         flops = 0.0
         for router, trace in zip(self.model.decoder.routers, traces, strict=True):
             if type(router).after_step is not Router.after_step:

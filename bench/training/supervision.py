@@ -19,9 +19,11 @@ _SEED = 0
 
 
 def supervised_documents(count: int, share: float) -> Bool[Tensor, " document"]:
-    """Which of `count` documents are supervised: `share` of them, at least one, in the order of a hash of their number.
+    """Which of `count` documents are supervised: `share` of them, at least one, in the order of a
+    hash of their number.
 
-    The same in every run, so nothing but the number decides; documents of a smaller share are among those of a larger one.
+    The same in every run, so nothing but the number decides; documents of a smaller share are among
+    those of a larger one.
     """
     order = hash_uniform(_SEED, torch.arange(count)).argsort(stable=True)
     chosen = torch.zeros(count, dtype=torch.bool)
@@ -38,20 +40,34 @@ class Supervisor:
         weights: of the suite's losses, by name.
     """
 
-    def __init__(self, model: Model, num_documents: int, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, model: Model, num_documents: int, weights: Mapping[str, float] | None = None
+    ) -> None:
         self.model, self.weights = model, weights or {}
-        shares = {site: router.supervised for site, router in enumerate(model.decoder.routers) if router.supervised}
-        self.chosen = {site: supervised_documents(num_documents, share).to(device_of(model.decoder)) for site, share in shares.items()}
+        shares = {
+            site: router.supervised
+            for site, router in enumerate(model.decoder.routers)
+            if router.supervised
+        }
+        self.chosen = {
+            site: supervised_documents(num_documents, share).to(device_of(model.decoder))
+            for site, share in shares.items()
+        }
 
-    def sequences(self, documents: Int[Tensor, "batch seq"], progress: float) -> dict[int, Bool[Tensor, " batch"]]:
-        """Site -> which sequences hold a supervised document, for routers whose utility serves nothing but their labels.
+    def sequences(
+        self, documents: Int[Tensor, "batch seq"], progress: float
+    ) -> dict[int, Bool[Tensor, " batch"]]:
+        """Site -> which sequences hold a supervised document, for routers whose utility serves
+        nothing but their labels.
 
         Args:
             documents: number of each token's document in the training split.
             progress: share of the training budget spent.
         """
         routers = self.model.decoder.routers
-        serving = [site for site in self.chosen if only_for_labels(routers[site], self.weights, progress)]
+        serving = [
+            site for site in self.chosen if only_for_labels(routers[site], self.weights, progress)
+        ]
         return {site: self.chosen[site][documents].any(1) for site in serving}
 
     @torch.no_grad()
@@ -66,9 +82,14 @@ class Supervisor:
             router = self.model.decoder.routers[site]
             if not asks_for(router, "labels", self.weights, traces[site].inputs.progress):
                 continue
-            if asks_for(router, "utility", self.weights, traces[site].inputs.progress) and traces[site].utility is None:
+            if (
+                asks_for(router, "utility", self.weights, traces[site].inputs.progress)
+                and traces[site].utility is None
+            ):
                 continue  # of this layer no fork was made in this step
             found: list[Tensor] = []
-            flops = count(lambda: found.append(self.model.decoder.routers[site].label(traces[site]))).total  # noqa: B023
+            flops = count(
+                lambda: found.append(self.model.decoder.routers[site].label(traces[site]))  # noqa: B023
+            ).total
             traces[site].labels = found[0].masked_fill(~chosen[documents], UNKNOWN)
             self.model.ledger.charge("labels", "forward", flops)

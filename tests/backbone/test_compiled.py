@@ -17,7 +17,10 @@ def results(decoder: Decoder) -> list[Tensor]:
     decoder.zero_grad()
     logits = decoder(run_of(tokens()))
     logits.square().mean().backward()
-    return [logits.detach(), *(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in decoder.parameters())]
+    return [
+        logits.detach(),
+        *(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in decoder.parameters()),
+    ]
 
 
 def compare(name: str) -> None:
@@ -37,6 +40,7 @@ def compare(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp_gate", "mod", "adaptive_moe"])
 def test_compiled_parts_agree_with_eager_ones(name: str) -> None:
-    # A process of its own: the annotations that tests execute are not code that torch.compile can trace.
+    # A process of its own: the annotations that tests execute are not code that torch.compile can
+    # trace.
     code = f"from tests.backbone.test_compiled import compare; compare({name!r})"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,7 @@
-"""The decoder under every registered router: dispatch against the reference, sizes, precision, shapes."""
+"""The decoder under every registered router.
+
+Dispatch against the reference, sizes, precision, shapes.
+"""
 
 from collections.abc import Mapping
 
@@ -28,17 +31,25 @@ def outcome(decoder: Decoder, out: Tensor) -> dict[str, Tensor]:
     """The logits, and the gradient of a functional of them for every parameter."""
     decoder.zero_grad()
     out.float().square().sum().backward()
-    gradients = {name: p.grad.clone() for name, p in decoder.named_parameters() if p.grad is not None}
+    gradients = {
+        name: p.grad.clone() for name, p in decoder.named_parameters() if p.grad is not None
+    }
     return {"logits": out.detach(), **gradients}
 
 
 @every_selection
 @every_router
-def test_dispatch_equals_the_reference_under_the_same_plan(name: str, options: Mapping[str, object], selection: Selection) -> None:
-    decoder = with_knobs(trained_like(model(name, options).decoder), -0.4 if name == "random" else 0.1)
+def test_dispatch_equals_the_reference_under_the_same_plan(
+    name: str, options: Mapping[str, object], selection: Selection
+) -> None:
+    decoder = with_knobs(
+        trained_like(model(name, options).decoder), -0.4 if name == "random" else 0.1
+    )
     ids, recorder = tokens(), Recorder()
     sparse = outcome(decoder, decoder(run_of(ids, selection, decide=recorder.record)))
-    reference = outcome(decoder, decoder(run_of(ids, selection, decide=recorder.replay, reference=True)))
+    reference = outcome(
+        decoder, decoder(run_of(ids, selection, decide=recorder.replay, reference=True))
+    )
     for part, wanted in reference.items():
         if part in sparse:
             assert (sparse[part] - wanted).norm() <= 1e-5 * wanted.norm(), part
@@ -49,7 +60,9 @@ def test_dispatch_equals_the_reference_under_the_same_plan(name: str, options: M
 
 
 @every_router
-def test_a_decoder_of_random_text_sees_every_trace_in_order(name: str, options: Mapping[str, object]) -> None:
+def test_a_decoder_of_random_text_sees_every_trace_in_order(
+    name: str, options: Mapping[str, object]
+) -> None:
     decoder, run = model(name, options).decoder, run_of(tokens())
     logits = decoder(run)
     assert logits.shape == (3, 24, CONFIG.vocab_size)
@@ -61,7 +74,9 @@ def test_a_decoder_of_random_text_sees_every_trace_in_order(name: str, options: 
 
 @every_selection
 @every_router
-def test_bfloat16_gives_finite_outputs_and_gradients(name: str, options: Mapping[str, object], selection: Selection) -> None:
+def test_bfloat16_gives_finite_outputs_and_gradients(
+    name: str, options: Mapping[str, object], selection: Selection
+) -> None:
     decoder = trained_like(model(name, options).decoder)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = decoder(run_of(tokens(), selection))
@@ -69,8 +84,12 @@ def test_bfloat16_gives_finite_outputs_and_gradients(name: str, options: Mapping
     assert all(value.isfinite().all() for value in outcome(decoder, out).values())
 
 
-@pytest.mark.parametrize(("name", "options"), [("mod", {}), ("random", {"over": "block"}), ("mlp_gate", {})], ids=row_id)
-def test_a_site_that_nobody_enters_changes_nothing(name: str, options: Mapping[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [("mod", {}), ("random", {"over": "block"}), ("mlp_gate", {})], ids=row_id
+)
+def test_a_site_that_nobody_enters_changes_nothing(
+    name: str, options: Mapping[str, object]
+) -> None:
     decoder = with_knobs(trained_like(model(name, options).decoder), -1e6)
     run = run_of(tokens(), "causal")
     assert decoder(run).isfinite().all()
@@ -101,13 +120,19 @@ def test_tokens_outside_a_block_are_invisible_to_those_inside() -> None:
     ("preset", "vocab_size", "millions", "tolerance"),
     [("paper", 50257, 157.5, 0.005), ("small", 4096, 30.0, 0.02), ("tiny", 256, 0.297, 0.01)],
 )
-def test_presets_have_the_size_they_claim(preset: str, vocab_size: int, millions: float, tolerance: float) -> None:
+def test_presets_have_the_size_they_claim(
+    preset: str, vocab_size: int, millions: float, tolerance: float
+) -> None:
     config = decoder_config(preset, vocab_size, 128)
     with torch.device("meta"):
         decoder = Decoder(config)
     d, layers, width = config.d_model, config.num_layers, config.ffn_width
-    assert sum(p.numel() for p in decoder.parameters()) == 2 * vocab_size * d + layers * (4 * d * d + 3 * d * width)
-    assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(millions * 1e6, rel=tolerance)
+    assert sum(p.numel() for p in decoder.parameters()) == 2 * vocab_size * d + layers * (
+        4 * d * d + 3 * d * width
+    )
+    assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(
+        millions * 1e6, rel=tolerance
+    )
 
 
 def test_the_paper_preset_runs_on_shapes_alone() -> None:

@@ -46,7 +46,12 @@ def naive_attention(module: Attention, x: Tensor, positions: Tensor, allowed: Te
             for i in range(len(sequence)):
                 q = rotated(unit(query[i, part]), int(positions[b, i]))
                 seen = [j for j in range(len(sequence)) if allowed[b, i, j]]
-                scores = torch.stack([q @ rotated(unit(key[j, part]), int(positions[b, j])) / math.sqrt(size) for j in seen])
+                scores = torch.stack(
+                    [
+                        q @ rotated(unit(key[j, part]), int(positions[b, j])) / math.sqrt(size)
+                        for j in seen
+                    ]
+                )
                 out[b, i, part] = scores.softmax(0) @ value[seen][:, part]
     return out @ module.out.double().T
 
@@ -81,20 +86,38 @@ def test_rotary_products_depend_on_distance_alone() -> None:
 @pytest.mark.parametrize("gathered", [False, True], ids=["all", "gathered"])
 def test_attention_is_the_naive_sum(gathered: bool) -> None:
     module, x = attention(), noise(2, SEQ, D_MODEL)
-    positions = torch.tensor([[0, 3, 4, 9, 20, 21, 40], [1, 2, 3, 4, 5, 6, 63]]) if gathered else torch.arange(SEQ).expand(2, SEQ)
+    positions = (
+        torch.tensor([[0, 3, 4, 9, 20, 21, 40], [1, 2, 3, 4, 5, 6, 63]])
+        if gathered
+        else torch.arange(SEQ).expand(2, SEQ)
+    )
     causal = torch.ones(2, SEQ, SEQ, dtype=torch.bool).tril()
-    torch.testing.assert_close(module(x, positions), naive_attention(module, x, positions, causal).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        module(x, positions),
+        naive_attention(module, x, positions, causal).float(),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_attention_under_a_mask_is_the_naive_sum() -> None:
     module, x, positions = attention(), noise(2, SEQ, D_MODEL), torch.arange(SEQ).expand(2, SEQ)
     allowed = (noise(2, SEQ, SEQ) > 0).tril() | torch.eye(SEQ, dtype=torch.bool)
-    torch.testing.assert_close(module(x, positions, allowed), naive_attention(module, x, positions, allowed).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        module(x, positions, allowed),
+        naive_attention(module, x, positions, allowed).float(),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_attention_starts_silent_and_takes_an_empty_sequence() -> None:
     module = Attention(D_MODEL, HEADS, max_seq_len=64)
     module.reset(lambda name, rows, columns: normal(0, name, rows, columns))
     assert not module(noise(1, SEQ, D_MODEL), torch.arange(SEQ).unsqueeze(0)).any()
-    assert module(noise(2, 0, D_MODEL), torch.zeros(2, 0, dtype=torch.long)).shape == (2, 0, D_MODEL)
+    assert module(noise(2, 0, D_MODEL), torch.zeros(2, 0, dtype=torch.long)).shape == (
+        2,
+        0,
+        D_MODEL,
+    )
     assert module.qkv.std().item() == pytest.approx(D_MODEL**-0.5, rel=0.05)

@@ -16,7 +16,16 @@ from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger
 from bench.flops.meter import check_plan
 from bench.rng import generator, normal
-from bench.routing.contract import BLOCK_GATE, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
+from bench.routing.contract import (
+    BLOCK_GATE,
+    Paths,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    Site,
+    experts,
+)
 from tests.small import CONFIG, run_of, tokens, trained_like
 
 D_MODEL, WIDTH, COUNT, BATCH = 16, 10, 3, 2
@@ -45,13 +54,18 @@ def random_case(seq: int, segment: int) -> tuple[PathSet, Tensor, Tensor]:
 
 @pytest.mark.parametrize("execute", EXECUTIONS)
 @pytest.mark.parametrize(("seq", "segment"), [(12, 4), (10, 4), (3, 8), (5, 1)])
-def test_a_segment_runs_through_the_expert_that_is_merged_by_hand(execute: Any, seq: int, segment: int) -> None:
+def test_a_segment_runs_through_the_expert_that_is_merged_by_hand(
+    execute: Any, seq: int, segment: int
+) -> None:
     paths, x, merge = random_case(seq, segment)
     update, _ = execute(x, plan_of(merge, seq), paths)
     for row in range(BATCH):
         for token in range(seq):
             share = merge[row, token // segment]
-            gate, up, down = (sum(share[e] * rows[e] for e in range(COUNT)) for rows in (paths.bank.gate, paths.bank.up, paths.bank.down))
+            gate, up, down = (
+                sum(share[e] * rows[e] for e in range(COUNT))
+                for rows in (paths.bank.gate, paths.bank.up, paths.bank.down)
+            )
             wanted = down @ (F.silu(gate @ x[row, token]) * (up @ x[row, token]))
             torch.testing.assert_close(update[row, token], wanted, rtol=1e-4, atol=1e-4)
 
@@ -72,7 +86,11 @@ def test_gradients_are_those_of_the_reference_and_reach_weights_and_experts() ->
     weight = torch.rand(BATCH, 10, COUNT, generator=generator(0, "weight"))
     found: list[tuple[Tensor, ...]] = []
     for execute in EXECUTIONS:
-        leaves = [x.clone().requires_grad_(), merge.clone().requires_grad_(), weight.clone().requires_grad_()]
+        leaves = [
+            x.clone().requires_grad_(),
+            merge.clone().requires_grad_(),
+            weight.clone().requires_grad_(),
+        ]
         plan = replace(plan_of(leaves[1], 10), weight=leaves[2])
         update = execute(leaves[0], plan, paths)[0]
         found.append(torch.autograd.grad(update.square().sum(), [*leaves, *paths.parameters()]))
@@ -97,9 +115,24 @@ class Merging(Router):
 
 
 @pytest.mark.parametrize("seq", [20, 24])
-def test_the_ledger_charges_running_one_expert_and_merging_them_all_once_a_segment(seq: int) -> None:
+def test_the_ledger_charges_running_one_expert_and_merging_them_all_once_a_segment(
+    seq: int,
+) -> None:
     router = Merging()
-    router.build(RouterSpec(CONFIG.d_model, router.paths, 1.0, 1.0, 1, 4, CONFIG.vocab_size, CONFIG.max_seq_len, 3, 7))
+    router.build(
+        RouterSpec(
+            CONFIG.d_model,
+            router.paths,
+            1.0,
+            1.0,
+            1,
+            4,
+            CONFIG.vocab_size,
+            CONFIG.max_seq_len,
+            3,
+            7,
+        )
+    )
     decoder = trained_like(Decoder(CONFIG, {1: [router]}, expert_width=WIDTH))
     layer = decoder.layers[1]
     counter, run = OpCounter(), run_of(tokens(seq_len=seq))

@@ -51,7 +51,9 @@ def test_grouped_products_are_the_loop_over_experts(width: int, dtype: torch.dty
             else:
                 out = torch.cat([experts(part, index) for index, part in enumerate(x.split(sizes))])
         assert out.dtype is dtype
-        found.append([out, *torch.autograd.grad((out.float() * seed).sum(), [x, *experts.parameters()])])
+        found.append(
+            [out, *torch.autograd.grad((out.float() * seed).sum(), [x, *experts.parameters()])]
+        )
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() <= tolerance * other.norm()

@@ -35,7 +35,24 @@ CONFIG: dict[str, Any] = {
     "seeds": 3,
 }
 DENSE_FLOPS = 1.23e6
-WORDS = ("the ", "def ", "return ", "of ", "x_", "1", " = ", "nation", "(", ")", "\n", "and ", "λ", "self", ".", "sum")
+WORDS = (
+    "the ",
+    "def ",
+    "return ",
+    "of ",
+    "x_",
+    "1",
+    " = ",
+    "nation",
+    "(",
+    ")",
+    "\n",
+    "and ",
+    "λ",
+    "self",
+    ".",
+    "sum",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,12 @@ QUICK = (
     Kind("mlp_gate@twin", 2.082, "twin", "gate", "arXiv:2604.17228"),
     Kind("mod", 2.11, family="depth", control="random@block", paths=("skip", "block")),
     Kind(
-        "top2_moe", 2.05, family="expert", paper="arXiv:2006.16668", control="random@experts", paths=tuple(f"expert{i}" for i in range(4))
+        "top2_moe",
+        2.05,
+        family="expert",
+        paper="arXiv:2006.16668",
+        control="random@experts",
+        paths=tuple(f"expert{i}" for i in range(4)),
     ),
     Kind(
         "adaptive_moe",
@@ -71,17 +93,34 @@ QUICK = (
     Kind("hash", 2.13, family="heuristic", paper="arXiv:2106.04426"),
     Kind("random@ffn", 2.17, "control", "control", ""),
     Kind("random@block", 2.19, "control", "control", "", None, ("skip", "block")),
-    Kind("random@experts", 2.12, "control", "control", "", None, tuple(f"expert{i}" for i in range(4))),
+    Kind(
+        "random@experts",
+        2.12,
+        "control",
+        "control",
+        "",
+        None,
+        tuple(f"expert{i}" for i in range(4)),
+    ),
     Kind("dense", 2.04, "bracket", "bracket", "", None, ("full",), 1.0),
     Kind("cheap", 2.18, "bracket", "bracket", "", None, ("cheap",), 0.25),
     Kind("tag", 2.09, "informed", "heuristic", "", None),
 )
 
 
-def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, spread: float = 0.004, **changes: Any) -> Record:
+def record(
+    kind: Kind,
+    seed: int,
+    *,
+    match: str = "flops",
+    budget: float = 0.5,
+    spread: float = 0.004,
+    **changes: Any,
+) -> Record:
     """One record of `kind`: paired by seed, so that rows of a seed share most of its noise.
 
-    `changes` replace top-level fields; those of the cell and the provenance are dictionaries merged into it.
+    `changes` replace top-level fields; those of the cell and the provenance are dictionaries merged
+    into it.
     """
     shared = np.random.default_rng(seed).normal(0, 0.03)
     draw = np.random.default_rng([seed, *kind.row.encode(errors="surrogatepass"), *match.encode()])
@@ -113,13 +152,18 @@ def record(kind: Kind, seed: int, *, match: str = "flops", budget: float = 0.5, 
     return Record(cell=CellId(**cell), provenance=Provenance(**made), **fields)
 
 
-def records(kinds: Sequence[Kind] = QUICK, seeds: Sequence[int] = (0, 1, 2), **changes: Any) -> list[Record]:
+def records(
+    kinds: Sequence[Kind] = QUICK, seeds: Sequence[int] = (0, 1, 2), **changes: Any
+) -> list[Record]:
     """Every kind with every seed."""
     return [record(kind, seed, **dict(changes)) for kind in kinds for seed in seeds]
 
 
 def write(root: Path, made: Sequence[Record]) -> None:
-    """Write records below `root`, where the bench would; names that no path can hold get a number for a folder."""
+    """Write records below `root`, where the bench would.
+
+    Names that no path can hold get a number for a folder.
+    """
     names = {row: index for index, row in enumerate(dict.fromkeys(one.cell.row for one in made))}
     for one in made:
         safe = one.cell.model_copy(update={"row": f"row{names[one.cell.row]}"})
@@ -130,12 +174,16 @@ def many(rows: int) -> list[Kind]:
     """`rows` ranked rows in six families beside the controls and brackets."""
     families = ("gate", "depth", "expert", "heuristic", "supervised", "null")
     controls = [kind for kind in QUICK if kind.role in ("control", "bracket")]
-    return controls + [Kind(f"router_{index:03d}", 2.0 + 0.2 * index / rows, family=families[index % 6]) for index in range(rows)]
+    return controls + [
+        Kind(f"router_{index:03d}", 2.0 + 0.2 * index / rows, family=families[index % 6])
+        for index in range(rows)
+    ]
 
 
 def _audit(loss: float, kind: Kind, draw: np.random.Generator) -> BudgetAudit:
     points = tuple(
-        SpendPoint(target=at, spend=at + float(draw.normal(0, 0.003)), loss=loss + 0.3 * (1 - at)) for at in (0.9, 0.95, 1, 1.05, 1.1)
+        SpendPoint(target=at, spend=at + float(draw.normal(0, 0.003)), loss=loss + 0.3 * (1 - at))
+        for at in (0.9, 0.95, 1, 1.05, 1.1)
     )
     single = kind.role in ("control", "bracket")
     return BudgetAudit(
@@ -146,7 +194,13 @@ def _audit(loss: float, kind: Kind, draw: np.random.Generator) -> BudgetAudit:
 
 
 def _flops(share: float) -> Flops:
-    parts = {"backbone/forward": 3e11, "paths/forward": 2e11, "router/forward": 1e10, "backbone/backward": 6e11, "paths/backward": 4e11}
+    parts = {
+        "backbone/forward": 3e11,
+        "paths/forward": 2e11,
+        "router/forward": 1e10,
+        "backbone/backward": 6e11,
+        "paths/backward": 4e11,
+    }
     total = sum(parts.values())
     return Flops(
         active=share * DENSE_FLOPS, executed=share * DENSE_FLOPS * 1.136, dense=DENSE_FLOPS, training=parts, training_total=total,
@@ -169,7 +223,12 @@ def _curve(loss: float, share: float, draw: np.random.Generator) -> tuple[CurveP
         value = loss + 3.2 * (1 - done) ** 2 * math.exp(-3 * done) + float(draw.normal(0, 0.004))
         points.append(
             CurvePoint(
-                step=20 * index, tokens=int(1e6 / share * done), flops=1.51e12 * done, seconds=60 * done, train_loss=value, loss=value
+                step=20 * index,
+                tokens=int(1e6 / share * done),
+                flops=1.51e12 * done,
+                seconds=60 * done,
+                train_loss=value,
+                loss=value,
             )
         )
     return tuple(points)
@@ -177,7 +236,10 @@ def _curve(loss: float, share: float, draw: np.random.Generator) -> tuple[CurveP
 
 def _monitor(layer: int, kind: Kind, draw: np.random.Generator) -> LayerMonitor:
     def loads(count: int) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(float(x) for x in line) for line in draw.dirichlet(np.full(len(kind.paths), 8.0), count))
+        return tuple(
+            tuple(float(x) for x in line)
+            for line in draw.dirichlet(np.full(len(kind.paths), 8.0), count)
+        )
 
     return LayerMonitor(
         layer=layer, paths=kind.paths, load=loads(1)[0], load_by_domain=dict(zip(DOMAINS, loads(len(DOMAINS)), strict=True)),
@@ -193,5 +255,13 @@ def _monitor(layer: int, kind: Kind, draw: np.random.Generator) -> LayerMonitor:
 
 def _passage(kind: Kind, draw: np.random.Generator) -> Passage:
     tokens = tuple(WORDS[index] for index in draw.integers(0, len(WORDS), 160))
-    choices = {str(layer): tuple(int(x) for x in draw.integers(0, len(kind.paths), 160)) for layer in (1, 2, 3)}
-    return Passage(domain="code", tokens=tokens, choices=choices, legend={str(layer): kind.paths for layer in (1, 2, 3)})
+    choices = {
+        str(layer): tuple(int(x) for x in draw.integers(0, len(kind.paths), 160))
+        for layer in (1, 2, 3)
+    }
+    return Passage(
+        domain="code",
+        tokens=tokens,
+        choices=choices,
+        legend={str(layer): kind.paths for layer in (1, 2, 3)},
+    )

@@ -1,4 +1,7 @@
-"""The report in a real browser: it runs without an error, sorts, filters, fits, and has both themes."""
+"""The report in a real browser.
+
+It runs without an error, sorts, filters, fits, and has both themes.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -18,17 +21,32 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
 webdriver: Any = pytest.importorskip("selenium.webdriver")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     competing = [kind for kind in QUICK if kind.role in ("ranked", "control", "twin")]
-    nasty = [record(Kind(f"{name}{index}", 2.1, family=name), 0, status="failed", reason=name) for index, name in enumerate(NASTY)]
-    long = [record(Kind("a_router_with_a_name_that_is_much_too_long_for_any_column_of_a_table" * 2, 2.06), seed) for seed in range(3)]
+    nasty = [
+        record(Kind(f"{name}{index}", 2.1, family=name), 0, status="failed", reason=name)
+        for index, name in enumerate(NASTY)
+    ]
+    long = [
+        record(
+            Kind("a_router_with_a_name_that_is_much_too_long_for_any_column_of_a_table" * 2, 2.06),
+            seed,
+        )
+        for seed in range(3)
+    ]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_report(boards_of([*records(), *records(competing, match="tokens"), *nasty, *long])), encoding="utf-8")
+    path.write_text(
+        render_report(boards_of([*records(), *records(competing, match="tokens"), *nasty, *long])),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -47,33 +65,49 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def visit(browser: Any, report: Path, width: int = 1440, scheme: str = "light") -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
     browser.get(report.as_uri())
-    browser.execute_script("try { localStorage.clear() } catch {} delete document.documentElement.dataset.theme")
+    browser.execute_script(
+        "try { localStorage.clear() } catch {} delete document.documentElement.dataset.theme"
+    )
 
 
 def column(browser: Any, index: int) -> list[str]:
     rows = "[...document.querySelectorAll('#board0-table tbody tr')].filter(row => !row.hidden)"
-    return [text.strip() for text in browser.execute_script(f"return {rows}.map(row => row.cells[arguments[0]].textContent)", index)]
+    return [
+        text.strip()
+        for text in browser.execute_script(
+            f"return {rows}.map(row => row.cells[arguments[0]].textContent)", index
+        )
+    ]
 
 
 def press(browser: Any, index: int) -> str:
     head = f"document.querySelectorAll('#board0-table thead th')[{index}]"
-    return browser.execute_script(f"{head}.querySelector('button').click(); return {head}.getAttribute('aria-sort')")
+    return browser.execute_script(
+        f"{head}.querySelector('button').click(); return {head}.getAttribute('aria-sort')"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_no_error_and_nothing_overflows(browser: Any, report: Path, width: int, scheme: str):
     visit(browser, report, width, scheme)
-    browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach(one => { one.open = true })"
+    )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     outside = (
         "return [...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll, .hidden, .skip, svg') && "
         f"one.getBoundingClientRect().right > {width} + 1).map(one => one.outerHTML.slice(0, 120))"
     )
     assert browser.execute_script(outside) == []
-    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert [
+        entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+    ] == []
 
 
 def test_the_columns_sort_both_ways_by_value(browser: Any, report: Path):
@@ -83,7 +117,9 @@ def test_the_columns_sort_both_ways_by_value(browser: Any, report: Path):
     assert press(browser, 3) == "ascending"
     assert [float(text.split(" ")[0]) for text in column(browser, 3)] == sorted(losses)
     assert press(browser, 3) == "descending"
-    assert [float(text.split(" ")[0]) for text in column(browser, 3)] == sorted(losses, reverse=True)
+    assert [float(text.split(" ")[0]) for text in column(browser, 3)] == sorted(
+        losses, reverse=True
+    )
     press(browser, 0)
     names = [name.split(" ")[0] for name in column(browser, 0)]
     assert names == sorted(names, key=lambda name: name.replace("_", " "))
@@ -97,7 +133,12 @@ def test_sorting_works_from_the_keyboard(browser: Any, report: Path):
     visit(browser, report)
     browser.execute_script("document.querySelectorAll('#board0-table thead button')[3].focus()")
     browser.switch_to.active_element.send_keys("\ue007")
-    assert browser.execute_script("return document.querySelectorAll('#board0-table thead th')[3].getAttribute('aria-sort')") == "ascending"
+    assert (
+        browser.execute_script(
+            "return document.querySelectorAll('#board0-table thead th')[3].getAttribute('aria-sort')"
+        )
+        == "ascending"
+    )
 
 
 def test_filters_narrow_the_rows_and_say_how_many_are_left(browser: Any, report: Path):
@@ -129,4 +170,7 @@ def test_the_theme_follows_the_system_and_the_button(browser: Any, report: Path)
 def test_a_link_to_a_router_opens_it(browser: Any, report: Path):
     visit(browser, report)
     browser.execute_script("document.querySelector('#board0-table tbody a').click()")
-    assert browser.execute_script("return document.querySelectorAll('details.router[open]').length") == 1
+    assert (
+        browser.execute_script("return document.querySelectorAll('details.router[open]').length")
+        == 1
+    )

@@ -31,7 +31,9 @@ def test_reruns_below_a_tree_are_on_no_board(tmp_path: Path):
 
 def test_roles_decide_what_is_ranked():
     board = board_with()
-    assert names(board.ranked) == {kind.row for kind in QUICK if kind.role in ("ranked", "control", "twin")}
+    assert names(board.ranked) == {
+        kind.row for kind in QUICK if kind.role in ("ranked", "control", "twin")
+    }
     assert names(board.brackets) == {"dense", "cheap"}
     assert names(board.informed) == {"tag"}
     assert board.dense is not None and board.dense.name == "dense"
@@ -40,7 +42,9 @@ def test_roles_decide_what_is_ranked():
 def test_speed_is_measured_against_the_dense_model_and_not_a_larger_bracket():
     made = record(Kind("dense_parameters", 2.0, "bracket", "bracket", "", None, ("full",), 1.0), 0)
     assert made.flops is not None
-    larger = made.model_copy(update={"flops": made.flops.model_copy(update={"active": 2 * made.flops.dense})})
+    larger = made.model_copy(
+        update={"flops": made.flops.model_copy(update={"active": 2 * made.flops.dense})}
+    )
     board = board_with(larger)
     assert board.dense is not None and board.dense.name == "dense"
 
@@ -55,7 +59,11 @@ def test_one_bad_seed_takes_the_row_out_and_says_why(status):
 
 
 def test_the_worst_status_of_a_row_names_its_section():
-    board = board_with(record(EXTRA, 0, status="off_budget", reason="a"), record(EXTRA, 1, status="failed", reason="b"), record(EXTRA, 2))
+    board = board_with(
+        record(EXTRA, 0, status="off_budget", reason="a"),
+        record(EXTRA, 1, status="failed", reason="b"),
+        record(EXTRA, 2),
+    )
     assert board.unranked[0].status == "failed"
     assert board.unranked[0].reason == "seed 0: a; seed 1: b"
 
@@ -71,7 +79,9 @@ def test_missing_seeds_are_shown_not_ranked_and_extra_ones_left_out():
     longer = Kind("longer", 2.0)
     board = board_with(record(EXTRA, 0), *(record(longer, seed) for seed in range(5)))
     assert board.seeds == (0, 1, 2)
-    assert [(row.name, row.reason) for row in board.unranked] == [("extra", "has seeds 0, lacks 1-2")]
+    assert [(row.name, row.reason) for row in board.unranked] == [
+        ("extra", "has seeds 0, lacks 1-2")
+    ]
     (kept,) = [row for row in board.ranked if row.name == "longer"]
     assert set(kept.losses) == {0, 1, 2}
     assert "3-4" in kept.reason
@@ -98,7 +108,11 @@ def test_records_of_other_conditions_are_not_ranked_with_the_rest(field, value, 
 
 
 @pytest.mark.parametrize(
-    ("part", "changes"), [("sources of the plugin", {"provenance": {"plugin_hash": "b"}}), ("options", {"cell": {"options": {"k": 2}}})]
+    ("part", "changes"),
+    [
+        ("sources of the plugin", {"provenance": {"plugin_hash": "b"}}),
+        ("options", {"cell": {"options": {"k": 2}}}),
+    ],
 )
 def test_a_row_whose_seeds_are_different_experiments_is_mixed(part, changes):
     board = board_with(record(EXTRA, 0), record(EXTRA, 1), record(EXTRA, 2, **changes))
@@ -108,7 +122,9 @@ def test_a_row_whose_seeds_are_different_experiments_is_mixed(part, changes):
 
 def test_budgets_are_boards_and_equal_tokens_is_inside():
     competing = [kind for kind in QUICK if kind.role in ("ranked", "control")]
-    boards = boards_of([*records(), *records(competing, match="tokens"), *records(QUICK, budget=0.25)])
+    boards = boards_of(
+        [*records(), *records(competing, match="tokens"), *records(QUICK, budget=0.25)]
+    )
     assert [(board.budget, board.match, board.title) for board in boards] == [
         (0.5, "flops", "quick at 50 % budget"),
         (0.25, "flops", "quick at 25 % budget"),
@@ -120,7 +136,9 @@ def test_budgets_are_boards_and_equal_tokens_is_inside():
 
 
 def test_learning_rate_variants_are_never_ranked():
-    board = board_with(*(record(Kind(f"mlp_gate@lr{ratio}", 1.0), seed=90) for ratio in ("0.5", "1", "2")))
+    board = board_with(
+        *(record(Kind(f"mlp_gate@lr{ratio}", 1.0), seed=90) for ratio in ("0.5", "1", "2"))
+    )
     assert board.seeds == (0, 1, 2)
     assert names(board.sensitivity) == {"mlp_gate@lr0.5", "mlp_gate@lr1", "mlp_gate@lr2"}
     assert not any("@lr" in name for name in names(board.ranked) | names(board.unranked))
@@ -128,7 +146,12 @@ def test_learning_rate_variants_are_never_ranked():
 
 def test_boards_come_from_disk_by_suite(tmp_path: Path):
     write(tmp_path, records(QUICK[:3]))
-    write(tmp_path, records(QUICK[:3], cell={"suite": "smoke"}, provenance={"config": {**CONFIG, "name": "smoke"}}))
+    write(
+        tmp_path,
+        records(
+            QUICK[:3], cell={"suite": "smoke"}, provenance={"config": {**CONFIG, "name": "smoke"}}
+        ),
+    )
     assert [board.suite for board in build_board(tmp_path)] == ["quick", "smoke"]
     assert [board.suite for board in build_board(tmp_path, "smoke")] == ["smoke"]
 
@@ -150,14 +173,21 @@ def test_an_edited_record_and_a_doubled_cell_are_refused_by_name(tmp_path: Path)
         build_board(tmp_path)
     path.write_text(original)
     path.with_name("seed-7.json").write_text(original)
-    with pytest.raises(UserError, match=r"seed-1\.json.*records of one cell|seed-7\.json.*records of one cell"):
+    with pytest.raises(
+        UserError, match=r"seed-1\.json.*records of one cell|seed-7\.json.*records of one cell"
+    ):
         build_board(tmp_path)
 
 
 def test_rows_that_the_suite_declared_and_nobody_ran_count_in_the_correction():
     late = {"name": "late", "role": "ranked", "control": "random@ffn"}
-    config = {**CONFIG, "rows": [{"name": kind.row, "role": kind.role, "control": ""} for kind in QUICK] + [late]}
-    alone, declared = (boards_of(records(provenance={"config": one}))[0].judgement for one in (CONFIG, config))
+    config = {
+        **CONFIG,
+        "rows": [{"name": kind.row, "role": kind.role, "control": ""} for kind in QUICK] + [late],
+    }
+    alone, declared = (
+        boards_of(records(provenance={"config": one}))[0].judgement for one in (CONFIG, config)
+    )
     assert any("late" in note for note in declared.notes)
     for pair, outcome in alone.outcomes.items():
         assert declared.outcomes[pair].detectable > outcome.detectable
@@ -181,7 +211,9 @@ def test_looks_that_cannot_be_held_are_left_out_with_a_note_and_do_not_spoil_the
     (board,) = boards_of(records(provenance={"config": IMPOSSIBLE}))
     assert board.judgement.plan is not None
     assert (board.judgement.plan.margin, board.judgement.plan.looks) == (0.02, ())
-    assert any("declared at seeds 1, which cannot be held" in note for note in board.judgement.notes)
+    assert any(
+        "declared at seeds 1, which cannot be held" in note for note in board.judgement.notes
+    )
     assert [row.name for row in board.ranked] == [row.name for row in board_with().ranked]
 
 
@@ -195,7 +227,13 @@ def test_looks_that_cannot_be_held_have_no_vote_beside_a_declaration_that_can():
 
 
 def test_two_rows_that_name_each_other_as_control_are_one_comparison():
-    crossed = [record(Kind(a, 2.0), seed, cell={"control": b}) for a, b in (("left", "right"), ("right", "left")) for seed in range(3)]
+    crossed = [
+        record(Kind(a, 2.0), seed, cell={"control": b})
+        for a, b in (("left", "right"), ("right", "left"))
+        for seed in range(3)
+    ]
     plan = board_with(*crossed).judgement.plan
     assert plan is not None
-    assert [{pair.row, pair.control} for pair in plan.family("primary")].count({"left", "right"}) == 1
+    assert [{pair.row, pair.control} for pair in plan.family("primary")].count(
+        {"left", "right"}
+    ) == 1

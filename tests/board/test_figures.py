@@ -27,7 +27,9 @@ def drawing(figure: Figure) -> ET.Element:
 def marks(figure: Figure, tag: str = "circle") -> list[tuple[str, ET.Element]]:
     """(title of the group, mark) of every mark in a titled group."""
     groups = [group for group in drawing(figure).iter("g") if group.find("title") is not None]
-    return [(group.findtext("title") or "", mark) for group in groups for mark in group.findall(tag)]
+    return [
+        (group.findtext("title") or "", mark) for group in groups for mark in group.findall(tag)
+    ]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
@@ -39,30 +41,44 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, span: float, count
     if len(ticks) > 1:
         steps = np.diff(ticks)
         assert steps == pytest.approx(np.full(len(steps), steps[0]), rel=1e-3)
-        assert float(f"{steps[0]:.3e}"[0]) in (1, 2, 5) or f"{steps[0]:.3e}".startswith(("9.99", "4.99", "1.99"))
+        assert float(f"{steps[0]:.3e}"[0]) in (1, 2, 5) or f"{steps[0]:.3e}".startswith(
+            ("9.99", "4.99", "1.99")
+        )
 
 
 def test_forest_places_means_by_one_linear_scale_and_marks_the_undecided():
     board = boards_of(records())[0]
     (figure,) = forest(board)
-    found = [(title, mark) for title, mark in marks(figure) if f" to {board.matched_control}: " in title]
+    found = [
+        (title, mark) for title, mark in marks(figure) if f" to {board.matched_control}: " in title
+    ]
     assert len(found) == len([row for row in board.ranked if row.role == "ranked"])
     numbers = [float(title.split(": ")[1].split(" ")[0].replace("−", "-")) for title, _ in found]
     pixels = [float(mark.attrib["cx"]) for _, mark in found]
     fit = np.polynomial.Polynomial.fit(numbers, pixels, 1)
     assert fit(np.array(numbers)) == pytest.approx(np.array(pixels), abs=0.6)
-    assert all((mark.attrib["class"] == "hollow") == ("inconclusive" in title) for title, mark in found)
+    assert all(
+        (mark.attrib["class"] == "hollow") == ("inconclusive" in title) for title, mark in found
+    )
 
 
 def test_rank_bars_span_the_ranks():
     board = boards_of(records())[0]
     (figure,) = rank_intervals(board)
     spans = {
-        title.split(":")[0]: float(bar.attrib["x2"]) - float(bar.attrib["x1"]) for title, bar in marks(figure, "line") if ": rank " in title
+        title.split(":")[0]: float(bar.attrib["x2"]) - float(bar.attrib["x1"])
+        for title, bar in marks(figure, "line")
+        if ": rank " in title
     }
     ranks = board.judgement.ranks
-    per_rank = max(spans[name] / (ranks[name].high - ranks[name].low) for name in spans if ranks[name].high > ranks[name].low)
-    assert spans == pytest.approx({name: per_rank * (ranks[name].high - ranks[name].low) for name in spans}, abs=0.2)
+    per_rank = max(
+        spans[name] / (ranks[name].high - ranks[name].low)
+        for name in spans
+        if ranks[name].high > ranks[name].low
+    )
+    assert spans == pytest.approx(
+        {name: per_rank * (ranks[name].high - ranks[name].low) for name in spans}, abs=0.2
+    )
 
 
 def test_heat_is_strongest_for_the_best_row_of_each_domain():
@@ -70,7 +86,9 @@ def test_heat_is_strongest_for_the_best_row_of_each_domain():
     (figure,) = domains(board)
     for domain in figure.header[1:]:
         cells = {
-            title.split(",")[0]: float(cell.attrib["fill-opacity"]) for title, cell in marks(figure, "rect") if f", {domain}: " in title
+            title.split(",")[0]: float(cell.attrib["fill-opacity"])
+            for title, cell in marks(figure, "rect")
+            if f", {domain}: " in title
         }
         losses = {line[0]: float(line[1 + figure.header[1:].index(domain)]) for line in figure.data}
         assert cells[min(losses, key=lambda name: losses[name])] == max(cells.values()) == 0.5
@@ -82,20 +100,31 @@ def test_only_a_few_lines_are_coloured_and_every_line_is_named():
     for figure in loss_curves(board):
         titles = {title for title, _ in marks(figure, "path")}
         assert titles == {row.name for row in (*board.ranked, *board.brackets)}
-        coloured = [group for group in drawing(figure).iter("g") if "faint" not in (group.get("class") or "faint")]
+        coloured = [
+            group
+            for group in drawing(figure).iter("g")
+            if "faint" not in (group.get("class") or "faint")
+        ]
         assert len(coloured) <= 12
 
 
 def test_names_of_lines_do_not_overlap():
     for figure in (*loss_curves(boards_of(records())[0]), *spend_sweep(boards_of(records())[0])):
-        heights = sorted(float(text.attrib["y"]) for text in drawing(figure).iter("text") if "tag" in (text.get("class") or ""))
+        heights = sorted(
+            float(text.attrib["y"])
+            for text in drawing(figure).iter("text")
+            if "tag" in (text.get("class") or "")
+        )
         assert np.diff(heights).min() >= 13
         assert heights[0] >= 0 and heights[-1] <= float(drawing(figure).attrib["height"])
 
 
 def test_sensitivity_is_drawn_where_it_was_measured():
     assert not sensitivity(boards_of(records())[0])
-    swept = [record(Kind(f"hash@lr{factor}", loss), 90, spread=0) for factor, loss in ((0.5, 2.3), (1, 2.1), (2, 2.2), (0, 2.0))]
+    swept = [
+        record(Kind(f"hash@lr{factor}", loss), 90, spread=0)
+        for factor, loss in ((0.5, 2.3), (1, 2.1), (2, 2.2), (0, 2.0))
+    ]
     (figure,) = sensitivity(boards_of([*records(), *swept])[0])
     assert [line[:2] for line in figure.data] == [("hash", "0.5×"), ("hash", "1×"), ("hash", "2×")]
 
@@ -115,20 +144,31 @@ def test_a_passage_keeps_every_token_and_its_path():
     assert one.passage is not None
     for layer in passage(Row("x", (one,))):
         assert "".join(run.text for run in layer.runs) == "".join(one.passage.tokens)
-        names = [one.passage.legend[layer.layer][choice] for choice in one.passage.choices[layer.layer]]
-        assert [run.name for run in layer.runs] == [name for index, name in enumerate(names) if index == 0 or names[index - 1] != name]
+        names = [
+            one.passage.legend[layer.layer][choice] for choice in one.passage.choices[layer.layer]
+        ]
+        assert [run.name for run in layer.runs] == [
+            name for index, name in enumerate(names) if index == 0 or names[index - 1] != name
+        ]
 
 
 def test_files_are_the_same_bytes_and_load_nothing(tmp_path: Path):
     made = records()
-    first, second = (write_figures(boards_of(order), tmp_path / name) for name, order in (("a", made), ("b", made[::-1])))
+    first, second = (
+        write_figures(boards_of(order), tmp_path / name)
+        for name, order in (("a", made), ("b", made[::-1]))
+    )
     assert [path.name for path in first] == [path.name for path in second]
     assert len(first) >= 8
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
         text = one.read_text()
         root = ET.fromstring(text)
-        assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("role") == "img" and root.get("aria-label")
+        assert (
+            root.tag == "{http://www.w3.org/2000/svg}svg"
+            and root.get("role") == "img"
+            and root.get("aria-label")
+        )
         assert "var(" not in text and not re.findall(r"(?:href|src|url\(|@import)", text)
         assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]
 
@@ -151,7 +191,8 @@ def luminance(colour: str) -> float:
     """Relative luminance, WCAG 2.2."""
     parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     return sum(
-        w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+        w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
+        for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
     )
 
 

@@ -38,7 +38,9 @@ def tables(text: str) -> list[list[list[str]]]:
         elif token.type == "tr_open":
             found[-1].append([])
         elif token.type in ("td_open", "th_open"):
-            found[-1][-1].append("".join(child.content for child in tokens[index + 1].children or []))
+            found[-1][-1].append(
+                "".join(child.content for child in tokens[index + 1].children or [])
+            )
     return found
 
 
@@ -70,9 +72,20 @@ def test_every_table_row_has_every_column():
 
 
 def test_sections_name_the_reason():
-    kinds = {"failed": "out of memory", "invalid": "position 17 saw the future", "off_budget": "spends 1.04 of the budget"}
+    kinds = {
+        "failed": "out of memory",
+        "invalid": "position 17 saw the future",
+        "off_budget": "spends 1.04 of the budget",
+    }
     text = render(
-        [*records(), *(record(Kind(status, 2.1), seed, status=status, reason=why) for status, why in kinds.items() for seed in range(3))]
+        [
+            *records(),
+            *(
+                record(Kind(status, 2.1), seed, status=status, reason=why)
+                for status, why in kinds.items()
+                for seed in range(3)
+            ),
+        ]
     )
     for status, why in kinds.items():
         assert f"`{status}`" in text
@@ -80,7 +93,21 @@ def test_sections_name_the_reason():
 
 
 def test_a_board_with_nothing_to_rank_still_renders():
-    text = render([record(QUICK[1], 0, status="failed", reason="x", loss=None, budget=0.5, flops=None, training=None, causality=None)])
+    text = render(
+        [
+            record(
+                QUICK[1],
+                0,
+                status="failed",
+                reason="x",
+                loss=None,
+                budget=0.5,
+                flops=None,
+                training=None,
+                causality=None,
+            )
+        ]
+    )
     assert "No router can be ranked yet." in text
     single = render(records(seeds=[4]))
     assert "untestable" in single
@@ -90,8 +117,17 @@ def hostile(names: Sequence[str]) -> list[Record]:
     """For each name a ranked row and a failed one that use it wherever a plugin can."""
     made = records(QUICK[:1], [0])
     for index, name in enumerate(names):
-        kind = Kind(f"{index}{name}{index}" if index % 2 else f"{name}{index}", 2.1, family=name, paper=name, control=name)
-        made += [record(kind, 0), record(Kind(f"failed{index}{name}", 2.1), 0, status="failed", reason=name)]
+        kind = Kind(
+            f"{index}{name}{index}" if index % 2 else f"{name}{index}",
+            2.1,
+            family=name,
+            paper=name,
+            control=name,
+        )
+        made += [
+            record(kind, 0),
+            record(Kind(f"failed{index}{name}", 2.1), 0, status="failed", reason=name),
+        ]
     return made
 
 
@@ -122,8 +158,12 @@ def test_any_text_is_one_inert_cell(text: str, write: Callable[[str], str]):
     ((header, (cell, last)),) = tables(source)
     assert (header, last) == (["a", "b"], "end")
     tokens = [token.type for token in parse(source)]
-    assert tokens == [token.type for token in parse("| a | b |\n| --- | --- |\n| x | end |\n\n- x end")]
+    assert tokens == [
+        token.type for token in parse("| a | b |\n| --- | --- |\n| x | end |\n\n- x end")
+    ]
     inline = {child.type for token in parse(source) for child in token.children or []}
     assert inline <= {"text", "code_inline", "text_special"}
-    shown = "".join(child.content for child in parse(source)[-4].children or []).removesuffix(" end")
+    shown = "".join(child.content for child in parse(source)[-4].children or []).removesuffix(
+        " end"
+    )
     assert cell == shown == (plain(text, 80 if write is code else 300) or "–")

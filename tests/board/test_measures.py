@@ -18,7 +18,9 @@ FINITE = st.floats(-1e3, 1e3)
 
 
 def point(flops: float, loss: float) -> CurvePoint:
-    return CurvePoint(step=0, tokens=int(flops), flops=flops, seconds=flops, train_loss=loss, loss=loss)
+    return CurvePoint(
+        step=0, tokens=int(flops), flops=flops, seconds=flops, train_loss=loss, loss=loss
+    )
 
 
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=30))
@@ -70,14 +72,23 @@ def test_wins_thresholds_and_throughput_are_read_from_the_records():
     board = boards_of(made)[0]
     rows = {row.name: row for row in (*board.ranked, *board.brackets)}
     by_cell = {(one.cell.row, one.cell.seed): one for one in made}
-    expected = sum((by_cell["hash", s].loss or 0) < (by_cell["dense_matched", s].loss or 0) for s in range(3))
+    expected = sum(
+        (by_cell["hash", s].loss or 0) < (by_cell["dense_matched", s].loss or 0) for s in range(3)
+    )
     assert measures.wins(rows["hash"], rows["dense_matched"]) == (expected, 3)
     assert measures.thresholds(board) == (2.4, 2.2)
-    speeds = {name: np.mean([t.tokens_per_second for s in range(3) if (t := by_cell[name, s].training)]) for name in ("hash", "dense")}
-    assert measures.relative_throughput(rows["hash"], board.dense) == pytest.approx(speeds["hash"] / speeds["dense"])
+    speeds = {
+        name: np.mean([t.tokens_per_second for s in range(3) if (t := by_cell[name, s].training)])
+        for name in ("hash", "dense")
+    }
+    assert measures.relative_throughput(rows["hash"], board.dense) == pytest.approx(
+        speeds["hash"] / speeds["dense"]
+    )
     assert measures.relative_throughput(rows["hash"], None) is None
 
 
 def test_domain_losses_leave_out_what_is_no_number():
-    made = [record(QUICK[0], seed, domain_loss={"a": 1.0 + seed, "b": math.nan}) for seed in range(3)]
+    made = [
+        record(QUICK[0], seed, domain_loss={"a": 1.0 + seed, "b": math.nan}) for seed in range(3)
+    ]
     assert measures.domain_losses(Row("x", tuple(made))) == {"a": 2.0}

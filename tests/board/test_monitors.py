@@ -1,4 +1,6 @@
-"""Monitors of routing: figures of the load against scipy, means against loops, and older records that lack the newer ones."""
+"""Monitors of routing: figures of the load against scipy, means against loops, and older records
+that lack the newer ones.
+"""
 
 import math
 from typing import Any
@@ -13,19 +15,37 @@ from bench.board.build import boards_of
 from bench.board.columns import cost_columns
 from bench.board.curves import pareto
 from bench.board.markdown import render_leaderboard
-from bench.board.monitors import dead_paths, layer_table, load_cv, load_peak, monitor_columns, settling
+from bench.board.monitors import (
+    dead_paths,
+    layer_table,
+    load_cv,
+    load_peak,
+    monitor_columns,
+    settling,
+)
 from bench.record import Record
 from tests.board.synthetic import records
 from tests.board.test_figures import marks
 
-NEWER = ("margin", "max_logit", "dropped", "saturation", "router_gradient", "paths_gradient", "utility_correlation")
+NEWER = (
+    "margin",
+    "max_logit",
+    "dropped",
+    "saturation",
+    "router_gradient",
+    "paths_gradient",
+    "utility_correlation",
+)
 MADE = records()
 
 
 def older(record: Record) -> Record:
     """The record as it was before the newer monitors and the timing."""
     data: dict[str, Any] = record.model_dump(exclude={"speed"})
-    data["monitors"] = [{name: value for name, value in layer.items() if name not in NEWER} for layer in data["monitors"]]
+    data["monitors"] = [
+        {name: value for name, value in layer.items() if name not in NEWER}
+        for layer in data["monitors"]
+    ]
     return Record.model_validate(data)
 
 
@@ -65,10 +85,15 @@ def test_each_layer_has_its_line() -> None:
     row = next(row for row in board.ranked if row.name == "mlp_gate")
     header, lines = layer_table(row)
     assert [line[0] for line in lines] == ["1", "2", "3"]
-    churn = np.mean([record.monitors[1].churn for record in row.records if record.monitors[1].churn is not None])
+    churn = np.mean(
+        [record.monitors[1].churn for record in row.records if record.monitors[1].churn is not None]
+    )
     assert lines[1][header.index("churn")] == f"{100 * churn:.1f} %"
     assert "load CV" not in header
-    assert "router gradient" not in layer_table(next(row for row in board.ranked if row.name == "hash"))[0]
+    assert (
+        "router gradient"
+        not in layer_table(next(row for row in board.ranked if row.name == "hash"))[0]
+    )
 
 
 def test_settling_draws_a_line_a_layer_and_the_gradients_of_both() -> None:
@@ -76,15 +101,26 @@ def test_settling_draws_a_line_a_layer_and_the_gradients_of_both() -> None:
     saturation, gradients = settling(next(row for row in board.ranked if row.name == "mlp_gate"))
     assert [line[0] for line in saturation.data] == ["layer 1", "layer 2", "layer 3"]
     assert all(len(line) == 1 + 25 and line[-1] == "1.000" for line in saturation.data)
-    assert [name for name, _ in marks(gradients, "path")] == [f"layer {n}, {part}" for n in (1, 2, 3) for part in ("router", "paths")]
+    assert [name for name, _ in marks(gradients, "path")] == [
+        f"layer {n}, {part}" for n in (1, 2, 3) for part in ("router", "paths")
+    ]
     assert float(gradients.data[1][1].replace("−", "-")) == pytest.approx(math.log10(0.3), abs=1e-3)
 
 
 def test_older_records_lose_no_board_and_gain_no_column() -> None:
     old = boards_of([older(record) for record in MADE])[0]
-    assert {column.title for column in monitor_columns(old)} == {"load CV", "max/mean", "dead", "entropy", "churn", "domain information"}
+    assert {column.title for column in monitor_columns(old)} == {
+        "load CV",
+        "max/mean",
+        "dead",
+        "entropy",
+        "churn",
+        "domain information",
+    }
     assert all(not settling(row) for row in old.rows)
-    titles = {column.title for column in cost_columns(boards_of(MADE)[0])} - {column.title for column in cost_columns(old)}
+    titles = {column.title for column in cost_columns(boards_of(MADE)[0])} - {
+        column.title for column in cost_columns(old)
+    }
     assert titles == {"latency"}
     assert "latency" not in render_leaderboard([old], command="c")
 
@@ -94,5 +130,7 @@ def test_the_frontier_is_of_measured_inference_where_every_row_has_it() -> None:
         return pareto(boards_of(made)[0])[1].header[1]
 
     assert labels(MADE) == "measured time a token of inference, µs"
-    assert labels([older(MADE[0]), *MADE[1:3], *MADE[3:]]) == "measured time a token of inference, µs"  # two of its seeds have it
+    assert (
+        labels([older(MADE[0]), *MADE[1:3], *MADE[3:]]) == "measured time a token of inference, µs"
+    )  # two of its seeds have it
     assert labels([*map(older, MADE[:3]), *MADE[3:]]) == "measured time a training token, µs"

@@ -26,7 +26,10 @@ def parse(text: str):
 
 @pytest.fixture(scope="module")
 def full() -> str:
-    failed = [record(Kind("broken", 2.1), seed, status="failed", reason="out of memory") for seed in range(3)]
+    failed = [
+        record(Kind("broken", 2.1), seed, status="failed", reason="out of memory")
+        for seed in range(3)
+    ]
     apart = [record(Kind("elsewhere", 2.1), seed, provenance={"threads": 2}) for seed in range(3)]
     swept = [record(Kind(f"mod@lr{factor}", 2.1), 90) for factor in (0.5, 1, 2)]
     return render([*records(), *records(COMPETING, match="tokens"), *failed, *apart, *swept])
@@ -36,17 +39,29 @@ def test_well_formed_with_unique_ids_and_whole_links(full: str):
     document = parse(full)
     ids = [element.get("id") for element in document.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    targets = [link.get("href")[1:] for link in document.iter(f"{HTML}a") if link.get("href").startswith("#")]
+    targets = [
+        link.get("href")[1:]
+        for link in document.iter(f"{HTML}a")
+        if link.get("href").startswith("#")
+    ]
     assert targets and set(targets) <= set(ids)
 
 
 def test_loads_nothing_from_anywhere(full: str):
     document = parse(full)
-    loads = [element for element in document.iter() if isinstance(element.tag, str) and (element.get("src") or element.get("srcset"))]
+    loads = [
+        element
+        for element in document.iter()
+        if isinstance(element.tag, str) and (element.get("src") or element.get("srcset"))
+    ]
     assert not loads
     assert [link.get("href") for link in document.iter(f"{HTML}link")] == ["data:,"]
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|<iframe|<object|<embed", full)
-    outside = {element.get("href") for element in document.iter(f"{HTML}a") if not element.get("href").startswith("#")}
+    outside = {
+        element.get("href")
+        for element in document.iter(f"{HTML}a")
+        if not element.get("href").startswith("#")
+    }
     assert outside and all(address.startswith("https://arxiv.org/abs/") for address in outside)
 
 
@@ -57,7 +72,16 @@ def test_same_records_same_bytes():
 
 def test_everything_promised_is_there(full: str):
     text = "".join(parse(full).itertext())
-    for heading in ("Board", "Not ranked", "Figures", "Routing", "Equal FLOPs and equal tokens", "Routers", "Budget audit", "Provenance"):
+    for heading in (
+        "Board",
+        "Not ranked",
+        "Figures",
+        "Routing",
+        "Equal FLOPs and equal tokens",
+        "Routers",
+        "Budget audit",
+        "Provenance",
+    ):
         assert heading in text
     for figure in (
         "Differences to the controls", "Ranks that each row may hold", "Loss against training FLOPs", "Loss against training tokens",
@@ -70,7 +94,12 @@ def test_everything_promised_is_there(full: str):
 
 
 def test_what_was_not_measured_is_said():
-    bare = [one.model_copy(update={"curve": (), "monitors": (), "passage": None, "domain_loss": {}, "budget": None}) for one in records()]
+    bare = [
+        one.model_copy(
+            update={"curve": (), "monitors": (), "passage": None, "domain_loss": {}, "budget": None}
+        )
+        for one in records()
+    ]
     text = " ".join("".join(parse(render(bare)).itertext()).split())
     assert "Sensitivity to the learning rate: not measured" in text
     assert "Not measured: there are no records of the other mode." in text
@@ -92,10 +121,24 @@ def test_hostile_names_stay_text():
     def hostile(names) -> str:
         made = records(QUICK[:1], [0])
         for index, name in enumerate(names):
-            kind = Kind(f"{name}{index}", 2.1, family=f"{name}f", paper=name, control=name, paths=(f"{name}a", f"{name}b"))
+            kind = Kind(
+                f"{name}{index}",
+                2.1,
+                family=f"{name}f",
+                paper=name,
+                control=name,
+                paths=(f"{name}a", f"{name}b"),
+            )
             domains = {f"{name}d": 2.0}
             made.append(
-                record(kind, 0, domain_loss=domains, cell={"options": {name: name}}, auxiliary={name: 1.0}, provenance={"command": name})
+                record(
+                    kind,
+                    0,
+                    domain_loss=domains,
+                    cell={"options": {name: name}},
+                    auxiliary={name: 1.0},
+                    provenance={"command": name},
+                )
             )
             made.append(record(Kind(f"failed{index}{name}", 2.1), 0, status="failed", reason=name))
         return render(made)
@@ -103,11 +146,29 @@ def test_hostile_names_stay_text():
     wild = parse(hostile(NASTY))
     assert len(list(wild.iter(f"{HTML}script"))) == 1
     assert not [link for link in wild.iter(f"{HTML}a") if not link.get("href").startswith("#")]
-    assert not [element for element in wild.iter() if any(name.startswith("on") for name in element.attrib)]
+    assert not [
+        element for element in wild.iter() if any(name.startswith("on") for name in element.attrib)
+    ]
     tags = {element.tag for element in parse(hostile(["name"] * len(NASTY))).iter()}
     assert {element.tag for element in wild.iter()} == tags
 
 
 def test_a_board_with_nothing_ranked_still_renders():
-    parse(render([record(QUICK[1], 0, status="failed", reason="x", loss=None, budget=0.5, flops=None, training=None, causality=None)]))
+    parse(
+        render(
+            [
+                record(
+                    QUICK[1],
+                    0,
+                    status="failed",
+                    reason="x",
+                    loss=None,
+                    budget=0.5,
+                    flops=None,
+                    training=None,
+                    causality=None,
+                )
+            ]
+        )
+    )
     parse(render(records(seeds=[3])))

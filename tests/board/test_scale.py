@@ -26,7 +26,9 @@ print(used.ru_utime + used.ru_stime, used.ru_maxrss, "torch" in sys.modules)
 def test_two_hundred_routers_and_twenty_seeds_take_thirty_seconds_and_two_gigabytes(tmp_path: Path):
     write(tmp_path / "results", records(many(200), range(20)))
     command = [sys.executable, "-c", RENDER, str(tmp_path / "results"), str(tmp_path)]
-    seconds, kilobytes, torch = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    seconds, kilobytes, torch = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert float(seconds) <= 30
     assert int(kilobytes) <= 2_000_000
     assert torch == "False"

@@ -20,7 +20,16 @@ def test_quantity_reads_back_within_half_a_unit_of_its_last_digit(value: float):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(999.4, "999"), (999.9, "1.00k"), (1e6, "1.00M"), (1.506e12, "1.51T"), (0.0, "0"), (math.nan, "–"), (None, "–")]
+    ("value", "shown"),
+    [
+        (999.4, "999"),
+        (999.9, "1.00k"),
+        (1e6, "1.00M"),
+        (1.506e12, "1.51T"),
+        (0.0, "0"),
+        (math.nan, "–"),
+        (None, "–"),
+    ],
 )
 def test_quantity_at_the_edges(value, shown):
     assert text.quantity(value) == shown
@@ -28,7 +37,13 @@ def test_quantity_at_the_edges(value, shown):
 
 @pytest.mark.parametrize(
     ("value", "signed", "shown"),
-    [(-0.0004, True, "0.000"), (0.0006, True, "+0.001"), (-1.2345, False, "−1.234"), (math.inf, False, "–"), (None, True, "–")],
+    [
+        (-0.0004, True, "0.000"),
+        (0.0006, True, "+0.001"),
+        (-1.2345, False, "−1.234"),
+        (math.inf, False, "–"),
+        (None, True, "–"),
+    ],
 )
 def test_number(value, signed, shown):
     assert text.number(value, 3, signed) == shown

@@ -11,11 +11,20 @@ from tests.board.synthetic import Kind, record, records
 TITLE = "Against the right paths"
 
 
-def planted(row: str, role: str, losses: list[float], accuracy: tuple[float | None, ...]) -> list[Record]:
+def planted(
+    row: str, role: str, losses: list[float], accuracy: tuple[float | None, ...]
+) -> list[Record]:
     """Records of a row whose loss and accuracy are given."""
     kind = Kind(row, 1.0, role, paths=("cheap", "full"))  # type: ignore[arg-type]
-    truth = RightPaths(accuracy=accuracy, chance=tuple(None if one is None else 0.5 for one in accuracy), best_loss=0.8)
-    return [record(kind, seed).model_copy(update={"loss": loss, "truth": truth}) for seed, loss in enumerate(losses)]
+    truth = RightPaths(
+        accuracy=accuracy,
+        chance=tuple(None if one is None else 0.5 for one in accuracy),
+        best_loss=0.8,
+    )
+    return [
+        record(kind, seed).model_copy(update={"loss": loss, "truth": truth})
+        for seed, loss in enumerate(losses)
+    ]
 
 
 def test_accuracy_regret_and_distance_from_the_best_loss() -> None:

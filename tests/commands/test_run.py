@@ -48,56 +48,118 @@ def suite(tmp_path: Path) -> Iterator[Path]:
 
 def run(suite: Path, *arguments: str) -> int:
     folder = suite.parent
-    shared = ("--suite", str(suite), "--plugin", str(folder / "plugin.py"), "--out", str(folder / "runs"), "--workers", "0")
+    shared = (
+        "--suite",
+        str(suite),
+        "--plugin",
+        str(folder / "plugin.py"),
+        "--out",
+        str(folder / "runs"),
+        "--workers",
+        "0",
+    )
     return main(["run", *shared, *arguments])
 
 
 def records(suite: Path) -> dict[tuple[str, int], Record]:
-    return {(record.cell.row, record.cell.seed): record for _, record in read_records(suite.parent / "runs")}
+    return {
+        (record.cell.row, record.cell.seed): record
+        for _, record in read_records(suite.parent / "runs")
+    }
 
 
-def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--routers", "breaks,mlp_gate", "--seeds", "1") == 1
     found = records(suite)
     assert found["breaks", 0].status == "invalid"
-    assert found["breaks", 0].reason.startswith("`bench check` fails ") and "RuntimeError: broken on purpose" in found["breaks", 0].reason
+    assert (
+        found["breaks", 0].reason.startswith("`bench check` fails ")
+        and "RuntimeError: broken on purpose" in found["breaks", 0].reason
+    )
     assert found["mlp_gate", 0].loss is not None
     assert "Traceback" not in capsys.readouterr().err
-    assert "broken on purpose" in (suite.parent / "runs" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "broken on purpose" in (suite.parent / "runs" / "leaderboard.md").read_text(
+        encoding="utf-8"
+    )
 
 
-def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--routers", "wants_truth,mlp_gate", "--seeds", "1") == 0
     assert set(records(suite)) == {("mlp_gate", 0)}
     assert "skipped  wants_truth: it needs" in capsys.readouterr().out
 
 
 def test_seed_start_and_set_reach_the_cells(suite: Path) -> None:
-    assert run(suite, "--routers", "mlp_gate", "--seeds", "2", "--seed-start", "7", "--set", "train.reference_tokens=512") == 0
+    assert (
+        run(
+            suite,
+            "--routers",
+            "mlp_gate",
+            "--seeds",
+            "2",
+            "--seed-start",
+            "7",
+            "--set",
+            "train.reference_tokens=512",
+        )
+        == 0
+    )
     found = records(suite)
     assert set(found) == {("mlp_gate", 7), ("mlp_gate", 8)}
-    assert all(record.provenance.config["train"]["reference_tokens"] == 512 for record in found.values())
+    assert all(
+        record.provenance.config["train"]["reference_tokens"] == 512 for record in found.values()
+    )
 
 
-def test_a_misspelt_field_is_answered_with_the_nearest(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_field_is_answered_with_the_nearest(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--set", "train.batchsize=4") == 2
     assert "Did you mean 'train.batch_size'?" in capsys.readouterr().err
 
 
-def test_a_run_again_keeps_what_is_there_and_reproduce_confirms_it(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_again_keeps_what_is_there_and_reproduce_confirms_it(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
     before = (suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json").read_bytes()
     capsys.readouterr()
     assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
     assert " kept " in capsys.readouterr().out
     assert (suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json").read_bytes() == before
-    again = ["--results", str(suite.parent / "runs"), "--out", str(suite.parent / "again"), "--suite", "tiny", "--workers", "0"]
+    again = [
+        "--results",
+        str(suite.parent / "runs"),
+        "--out",
+        str(suite.parent / "again"),
+        "--suite",
+        "tiny",
+        "--workers",
+        "0",
+    ]
     assert main(["reproduce", "mlp_gate", *again]) == 0
     assert "mlp_gate: confirmed" in capsys.readouterr().out
 
 
-def test_impossible_looks_are_refused_before_a_cell_is_run(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(suite, "--routers", "mlp_gate", "--seeds", "1", "--set", "comparison={margin: 0.02, looks: [1]}") == 2
+def test_impossible_looks_are_refused_before_a_cell_is_run(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(
+            suite,
+            "--routers",
+            "mlp_gate",
+            "--seeds",
+            "1",
+            "--set",
+            "comparison={margin: 0.02, looks: [1]}",
+        )
+        == 2
+    )
     assert "looks is [1]; give" in capsys.readouterr().err
     assert not (suite.parent / "runs").exists()
 
@@ -105,39 +167,83 @@ def test_impossible_looks_are_refused_before_a_cell_is_run(suite: Path, capsys: 
 def test_records_of_a_suite_with_impossible_looks_serve_a_mended_suite(
     suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were made before such suites were refused; the same command with the suite mended keeps them, and `reproduce` reads them."""
+    """They were made before such suites were refused.
+
+    The same command with the suite mended keeps them, and `reproduce` reads them.
+    """
     with monkeypatch.context() as patch:
         patch.setattr("bench.config.suite.possible", lambda looks: True)
-        assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[1]") == 0
+        assert (
+            run(
+                suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[1]"
+            )
+            == 0
+        )
     before = {path: path.read_bytes() for path in (suite.parent / "runs").rglob("seed-*.json")}
-    assert run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[2]") == 0
+    assert (
+        run(suite, "--routers", "mlp_gate,hash", "--seeds", "1", "--set", "comparison.looks=[2]")
+        == 0
+    )
     assert capsys.readouterr().out.count(" kept ") == 2
-    assert "declared at seeds 1, which cannot be held" in (suite.parent / "runs" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "declared at seeds 1, which cannot be held" in (
+        suite.parent / "runs" / "leaderboard.md"
+    ).read_text(encoding="utf-8")
     assert {path: path.read_bytes() for path in before} == before
-    again = ["--results", str(suite.parent / "runs"), "--out", str(suite.parent / "again"), "--suite", "tiny", "--workers", "0"]
+    again = [
+        "--results",
+        str(suite.parent / "runs"),
+        "--out",
+        str(suite.parent / "again"),
+        "--suite",
+        "tiny",
+        "--workers",
+        "0",
+    ]
     assert main(["reproduce", "hash", *again]) == 0
 
 
-def test_reproduce_notices_a_record_whose_loss_was_changed(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reproduce_notices_a_record_whose_loss_was_changed(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
     path = suite.parent / "runs/tiny/mlp_gate/b50-flops/seed-0.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(data | {"loss": data["loss"] - 0.5}), encoding="utf-8")
-    assert main(["reproduce", "mlp_gate", "--results", str(suite.parent / "runs"), "--suite", "tiny", "--workers", "0"]) == 2
+    assert (
+        main(
+            [
+                "reproduce",
+                "mlp_gate",
+                "--results",
+                str(suite.parent / "runs"),
+                "--suite",
+                "tiny",
+                "--workers",
+                "0",
+            ]
+        )
+        == 2
+    )
     assert "does not match its own digest" in capsys.readouterr().err
 
 
 def test_help_of_every_command_loads_no_torch() -> None:
     code = "import sys; from bench.cli import build_parser; build_parser(); print('torch' in sys.modules, 'scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split() == ["False", "False"]
 
 
-def test_a_stale_board_is_told_with_what_changed(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stale_board_is_told_with_what_changed(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(suite, "--routers", "mlp_gate", "--seeds", "1") == 0
     board = suite.parent / "runs" / "leaderboard.md"
     check = ["leaderboard", "--results", str(suite.parent / "runs"), "--check"]
     assert main(check) == 0
-    board.write_text(board.read_text(encoding="utf-8").replace("mlp_gate", "my_gate"), encoding="utf-8")
+    board.write_text(
+        board.read_text(encoding="utf-8").replace("mlp_gate", "my_gate"), encoding="utf-8"
+    )
     capsys.readouterr()
     assert main(check) == 1
     said = capsys.readouterr().out

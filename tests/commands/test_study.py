@@ -34,12 +34,16 @@ def write(place: Path, **changes: Any) -> None:
             {
                 "text": "It is.",
                 "source": "nobody",
-                "comparisons": [{"row": "mlp_gate@wide", "control": "mlp_gate", "expect": "lower", "margin": 10}],
+                "comparisons": [
+                    {"row": "mlp_gate@wide", "control": "mlp_gate", "expect": "lower", "margin": 10}
+                ],
             }
         ],
         "sizes": {"small": {"seeds": 2, "core_minutes": 1}},
     }
-    (place / "study.yaml").write_text(yaml.safe_dump(data | changes, sort_keys=False), encoding="utf-8")
+    (place / "study.yaml").write_text(
+        yaml.safe_dump(data | changes, sort_keys=False), encoding="utf-8"
+    )
 
 
 def study(*arguments: str) -> int:
@@ -50,13 +54,19 @@ def run() -> int:
     return study("--workers", "0")
 
 
-def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run() == 0
     folder = place / "out" / "studies" / "wide-gate"
-    cells = {(record.cell.row, record.cell.seed) for _, record in read_records(folder / "small" / "half")}
+    cells = {
+        (record.cell.row, record.cell.seed) for _, record in read_records(folder / "small" / "half")
+    }
     assert cells == {("mlp_gate", 0), ("mlp_gate", 1), ("mlp_gate@wide", 0), ("mlp_gate@wide", 1)}
     page = (folder / "README.md").read_bytes()
-    assert b"Is a wider gate better?" in page and b"**refuted**" in page  # nothing reaches a margin of 10 nats
+    assert (
+        b"Is a wider gate better?" in page and b"**refuted**" in page
+    )  # nothing reaches a margin of 10 nats
     capsys.readouterr()
     assert run() == 0
     assert capsys.readouterr().out.count(" kept ") == 4
@@ -77,7 +87,9 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(place
 def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:
     write(place, settings={"half": {"suite": "tiny.yaml", "set": {"train.adam_lr": 1e30}}})
     assert run() == 1
-    assert "failed: seeds 0-1" in (place / "out/studies/wide-gate/README.md").read_text(encoding="utf-8")
+    assert "failed: seeds 0-1" in (place / "out/studies/wide-gate/README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,9 @@ def test_what_a_user_gets_wrong_is_told_in_one_line(
     assert said in error and error.count("\n") == 1
 
 
-def test_a_row_that_a_suite_cannot_run_is_refused_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_a_suite_cannot_run_is_refused_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(place, rows=["mlp_gate", {"name": "mlp_gate@wide", "options": {"breadth": 0.5}}])
     assert run() == 2
     assert "breadth" in capsys.readouterr().err

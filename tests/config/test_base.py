@@ -19,7 +19,10 @@ def test_a_field_that_was_added_changes_no_key_until_it_is_set() -> None:
 
 def test_a_field_that_was_added_is_said_once_it_is_set() -> None:
     assert Outer(inner=Inner(new=2.0)).canonical()["inner"] == {"old": 1, "new": 2.0}
-    assert Outer(many=(Inner(), Inner(new=2.0))).canonical()["many"] == [{"old": 1}, {"old": 1, "new": 2.0}]
+    assert Outer(many=(Inner(), Inner(new=2.0))).canonical()["many"] == [
+        {"old": 1},
+        {"old": 1, "new": 2.0},
+    ]
     assert Outer(new=Inner(old=3)).canonical()["new"] == {"old": 3}
 
 

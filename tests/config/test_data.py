@@ -22,7 +22,9 @@ def test_source_follows_from_the_path(path: str | None, source: str) -> None:
     assert DataConfig.model_validate({"path": path}).source == source
 
 
-def test_an_existing_folder_is_local_though_it_looks_like_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_folder_is_local_though_it_looks_like_a_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert DataConfig.model_validate({"path": "owner/name"}).source == "hub"
     (tmp_path / "owner" / "name").mkdir(parents=True)
@@ -30,7 +32,9 @@ def test_an_existing_folder_is_local_though_it_looks_like_a_hub_name(tmp_path: P
 
 
 def test_defaults_are_written_out() -> None:
-    hub = DataConfig.model_validate({"path": "HuggingFaceFW/fineweb-edu", "name": "sample-10BT", "tokenizer": "bpe"})
+    hub = DataConfig.model_validate(
+        {"path": "HuggingFaceFW/fineweb-edu", "name": "sample-10BT", "tokenizer": "bpe"}
+    )
     assert (hub.vocab_size, hub.max_tokens) == (4096, STREAM_TOKENS)
     assert DataConfig.model_validate(hub.model_dump()) == hub
     assert DataConfig().vocab_size == 256

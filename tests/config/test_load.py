@@ -32,7 +32,9 @@ def test_the_suites_that_come_with_the_bench_are_sound(name: str) -> None:
 def test_quick_has_every_control_that_stays_on_every_board() -> None:
     rows = {row.name: row.role for row in load_suite("quick").rows}
     assert rows["dense"] == rows["cheap"] == "bracket"
-    assert {"dense_matched", "random@ffn", "random@block", "random@experts"} <= {name for name, role in rows.items() if role == "control"}
+    assert {"dense_matched", "random@ffn", "random@block", "random@experts"} <= {
+        name for name, role in rows.items() if role == "control"
+    }
     assert "twin" in rows.values()
 
 
@@ -52,7 +54,9 @@ def test_what_is_written_out_is_read_back() -> None:
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
-    assert hash_of({"a": 1, "b": [1, {"c": 2, "d": 3}]}) == hash_of({"b": [1, {"d": 3, "c": 2}], "a": 1})
+    assert hash_of({"a": 1, "b": [1, {"c": 2, "d": 3}]}) == hash_of(
+        {"b": [1, {"d": 3, "c": 2}], "a": 1}
+    )
     assert hash_of({"a": 1}) != hash_of({"a": 1.5})
 
 
@@ -64,7 +68,10 @@ def test_a_suite_cannot_be_changed() -> None:
 def test_overrides_replace_fields_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(SUITE), encoding="utf-8")
-    assert (load_suite(str(path)).budget, load_suite(str(path), {"budget": 0.25}).budget) == (0.5, 0.25)
+    assert (load_suite(str(path)).budget, load_suite(str(path), {"budget": 0.25}).budget) == (
+        0.5,
+        0.25,
+    )
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -74,13 +81,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seq_len": 1}, "field 'seq_len': Input should be greater than 1"),
     ({"sed_len": 5}, "Unknown field 'sed_len'. Did you mean 'seq_len'?"),
     ({"train": {}}, "field 'train.reference_tokens': Field required"),
-    ({"train": {"reference_tokens": 5, "lr": 1}}, "Unknown field 'train.lr'. Did you mean 'train.muon_lr'?"),
+    (
+        {"train": {"reference_tokens": 5, "lr": 1}},
+        "Unknown field 'train.lr'. Did you mean 'train.muon_lr'?",
+    ),
     ({"routed_layers": []}, "field 'routed_layers'"),
     ({"routed_layers": [2, 1]}, "must be ascending"),
     ({"routed_layers": [1, 1]}, "without repeats"),
     ({"routed_layers": [-1]}, "routed_layers is [-1]; layers count from 0"),
     ({"routed_layers": [-3, 1]}, "routed_layers is [-3, 1]; layers count from 0"),
-    *(({"comparison": {"looks": looks}}, f"field 'comparison': Value error, looks is {looks}; give") for looks in ([1], [3, 3], [2, 999])),
+    *(
+        (
+            {"comparison": {"looks": looks}},
+            f"field 'comparison': Value error, looks is {looks}; give",
+        )
+        for looks in ([1], [3, 3], [2, 999])
+    ),
     ({"comparison": {"alpha": 1e-300}}, "field 'comparison.alpha'"),
     ({"rows": []}, "field 'rows'"),
     ({"rows": ["a", "a"]}, "['a'] twice"),
@@ -97,7 +113,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_field_is_named_with_its_value(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as told:
         parse_suite({**SUITE, **change}, "mine.yaml")
-    assert said in str(told.value) and "'mine.yaml'" in str(told.value) and "\n" not in str(told.value)
+    assert (
+        said in str(told.value) and "'mine.yaml'" in str(told.value) and "\n" not in str(told.value)
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +149,24 @@ def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_every_field_is_explained() -> None:
-    """A reader of the file finds what a field means: by its description, or because its type says it all."""
-    plain = {"name", "purpose", "regime", "backbone", "routed_layers", "seq_len", "match", "seeds", "data", "train", "evaluation"}
+    """A reader of the file finds what a field means.
+
+    By its description, or because its type says it all.
+    """
+    plain = {
+        "name",
+        "purpose",
+        "regime",
+        "backbone",
+        "routed_layers",
+        "seq_len",
+        "match",
+        "seeds",
+        "data",
+        "train",
+        "evaluation",
+    }
     plain |= {"comparison", "sensitivity", "rows", "device", "dtype", "compile"}
-    assert {name for name, field in SuiteConfig.model_fields.items() if not field.description} <= plain
+    assert {
+        name for name, field in SuiteConfig.model_fields.items() if not field.description
+    } <= plain

@@ -1,4 +1,7 @@
-"""Looks that can be held are judged without a warning; others are refused, and read over in records."""
+"""Looks that can be held are judged without a warning.
+
+Others are refused, and read over in records.
+"""
 
 import pytest
 
@@ -6,21 +9,42 @@ from bench.config.looks import MOST_LOOKS, MOST_SEEDS, possible, without_impossi
 from bench.stats.sequential import nominal_levels
 
 
-@pytest.mark.parametrize("looks", [(1,), (0, 2), (-3,), (3, 3), (6, 3), (2, MOST_SEEDS + 1), tuple(range(2, MOST_LOOKS + 3)), (10**400,)])
+@pytest.mark.parametrize(
+    "looks",
+    [
+        (1,),
+        (0, 2),
+        (-3,),
+        (3, 3),
+        (6, 3),
+        (2, MOST_SEEDS + 1),
+        tuple(range(2, MOST_LOOKS + 3)),
+        (10**400,),
+    ],
+)
 def test_impossible_looks(looks: tuple[int, ...]) -> None:
     assert not possible(looks)
     config = {"name": "s", "comparison": {"margin": 0.02, "looks": list(looks)}}
     assert without_impossible(config) == {"name": "s", "comparison": {"margin": 0.02, "looks": []}}
 
 
-@pytest.mark.parametrize("config", [{}, {"comparison": None}, {"comparison": {"margin": 0.1}}, {"comparison": {"looks": [3, 6]}}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"comparison": None}, {"comparison": {"margin": 0.1}}, {"comparison": {"looks": [3, 6]}}],
+)
 def test_other_configurations_stay_as_they_are(config: dict[str, object]) -> None:
     assert without_impossible(config) == config
 
 
 @pytest.mark.parametrize("alpha", [0.4999, 0.05, 1e-4, 1e-6, 1e-10])
 @pytest.mark.parametrize(
-    "looks", [(2,), (2, 3, MOST_SEEDS), (MOST_SEEDS - 1, MOST_SEEDS), tuple(range(MOST_SEEDS - MOST_LOOKS + 1, MOST_SEEDS + 1))]
+    "looks",
+    [
+        (2,),
+        (2, 3, MOST_SEEDS),
+        (MOST_SEEDS - 1, MOST_SEEDS),
+        tuple(range(MOST_SEEDS - MOST_LOOKS + 1, MOST_SEEDS + 1)),
+    ],
 )
 def test_the_extremes_of_what_is_possible_have_levels(looks: tuple[int, ...], alpha: float) -> None:
     """Up to the smallest level that a suite may ask for, shared among hundreds of comparisons."""

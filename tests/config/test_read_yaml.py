@@ -30,7 +30,9 @@ def test_a_value_that_yaml_cannot_read_is_refused_in_one_short_line(text: str, s
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG, ids=lambda text: text[:20])
-def test_a_file_that_yaml_cannot_read_is_refused_by_name_in_one_short_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_yaml_cannot_read_is_refused_by_name_in_one_short_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(f"name: {text}", encoding="utf-8")
     with pytest.raises(UserError) as told:
@@ -42,6 +44,7 @@ def test_a_file_that_yaml_cannot_read_is_refused_by_name_in_one_short_line(tmp_p
 
 
 def test_sound_values_are_read() -> None:
-    assert [read_value(f"a={text}") for text in ("8", "0.5", "true", "word", "[1, 2]", "'2024-99-99'", "")] == [
-        *(8, 0.5, True, "word", [1, 2], "2024-99-99", None)
-    ]
+    assert [
+        read_value(f"a={text}")
+        for text in ("8", "0.5", "true", "word", "[1, 2]", "'2024-99-99'", "")
+    ] == [*(8, 0.5, True, "word", [1, 2], "2024-99-99", None)]

@@ -1,4 +1,7 @@
-"""Routers that look ahead, beside or back, for the proof of causality to find; and honest ones that it must let pass."""
+"""Routers that look ahead, beside or back, for the proof of causality to find.
+
+And honest ones that it must let pass.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +9,14 @@ import torch
 from torch import Tensor
 
 from bench.rng import hash_uniform
-from bench.routing.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.contract import (
+    BLOCK_GATE,
+    FFN_GATE,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+)
 from bench.routing.select import gate_plan, top_k_mask
 from tests.small import SEQ_LEN
 
@@ -30,7 +40,9 @@ class Gate(Router):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.scores(inputs)
-        return gate_plan(self.choose(scores, inputs), None, scores, (1 - scores.sigmoid(), scores.sigmoid()))
+        return gate_plan(
+            self.choose(scores, inputs), None, scores, (1 - scores.sigmoid(), scores.sigmoid())
+        )
 
 
 class TopK(Gate):
@@ -48,7 +60,10 @@ class WeightOnly(Gate):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         assert plan.weight is not None
-        return replace(plan, weight=plan.weight * (1 + 0.1 * inputs.hidden.mean((1, 2)).sigmoid())[:, None, None])
+        return replace(
+            plan,
+            weight=plan.weight * (1 + 0.1 * inputs.hidden.mean((1, 2)).sigmoid())[:, None, None],
+        )
 
 
 class InLowPrecision(Gate):
@@ -129,20 +144,30 @@ class FirstCallsOnly(Gate):
 
     def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
         self.calls += 1
-        return inputs.tokens.roll(-1, 1) % 2 == 0 if self.calls == 1 else super().choose(scores, inputs)
+        return (
+            inputs.tokens.roll(-1, 1) % 2 == 0
+            if self.calls == 1
+            else super().choose(scores, inputs)
+        )
 
 
 class Preview(Gate):
-    """Tells what is to come through a non-number, which passes for close to anything in a sloppy comparison."""
+    """Tells what is to come through a non-number, which passes for close to anything in a sloppy
+    comparison.
+    """
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         assert plan.weight is not None
-        return replace(plan, weight=torch.where(inputs.tokens[:, -1:, None] == 7, torch.nan, plan.weight))
+        return replace(
+            plan, weight=torch.where(inputs.tokens[:, -1:, None] == 7, torch.nan, plan.weight)
+        )
 
 
 class RareLeak(Gate):
-    """The last pair of tokens turns the first decision once in a hundred sequences, so two perturbations in a hundred show it."""
+    """The last pair of tokens turns the first decision once in a hundred sequences, so two
+    perturbations in a hundred show it.
+    """
 
     def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
         chosen = super().choose(scores, inputs).clone()
@@ -152,7 +177,9 @@ class RareLeak(Gate):
 
 
 class RareOpening(Gate):
-    """In 4 % of sequences, told by how they begin, the last token turns a decision half the time: 2 % of changes of the ending."""
+    """In 4 % of sequences, told by how they begin, the last token turns a decision half the time: 2
+    % of changes of the ending.
+    """
 
     def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
         chosen = super().choose(scores, inputs).clone()
@@ -163,14 +190,20 @@ class RareOpening(Gate):
 
 
 class Rounding(Gate):
-    """The size of the batch moves every score by a few thousandths, as rounding does by a millionth."""
+    """The size of the batch moves every score by a few thousandths, as rounding does by a
+    millionth.
+    """
 
     def scores(self, inputs: RouterInput) -> Tensor:
-        return super().scores(inputs) + 5e-3 * (hash_uniform(len(inputs.tokens), inputs.tokens) - 0.5)
+        return super().scores(inputs) + 5e-3 * (
+            hash_uniform(len(inputs.tokens), inputs.tokens) - 0.5
+        )
 
 
 class Disguised(Gate):
-    """What is to come turns a decision in 2 % of sequences, in which the least noise on the score then turns it too."""
+    """What is to come turns a decision in 2 % of sequences, in which the least noise on the score
+    then turns it too.
+    """
 
     def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
         chosen = super().choose(scores, inputs).clone()

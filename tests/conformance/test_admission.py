@@ -19,33 +19,51 @@ from tests.tiny import suite, write_text
 Plugins = Callable[[Path], dict[str, Entry]]
 
 
-def test_a_router_that_cheats_gets_no_row(gallery: Callable[[str], dict[str, Entry]], tmp_path: Path) -> None:
+def test_a_router_that_cheats_gets_no_row(
+    gallery: Callable[[str], dict[str, Entry]], tmp_path: Path
+) -> None:
     gallery("memory")
     config = suite(write_text(tmp_path))
     record = run_cell(Cell(config, config.row("memory_in_global"), 0), "test")
     assert (record.status, record.loss) == ("invalid", None)
-    assert record.reason.startswith("`bench check` fails no_hidden_state: expected ") and "\n" not in record.reason
+    assert (
+        record.reason.startswith("`bench check` fails no_hidden_state: expected ")
+        and "\n" not in record.reason
+    )
 
 
 @pytest.mark.parametrize("inner", ["memory_in_global", {"router": "memory_in_global"}])
-def test_a_cheater_in_a_wrapper_of_ours_gets_no_row(gallery: Callable[[str], dict[str, Entry]], tmp_path: Path, inner: object) -> None:
+def test_a_cheater_in_a_wrapper_of_ours_gets_no_row(
+    gallery: Callable[[str], dict[str, Entry]], tmp_path: Path, inner: object
+) -> None:
     gallery("memory")
-    config = suite(write_text(tmp_path), rows=[{"name": "wrapped", "router": "partially_supervised", "options": {"inner": inner}}])
+    config = suite(
+        write_text(tmp_path),
+        rows=[{"name": "wrapped", "router": "partially_supervised", "options": {"inner": inner}}],
+    )
     cell = Cell(config, config.rows[0], 0)
     assert cell.outside and not cell.entry.outside
     record = run_cell(cell, "test")
     assert (record.status, record.loss) == ("invalid", None)
-    assert record.reason.startswith("Wrapped router 'memory_in_global': `bench check` fails no_hidden_state: ")
+    assert record.reason.startswith(
+        "Wrapped router 'memory_in_global': `bench check` fails no_hidden_state: "
+    )
 
 
-def test_what_a_wrapped_router_remembers_is_seen_through_the_wrapper(gallery: Callable[[str], dict[str, Entry]]) -> None:
+def test_what_a_wrapped_router_remembers_is_seen_through_the_wrapper(
+    gallery: Callable[[str], dict[str, Entry]],
+) -> None:
     gallery("memory")
     (check,) = [check for check in CHECKS if check.name == "no_hidden_state"]
-    outcome = examine_one(check, Subject(find("partially_supervised"), {"inner": "memory_in_global"}), {})
+    outcome = examine_one(
+        check, Subject(find("partially_supervised"), {"inner": "memory_in_global"}), {}
+    )
     assert outcome.status == "failed" and "SEEN" in outcome.seen
 
 
-def test_what_may_fail_with_a_reason_refuses_nobody(gallery: Callable[[str], dict[str, Entry]]) -> None:
+def test_what_may_fail_with_a_reason_refuses_nobody(
+    gallery: Callable[[str], dict[str, Entry]],
+) -> None:
     assert inadmissible(gallery("careless")["score_without_gradient"], {}) == ""
     assert "plan_is_well_formed" in inadmissible(gallery("careless")["weight_not_finite"], {})
 
@@ -69,7 +87,9 @@ class Leaving(Router):
 """
 
 
-def test_a_router_that_ends_the_program_fails_alone(plugins: Plugins, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_router_that_ends_the_program_fails_alone(
+    plugins: Plugins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "leaving.py"
     file.write_text(LEAVING, encoding="utf-8")
     assert main(["check", str(file)]) == 1

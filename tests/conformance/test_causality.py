@@ -1,4 +1,7 @@
-"""The proof of causality: honest routers pass it, and every way of looking ahead, beside or back is found and named."""
+"""The proof of causality.
+
+Honest routers pass it, and every way of looking ahead, beside or back is found and named.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -53,17 +56,25 @@ def with_knobs(found: Model, value: float) -> Model:
     return found
 
 
-def proof_of(found: Model, seed: int = 0, held_out: Windows | None = None, dtype: torch.dtype = torch.float32) -> Causality:
+def proof_of(
+    found: Model, seed: int = 0, held_out: Windows | None = None, dtype: torch.dtype = torch.float32
+) -> Causality:
     held_out = held_out or windows(48)
     official = evaluate(found, held_out, BATCH_SIZE, dtype, keep=True)
     return prove(found.decoder, held_out, official, seed, BATCH_SIZE, dtype)
 
 
 def build(router: type[Router], seed: int = 0) -> Model:
-    return with_knobs(assemble(replace(blueprint("mlp_gate"), entry=Entry("x", "gate", "", router)), seed), 0.05)
+    return with_knobs(
+        assemble(replace(blueprint("mlp_gate"), entry=Entry("x", "gate", "", router)), seed), 0.05
+    )
 
 
-@pytest.mark.parametrize(("name", "options"), [("mod", {}), ("adaptive_moe", {}), ("random", {"over": "ffn"}), ("dense", {})], ids=row_id)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mod", {}), ("adaptive_moe", {}), ("random", {"over": "ffn"}), ("dense", {})],
+    ids=row_id,
+)
 def test_routers_of_every_kind_are_causal(name: str, options: Mapping[str, object]) -> None:
     found = proof_of(with_knobs(model(name, options), -0.4 if name == "random" else 0.1))
     assert found.passed, found.detail
@@ -73,7 +84,9 @@ def test_routers_of_every_kind_are_causal(name: str, options: Mapping[str, objec
 def test_the_honest_gate_that_cheaters_derive_from_passes_and_says_its_power() -> None:
     found = proof_of(build(Gate))
     assert found.passed
-    power = re.search(r"(\d+) suffix perturbations .* 2% of trials with (\d+\.\d)% probability", found.detail)
+    power = re.search(
+        r"(\d+) suffix perturbations .* 2% of trials with (\d+\.\d)% probability", found.detail
+    )
     assert power is not None
     assert float(power[2]) == pytest.approx(100 * (1 - 0.98 ** int(power[1])), abs=0.05)
 
@@ -89,7 +102,10 @@ def test_the_honest_gate_that_cheaters_derive_from_passes_and_says_its_power() -
         (BatchSize, r"Batch size 5: the plan of layer 1 differs"),
         (Length, r"Decoding: the plan of layer 1 differs"),
         (Dice, r"Determinism: asked the same twice, the router of layer 1 plans differently\."),
-        (Memory, r"(Official evaluation|Determinism): the plan of layer 1 differs at sequence \d+, position 3"),
+        (
+            Memory,
+            r"(Official evaluation|Determinism): the plan of layer 1 differs at sequence \d+, position 3",
+        ),
         (Learns, r"State: a parameter or buffer changed"),
         (FirstCallsOnly, r"Official evaluation: the plan of layer 1 differs"),
         (Preview, r"Predictions"),
@@ -102,7 +118,9 @@ def test_a_cheater_is_found_and_the_first_offence_named(router: type[Router], sa
 
 
 def test_the_offending_position_is_right() -> None:
-    """A router that reads one token ahead gives itself away at the last position before the cut, and nowhere earlier."""
+    """A router that reads one token ahead gives itself away at the last position before the cut,
+    and nowhere earlier.
+    """
     found = proof_of(build(NextToken), seed=3)
     named = re.search(r"position (\d+)", found.detail)
     assert named is not None and 0 <= int(named[1]) < SEQ_LEN - 1
@@ -110,7 +128,9 @@ def test_the_offending_position_is_right() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("router", [RareLeak, RareOpening])
-def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_claimed(router: type[Router]) -> None:
+def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_claimed(
+    router: type[Router],
+) -> None:
     missed = sum(proof_of(build(router), seed).passed for seed in range(25))
     assert missed <= 2
 
@@ -118,10 +138,14 @@ def test_a_leak_in_two_per_cent_of_trials_is_found_with_the_probability_that_is_
 @pytest.mark.parametrize("seed", range(6))
 def test_a_leak_cannot_pass_for_rounding(seed: int) -> None:
     found = proof_of(build(Disguised, seed), seed)
-    assert re.match(r"Suffix perturbation(, all paths run in full)?: the plan of layer \d differs", found.detail), found.detail
+    assert re.match(
+        r"Suffix perturbation(, all paths run in full)?: the plan of layer \d differs", found.detail
+    ), found.detail
 
 
-def test_decisions_that_rounding_turns_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decisions_that_rounding_turns_are_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert not proof_of(build(Rounding)).passed
     monkeypatch.setattr("bench.conformance.comparison.TIE", 1e-2)
     monkeypatch.setattr("bench.conformance.comparison.TOLERANCE", 1e-2)
@@ -143,14 +167,24 @@ def test_a_router_cannot_reach_the_targets_through_the_storage_of_its_tokens() -
     assert tokens.untyped_storage().nbytes() == tokens.numel() * tokens.element_size()
 
 
-def test_lower_precision_is_proven_in_float32_and_the_official_plans_must_still_come_out_again() -> None:
+def test_lower_precision_is_proven_in_float32_and_the_official_plans_must_still_come_out_again() -> (
+    None
+):
     honest = proof_of(build(Gate), dtype=torch.bfloat16)
     assert honest.passed, honest.detail
-    assert proof_of(build(FirstCallsOnly), dtype=torch.bfloat16).detail.startswith("Official evaluation: only")
+    assert proof_of(build(FirstCallsOnly), dtype=torch.bfloat16).detail.startswith(
+        "Official evaluation: only"
+    )
 
 
-@pytest.mark.parametrize(("name", "options"), [("mod", {}), ("adaptive_moe", {}), ("smear", {}), ("dense", {})], ids=row_id)
-def test_routers_of_every_kind_are_causal_in_low_precision(name: str, options: Mapping[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mod", {}), ("adaptive_moe", {}), ("smear", {}), ("dense", {})],
+    ids=row_id,
+)
+def test_routers_of_every_kind_are_causal_in_low_precision(
+    name: str, options: Mapping[str, object]
+) -> None:
     found = proof_of(with_knobs(model(name, options), 0.1), dtype=torch.bfloat16)
     assert found.passed, found.detail
 
@@ -158,7 +192,9 @@ def test_routers_of_every_kind_are_causal_in_low_precision(name: str, options: M
 def test_a_leak_in_low_precision_alone_is_found_there() -> None:
     assert proof_of(build(InLowPrecision)).passed
     found = proof_of(build(InLowPrecision), dtype=torch.bfloat16)
-    assert found.detail.startswith("Suffix perturbation in the precision of the run, all paths run in full: a weight of layer 1 differs")
+    assert found.detail.startswith(
+        "Suffix perturbation in the precision of the run, all paths run in full: a weight of layer 1 differs"
+    )
 
 
 def test_few_windows_and_small_batches_will_do() -> None:
@@ -185,7 +221,9 @@ def test_an_official_evaluation_that_does_not_repeat_is_refused() -> None:
     assert forged(other).startswith("Official evaluation: the plan of layer 3 differs")
 
 
-def test_a_leak_makes_the_record_of_a_cell_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_makes_the_record_of_a_cell_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a router that was let in: its own check would have found it."""
     monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
     plugin = tmp_path / "leaky.py"

@@ -17,8 +17,12 @@ ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
 """Every router with its defaults, and every row of the main suite that sets options."""
 
 EXPECTED = {
-    "tag": {"capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share is kept over the batch"},
-    "fixed_layers": {"capacity_is_kept_in_training": "a layer is full or cheap; the share is kept over all routed layers"},
+    "tag": {
+        "capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share is kept over the batch"
+    },
+    "fixed_layers": {
+        "capacity_is_kept_in_training": "a layer is full or cheap; the share is kept over all routed layers"
+    },
 }
 """Router -> checks that it is meant to fail, and why."""
 
@@ -26,8 +30,14 @@ EXPECTED = {
 def failures(row: str, seed: int) -> list[str]:
     router, options = ROWS[row]
     torch.set_num_threads(1)
-    outcomes = run_checks(ROUTERS[router], options=options, seed=seed, expected_failures=EXPECTED.get(router))
-    return [f"{outcome.check}: expected {outcome.expected}; saw {outcome.seen}" for outcome in outcomes if not outcome.ok]
+    outcomes = run_checks(
+        ROUTERS[router], options=options, seed=seed, expected_failures=EXPECTED.get(router)
+    )
+    return [
+        f"{outcome.check}: expected {outcome.expected}; saw {outcome.seen}"
+        for outcome in outcomes
+        if not outcome.ok
+    ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -43,16 +53,28 @@ def test_router_conforms_at_more_seeds(row: str, seed: int) -> None:
     assert not failures(row, seed)
 
 
-VARIANTS = {f"{name} {json.dumps(options, sort_keys=True)}": (name, options) for name, options, _ in rows().values() if options}
+VARIANTS = {
+    f"{name} {json.dumps(options, sort_keys=True)}": (name, options)
+    for name, options, _ in rows().values()
+    if options
+}
 STRICT = {check.name for check in CHECKS if not check.waivable}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("said", VARIANTS)
-def test_every_row_of_suites_and_studies_keeps_the_rules_that_cannot_be_waived(said: str, seed: int) -> None:
-    """Estimators that are over budget on purpose, or too noisy to learn in a hundred steps, may fail the others."""
+def test_every_row_of_suites_and_studies_keeps_the_rules_that_cannot_be_waived(
+    said: str, seed: int
+) -> None:
+    """Estimators that are over budget on purpose, or too noisy to learn in a hundred steps, may
+    fail the others.
+    """
     name, options = VARIANTS[said]
     torch.set_num_threads(1)
     outcomes = run_checks(ROUTERS[name], options=options, seed=seed)
-    assert not [f"{outcome.check}: {outcome.seen}" for outcome in outcomes if outcome.status == "failed" and outcome.check in STRICT]
+    assert not [
+        f"{outcome.check}: {outcome.seen}"
+        for outcome in outcomes
+        if outcome.status == "failed" and outcome.check in STRICT
+    ]

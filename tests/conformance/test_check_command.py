@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture
 def example(tmp_path: Path, plugins: Callable[[Path], dict[str, Entry]]) -> Path:
     """The first Python block of the README, as a file."""
-    block = re.search(r"```python\n(.*?)```", (ROOT / "routers" / "README.md").read_text("utf-8"), re.DOTALL)
+    block = re.search(
+        r"```python\n(.*?)```", (ROOT / "routers" / "README.md").read_text("utf-8"), re.DOTALL
+    )
     assert block
     file = tmp_path / "my_router.py"
     file.write_text(block.group(1), "utf-8")
@@ -40,9 +42,16 @@ def test_example_is_short(example: Path) -> None:
     assert len(body.strip().splitlines()) <= 20
 
 
-def test_failure_is_explained_and_gives_exit_code_1(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_is_explained_and_gives_exit_code_1(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = example.with_name("broken.py")
-    broken.write_text(example.read_text("utf-8").replace("(1 - p, p)", "(1 - p, p / 0)").replace("linear_gate", "broken_gate"), "utf-8")
+    broken.write_text(
+        example.read_text("utf-8")
+        .replace("(1 - p, p)", "(1 - p, p / 0)")
+        .replace("linear_gate", "broken_gate"),
+        "utf-8",
+    )
     assert main(["check", str(broken), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)[0]
     assert (report["router"], report["passed"]) == ("broken_gate", False)
@@ -59,14 +68,19 @@ def test_failure_is_explained_and_gives_exit_code_1(example: Path, capsys: pytes
         (["mlp_gate", "--set", "no_such_option=1"], "no_such_option"),
         (["mlp_gate", "--set", "width_ratio=-1"], "-1"),
         (["mlp_gate", "--set", "width_ratio=["], "not valid YAML"),
-        (["mlp_gate", "--set", "width_ratio=2024-99-99"], "'2024-99-99' is not valid YAML: month must be in 1..12"),
+        (
+            ["mlp_gate", "--set", "width_ratio=2024-99-99"],
+            "'2024-99-99' is not valid YAML: month must be in 1..12",
+        ),
         (["mlp_gate", "--seed", "-1"], "-1"),
         (["mlp_gate", "--seed", "4294967296"], "below 4294967296"),
         (["mlp_gate", "--expect-failure", "no_such_check=because"], "no_such_check"),
         (["mlp_gate", "--expect-failure", "causal=because"], "cannot be waived"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["check", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -80,7 +94,9 @@ def test_checks_are_importable_for_pytest(example: Path) -> None:
     bound[0]()
     with pytest.raises(AssertionError, match="bfloat16_agrees: expected a failure"):
         next(
-            check for check in checks_for(example, expected_failures={"bfloat16_agrees": "on purpose"}) if str(check) == "bfloat16_agrees"
+            check
+            for check in checks_for(example, expected_failures={"bfloat16_agrees": "on purpose"})
+            if str(check) == "bfloat16_agrees"
         )()
     with pytest.raises(UserError, match="cannot be waived"):
         checks_for(example, expected_failures={"causal": "on purpose"})
@@ -101,10 +117,21 @@ class DrawsFromPython(MLPGate):
 """
 
 
-def test_a_draw_from_pythons_own_generator_is_seen_where_no_type_checker_draws_from_it(tmp_path: Path) -> None:
+def test_a_draw_from_pythons_own_generator_is_seen_where_no_type_checker_draws_from_it(
+    tmp_path: Path,
+) -> None:
     """In a process of its own, since the tests run under a type checker that does."""
     file = tmp_path / "plugin.py"
     file.write_text(DRAWS_FROM_PYTHON, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "bench", "check", str(file), "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "check", str(file), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
-    assert [check["check"] for check in json.loads(done.stdout)[0]["checks"] if check["status"] == "failed"] == ["deterministic"]
+    assert [
+        check["check"]
+        for check in json.loads(done.stdout)[0]["checks"]
+        if check["status"] == "failed"
+    ] == ["deterministic"]

@@ -49,7 +49,11 @@ CAUGHT = {
         "trains_the_backbone": "leaves_the_model_alone",
         "hook_on_every_optimiser": "no_side_effects",
     },
-    "importing": {"reads_on_import": "no_side_effects", "works_on_import": "construction_is_cheap", "works_once": "construction_is_cheap"},
+    "importing": {
+        "reads_on_import": "no_side_effects",
+        "works_on_import": "construction_is_cheap",
+        "works_once": "construction_is_cheap",
+    },
     "background": {"work_in_background": "works_on_one_thread"},
     "memory": {
         "memory_in_global": "no_hidden_state",
@@ -95,7 +99,9 @@ CAUGHT = {
 }
 BREAKS_DOWN = {"every_operation_is_priced", "any_length_and_batch", "builds_without_arguments"}
 """Checks whose finding is an error: there is nothing to compare where a router cannot be run."""
-CASES = [(file, router, check) for file, caught in CAUGHT.items() for router, check in caught.items()]
+CASES = [
+    (file, router, check) for file, caught in CAUGHT.items() for router, check in caught.items()
+]
 BY_NAME = {check.name: check for check in CHECKS}
 
 
@@ -104,10 +110,14 @@ def outcome_of(entry: Entry, check: str, seed: int = 0) -> Outcome:
 
 
 @pytest.mark.parametrize(("file", "router", "check"), CASES, ids=[router for _, router, _ in CASES])
-def test_cheater_is_caught_by_its_check(gallery: Gallery, file: str, router: str, check: str) -> None:
+def test_cheater_is_caught_by_its_check(
+    gallery: Gallery, file: str, router: str, check: str
+) -> None:
     outcome = outcome_of(gallery(file)[router], check)
     assert outcome.status == "failed", outcome
-    assert check in BREAKS_DOWN or not re.match(r"\w*(Error|Exception|Exit|Op): ", outcome.seen), "caught, and not broken down by itself"
+    assert check in BREAKS_DOWN or not re.match(r"\w*(Error|Exception|Exit|Op): ", outcome.seen), (
+        "caught, and not broken down by itself"
+    )
     assert outcome.expected
     assert outcome.seen
     assert outcome.hint
@@ -116,16 +126,28 @@ def test_cheater_is_caught_by_its_check(gallery: Gallery, file: str, router: str
 def test_gallery_is_complete(gallery: Gallery) -> None:
     for file, caught in CAUGHT.items():
         assert set(gallery(file)) == set(caught)
-    # What the last two compare is the harness's own work, not the router's; the tests of dispatcher and oracle break it.
+    # What the last two compare is the harness's own work, not the router's; the tests of dispatcher
+    # and oracle break it.
     assert set(BY_NAME) - {check for caught in CAUGHT.values() for check in caught.values()} == {
         "sparse_equals_reference",
         "labels_are_charged",
     }
 
 
-@pytest.mark.parametrize("router", ["paid_plainly", "paid_elementwise", "paid_without_gradient", "paid_after_step", "paid_in_loss"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        "paid_plainly",
+        "paid_elementwise",
+        "paid_without_gradient",
+        "paid_after_step",
+        "paid_in_loss",
+    ],
+)
 def test_work_in_odd_places_is_paid(gallery: Gallery, router: str) -> None:
-    """Three steps with the work cost at least as much more than three without as the work's own products, 2mnk each."""
+    """Three steps with the work cost at least as much more than three without as the work's own
+    products, 2mnk each.
+    """
     entries = gallery("paid_work")
     width = sys.modules[entries[router].router.__module__].WIDTH
     subjects = [Subject(entries[name]) for name in ("paid_nothing", router)]
@@ -133,7 +155,9 @@ def test_work_in_odd_places_is_paid(gallery: Gallery, router: str) -> None:
     for subject in subjects:
         model = subject.assemble()
         subject.train(model, steps=3)
-        spent.append(sum(cost for part, cost in model.ledger.spent.items() if not part.startswith("paths")))
+        spent.append(
+            sum(cost for part, cost in model.ledger.spent.items() if not part.startswith("paths"))
+        )
     tokens, layers, d_model = 3 * 8 * 32, 3, 32
     assert spent[1] - spent[0] >= 2 * d_model * width * tokens * layers
 

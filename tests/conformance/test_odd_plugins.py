@@ -1,4 +1,7 @@
-"""Plugins that are valid Python and wrong in some part: never a traceback, never exit code 0, and the file stays as it is."""
+"""Plugins that are valid Python and wrong in some part.
+
+Never a traceback, never exit code 0, and the file stays as it is.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,15 @@ class Odd(Router):
 
 ATTRIBUTES = [
     *("needs = 5", "needs = None", "needs = 'tags'", "needs = (5,)", "needs = [[]]"),
-    *("layers = None", "layers = 'some'", "layers = (1,)", "paths = None", "paths = 5", "paths = 'cheap'", "paths = FFN_GATE.names"),
+    *(
+        "layers = None",
+        "layers = 'some'",
+        "layers = (1,)",
+        "paths = None",
+        "paths = 5",
+        "paths = 'cheap'",
+        "paths = FFN_GATE.names",
+    ),
     *("mean_experts = 'x'", "mean_experts = None"),
     *("wraps = ('nope',)", "wraps = 5", "wraps = None", "wraps = (5,)", "wraps = ('width',)"),
     *("oracle = 3", "allows_none = 'x'", "supervised = 'x'", "supervised = -1.0", "knob = 3"),
@@ -67,7 +78,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ends_well(folder: Path, source: str, capsys: Any, *command: str) -> int:
-    """Run a command on a plugin, and return its exit code; what must hold of every end is asserted."""
+    """Run a command on a plugin, and return its exit code.
+
+    What must hold of every end is asserted.
+    """
     path = folder / "odd.py"
     path.write_text(source, encoding="utf-8")
     with tiny.own_registry():
@@ -85,7 +99,18 @@ def check(folder: Path, source: str, capsys: Any) -> None:
 
 
 def plan(folder: Path, source: str, capsys: Any) -> int:
-    return ends_well(folder, source, capsys, "plan", "--suite", str(folder / "suite.yaml"), "--plugin", "FILE", "--routers", "odd")
+    return ends_well(
+        folder,
+        source,
+        capsys,
+        "plan",
+        "--suite",
+        str(folder / "suite.yaml"),
+        "--plugin",
+        "FILE",
+        "--routers",
+        "odd",
+    )
 
 
 def put(place: str, what: str) -> str:
@@ -104,7 +129,9 @@ def test_an_attribute_of_a_wrong_kind(folder: Path, capsys: Any, line: str) -> N
 
 
 @pytest.mark.parametrize("line", ATTRIBUTES)
-def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(folder: Path, capsys: Any, line: str) -> None:
+def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(
+    folder: Path, capsys: Any, line: str
+) -> None:
     """A plan looks at less than the checks do, and may go through."""
     assert plan(folder, put("# attribute", line), capsys) in (0, 2)
 
@@ -123,7 +150,9 @@ def test_a_plugin_that_ends_the_program(folder: Path, capsys: Any, place: str, l
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("line", HALTS)
-def test_a_plugin_that_ends_the_program_when_it_is_planned(folder: Path, capsys: Any, place: str, line: str) -> None:
+def test_a_plugin_that_ends_the_program_when_it_is_planned(
+    folder: Path, capsys: Any, place: str, line: str
+) -> None:
     assert plan(folder, put(place, line), capsys) == 2
 
 
@@ -133,6 +162,10 @@ def test_a_registration_of_something_else(folder: Path, capsys: Any, line: str) 
 
 
 @pytest.mark.parametrize("line", REGISTRATIONS)
-def test_a_registration_of_something_else_when_it_is_planned(folder: Path, capsys: Any, line: str) -> None:
-    """What is registered wrongly beside a sound router is refused with its file, which is loaded whole or not at all."""
+def test_a_registration_of_something_else_when_it_is_planned(
+    folder: Path, capsys: Any, line: str
+) -> None:
+    """What is registered wrongly beside a sound router is refused with its file, which is loaded
+    whole or not at all.
+    """
     assert plan(folder, f"{PLUGIN}\n\n{line}\n", capsys) == 2

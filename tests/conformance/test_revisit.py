@@ -1,4 +1,7 @@
-"""Settings of the sweep, looked at again: a router that behaves at B and peeks beside it is caught."""
+"""Settings of the sweep, looked at again.
+
+A router that behaves at B and peeks beside it is caught.
+"""
 
 from collections.abc import Callable
 
@@ -38,18 +41,31 @@ class _Weighing(_Gate):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         assert self.knob is not None
         scores = hash_noise(self.spec, inputs)
-        seen = scores.roll(-1, 1) if inputs.selection == "causal" and self.peeks(self.knob) else scores
+        seen = (
+            scores.roll(-1, 1) if inputs.selection == "causal" and self.peeks(self.knob) else scores
+        )
         chosen, count = upgrade(scores, inputs, self.spec, self.knob)
         return gate_plan(chosen, count, scores, (1 + seen, 1 + seen))
 
 
-def offence(peeks: Callable[[Tensor], bool], at: tuple[float, ...] = (-0.6, -0.4, -0.5), kind: type[Router] = _Gate) -> str:
+def offence(
+    peeks: Callable[[Tensor], bool],
+    at: tuple[float, ...] = (-0.6, -0.4, -0.5),
+    kind: type[Router] = _Gate,
+) -> str:
     model = tiny.model(Entry("gate", "test", "", kind))
     routers = model.decoder.routers
     visited: list[Visited] = []
     with torch.no_grad():
-        for parameter in model.decoder.parameters():  # zero-initialised outputs would make all paths alike
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+        for (
+            parameter
+        ) in model.decoder.parameters():  # zero-initialised outputs would make all paths alike
+            parameter.add_(
+                0.3
+                * torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
+            )
     for router in routers:
         assert isinstance(router, _Gate)
         router.peeks = peeks  # type: ignore[method-assign]
@@ -74,7 +90,9 @@ def test_looking_ahead_beside_the_budget_is_found() -> None:
 
 def test_weighing_by_the_next_token_beside_the_budget_is_found_though_no_plan_moves() -> None:
     assert offence(lambda _: False, kind=_Weighing) == ""
-    assert "depend on what stands later" in offence(lambda knob: float(knob) < -0.55, kind=_Weighing)
+    assert "depend on what stands later" in offence(
+        lambda knob: float(knob) < -0.55, kind=_Weighing
+    )
 
 
 def test_looking_ahead_in_all_evaluations_but_the_last_is_found() -> None:
@@ -91,4 +109,13 @@ def test_looking_ahead_in_all_evaluations_but_the_last_is_found() -> None:
 def test_the_pass_is_that_of_the_evaluation(dtype: torch.dtype) -> None:
     model = tiny.model(Entry("gate", "test", "", _Gate))
     found = evaluate(model, tiny.windows(), batch_size=8, dtype=dtype)
-    assert revisit(model, tiny.windows(), [Visited([None] * len(model.decoder.routers), found.nats)], 8, dtype) == ""
+    assert (
+        revisit(
+            model,
+            tiny.windows(),
+            [Visited([None] * len(model.decoder.routers), found.nats)],
+            8,
+            dtype,
+        )
+        == ""
+    )

@@ -16,7 +16,10 @@ def test_a_buffer_that_moves_is_named_and_knobs_may() -> None:
             router.knob.add_(1)
     decoder.routers[1].register_buffer("table", torch.zeros(3), persistent=False)
     with (
-        pytest.raises(RuleBroken, match=r"A probe changed layers\.\d\.ffn_router\.table; evaluation may change nothing but knobs"),
+        pytest.raises(
+            RuleBroken,
+            match=r"A probe changed layers\.\d\.ffn_router\.table; evaluation may change nothing but knobs",
+        ),
         unchanged(decoder, "A probe"),
     ):
         decoder.routers[1].get_buffer("table")[2] = 1
@@ -27,4 +30,6 @@ def test_swapped_signs_show_though_squares_do_not() -> None:
     before = state_sums(decoder)
     with torch.no_grad():
         decoder.embedding.weight.neg_()
-    assert {name for name, sums in state_sums(decoder).items() if sums != before[name]} == {"embedding.weight"}
+    assert {name for name, sums in state_sums(decoder).items() if sums != before[name]} == {
+        "embedding.weight"
+    }

@@ -37,8 +37,12 @@ class _Writes(_Alternate):
         return super().forward(inputs)
 
 
-@pytest.mark.parametrize(("router", "says"), [(_Alternate, ""), (_Works, "it runs"), (_Writes, "open of")])
-def test_a_router_that_looks_for_counters_is_found_in_its_own_run(router: type[Router], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("router", "says"), [(_Alternate, ""), (_Works, "it runs"), (_Writes, "open of")]
+)
+def test_a_router_that_looks_for_counters_is_found_in_its_own_run(
+    router: type[Router], says: str, tmp_path: Path
+) -> None:
     _Writes.place = tmp_path / "note"
     found = side_work(tiny.model(Entry("x", "test", "", router)), tiny.windows())
     assert says in found and bool(says) == bool(found)

@@ -9,7 +9,9 @@ import pytest
 def prose(seed: int, num_words: int = 200) -> str:
     """Text that no two seeds share a 13-gram of."""
     draw = random.Random(seed)
-    return " ".join("".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 9))) for _ in range(num_words))
+    return " ".join(
+        "".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 9))) for _ in range(num_words)
+    )
 
 
 @pytest.fixture
@@ -27,4 +29,6 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def two_domains(table: Callable[..., Path]) -> Path:
     """120 documents in two domains, `even` and `odd`."""
-    return table([{"text": prose(index), "kind": ("even", "odd")[index % 2]} for index in range(120)])
+    return table(
+        [{"text": prose(index), "kind": ("even", "odd")[index % 2]} for index in range(120)]
+    )

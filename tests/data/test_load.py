@@ -26,12 +26,20 @@ def texts(corpus: Corpus) -> list[str]:
     for split in (corpus.train, corpus.calibration, corpus.validation):
         for start, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
             assert split.tokens[end - 1] == corpus.tokenizer.end_of_document
-            found.append(b"".join(corpus.tokenizer.pieces[token] for token in split.tokens[start : end - 1]).decode())
+            found.append(
+                b"".join(
+                    corpus.tokenizer.pieces[token] for token in split.tokens[start : end - 1]
+                ).decode()
+            )
     return found
 
 
-@pytest.mark.parametrize("tokenizer", [{"tokenizer": "bytes"}, {"tokenizer": "bpe", "vocab_size": 400}])
-def test_every_document_comes_back_whole_from_the_tokens(two_domains: Path, tmp_path: Path, tokenizer: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "tokenizer", [{"tokenizer": "bytes"}, {"tokenizer": "bpe", "vocab_size": 400}]
+)
+def test_every_document_comes_back_whole_from_the_tokens(
+    two_domains: Path, tmp_path: Path, tokenizer: dict[str, object]
+) -> None:
     corpus = load_corpus(config(two_domains, **tokenizer), tmp_path)
     rows = [json.loads(line) for line in two_domains.read_text().splitlines()]
     assert sorted(texts(corpus)) == sorted(row["text"] for row in rows)
@@ -39,13 +47,22 @@ def test_every_document_comes_back_whole_from_the_tokens(two_domains: Path, tmp_
     assert corpus.overlap == {"even": 0.0, "odd": 0.0}
     assert corpus.vocab_size == tokenizer.get("vocab_size", 256)
     kinds = {row["text"]: row["kind"] for row in rows}
-    for start, end, tag in zip(corpus.train.offsets[:-1], corpus.train.offsets[1:], corpus.train.document_tags, strict=True):
-        text = b"".join(corpus.tokenizer.pieces[token] for token in corpus.train.tokens[start:end]).decode()
+    for start, end, tag in zip(
+        corpus.train.offsets[:-1], corpus.train.offsets[1:], corpus.train.document_tags, strict=True
+    ):
+        text = b"".join(
+            corpus.tokenizer.pieces[token] for token in corpus.train.tokens[start:end]
+        ).decode()
         assert kinds[text] == corpus.domains[tag]
-    assert corpus.encode("plain text").tolist() == corpus.tokenizer.encode_batch(["plain text"])[0].tolist()
+    assert (
+        corpus.encode("plain text").tolist()
+        == corpus.tokenizer.encode_batch(["plain text"])[0].tolist()
+    )
 
 
-def test_a_warm_load_maps_the_same_arrays(two_domains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_load_maps_the_same_arrays(
+    two_domains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cold = load_corpus(config(two_domains), tmp_path)
     monkeypatch.setattr("bench.data.load._build", None)
     warm = load_corpus(config(two_domains), tmp_path)
@@ -55,7 +72,9 @@ def test_a_warm_load_maps_the_same_arrays(two_domains: Path, tmp_path: Path, mon
     assert warm.train.document_names == cold.train.document_names
 
 
-def test_the_content_hash_follows_the_content_alone(two_domains: Path, table: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_content_hash_follows_the_content_alone(
+    two_domains: Path, table: Callable[..., Path], tmp_path: Path
+) -> None:
     first = load_corpus(config(two_domains), tmp_path).content_hash
     rows = [json.loads(line) for line in two_domains.read_text().splitlines()]
     assert load_corpus(config(table(rows[::-1], "reversed.jsonl")), tmp_path).content_hash == first
@@ -91,14 +110,18 @@ def test_a_damaged_cache_is_built_again_and_never_used(
     assert (again.train.tokens == tokens).all()
 
 
-def test_a_changed_file_is_read_again(table: Callable[..., Path], two_domains: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again(
+    table: Callable[..., Path], two_domains: Path, tmp_path: Path
+) -> None:
     before = load_corpus(config(two_domains), tmp_path)
     rows = [json.loads(line) for line in two_domains.read_text().splitlines()]
     table(rows[:-10])
     assert len(load_corpus(config(two_domains), tmp_path).train.tokens) < len(before.train.tokens)
 
 
-def test_repeated_domains_are_reported_apart(table: Callable[..., Path], two_domains: Path, tmp_path: Path) -> None:
+def test_repeated_domains_are_reported_apart(
+    table: Callable[..., Path], two_domains: Path, tmp_path: Path
+) -> None:
     rows = [json.loads(line) for line in two_domains.read_text().splitlines()]
     for index, row in enumerate(rows):
         if row["kind"] == "odd":
@@ -108,9 +131,14 @@ def test_repeated_domains_are_reported_apart(table: Callable[..., Path], two_dom
     assert corpus.domains == ("even", "odd")
     assert corpus.headline_domains == ("even",)
     assert corpus.overlap["odd"] > 0.9
-    assert load_corpus(config(templated, max_overlap=1), tmp_path).headline_domains == ("even", "odd")
+    assert load_corpus(config(templated, max_overlap=1), tmp_path).headline_domains == (
+        "even",
+        "odd",
+    )
     with pytest.raises(UserError, match="raise max_overlap"):
-        load_corpus(config(table([row for row in rows if row["kind"] == "odd"], "odd.jsonl")), tmp_path)
+        load_corpus(
+            config(table([row for row in rows if row["kind"] == "odd"], "odd.jsonl")), tmp_path
+        )
 
 
 def test_max_tokens_bounds_what_is_read(two_domains: Path, tmp_path: Path) -> None:
@@ -120,7 +148,9 @@ def test_max_tokens_bounds_what_is_read(two_domains: Path, tmp_path: Path) -> No
     assert 50_000 <= size <= 50_000 + max(len(text) for text in documents)
 
 
-def test_statistics_agree_with_a_loop(two_domains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_agree_with_a_loop(
+    two_domains: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bench.data.sampling._CHUNK", 1000)
     corpus = load_corpus(config(two_domains, max_tokens=20_000), tmp_path)
     unigram, bigram = statistics(corpus)
@@ -131,7 +161,10 @@ def test_statistics_agree_with_a_loop(two_domains: Path, tmp_path: Path, monkeyp
     assert bigram is not None
     assert (bigram == expected).all()
     assert unigram.tolist() == [tokens.count(value) for value in range(256)]
-    assert statistics(load_corpus(config(two_domains, tokenizer="bpe", vocab_size=1025), tmp_path))[1] is None
+    assert (
+        statistics(load_corpus(config(two_domains, tokenizer="bpe", vocab_size=1025), tmp_path))[1]
+        is None
+    )
 
 
 RUN = """
@@ -150,8 +183,14 @@ print(load_corpus(DataConfig(path=sys.argv[1]), Path(sys.argv[2])).content_hash)
 
 
 def start(path: Path, cache: Path, pause: float) -> "subprocess.Popen[str]":
-    """Load a corpus in a process that says when it is halfway through writing, and then pauses for some seconds."""
-    return subprocess.Popen([sys.executable, "-c", RUN, str(path), str(cache), str(pause)], stdout=subprocess.PIPE, text=True)
+    """Load a corpus in a process that says when it is halfway through writing, and then pauses for
+    some seconds.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(path), str(cache), str(pause)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_processes_at_once_build_one_corpus(tmp_path: Path) -> None:
@@ -172,10 +211,17 @@ def test_a_build_killed_halfway_leaves_nothing_that_is_used(tmp_path: Path) -> N
     assert run.stdout.readline() == "building\n"
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
-    assert [path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")], "half a corpus"
+    assert [
+        path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")
+    ], "half a corpus"
     settings = DataConfig.model_validate({"path": str(text)})
-    assert load_corpus(settings, tmp_path / "killed").content_hash == load_corpus(settings, tmp_path / "whole").content_hash
-    assert not [path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")]
+    assert (
+        load_corpus(settings, tmp_path / "killed").content_hash
+        == load_corpus(settings, tmp_path / "whole").content_hash
+    )
+    assert not [
+        path for path in (tmp_path / "killed" / "corpora").iterdir() if path.name.startswith(".")
+    ]
 
 
 def test_a_cache_that_cannot_be_written_is_named(two_domains: Path, tmp_path: Path) -> None:

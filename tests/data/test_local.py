@@ -9,7 +9,9 @@ from bench.errors import UserError
 
 
 def read(path: object) -> list[Document]:
-    return list(source(DataConfig.model_validate({"source": "local", "path": str(path)})).documents())
+    return list(
+        source(DataConfig.model_validate({"source": "local", "path": str(path)})).documents()
+    )
 
 
 @pytest.fixture
@@ -21,13 +23,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_all_known_files_below_it(folder: Path) -> None:
-    assert [document.text for document in read(folder)] == ["text of a.txt\n", "text of b.txt\n", "text of sub/c.txt\n"]
+    assert [document.text for document in read(folder)] == [
+        "text of a.txt\n",
+        "text of b.txt\n",
+        "text of sub/c.txt\n",
+    ]
 
 
 def test_globs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [document.text for document in read(folder / "**" / "*.txt")] == [document.text for document in read(folder)]
+    assert [document.text for document in read(folder / "**" / "*.txt")] == [
+        document.text for document in read(folder)
+    ]
     monkeypatch.chdir(folder)
-    assert {document.text for document in read("[ab].txt")} == {"text of a.txt\n", "text of b.txt\n"}
+    assert {document.text for document in read("[ab].txt")} == {
+        "text of a.txt\n",
+        "text of b.txt\n",
+    }
 
 
 def test_a_single_text_is_cut_into_pieces_that_join_to_it(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The planted task: what is generated is what is described, and the truth depends on nothing that is still to come."""
+"""The planted task: what is generated is what is described, and the truth depends on nothing that
+is still to come.
+"""
 
 import itertools
 from collections import Counter
@@ -36,7 +38,11 @@ def read(task: PlantedConfig, document: list[int]) -> list[tuple[str, int, int]]
         place += 1
         if task.symbols <= token < task.vocab_size - 1:
             easy = token < task.symbols + task.domains
-            kind, domain, place = ("easy" if easy else "hard"), (token - task.symbols) % task.domains, 0
+            kind, domain, place = (
+                ("easy" if easy else "hard"),
+                (token - task.symbols) % task.domains,
+                0,
+            )
         found.append((kind, domain, place))
     return found
 
@@ -56,7 +62,11 @@ def test_documents_are_as_described(task: PlantedConfig) -> None:
         assert {domain for _, domain in markers} == {row // 3}
         assert sum(kind == "hard" for kind, _ in markers) == task.hard_segments
         for index, (kind, domain, place) in enumerate(parts):
-            is_hard = kind == "hard" and index + 1 < len(parts) and task.order <= place < task.segment_tokens - 1
+            is_hard = (
+                kind == "hard"
+                and index + 1 < len(parts)
+                and task.order <= place < task.segment_tokens - 1
+            )
             if index + 1 < len(parts):
                 expected = int(is_hard) if task.route == "depth" else domain if is_hard else -1
                 assert truth[row, index] == expected
@@ -69,8 +79,12 @@ def test_documents_are_as_described(task: PlantedConfig) -> None:
 
 @given(TASKS, st.data())
 @settings(max_examples=30, deadline=None)
-def test_truth_depends_on_nothing_that_is_still_to_come(task: PlantedConfig, data: st.DataObject) -> None:
-    tokens = np.array(data.draw(st.lists(st.integers(0, task.vocab_size - 1), min_size=2, max_size=30)))
+def test_truth_depends_on_nothing_that_is_still_to_come(
+    task: PlantedConfig, data: st.DataObject
+) -> None:
+    tokens = np.array(
+        data.draw(st.lists(st.integers(0, task.vocab_size - 1), min_size=2, max_size=30))
+    )
     cut = data.draw(st.integers(1, len(tokens)))
     changed = np.concatenate([tokens[:cut], tokens[cut:][::-1]])
     truth = truth_of(task)
@@ -86,7 +100,9 @@ def test_noise_and_tables_are_uniform() -> None:
     for document in found[::10].tolist():
         for index, (kind, domain, place) in enumerate(read(task, document)[:-1]):
             if kind == "hard" and task.order <= place < task.segment_tokens - 1:
-                hits[document[index + 1] == table[domain, document[index - 1], document[index]]] += 1
+                hits[
+                    document[index + 1] == table[domain, document[index - 1], document[index]]
+                ] += 1
     expected, total = 0.75 + 0.25 / 8, hits.total()
     assert abs(hits[True] / total - expected) < 4 * (expected * (1 - expected) / total) ** 0.5
     counts = np.bincount(tables(PlantedConfig(symbols=30, order=3, seed=0)).ravel())
@@ -96,8 +112,21 @@ def test_noise_and_tables_are_uniform() -> None:
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_best_loss_is_that_of_the_bayes_optimal_predictor(order: int, noise: float) -> None:
-    """All documents of a small task with their probabilities: the best predictor's mean loss is their entropy."""
-    task = PlantedConfig(domains=2, symbols=2, order=order, segments=2, segment_tokens=4, easy=0.5, noise=noise, route="experts", seed=0)
+    """All documents of a small task with their probabilities.
+
+    The best predictor's mean loss is their entropy.
+    """
+    task = PlantedConfig(
+        domains=2,
+        symbols=2,
+        order=order,
+        segments=2,
+        segment_tokens=4,
+        easy=0.5,
+        noise=noise,
+        route="experts",
+        seed=0,
+    )
     table = tables(task)
 
     def segment(kind: str, domain: int, symbols: tuple[int, ...]) -> float:
@@ -126,8 +155,12 @@ def test_best_loss_is_that_of_the_bayes_optimal_predictor(order: int, noise: flo
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_without_the_tables_it_is_the_loss_of_guessing_what_rests_on_them(noise: float) -> None:
-    """The cross-entropy of a predictor that knows all but the table, over every document, drawn with its probability."""
-    task = PlantedConfig(symbols=3, order=1, segments=1, segment_tokens=4, easy=0.0, noise=noise, seed=1)
+    """The cross-entropy of a predictor that knows all but the table, over every document, drawn
+    with its probability.
+    """
+    task = PlantedConfig(
+        symbols=3, order=1, segments=1, segment_tokens=4, easy=0.0, noise=noise, seed=1
+    )
     table = tables(task)[0]
     nats = 0.0
     for symbols in itertools.product(range(3), repeat=3):
@@ -143,13 +176,26 @@ def test_best_loss_rises_by_guessing_where_the_budget_ends() -> None:
     share = hard_share(task)
     assert best_loss(task, share) == best_loss(task)
     assert best_loss(task, share / 2, layers=2) == best_loss(task)
-    assert best_loss(task, share / 4, layers=2) - best_loss(task) == pytest.approx(share / 2 * (log(16) - symbol_entropy(task)))
-    assert best_loss(task, share / 2) - best_loss(task) == pytest.approx(share / 2 * (log(16) - symbol_entropy(task)))
-    assert best_loss(task.model_copy(update={"noise": 1.0}), 0.0) == pytest.approx(best_loss(task.model_copy(update={"noise": 1.0})))
+    assert best_loss(task, share / 4, layers=2) - best_loss(task) == pytest.approx(
+        share / 2 * (log(16) - symbol_entropy(task))
+    )
+    assert best_loss(task, share / 2) - best_loss(task) == pytest.approx(
+        share / 2 * (log(16) - symbol_entropy(task))
+    )
+    assert best_loss(task.model_copy(update={"noise": 1.0}), 0.0) == pytest.approx(
+        best_loss(task.model_copy(update={"noise": 1.0}))
+    )
 
 
 def test_corpus_is_a_function_of_its_configuration() -> None:
-    config = DataConfig.model_validate({"planted": {"domains": 2}, "max_tokens": 5000, "validation_bytes": 700, "calibration_bytes": 300})
+    config = DataConfig.model_validate(
+        {
+            "planted": {"domains": 2},
+            "max_tokens": 5000,
+            "validation_bytes": 700,
+            "calibration_bytes": 300,
+        }
+    )
     one, two = load_corpus(config.at(0)), load_corpus(config.at(0))
     other = load_corpus(config.at(1))
     assert one.content_hash == two.content_hash != other.content_hash
@@ -161,19 +207,28 @@ def test_corpus_is_a_function_of_its_configuration() -> None:
         2 * -(-n // size) for n in (2500, 300, 700)
     ]
     assert set(one.token_bytes.tolist()) == {1}
-    whole = [tuple(row) for split in (one.train, one.calibration, one.validation) for row in split.tokens.reshape(-1, size).tolist()]
+    whole = [
+        tuple(row)
+        for split in (one.train, one.calibration, one.validation)
+        for row in split.tokens.reshape(-1, size).tolist()
+    ]
     assert len(set(whole)) == len(whole)
     text = "".join(one.decode(one.train.tokens[:size].tolist()))
     assert one.encode(text).tolist() == one.train.tokens[:size].tolist()
 
 
 def test_training_and_evaluation_see_whole_documents() -> None:
-    config = DataConfig.model_validate({"planted": {"domains": 2}, "max_tokens": 5000, "validation_bytes": 700})
+    config = DataConfig.model_validate(
+        {"planted": {"domains": 2}, "max_tokens": 5000, "validation_bytes": 700}
+    )
     corpus = load_corpus(config.at(0))
     size = config.planted.document_tokens  # type: ignore[union-attr]
     opening = corpus.vocab_size - 1
     cut = windows(corpus.validation, seq_len=size - 1).tokens
-    batches = [train_batch(corpus.train, seed=0, step=step, batch_size=64, seq_len=size - 1) for step in range(20)]
+    batches = [
+        train_batch(corpus.train, seed=0, step=step, batch_size=64, seq_len=size - 1)
+        for step in range(20)
+    ]
     for tokens in (cut, *(batch.tokens for batch in batches)):
         assert (tokens[:, 0] == opening).all()
         assert (tokens[:, 1:] != opening).all()

@@ -11,7 +11,10 @@ from bench.errors import UserError
 
 
 def documents(sizes: list[int], domain: str = "x") -> list[Document]:
-    return [Document(f"{domain}{i}", domain, f"{domain}{i}".ljust(size, ".")) for i, size in enumerate(sizes)]
+    return [
+        Document(f"{domain}{i}", domain, f"{domain}{i}".ljust(size, "."))
+        for i, size in enumerate(sizes)
+    ]
 
 
 CONFIG = DataConfig.model_validate({"validation_bytes": 500, "calibration_bytes": 900})
@@ -21,14 +24,19 @@ CONFIG = DataConfig.model_validate({"validation_bytes": 500, "calibration_bytes"
 def test_splits_partition_the_documents_whatever_their_order(sizes: list[int], seed: int) -> None:
     given_documents = documents(sizes) + documents(sizes, "y")
     splits = divide(given_documents, CONFIG)
-    assert sorted(d.name for split in SPLITS for d in splits[split]) == sorted(d.name for d in given_documents)
+    assert sorted(d.name for split in SPLITS for d in splits[split]) == sorted(
+        d.name for d in given_documents
+    )
     random.Random(seed).shuffle(given_documents)
     assert divide(given_documents, CONFIG) == splits
 
 
 def test_held_out_sizes_are_reached_by_whole_documents() -> None:
     splits = divide(documents([100] * 200), CONFIG)
-    assert [sum(len(d.data) for d in splits[split]) for split in ("validation", "calibration")] == [500, 900]
+    assert [sum(len(d.data) for d in splits[split]) for split in ("validation", "calibration")] == [
+        500,
+        900,
+    ]
     small = divide(documents([100] * 20), CONFIG)
     assert len(small["validation"]) == 2, "a tenth of 2,000 bytes, not 500"
 

@@ -11,8 +11,15 @@ from bench.errors import UserError
 
 
 def fineweb_edu(path: Path, num_rows: int) -> list[str]:
-    """A table with the columns of FineWeb-Edu (Penedo et al., arXiv:2406.17557), in several row groups."""
-    texts = [f"Page {i} tells of " + " ".join(str(i * k % 7919) for k in range(1, 90)) + ". Größe: 5 µm.\n" for i in range(num_rows)]
+    """A table with the columns of FineWeb-Edu (Penedo et al., arXiv:2406.17557), in several row
+    groups.
+    """
+    texts = [
+        f"Page {i} tells of "
+        + " ".join(str(i * k % 7919) for k in range(1, 90))
+        + ". Größe: 5 µm.\n"
+        for i in range(num_rows)
+    ]
     columns = {
         "text": texts,
         "id": [f"<urn:uuid:{i:08}>" for i in range(num_rows)],
@@ -79,4 +86,10 @@ def test_a_broken_table_is_one_line(tmp_path: Path, name: str) -> None:
 def test_rows_without_text_are_passed_over(table: Callable[..., Path], tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"text": f"words of row {i}"} for i in range(30)]
     corpus = load_corpus(config(table([*rows, {"text": None}, {"text": ""}])), tmp_path)
-    assert sum(len(split.document_names) for split in (corpus.train, corpus.calibration, corpus.validation)) == 30
+    assert (
+        sum(
+            len(split.document_names)
+            for split in (corpus.train, corpus.calibration, corpus.validation)
+        )
+        == 30
+    )

@@ -12,7 +12,11 @@ from bench.config.data import DataConfig
 from bench.data.tokenizer import Tokenizer, byte_tokenizer, load_bpe, make_tokenizer, train_bpe
 from bench.errors import UserError
 
-TRAINING = ["the cat sat on the mat\n" * 20, "größe und straße — naïve café\n" * 10, "def f(x):\n    return x + 1\n" * 10]
+TRAINING = [
+    "the cat sat on the mat\n" * 20,
+    "größe und straße — naïve café\n" * 10,
+    "def f(x):\n    return x + 1\n" * 10,
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,9 @@ def test_bpe_ids_stand_for_exactly_the_bytes_of_the_text(bpe: Tokenizer, text: s
 
 def test_bpe_agrees_with_the_ready_made_byte_level_tokenizer(bpe: Tokenizer) -> None:
     reference = ByteLevelBPETokenizer()
-    reference.train_from_iterator(TRAINING, vocab_size=299, min_frequency=0, special_tokens=[], show_progress=False)
+    reference.train_from_iterator(
+        TRAINING, vocab_size=299, min_frequency=0, special_tokens=[], show_progress=False
+    )
     for text in [*TRAINING, "something else entirely"]:
         assert bpe.encode_batch([text])[0].tolist() == reference.encode(text).ids
 
@@ -59,9 +65,14 @@ def test_bpe_training_is_deterministic_and_survives_storage(bpe: Tokenizer) -> N
 
 @pytest.fixture(scope="module")
 def like_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer as GPT-2's is published: a byte-level BPE whose last id is the special end of text."""
+    """A tokenizer as GPT-2's is published.
+
+    A byte-level BPE whose last id is the special end of text.
+    """
     backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(TRAINING, vocab_size=299, min_frequency=0, special_tokens=[], show_progress=False)
+    backend.train_from_iterator(
+        TRAINING, vocab_size=299, min_frequency=0, special_tokens=[], show_progress=False
+    )
     backend.add_special_tokens(["<|endoftext|>"])
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     backend.save(str(file))
@@ -70,7 +81,9 @@ def like_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_given_vocabulary_is_taken_as_it_is(like_gpt2: Path) -> None:
     reference = Backend.from_file(str(like_gpt2))
-    config = DataConfig(path="a.txt", source="local", tokenizer="bpe", vocab_size=300, tokenizer_file=str(like_gpt2))
+    config = DataConfig(
+        path="a.txt", source="local", tokenizer="bpe", vocab_size=300, tokenizer_file=str(like_gpt2)
+    )
     found = make_tokenizer(config, [])
     assert found.end_of_document == reference.token_to_id("<|endoftext|>") == 299
     assert found.pieces[-1] == b""
@@ -83,10 +96,20 @@ def test_a_given_vocabulary_is_taken_as_it_is(like_gpt2: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "error"),
-    [({"vocab_size": 301}, "vocab_size is 301; .* has 300 ids"), ({"tokenizer_file": "gone.json"}, "'gone.json' cannot be read")],
+    [
+        ({"vocab_size": 301}, "vocab_size is 301; .* has 300 ids"),
+        ({"tokenizer_file": "gone.json"}, "'gone.json' cannot be read"),
+    ],
 )
-def test_a_vocabulary_that_does_not_fit_is_refused(like_gpt2: Path, changes: dict[str, Any], error: str) -> None:
-    data = {"path": "a.txt", "tokenizer": "bpe", "vocab_size": 300, "tokenizer_file": str(like_gpt2)}
+def test_a_vocabulary_that_does_not_fit_is_refused(
+    like_gpt2: Path, changes: dict[str, Any], error: str
+) -> None:
+    data = {
+        "path": "a.txt",
+        "tokenizer": "bpe",
+        "vocab_size": 300,
+        "tokenizer_file": str(like_gpt2),
+    }
     with pytest.raises(UserError, match=error):
         make_tokenizer(DataConfig.model_validate(data | changes), [])
 
@@ -95,7 +118,14 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="no byte-level BPE"):
         make_tokenizer(
-            DataConfig(path="a.txt", source="local", tokenizer="bpe", vocab_size=300, tokenizer_file=str(tmp_path / "tokenizer.json")), []
+            DataConfig(
+                path="a.txt",
+                source="local",
+                tokenizer="bpe",
+                vocab_size=300,
+                tokenizer_file=str(tmp_path / "tokenizer.json"),
+            ),
+            [],
         )
 
 

@@ -1,4 +1,6 @@
-"""Causal evaluation: batch size changes nothing, calibration spends what it is asked to, FLOPs are those of the plans."""
+"""Causal evaluation: batch size changes nothing, calibration spends what it is asked to, FLOPs are
+those of the plans.
+"""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +29,15 @@ def trained(name: str, options: Mapping[str, object]) -> Model:
 
 def test_the_routers_that_choose_how_many_have_a_knob() -> None:
     assert {row_id(name) + row_id(options) for name, options in WITH_KNOB} == {
-        *("adaptive_moe", "mlp_gate", "jepa_gate", "partially_supervised", "mod", "randomffn", "randomblock"),
+        *(
+            "adaptive_moe",
+            "mlp_gate",
+            "jepa_gate",
+            "partially_supervised",
+            "mod",
+            "randomffn",
+            "randomblock",
+        ),
         *("context_hash", "frequency", "stride", "surprisal", "tag", "planted_oracle"),
     }
 
@@ -35,7 +45,9 @@ def test_the_routers_that_choose_how_many_have_a_knob() -> None:
 @every_router
 def test_batch_size_and_order_change_nothing(name: str, options: Mapping[str, object]) -> None:
     found, text = trained(name, options), windows(7, domains=1)
-    calibrate(found, windows(60, seed=2), 1.0)  # not on `text`: a threshold may lie on a score to the last bit
+    calibrate(
+        found, windows(60, seed=2), 1.0
+    )  # not on `text`: a threshold may lie on a score to the last bit
     whole = evaluate(found, text, 7, keep=True)
     for batch_size in (1, 3):
         parts = evaluate(found, text, batch_size, keep=True)
@@ -43,7 +55,9 @@ def test_batch_size_and_order_change_nothing(name: str, options: Mapping[str, ob
         assert parts.active == pytest.approx(whole.active, rel=1e-12)
         assert all(torch.equal(parts.masks[site], whole.masks[site]) for site in whole.masks)
     turned = Windows(text.tokens[::-1].copy(), text.tags, text.documents)
-    np.testing.assert_allclose(evaluate(found, turned, 7).nats[::-1], whole.nats, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        evaluate(found, turned, 7).nats[::-1], whole.nats, rtol=1e-4, atol=1e-5
+    )
 
 
 @every_router
@@ -55,38 +69,65 @@ def test_losses_are_those_of_the_next_token(name: str, options: Mapping[str, obj
     nats = evaluate(found, text, 2).nats
     for window in range(3):
         for place in range(SEQ_LEN):
-            assert nats[window, place] == pytest.approx(-log_p[window, place, ids[window, place + 1]].item(), rel=1e-4, abs=1e-5)
+            assert nats[window, place] == pytest.approx(
+                -log_p[window, place, ids[window, place + 1]].item(), rel=1e-4, abs=1e-5
+            )
 
 
 @every_router
-def test_active_flops_are_counted_off_the_plans_by_hand(name: str, options: Mapping[str, object]) -> None:
+def test_active_flops_are_counted_off_the_plans_by_hand(
+    name: str, options: Mapping[str, object]
+) -> None:
     found, text = trained(name, options), windows(6)
     result = evaluate(found, text, 4, keep=True)
     ledger, d = found.evaluation_ledger, CONFIG.d_model
     attention, pair = 8 * d * d, 4 * d
-    full, cheap, expert = 6 * d * CONFIG.ffn_width, 4 * d * CONFIG.cheap_rank, 6 * d * found.solution.expert_width
+    full, cheap, expert = (
+        6 * d * CONFIG.ffn_width,
+        4 * d * CONFIG.cheap_rank,
+        6 * d * found.solution.expert_width,
+    )
     costs = {"full": full, "cheap": cheap, "skip": 0, "block": attention + full}
     mean_pairs = (SEQ_LEN + 1) / 2
     blocks = len(result.masks) if "block" in found.decoder.routers[0].paths.names else 0
     routed_ffns = len(result.masks) - blocks
     plain = CONFIG.num_layers - blocks
-    total = 2 * d * CONFIG.vocab_size + plain * (attention + pair * mean_pairs) + (plain - routed_ffns) * full + ledger.routers
+    total = (
+        2 * d * CONFIG.vocab_size
+        + plain * (attention + pair * mean_pairs)
+        + (plain - routed_ffns) * full
+        + ledger.routers
+    )
     for site, mask in result.masks.items():
         paths = found.decoder.routers[site].paths
-        if paths.segment is not None:  # averaging all experts, two operations a parameter and segment, over the tokens of a sequence
+        if (
+            paths.segment is not None
+            # averaging all experts, two operations a parameter and segment, over the tokens of a
+            # sequence
+        ):
             total += len(paths.names) * expert * math.ceil(SEQ_LEN / paths.segment) / SEQ_LEN
         for path, name_of_path in enumerate(paths.names):
             taken = mask[..., path].sum(1).double()
-            pairs = (taken * (taken + 1) / 2).sum() * pair if name_of_path == "block" else torch.zeros(())
-            total += float(taken.sum() * costs.get(name_of_path, expert) + pairs) / mask[..., 0].numel()
+            pairs = (
+                (taken * (taken + 1) / 2).sum() * pair
+                if name_of_path == "block"
+                else torch.zeros(())
+            )
+            total += (
+                float(taken.sum() * costs.get(name_of_path, expert) + pairs) / mask[..., 0].numel()
+            )
     assert result.active == pytest.approx(total, rel=1e-9)
     assert result.executed >= result.active
-    assert ledger.spent["evaluation/forward"] == pytest.approx(total * mask.shape[0] * SEQ_LEN, rel=1e-9)
+    assert ledger.spent["evaluation/forward"] == pytest.approx(
+        total * mask.shape[0] * SEQ_LEN, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("spend", [0.97, 1.0, 1.03])
 @pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
-def test_calibration_hits_what_it_is_asked_for(name: str, options: Mapping[str, object], spend: float) -> None:
+def test_calibration_hits_what_it_is_asked_for(
+    name: str, options: Mapping[str, object], spend: float
+) -> None:
     found, text = trained(name, options), windows(60)
     said = calibrate(found, text, spend)
     spent = evaluate(found, text, 16).active / found.solution.target
@@ -95,12 +136,18 @@ def test_calibration_hits_what_it_is_asked_for(name: str, options: Mapping[str, 
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
-def test_every_layer_has_its_own_knob_and_an_equal_share(name: str, options: Mapping[str, object]) -> None:
+def test_every_layer_has_its_own_knob_and_an_equal_share(
+    name: str, options: Mapping[str, object]
+) -> None:
     found, text = trained(name, options), windows(60)
     calibrate(found, text, 1.0)
     knobs = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
     assert len(set(knobs)) == len(found.decoder.routers)
-    for mask, shares in zip(evaluate(found, text, 16, keep=True).masks.values(), [found.solution.shares] * 3, strict=False):
+    for mask, shares in zip(
+        evaluate(found, text, 16, keep=True).masks.values(),
+        [found.solution.shares] * 3,
+        strict=False,
+    ):
         assert mask.double().mean((0, 1)).sum().item() == pytest.approx(sum(shares), abs=0.02)
 
 
@@ -127,11 +174,15 @@ def test_a_knob_for_each_path_balances_the_paths() -> None:
     said = calibrate(found, text, 1.0)
     assert said == pytest.approx(1.0, abs=0.004)
     for mask in evaluate(found, text, 16, keep=True).masks.values():
-        np.testing.assert_allclose(mask.double().mean((0, 1)).numpy(), 0.25, atol=0.006)  # equal first tokens have equal scores
+        np.testing.assert_allclose(
+            mask.double().mean((0, 1)).numpy(), 0.25, atol=0.006
+        )  # equal first tokens have equal scores
 
 
 def test_calibration_reads_the_layers_below_as_they_will_be() -> None:
-    """One pass over all layers is right only if each is calibrated on what the calibrated ones below it send up."""
+    """One pass over all layers is right only if each is calibrated on what the calibrated ones
+    below it send up.
+    """
     found, text = trained("mlp_gate", {}), windows(60)
     calibrate(found, text, 0.97)
     first = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
@@ -139,4 +190,6 @@ def test_calibration_reads_the_layers_below_as_they_will_be() -> None:
         assert router.knob is not None
         router.knob.fill_(123.0)
     calibrate(found, text, 0.97)
-    assert first == [float(router.knob) for router in found.decoder.routers if router.knob is not None]
+    assert first == [
+        float(router.knob) for router in found.decoder.routers if router.knob is not None
+    ]

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from bench.config.suite import EvaluationConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
-from bench.evaluation.headline import document_losses, domain_losses, interpolate, mean_loss, measure, off_budget
+from bench.evaluation.headline import (
+    document_losses,
+    domain_losses,
+    interpolate,
+    mean_loss,
+    measure,
+    off_budget,
+)
 from bench.record import BudgetAudit, SpendPoint
 from tests.small import BRACKETS, CONFIG, ROWS, model, row_id, split, trained_like, windows
 
@@ -22,12 +29,19 @@ DOMAINS = ("first", "second", "third")
 def corpus(headline: tuple[str, ...] = DOMAINS[:2]) -> Corpus:
     """Tokens of one, two or three bytes."""
     text = split()
-    tokenizer = Tokenizer(tuple(b"x" * (index % 3 + 1) for index in range(CONFIG.vocab_size)), lambda texts: [])
+    tokenizer = Tokenizer(
+        tuple(b"x" * (index % 3 + 1) for index in range(CONFIG.vocab_size)), lambda texts: []
+    )
     return Corpus(DOMAINS, headline, dict.fromkeys(DOMAINS, 0.0), text, text, text, "", tokenizer)
 
 
-@given(st.lists(st.tuples(st.floats(0.9, 1.1), st.floats(0, 5)), min_size=1, max_size=6), st.floats(0.8, 1.2))
-def test_interpolation_is_on_the_line_between_neighbours(points: list[tuple[float, float]], at: float) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0.9, 1.1), st.floats(0, 5)), min_size=1, max_size=6),
+    st.floats(0.8, 1.2),
+)
+def test_interpolation_is_on_the_line_between_neighbours(
+    points: list[tuple[float, float]], at: float
+) -> None:
     points = list({x: (x, y) for x, y in points}.values())
     found = interpolate([x for x, _ in points], [y for _, y in points], at)
     below = [p for p in sorted(points) if p[0] <= at]
@@ -64,7 +78,10 @@ def test_documents_add_up_to_the_total() -> None:
     documents = document_losses(nats, text, found)
     assert len(documents) == 6
     assert sum(total for _, total, _ in documents.values()) == pytest.approx(nats.sum(), abs=1e-5)
-    assert sum(size for _, _, size in documents.values()) == found.token_bytes[text.tokens[:, 1:]].sum()
+    assert (
+        sum(size for _, _, size in documents.values())
+        == found.token_bytes[text.tokens[:, 1:]].sum()
+    )
     domain, total, _ = documents["document2"]
     assert domain == found.domains[found.validation.document_tags[2]]
     assert total == pytest.approx(nats[2].sum(), abs=1e-5)
@@ -84,8 +101,14 @@ def test_measuring_meets_the_budget_or_says_so(name: str, options: Mapping[str, 
     if knobs and audit.headline == "interpolated":
         below = [point for point in audit.points if point.spend <= 1][-1]
         above = next(point for point in audit.points if point.spend >= 1)
-        assert min(below.loss, above.loss) - 1e-9 <= headline.loss <= max(below.loss, above.loss) + 1e-9
-    assert audit.validation_spend * found.solution.target == pytest.approx(headline.evaluation.active)
+        assert (
+            min(below.loss, above.loss) - 1e-9
+            <= headline.loss
+            <= max(below.loss, above.loss) + 1e-9
+        )
+    assert audit.validation_spend * found.solution.target == pytest.approx(
+        headline.evaluation.active
+    )
     if name not in BRACKETS:
         assert off_budget(audit) == ""
     else:
@@ -95,8 +118,20 @@ def test_measuring_meets_the_budget_or_says_so(name: str, options: Mapping[str, 
 
 def audit_of(**changes: Any) -> BudgetAudit:
     point = SpendPoint(target=1.0, spend=1.0, loss=1.0)
-    fields: dict[str, Any] = {"target_flops": 1.0, "capacity": 0.5, "expert_width": None, "routed_layers": (1,), "calibration_spend": 1.0}
-    return BudgetAudit(**(fields | {"validation_spend": 1.0, "tolerance": 0.01, "points": (point,), "headline": "single"} | changes))
+    fields: dict[str, Any] = {
+        "target_flops": 1.0,
+        "capacity": 0.5,
+        "expert_width": None,
+        "routed_layers": (1,),
+        "calibration_spend": 1.0,
+    }
+    return BudgetAudit(
+        **(
+            fields
+            | {"validation_spend": 1.0, "tolerance": 0.01, "points": (point,), "headline": "single"}
+            | changes
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,4 +29,7 @@ def test_the_batch_is_spread_over_the_windows_and_passed_causally(count: int) ->
     assert len(first) == rows == len(set(places))
     assert max(b - a for a, b in pairwise(places)) <= count / rows + 1
     assert found.evaluation_ledger.total == before[0]
-    assert all(torch.equal(a, b) for a, b in zip(before[1], found.decoder.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before[1], found.decoder.state_dict().values(), strict=True)
+    )

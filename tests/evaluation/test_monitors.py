@@ -13,7 +13,14 @@ from scipy import stats
 from bench.data import Corpus, Windows
 from bench.data.tokenizer import byte_tokenizer
 from bench.evaluation.evaluate import Evaluation
-from bench.evaluation.monitors import changed, collapse, monitors, mutual_information, path_sets, saturation
+from bench.evaluation.monitors import (
+    changed,
+    collapse,
+    monitors,
+    mutual_information,
+    path_sets,
+    saturation,
+)
 from bench.rng import generator
 from tests.small import model, split
 
@@ -22,7 +29,11 @@ LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, m
 
 @given(LABELS)
 def test_mutual_information_is_the_sum_over_pairs(pairs: list[tuple[int, int]]) -> None:
-    joint, first, second = Counter(pairs), Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    joint, first, second = (
+        Counter(pairs),
+        Counter(a for a, _ in pairs),
+        Counter(b for _, b in pairs),
+    )
     n = len(pairs)
     wanted = sum(c / n * math.log(c * n / (first[a] * second[b])) for (a, b), c in joint.items())
     a, b = torch.tensor(pairs).T
@@ -40,7 +51,9 @@ def test_mutual_information_with_itself_is_the_entropy() -> None:
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=12))
 def test_path_sets_name_each_tokens_paths(rows: list[list[bool]]) -> None:
     index, sets = path_sets(torch.tensor([rows]))
-    assert [sets[number] for number in index[0].tolist()] == [tuple(p for p in range(3) if row[p]) for row in rows]
+    assert [sets[number] for number in index[0].tolist()] == [
+        tuple(p for p in range(3) if row[p]) for row in rows
+    ]
     assert len(set(sets)) == len(sets)
 
 
@@ -51,9 +64,20 @@ def test_churn_is_the_share_of_tokens_with_another_set() -> None:
     assert changed(before, before) == 0
 
 
-@given(st.lists(st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_saturation_is_the_share_of_last_choices_made_before(probes: list[list[list[bool]]]) -> None:
-    pairs = [{(token, path) for token, row in enumerate(mask) for path in range(2) if row[path]} for mask in probes]
+@given(
+    st.lists(
+        st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_saturation_is_the_share_of_last_choices_made_before(
+    probes: list[list[list[bool]]],
+) -> None:
+    pairs = [
+        {(token, path) for token, row in enumerate(mask) for path in range(2) if row[path]}
+        for mask in probes
+    ]
     wanted = [len(made & pairs[-1]) / max(1, len(pairs[-1])) for made in pairs[:-1]]
     assert saturation([torch.tensor([mask]) for mask in probes]) == pytest.approx(wanted)
 
@@ -68,7 +92,15 @@ def test_monitors_of_known_plans() -> None:
     seen = Evaluation(np.zeros((2, 4)), 1.0, 1.0, {0: mask}, {0: scores})
     tags = Windows(ids, np.array([0, 1]), np.zeros_like(ids))
     (monitor,) = monitors(
-        found.decoder, found.ledger, corpus, tags, seen, {0: [~mask, mask]}, [[[2.0, 3.0]], [[1.0, 4.0]]], {0: 0.5}, {0: 0.25}
+        found.decoder,
+        found.ledger,
+        corpus,
+        tags,
+        seen,
+        {0: [~mask, mask]},
+        [[[2.0, 3.0]], [[1.0, 4.0]]],
+        {0: 0.5},
+        {0: 0.25},
     )
     assert monitor.on_policy_correlation == 0.25
     assert monitor.utility_correlation == 0.5
@@ -87,5 +119,7 @@ def test_collapse_tells_one_direction_from_many() -> None:
     assert collapse(one) == pytest.approx((0, 1), abs=1e-6)
     many = torch.randn(40, 200, 2, 4, generator=noise)
     assert collapse(many) == pytest.approx((1, 4), abs=0.02)
-    two = torch.eye(4)[:2].repeat(50, 1).view(1, 100, 1, 4)  # half here, half there: variance 1/2, and one direction between them
+    two = (
+        torch.eye(4)[:2].repeat(50, 1).view(1, 100, 1, 4)
+    )  # half here, half there: variance 1/2, and one direction between them
     assert collapse(two) == pytest.approx((0.5, 1), abs=1e-6)

@@ -37,17 +37,29 @@ def test_experts_are_matched_by_the_best_permutation(labels: int, paths: int, se
     known = [(w, t) for w in range(3) for t in range(8) if truth[w, t] >= 0]
     for path in range(paths):
         for label in range(labels):
-            parts = [float(mask[w, t, path]) / int(mask[w, t].sum()) for w, t in known if mask[w, t].any() and truth[w, t] == label]
+            parts = [
+                float(mask[w, t, path]) / int(mask[w, t].sum())
+                for w, t in known
+                if mask[w, t].any() and truth[w, t] == label
+            ]
             assert met[path, label] == pytest.approx(sum(parts) / max(1, len(known)))
     wide = np.zeros((max(paths, labels),) * 2)
     wide[:paths, :labels] = met
-    best = max(sum(wide[path, label] for path, label in enumerate(order)) for order in permutations(range(len(wide))))
+    best = max(
+        sum(wide[path, label] for path, label in enumerate(order))
+        for order in permutations(range(len(wide)))
+    )
     assert agreement(met, experts(paths)) == pytest.approx(best)
 
 
 def test_a_gate_agrees_where_it_upgrades_the_hard_tokens() -> None:
     truth = np.array([[0, 1, 1, 0]])
-    for chosen, right in (([0, 1, 1, 0], 1.0), ([1, 0, 0, 1], 0.0), ([1, 1, 1, 1], 0.5), ([0, 0, 1, 0], 0.75)):
+    for chosen, right in (
+        ([0, 1, 1, 0], 1.0),
+        ([1, 0, 0, 1], 0.0),
+        ([1, 1, 1, 1], 0.5),
+        ([0, 0, 1, 0], 0.75),
+    ):
         mask = torch.tensor([[[not c, bool(c)] for c in chosen]])
         assert agreement(shares(mask, truth, 2), FFN_GATE) == right
 
@@ -67,14 +79,20 @@ class _Spy(Router):
         return gate_plan(inputs.tokens % 2 == 0, None)
 
 
-@pytest.mark.parametrize("needs", [frozenset[str](), frozenset({"tags", "token_loss"}), frozenset({"truth"})])
+@pytest.mark.parametrize(
+    "needs", [frozenset[str](), frozenset({"tags", "token_loss"}), frozenset({"truth"})]
+)
 def test_only_routers_that_declare_the_need_see_the_right_paths(needs: frozenset[str]) -> None:
     task = DataConfig.model_validate({"source": "planted"}).planted
     assert task is not None
     config = DecoderConfig(task.vocab_size, 16, 2, 2, 32, 2, task.document_tokens)
     spies = [_Spy(needs) for _ in range(2)]
     for layer, spy in enumerate(spies):
-        spy.build(RouterSpec(16, FFN_GATE, 0.5, 1.0, layer, 2, task.vocab_size, task.document_tokens, 1, 0))
+        spy.build(
+            RouterSpec(
+                16, FFN_GATE, 0.5, 1.0, layer, 2, task.vocab_size, task.document_tokens, 1, 0
+            )
+        )
     decoder = Decoder(config, {layer: [spy] for layer, spy in enumerate(spies)})
     decoder.reset(0)
     decoder.truth = truth_of(task)
@@ -91,29 +109,66 @@ def test_only_routers_that_declare_the_need_see_the_right_paths(needs: frozenset
 
 
 def _suite(route: str, rows: list[Any]) -> dict[str, Any]:
-    planted = {"route": route, "domains": 2, "symbols": 6, "segments": 2, "segment_tokens": 8, "easy": 0.5}
-    data = {"source": "planted", "planted": planted, "max_tokens": 4096, "validation_bytes": 600, "calibration_bytes": 600}
-    evaluation = {"calibration_windows": 32, "validation_windows": 32, "probe_windows": 8, "sweep": [1.0], "tolerance": 0.2}
-    return tiny.suite_data(Path(), routed_layers=[0, 1, 2, 3], seq_len=16, data=data, evaluation=evaluation, rows=rows)
+    planted = {
+        "route": route,
+        "domains": 2,
+        "symbols": 6,
+        "segments": 2,
+        "segment_tokens": 8,
+        "easy": 0.5,
+    }
+    data = {
+        "source": "planted",
+        "planted": planted,
+        "max_tokens": 4096,
+        "validation_bytes": 600,
+        "calibration_bytes": 600,
+    }
+    evaluation = {
+        "calibration_windows": 32,
+        "validation_windows": 32,
+        "probe_windows": 8,
+        "sweep": [1.0],
+        "tolerance": 0.2,
+    }
+    return tiny.suite_data(
+        Path(), routed_layers=[0, 1, 2, 3], seq_len=16, data=data, evaluation=evaluation, rows=rows
+    )
 
 
 @pytest.mark.parametrize(("route", "over"), [("depth", "ffn"), ("experts", "experts")])
 def test_a_record_tells_how_far_routing_agrees_with_the_truth(route: str, over: str) -> None:
     options = {"over": over} | ({"num_experts": 2} if over == "experts" else {})
-    random = {"name": "random", "role": "control", "options": options | ({"active_experts": 1} if over == "experts" else {})}
-    suite = parse_suite(_suite(route, [{"name": "planted_oracle", "role": "informed", "options": options}, random]), "t")
+    random = {
+        "name": "random",
+        "role": "control",
+        "options": options | ({"active_experts": 1} if over == "experts" else {}),
+    }
+    suite = parse_suite(
+        _suite(route, [{"name": "planted_oracle", "role": "informed", "options": options}, random]),
+        "t",
+    )
     oracle, chance = (run_cell(Cell(suite, row, 0), "test") for row in suite.rows)
     for record in (oracle, chance):
         assert record.status == "ok", record.reason
         assert record.truth is not None
-        assert record.truth.best_loss == best_loss(suite.data.planted, 0.5 if route == "depth" else 1.0)  # type: ignore[arg-type]
+        assert record.truth.best_loss == best_loss(
+            suite.data.planted, 0.5 if route == "depth" else 1.0
+        )  # type: ignore[arg-type]
     assert oracle.truth and chance.truth
-    # every hard token takes its path; over (cheap, full) the budget leaves room for some easy ones, which are on the wrong one then
+    # every hard token takes its path; over (cheap, full) the budget leaves room for some easy ones,
+    # which are on the wrong one then
     room = 0.5 - hard_share(suite.data.planted) if route == "depth" else 0.0  # type: ignore[arg-type]
-    assert all(found == pytest.approx(1.0 - room, abs=0.04 if room else 1e-9) for found in oracle.truth.accuracy if found is not None)
+    assert all(
+        found == pytest.approx(1.0 - room, abs=0.04 if room else 1e-9)
+        for found in oracle.truth.accuracy
+        if found is not None
+    )
     for found, expected in zip(chance.truth.accuracy, chance.truth.chance, strict=True):
         assert expected == pytest.approx(0.5, abs=0.06)
-        assert found == pytest.approx(expected, abs=0.2)  # a hash of position and token, of which so short a text has few
+        assert found == pytest.approx(
+            expected, abs=0.2
+        )  # a hash of position and token, of which so short a text has few
 
 
 def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
@@ -123,11 +178,17 @@ def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
     assert records[0].provenance.data_hash != records[1].provenance.data_hash
     together, apart = separate(records)
     assert (len(together), apart) == (2, [])
-    fixed = parse_suite(_suite("depth", [options]) | {"data": suite.data.at(5).model_dump(mode="json")}, "t")
+    fixed = parse_suite(
+        _suite("depth", [options]) | {"data": suite.data.at(5).model_dump(mode="json")}, "t"
+    )
     same = [run_cell(Cell(fixed, fixed.rows[0], seed), "test") for seed in range(2)]
     assert same[0].provenance.data_hash == same[1].provenance.data_hash
-    odd = records[1].model_copy(update={"provenance": records[1].provenance.model_copy(update={"data_hash": "x"})})
-    assert next(why for _, why in separate([records[0], records[1], records[1], odd])[1]).startswith("data of seed 1")
+    odd = records[1].model_copy(
+        update={"provenance": records[1].provenance.model_copy(update={"data_hash": "x"})}
+    )
+    assert next(
+        why for _, why in separate([records[0], records[1], records[1], odd])[1]
+    ).startswith("data of seed 1")
 
 
 def test_needs_and_lengths_are_told_in_one_line() -> None:
@@ -139,7 +200,9 @@ def test_needs_and_lengths_are_told_in_one_line() -> None:
         parse_suite(_suite("depth", ["planted_oracle"]) | {"seq_len": 20}, "t")
     wrong = _suite("depth", ["planted_oracle"])
     wrong["data"]["planted"]["symbol"] = 3
-    with pytest.raises(UserError, match=r"Unknown field 'data.planted.symbol'. Did you mean 'data.planted.symbols'"):
+    with pytest.raises(
+        UserError, match=r"Unknown field 'data.planted.symbol'. Did you mean 'data.planted.symbols'"
+    ):
         parse_suite(wrong, "t")
 
 

@@ -1,4 +1,7 @@
-"""The rank correlation of score and utility: 1 for scores that are the utility, -1 for its opposite, and none where there is no score."""
+"""The rank correlation of score and utility.
+
+1 for scores that are the utility, -1 for its opposite, and none where there is no score.
+"""
 
 from dataclasses import replace
 
@@ -25,7 +28,11 @@ class Knowing(Router):
     table: Tensor | None = None
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        return gate_plan(inputs.positions % 2 == 0, None, None if self.table is None else self.table[: len(inputs.tokens)])
+        return gate_plan(
+            inputs.positions % 2 == 0,
+            None,
+            None if self.table is None else self.table[: len(inputs.tokens)],
+        )
 
 
 def build(router: type[Router]) -> Model:
@@ -35,14 +42,18 @@ def build(router: type[Router]) -> Model:
 
 
 def single_flips(found: Model, site: int) -> Tensor:
-    """What each token's upgrade is worth, by forcing that token alone onto either path in a pass of its own."""
+    """What each token's upgrade is worth, by forcing that token alone onto either path in a pass of
+    its own.
+    """
     ids = torch.from_numpy(WINDOWS.tokens)
     worth = torch.zeros(len(ids), SEQ_LEN)
     for token in range(SEQ_LEN):
         losses: list[Tensor] = []
         for path in (False, True):
 
-            def decide(router: Router, inputs: RouterInput, path: bool = path, token: int = token) -> RoutingPlan:
+            def decide(
+                router: Router, inputs: RouterInput, path: bool = path, token: int = token
+            ) -> RoutingPlan:
                 chosen = (inputs.positions % 2 == 0).clone()
                 if router is found.decoder.routers[site]:
                     chosen[:, token] = path
@@ -50,7 +61,11 @@ def single_flips(found: Model, site: int) -> Tensor:
 
             with torch.no_grad():
                 logits = found.decoder(make_pass(ids[:, :-1], None, decide=decide))
-            losses.append(torch.nn.functional.cross_entropy(logits[:, token], ids[:, token + 1], reduction="none"))
+            losses.append(
+                torch.nn.functional.cross_entropy(
+                    logits[:, token], ids[:, token + 1], reduction="none"
+                )
+            )
         worth[:, token] = losses[0] - losses[1]
     return worth
 
@@ -75,7 +90,9 @@ def test_it_is_booked_as_evaluation_and_nothing_else_changes() -> None:
     assert dict(found.ledger.spent) == spent
     tokens = len(WINDOWS.tokens) * SEQ_LEN
     assert found.evaluation_ledger.spent["oracle/forward"] > tokens * found.evaluation_ledger.fixed
-    assert all(torch.equal(tensor, before[name]) for name, tensor in found.decoder.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in found.decoder.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("name", ["random", "top2_moe"])

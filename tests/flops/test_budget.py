@@ -31,7 +31,9 @@ RANKED = [row for row in ROWS if row[0] not in ("dense", "cheap")]
 
 def tiny(name: str, options: Mapping[str, object] | None = None, **changes: Any) -> Model:
     config = decoder_config("tiny", VOCAB, SEQ)
-    return model(name, options, **({"decoder": config, "routed_layers": ROUTED, "seq_len": SEQ} | changes))
+    return model(
+        name, options, **({"decoder": config, "routed_layers": ROUTED, "seq_len": SEQ} | changes)
+    )
 
 
 def by_hand(rho: float) -> float:
@@ -41,7 +43,11 @@ def by_hand(rho: float) -> float:
 def spend(found: Model) -> float:
     """FLOPs a token at the solved shares, of the model that came out."""
     ledger = found.evaluation_ledger
-    return ledger.fixed + ledger.routers + sum(site.at(found.solution.shares, SEQ) for site in ledger.sites)
+    return (
+        ledger.fixed
+        + ledger.routers
+        + sum(site.at(found.solution.shares, SEQ) for site in ledger.sites)
+    )
 
 
 @given(st.floats(0.01, 0.99))
@@ -87,12 +93,21 @@ def test_the_capacity_of_blocks_solves_a_quadratic_equation(rho: float) -> None:
     fixed = 2 * D * VOCAB + ATTENTION + PAIR * MEAN_PAIRS + FULL + found.evaluation_ledger.routers
     # c (A + F) + PAIR * (cT)(cT + 1) / 2T = what is left for each of three blocks
     a, b, c = PAIR * SEQ / 2, ATTENTION + FULL + PAIR / 2, -(by_hand(rho) - fixed) / len(ROUTED)
-    assert found.solution.capacity == pytest.approx((-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), abs=1e-9)
+    assert found.solution.capacity == pytest.approx(
+        (-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), abs=1e-9
+    )
 
 
 @settings(max_examples=15)
-@given(st.floats(0.2, 0.95), st.sampled_from([("top2_moe", 2.0), ("adaptive_moe", 1.2), ("hash", 1.0), ("dense_matched", 1.0)]))
-def test_the_width_of_experts_is_the_nearest_single_unit(rho: float, row: tuple[str, float]) -> None:
+@given(
+    st.floats(0.2, 0.95),
+    st.sampled_from(
+        [("top2_moe", 2.0), ("adaptive_moe", 1.2), ("hash", 1.0), ("dense_matched", 1.0)]
+    ),
+)
+def test_the_width_of_experts_is_the_nearest_single_unit(
+    rho: float, row: tuple[str, float]
+) -> None:
     name, mean_experts = row
     found = tiny(name, budget=rho)
     left = (by_hand(rho) - FIXED - found.evaluation_ledger.routers) / len(ROUTED)
@@ -114,17 +129,27 @@ def test_a_bracket_leaves_the_budget_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("mean", [-1.0, 0.0, 8.5, float("nan")])
-def test_experts_a_token_takes_are_more_than_none_and_at_most_all(mean: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experts_a_token_takes_are_more_than_none_and_at_most_all(
+    mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(find("top2_moe").router, "mean_experts", mean)
-    with pytest.raises(UserError, match=rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"):
+    with pytest.raises(
+        UserError, match=rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"
+    ):
         tiny("top2_moe")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "rho"),
-    [("mlp_gate", {}, 0.001), ("mlp_gate", {"width_ratio": 8.0}, 0.3), ("top2_moe", {"num_experts": 64}, 0.001)],
+    [
+        ("mlp_gate", {}, 0.001),
+        ("mlp_gate", {"width_ratio": 8.0}, 0.3),
+        ("top2_moe", {"num_experts": 64}, 0.001),
+    ],
     ids=["too small", "too costly a gate", "too many experts"],
 )
-def test_a_budget_out_of_reach_is_the_users_error(name: str, options: Mapping[str, object], rho: float) -> None:
+def test_a_budget_out_of_reach_is_the_users_error(
+    name: str, options: Mapping[str, object], rho: float
+) -> None:
     with pytest.raises(UserError, match=rf"Router '{name}' cannot meet the budget .*--budget"):
         tiny(name, options, budget=rho)

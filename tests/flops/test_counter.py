@@ -1,4 +1,7 @@
-"""The counter against closed forms: every way of multiplying matrices costs what a matrix product costs, or is refused."""
+"""The counter against closed forms.
+
+Every way of multiplying matrices costs what a matrix product costs, or is refused.
+"""
 
 from collections.abc import Callable
 
@@ -43,8 +46,17 @@ X, W = torch.randn(M, K), torch.randn(K, N)
 def scattered_product() -> Tensor:
     """X W by writing products, then sums, into place: `scatter` with a reduction is arithmetic."""
     index = torch.arange(M * K * N)
-    products = X.unsqueeze(2).expand(M, K, N).reshape(-1).scatter(0, index, W.expand(M, K, N).reshape(-1), reduce="multiply")
-    rows = torch.arange(M).view(M, 1, 1) * N + torch.arange(N).view(1, 1, N) + torch.zeros(1, K, 1, dtype=torch.long)
+    products = (
+        X.unsqueeze(2)
+        .expand(M, K, N)
+        .reshape(-1)
+        .scatter(0, index, W.expand(M, K, N).reshape(-1), reduce="multiply")
+    )
+    rows = (
+        torch.arange(M).view(M, 1, 1) * N
+        + torch.arange(N).view(1, 1, N)
+        + torch.zeros(1, K, 1, dtype=torch.long)
+    )
     return torch.zeros(M * N).scatter(0, rows.flatten(), products, reduce="add").view(M, N)
 
 
@@ -65,7 +77,10 @@ PRODUCTS: dict[str, tuple[Run, float]] = {
     "complex": (lambda: X.to(torch.complex64) @ W.to(torch.complex64), 4 * PRODUCT),
     "bfloat16": (lambda: X.bfloat16() @ W.bfloat16(), PRODUCT),
     "function of autograd": (lambda: Hidden.apply(X, W), PRODUCT),
-    "grouped": (lambda: F.grouped_mm(a(8, 16), a(2, 16, 24), offs=torch.tensor([3, 8], dtype=torch.int32)), 2 * 8 * 16 * 24),
+    "grouped": (
+        lambda: F.grouped_mm(a(8, 16), a(2, 16, 24), offs=torch.tensor([3, 8], dtype=torch.int32)),
+        2 * 8 * 16 * 24,
+    ),
 }
 
 
@@ -79,8 +94,12 @@ def test_a_product_costs_2mnk_however_it_is_called(name: str) -> None:
 
 @given(batch=st.integers(1, 4), m=st.integers(1, 9), k=st.integers(1, 9), n=st.integers(1, 9))
 @settings(max_examples=40)
-def test_products_and_their_gradients_cost_what_torch_counts_where_it_counts_them(batch: int, m: int, k: int, n: int) -> None:
-    left, right = (torch.randn(*shape, requires_grad=True) for shape in ((batch, m, k), (batch, k, n)))
+def test_products_and_their_gradients_cost_what_torch_counts_where_it_counts_them(
+    batch: int, m: int, k: int, n: int
+) -> None:
+    left, right = (
+        torch.randn(*shape, requires_grad=True) for shape in ((batch, m, k), (batch, k, n))
+    )
 
     def run() -> None:
         (left @ right).sum().backward()
@@ -95,13 +114,32 @@ ELEMENTWISE: dict[str, tuple[Run, float]] = {
     "integers": (lambda: (X.long()[:, :, None] * W.long()).sum(1), PRODUCT),
     "bits": (lambda: ((X > 0)[:, :, None] & (W > 0)).sum(1), PRODUCT),
     "logarithms": (lambda: (X[:, :, None] + W).logsumexp(1), PRODUCT),
-    "squared distances": (lambda: F.mse_loss(X[:, :, None].expand(M, K, N), W.expand(M, K, N), reduction="none").sum(1), PRODUCT),
+    "squared distances": (
+        lambda: F.mse_loss(X[:, :, None].expand(M, K, N), W.expand(M, K, N), reduction="none").sum(
+            1
+        ),
+        PRODUCT,
+    ),
     "norms": (lambda: (X[:, :, None] - W).norm(dim=1), PRODUCT),
-    "multiply and add": (lambda: [torch.addcmul(a(M, N), X[:, k, None], W[k]) for k in range(K)], PRODUCT),
-    "in place": (lambda: [torch.zeros(M, N).addcmul_(X[:, k, None], W[k]) for k in range(K)], PRODUCT),
-    "lerp": (lambda: [torch.lerp(a(M, N), W[k].expand(M, N), X[:, k, None].expand(M, N)) for k in range(K)], 3 * M * N * K),
+    "multiply and add": (
+        lambda: [torch.addcmul(a(M, N), X[:, k, None], W[k]) for k in range(K)],
+        PRODUCT,
+    ),
+    "in place": (
+        lambda: [torch.zeros(M, N).addcmul_(X[:, k, None], W[k]) for k in range(K)],
+        PRODUCT,
+    ),
+    "lerp": (
+        lambda: [
+            torch.lerp(a(M, N), W[k].expand(M, N), X[:, k, None].expand(M, N)) for k in range(K)
+        ],
+        3 * M * N * K,
+    ),
     "running sums": (lambda: (X[:, :, None] * W).cumsum(1), PRODUCT),
-    "index_add": (lambda: a(M, N).index_add(0, torch.zeros(K, dtype=torch.long), W * X[0, :, None]), 2 * K * N),
+    "index_add": (
+        lambda: a(M, N).index_add(0, torch.zeros(K, dtype=torch.long), W * X[0, :, None]),
+        2 * K * N,
+    ),
     "lists": (lambda: torch._foreach_mul_([W.clone(), W.clone()], 2.0), 2 * K * N),  # pyright: ignore
     "complex": (lambda: X.to(torch.complex64) * 2.0, 6 * M * K),
 }
@@ -118,7 +156,9 @@ def test_a_product_in_elementwise_disguise_costs_no_less(name: str) -> None:
 
 @pytest.mark.parametrize("kernel", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
 @pytest.mark.parametrize("causal", [True, False])
-def test_attention_costs_its_two_square_products_on_any_kernel(kernel: SDPBackend, causal: bool) -> None:
+def test_attention_costs_its_two_square_products_on_any_kernel(
+    kernel: SDPBackend, causal: bool
+) -> None:
     batch, heads, seq, dim = 2, 3, 11, 16
     query, key, value = (torch.randn(batch, heads, seq, dim, requires_grad=True) for _ in range(3))
     square = 4 * batch * heads * seq**2 * dim
@@ -159,23 +199,40 @@ PRICED_OR_REFUSED: dict[str, tuple[Run, float]] = {
     "eigenvalues": (lambda: torch.linalg.eigh(a(K, K)), 4 / 3 * K**3),
     "matrix exponential": (lambda: torch.linalg.matrix_exp(a(K, K)), 2 * K**3),
     "matrix power": (lambda: torch.linalg.matrix_power(a(K, K), 8), 3 * 2 * K**3),
-    "multi_dot": (lambda: torch.linalg.multi_dot([X, W, a(N, M)]), min(PRODUCT + 2 * M * N * M, 2 * K * N * M + 2 * M * K * M)),
+    "multi_dot": (
+        lambda: torch.linalg.multi_dot([X, W, a(N, M)]),
+        min(PRODUCT + 2 * M * N * M, 2 * K * N * M + 2 * M * K * M),
+    ),
     "tensordot": (lambda: torch.tensordot(X, W, dims=1), PRODUCT),
     "Kronecker": (lambda: torch.kron(X, W), M * K * K * N),
     "embedding bag": (lambda: F.embedding_bag(torch.zeros(4, 3, dtype=torch.long), W), 4 * 3 * N),
     "sparse": (lambda: torch.sparse.mm(X.to_sparse(), W), PRODUCT),
-    "int8": (lambda: torch._int_mm(torch.ones(32, 32, dtype=torch.int8), torch.ones(32, 32, dtype=torch.int8)), 2 * 32**3),  # pyright: ignore
-    "quantised": (lambda: torch.quantize_per_tensor(X, 0.1, 0, torch.qint8).dequantize() @ W, PRODUCT),
+    "int8": (
+        lambda: torch._int_mm(
+            torch.ones(32, 32, dtype=torch.int8), torch.ones(32, 32, dtype=torch.int8)
+        ),
+        2 * 32**3,
+    ),  # pyright: ignore
+    "quantised": (
+        lambda: torch.quantize_per_tensor(X, 0.1, 0, torch.qint8).dequantize() @ W,
+        PRODUCT,
+    ),
     "custom operation": (lambda: hidden_matmul(X, W), PRODUCT),
     "vmap": (lambda: torch.vmap(lambda row: row @ W)(X), PRODUCT),
     "Jacobian": (lambda: torch.func.jacrev(lambda x: x @ W)(X[0]), 2 * K * N),
     "unfold": (lambda: F.unfold(a(1, 2, 4, 4), 3), 1),
     "bicubic": (lambda: F.interpolate(a(1, 2, 4, 4), scale_factor=2, mode="bicubic"), 2 * 64 * 16),
-    "grid sample": (lambda: F.grid_sample(a(1, 2, 4, 4), a(1, 5, 5, 2), align_corners=False), 2 * 25 * 4),
+    "grid sample": (
+        lambda: F.grid_sample(a(1, 2, 4, 4), a(1, 5, 5, 2), align_corners=False),
+        2 * 25 * 4,
+    ),
     "batch norm": (lambda: F.batch_norm(X, None, None, training=True), M * K),
     "cosine similarity": (lambda: F.cosine_similarity(X[:, :, None], W[None], dim=1), PRODUCT),
     "histogram": (lambda: torch.histc(X, 4), M * K),
-    "triangular": (lambda: torch.linalg.solve_triangular(torch.eye(K) + a(K, K).tril(), W, upper=False), K * K * N),
+    "triangular": (
+        lambda: torch.linalg.solve_triangular(torch.eye(K) + a(K, K).tril(), W, upper=False),
+        K * K * N,
+    ),
     "Cholesky": (lambda: torch.linalg.cholesky(torch.eye(K)), K**3 / 3),
 }
 
@@ -196,7 +253,9 @@ def test_nothing_is_cheaper_than_it_is(name: str) -> None:
     assert counter.total >= flops
 
 
-@pytest.mark.parametrize("name", ["bilinear", "FFT", "cdist", "solve", "custom operation", "convolution"])
+@pytest.mark.parametrize(
+    "name", ["bilinear", "FFT", "cdist", "solve", "custom operation", "convolution"]
+)
 def test_the_refusals_are_refusals(name: str) -> None:
     with pytest.raises(UncountedOp, match="has no known cost"):
         count(PRICED_OR_REFUSED[name][0])
@@ -227,12 +286,21 @@ class Inner(nn.Module):
 
 def test_the_error_names_operation_shapes_module_and_line() -> None:
     place = r"in Inner\.forward \(test_counter\.py:\d+\)"
-    with pytest.raises(UncountedOp, match=rf"aten::_fft_r2c on shapes \[\(3, 7\)\] {place} has no known cost"):
+    with pytest.raises(
+        UncountedOp, match=rf"aten::_fft_r2c on shapes \[\(3, 7\)\] {place} has no known cost"
+    ):
         count(lambda: Outer()(X))
 
 
 @pytest.mark.parametrize(
-    "leave", [lambda: X.numpy(), lambda: X.tolist(), lambda: X.__array__(), lambda: X.__dlpack__(), lambda: X.storage()]
+    "leave",
+    [
+        lambda: X.numpy(),
+        lambda: X.tolist(),
+        lambda: X.__array__(),
+        lambda: X.__dlpack__(),
+        lambda: X.storage(),
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_data_may_not_leave_torch_while_it_is_counted(leave: Run) -> None:

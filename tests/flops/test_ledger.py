@@ -1,4 +1,7 @@
-"""The ledger against counting by hand: parameters, pairs of tokens one by one, and what a step adds up to."""
+"""The ledger against counting by hand.
+
+Parameters, pairs of tokens one by one, and what a step adds up to.
+"""
 
 import itertools
 
@@ -19,7 +22,9 @@ SEQ_LEN = 16
 CONFIG = decoder_config("tiny", 50, SEQ_LEN)
 BANK = experts(4)
 
-counts = st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=2), min_size=1, max_size=5).map(torch.tensor)
+counts = st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=2), min_size=1, max_size=5).map(
+    torch.tensor
+)
 
 
 def ledger(paths: Paths | None = None, seq_len: int = SEQ_LEN, router: float = 0.0) -> Ledger:
@@ -36,7 +41,9 @@ def ledger(paths: Paths | None = None, seq_len: int = SEQ_LEN, router: float = 0
 
     with torch.device("meta"):
         routers = {} if paths is None else {layer: [stub()] for layer in (1, 3)}
-        return Ledger(Decoder(CONFIG, routers, expert_width=24), seq_len, dict.fromkeys(routers, router))
+        return Ledger(
+            Decoder(CONFIG, routers, expert_width=24), seq_len, dict.fromkeys(routers, router)
+        )
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
@@ -46,11 +53,17 @@ def test_a_dense_model_costs_two_flops_a_parameter_and_attention(preset: str, se
     config = decoder_config(preset, 4096, seq_len)
     with torch.device("meta"):
         decoder = Decoder(config)
-    matrices = sum(p.numel() for name, p in decoder.named_parameters() if not name.startswith("embedding"))
+    matrices = sum(
+        p.numel() for name, p in decoder.named_parameters() if not name.startswith("embedding")
+    )
     found = Ledger(decoder, seq_len, {})
     mean_keys = sum(range(1, seq_len + 1)) / seq_len
-    assert found.fixed == pytest.approx(2 * matrices + 4 * config.num_layers * mean_keys * config.d_model)
-    assert found.fixed_executed == pytest.approx(2 * matrices + 4 * config.num_layers * seq_len * config.d_model)
+    assert found.fixed == pytest.approx(
+        2 * matrices + 4 * config.num_layers * mean_keys * config.d_model
+    )
+    assert found.fixed_executed == pytest.approx(
+        2 * matrices + 4 * config.num_layers * seq_len * config.d_model
+    )
 
 
 @pytest.mark.parametrize("module", [ExpertBank(8, 24), LowRank(8, 3), Attention(8, 2, 4)])
@@ -64,7 +77,9 @@ def test_active_attention_is_one_price_a_causal_pair(n: Tensor) -> None:
     site = SiteCost(0, ("skip", "block"), (1.0, 10.0), (0.0, 3.0), 0.0)
     by_hand = 0.0
     for skipped, kept in n.tolist():
-        pairs = [(query, key) for query, key in itertools.product(range(kept), repeat=2) if key <= query]
+        pairs = [
+            (query, key) for query, key in itertools.product(range(kept), repeat=2) if key <= query
+        ]
         by_hand += skipped * 1.0 + kept * 10.0 + len(pairs) * 3.0
     assert site.active(n) == by_hand
 
@@ -83,14 +98,21 @@ def test_a_pass_is_the_sum_of_its_parts(n: Tensor) -> None:
     found = ledger(FFN_GATE, router=7.0)
     tokens = len(n) * SEQ_LEN
     sites = [n, n.flip(0)]
-    paths = sum(float((count.sum(0) * torch.tensor(site.token)).sum()) for count, site in zip(sites, found.sites, strict=True))
+    paths = sum(
+        float((count.sum(0) * torch.tensor(site.token)).sum())
+        for count, site in zip(sites, found.sites, strict=True)
+    )
     assert found.active(sites, tokens) == pytest.approx((found.fixed + 14.0) * tokens + paths)
-    assert found.executed(sites, tokens, padded=True) == pytest.approx((found.fixed_executed + 14.0) * tokens + paths)
+    assert found.executed(sites, tokens, padded=True) == pytest.approx(
+        (found.fixed_executed + 14.0) * tokens + paths
+    )
 
 
 def test_sites_are_priced_by_the_paths_that_stand_there() -> None:
     d, full = CONFIG.d_model, 6 * CONFIG.d_model * CONFIG.ffn_width
-    assert [site.token for site in ledger(FFN_GATE).sites] == [(4 * d * CONFIG.cheap_rank, full)] * 2
+    assert [site.token for site in ledger(FFN_GATE).sites] == [
+        (4 * d * CONFIG.cheap_rank, full)
+    ] * 2
     assert [site.token for site in ledger(BANK).sites] == [(6 * d * 24,) * 4] * 2
     assert [site.token for site in ledger(BLOCK_GATE).sites] == [(0, 8 * d**2 + full)] * 2
     assert [site.pair for site in ledger(BLOCK_GATE).sites] == [(0, 4 * d)] * 2
@@ -103,14 +125,18 @@ def test_every_token_on_the_full_path_costs_what_the_dense_model_does() -> None:
     for paths in (FFN_GATE, BLOCK_GATE):
         found = ledger(paths)
         assert found.active([n, n], tokens) == pytest.approx(dense.fixed * tokens)
-        assert found.executed([n, n], tokens, padded=True) == pytest.approx(dense.fixed_executed * tokens)
+        assert found.executed([n, n], tokens, padded=True) == pytest.approx(
+            dense.fixed_executed * tokens
+        )
 
 
 @given(share=st.floats(0, 1))
 def test_a_share_of_tokens_costs_what_so_many_tokens_do(share: float) -> None:
     site = SiteCost(0, ("skip", "block"), (1.0, 10.0), (0.0, 3.0), 0.0)
     kept = share * 20
-    assert site.at((1 - share, share), 20) == pytest.approx(((20 - kept) + 10 * kept + 3 * kept * (kept + 1) / 2) / 20)
+    assert site.at((1 - share, share), 20) == pytest.approx(
+        ((20 - kept) + 10 * kept + 3 * kept * (kept + 1) / 2) / 20
+    )
 
 
 def test_a_step_is_charged_forward_once_and_backward_twice_in_components_that_add_up() -> None:

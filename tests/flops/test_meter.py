@@ -1,4 +1,7 @@
-"""What a router does in the run against what it was priced for: every way of doing more is found."""
+"""What a router does in the run against what it was priced for.
+
+Every way of doing more is found.
+"""
 
 import re
 import threading
@@ -17,7 +20,16 @@ from bench.errors import RuleBroken
 from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import INSPECTED, Meter
 from bench.model.assemble import Model, assemble
-from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.routing.contract import (
+    FFN_GATE,
+    AuxLoss,
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    TrainStatistics,
+)
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
@@ -145,18 +157,38 @@ def steps(found: Model, count: int, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("router", "says"),
     [
-        (WorksInBatches, r"Router of layer 1, topk selection: it costs [\d,]+ FLOPs a token in the run; its price, taken before, is \d+\."),
+        (
+            WorksInBatches,
+            r"Router of layer 1, topk selection: it costs [\d,]+ FLOPs a token in the run; its price, taken before, is \d+\.",
+        ),
         (InPlace, r"Router of layer 1, topk selection: it changed its inputs in place\."),
         (Labels, r"Router of layer 1, topk selection: it changed its inputs in place\."),
-        (LeavesTorch, r"Router of layer 1, .* Tensor\.numpy in LeavesTorch\.forward \(test_meter\.py:\d+\) takes data out of torch"),
+        (
+            LeavesTorch,
+            r"Router of layer 1, .* Tensor\.numpy in LeavesTorch\.forward \(test_meter\.py:\d+\) takes data out of torch",
+        ),
         (Elsewhere, r"Router of layer \d, topk selection: other threads worked for 0\.\d+ s"),
-        (WrongCounts, r"Router of layer 1, topk selection: plan\.counts is \(24, 0\), which the mask does not keep"),
-        (WrongShape, r"Router of layer 1, topk selection: plan\.mask is torch\.bool \(3, 24, 1\); it must be torch\.bool \(3, 24, 2\)\."),
-        (WrongType, r"Router of layer 1, topk selection: plan\.mask is torch\.int64 \(3, 24, 2\); it must be torch\.bool \(3, 24, 2\)\."),
-        (WrongWeight, r"Router of layer 1, topk selection: plan\.weight has shape \(3, 24\); it must be \(3, 24, 2\)\."),
+        (
+            WrongCounts,
+            r"Router of layer 1, topk selection: plan\.counts is \(24, 0\), which the mask does not keep",
+        ),
+        (
+            WrongShape,
+            r"Router of layer 1, topk selection: plan\.mask is torch\.bool \(3, 24, 1\); it must be torch\.bool \(3, 24, 2\)\.",
+        ),
+        (
+            WrongType,
+            r"Router of layer 1, topk selection: plan\.mask is torch\.int64 \(3, 24, 2\); it must be torch\.bool \(3, 24, 2\)\.",
+        ),
+        (
+            WrongWeight,
+            r"Router of layer 1, topk selection: plan\.weight has shape \(3, 24\); it must be \(3, 24, 2\)\.",
+        ),
     ],
 )
-def test_a_router_that_breaks_a_rule_in_training_is_stopped_at_the_first_step(router: type[Router], says: str) -> None:
+def test_a_router_that_breaks_a_rule_in_training_is_stopped_at_the_first_step(
+    router: type[Router], says: str
+) -> None:
     found = build(router)
     with pytest.raises(RuleBroken) as error:
         steps(found, 1, meter=found.meter(0))
@@ -165,7 +197,9 @@ def test_a_router_that_breaks_a_rule_in_training_is_stopped_at_the_first_step(ro
 
 def test_work_that_begins_later_is_found_at_an_inspected_step() -> None:
     found = build(WorksLater)
-    seed = next(seed for seed in range(100) if any(found.meter(seed).due(step) for step in range(1, 6)))
+    seed = next(
+        seed for seed in range(100) if any(found.meter(seed).due(step) for step in range(1, 6))
+    )
     with pytest.raises(RuleBroken, match=r"Router of layer 1, topk selection: it costs"):
         steps(found, 6, meter=found.meter(seed))
 
@@ -183,7 +217,9 @@ def test_an_honest_router_is_the_same_under_inspection() -> None:
     steps(watched, 4, meter=watched.meter(0))
     steps(alone, 4)
     state = alone.decoder.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in watched.decoder.state_dict().items())
+    assert all(
+        torch.equal(tensor, state[name]) for name, tensor in watched.decoder.state_dict().items()
+    )
     assert dict(watched.ledger.spent) == dict(alone.ledger.spent)
 
 
@@ -200,7 +236,10 @@ def test_inspected_steps_are_few_begin_with_the_first_and_follow_from_the_seed()
 
 
 class PaidWork(Gate):
-    """Does all it may do outside of `forward`: in `build`, in `fit`, in `after_step` and in a loss that grows dearer."""
+    """Does all it may do outside of `forward`.
+
+    In `build`, in `fit`, in `after_step` and in a loss that grows dearer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +275,9 @@ def test_work_outside_of_forward_is_charged_to_the_flop(monkeypatch: pytest.Monk
     assert found.ledger.spent["auxiliary/forward"] == sites * (small + large)
 
 
-def test_a_breach_makes_the_record_of_a_cell_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_breach_makes_the_record_of_a_cell_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a router that was let in: its own check would have found it."""
     monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
     plugin = tmp_path / "dearer.py"

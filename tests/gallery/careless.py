@@ -45,7 +45,9 @@ class LeavesTokensOut(MLPGate):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
-        return RoutingPlan(plan.mask & (inputs.positions > 0).unsqueeze(-1), plan.weight, plan.scores)
+        return RoutingPlan(
+            plan.mask & (inputs.positions > 0).unsqueeze(-1), plan.weight, plan.scores
+        )
 
 
 @register("spends_more_in_training", family="cheater")
@@ -91,7 +93,9 @@ class HashesInFloatingPoint(MLPGate):
     """Chooses by digits of the hidden state that bfloat16 does not have."""
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        scores = (self.score(nn.functional.gelu(self.hidden(inputs.hidden))).squeeze(-1) * 1000).frac()
+        scores = (
+            self.score(nn.functional.gelu(self.hidden(inputs.hidden))).squeeze(-1) * 1000
+        ).frac()
         chosen = scores > 0 if self.knob is None else scores > -self.knob
         return gate_plan(chosen, None, scores)
 

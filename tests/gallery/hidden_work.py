@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from bench.routing.contract import AuxLoss, LayerTrace, RouterInput, RouterSpec, RoutingPlan, TrainStatistics
+from bench.routing.contract import (
+    AuxLoss,
+    LayerTrace,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    TrainStatistics,
+)
 from bench.routing.registry import register
 from routers.gates import MLPGate
 
@@ -45,7 +52,10 @@ class CustomOp(_Worker):
     """Multiplies inside an operation of its own."""
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        return self.add(super().forward(inputs), product(inputs.hidden.detach().flatten(0, 1), self.large).mean() * 1e-6)
+        return self.add(
+            super().forward(inputs),
+            product(inputs.hidden.detach().flatten(0, 1), self.large).mean() * 1e-6,
+        )
 
 
 @register("work_in_numpy", family="cheater")
@@ -138,7 +148,9 @@ class InLargerBatches(_Worker):
 
 @register("work_cached_by_content", family="cheater")
 class CachedByContent(_Worker):
-    """Remembers its results by content, so that a second layer priced on the same sample costs nothing."""
+    """Remembers its results by content, so that a second layer priced on the same sample costs
+    nothing.
+    """
 
     cache: dict[str, Tensor] = {}  # noqa: RUF012
 
@@ -208,12 +220,18 @@ class ElementwiseWhenUnseen(_Worker):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         watched = get_current_dispatch_mode() is not None
-        return plan if watched else self.add(plan, (inputs.hidden * inputs.hidden).sum(-1, keepdim=True) * 0)
+        return (
+            plan
+            if watched
+            else self.add(plan, (inputs.hidden * inputs.hidden).sum(-1, keepdim=True) * 0)
+        )
 
 
 @register("wider_when_unseen", family="cheater")
 class WiderWhenUnseen(_Worker):
-    """Runs the same operations whether a counter is about or not, on a quarter of the numbers if so."""
+    """Runs the same operations whether a counter is about or not, on a quarter of the numbers if
+    so.
+    """
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)

@@ -81,12 +81,16 @@ class CapacityInAttribute(MLPGate):
             return plan
         self.calls += 1
         assert plan.scores is not None
-        return gate_plan(plan.mask[..., 1] | (inputs.positions < self.calls), None, plan.scores[..., 1])
+        return gate_plan(
+            plan.mask[..., 1] | (inputs.positions < self.calls), None, plan.scores[..., 1]
+        )
 
 
 @register("weight_in_attribute", family="cheater")
 class WeightInAttribute(MLPGate):
-    """Lets its weights grow by the number of calls, counted in an attribute that a resumed run begins anew."""
+    """Lets its weights grow by the number of calls, counted in an attribute that a resumed run
+    begins anew.
+    """
 
     calls = 0
 

@@ -1,4 +1,7 @@
-"""Routers that look where they must not: at later tokens, at what is to be predicted, at their neighbours in the batch."""
+"""Routers that look where they must not.
+
+At later tokens, at what is to be predicted, at their neighbours in the batch.
+"""
 
 import torch
 
@@ -40,7 +43,9 @@ class PeekRarely(_Scored):
     def scores(self, inputs: RouterInput) -> torch.Tensor:
         plain = self.plain(inputs)
         rare = inputs.tokens.sum(1, keepdim=True) % 50 == 0
-        return torch.where(rare & (inputs.positions == 0), plain + inputs.tokens[:, -1:].sin(), plain)
+        return torch.where(
+            rare & (inputs.positions == 0), plain + inputs.tokens[:, -1:].sin(), plain
+        )
 
 
 @register("peek_at_label", family="cheater")

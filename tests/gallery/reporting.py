@@ -17,7 +17,10 @@ from routers.gates import MLPGate
 
 @register("counts_of_its_own", family="cheater")
 class CountsOfItsOwn(MLPGate):
-    """Reports more upgraded tokens than its mask shows: the dispatcher runs the one, the ledger charges the other."""
+    """Reports more upgraded tokens than its mask shows.
+
+    The dispatcher runs the one, the ledger charges the other.
+    """
 
     paths = BLOCK_GATE
 
@@ -29,7 +32,9 @@ class CountsOfItsOwn(MLPGate):
 
 @register("rewrites_its_plan", family="cheater")
 class RewritesItsPlan(MLPGate):
-    """Clears each mask once it has been executed, when the next layer is asked and before the ledger reads any."""
+    """Clears each mask once it has been executed, when the next layer is asked and before the
+    ledger reads any.
+    """
 
     executed: ClassVar[list[Tensor]] = []
 
@@ -53,13 +58,19 @@ class RewritesTheLayerBefore(MLPGate):
 
 @register("rewrites_plans_of_forks", family="cheater")
 class RewritesPlansOfForks(MLPGate):
-    """Asks for utility, and clears the mask of the layer before where labels are found, after it has been executed."""
+    """Asks for utility, and clears the mask of the layer before where labels are found, after it
+    has been executed.
+    """
 
     def __init__(self) -> None:
         super().__init__(utility=0.1, oracle="on_policy")
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        if inputs.previous is not None and inputs.selection == "topk" and not torch.is_grad_enabled():
+        if (
+            inputs.previous is not None
+            and inputs.selection == "topk"
+            and not torch.is_grad_enabled()
+        ):
             inputs.previous.plan.mask.data[..., 1] = False
         return super().forward(inputs)
 

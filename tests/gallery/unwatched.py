@@ -1,4 +1,7 @@
-"""Routers that behave while they are watched: under a counter, in a forward pass, in the small model of the checks."""
+"""Routers that behave while they are watched.
+
+Under a counter, in a forward pass, in the small model of the checks.
+"""
 
 from typing import Any
 
@@ -31,7 +34,9 @@ class _Dear(torch.autograd.Function):
 
 
 class _Large(MLPGate):
-    """A gate with a large matrix, and a number that learns nothing but may be asked for its gradient."""
+    """A gate with a large matrix, and a number that learns nothing but may be asked for its
+    gradient.
+    """
 
     large: Tensor
 
@@ -51,7 +56,9 @@ class LossWhenUnseen(_Large):
 
     def _loss(self, trace: LayerTrace) -> Tensor:
         hidden = trace.inputs.hidden
-        return 0 * (hidden if get_current_dispatch_mode() is not None else hidden @ self.large).sum()
+        return (
+            0 * (hidden if get_current_dispatch_mode() is not None else hidden @ self.large).sum()
+        )
 
 
 @register("backward_when_unseen", family="cheater")
@@ -61,19 +68,25 @@ class BackwardWhenUnseen(_Large):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         assert plan.weight is not None
-        plan.weight = plan.weight + 0 * _Dear.apply(self.extra, inputs.hidden.detach(), self.large, True)
+        plan.weight = plan.weight + 0 * _Dear.apply(
+            self.extra, inputs.hidden.detach(), self.large, True
+        )
         return plan
 
 
 @register("backward_in_the_middle", family="cheater")
 class BackwardInTheMiddle(_Large):
-    """Multiplies backward while training is under way, and not at its end, where audits used to look."""
+    """Multiplies backward while training is under way, and not at its end, where audits used to
+    look.
+    """
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         assert plan.weight is not None
         if inputs.progress < 1:
-            plan.weight = plan.weight + 0 * _Dear.apply(self.extra, inputs.hidden.detach(), self.large, False)
+            plan.weight = plan.weight + 0 * _Dear.apply(
+                self.extra, inputs.hidden.detach(), self.large, False
+            )
         else:
             plan.weight = plan.weight + 0 * self.extra.clone()
         return plan
@@ -88,7 +101,9 @@ class BackwardToOwnParameter(_Large):
         self.aux_losses["extra"] = AuxLoss(self._loss, 1.0)
 
     def _loss(self, trace: LayerTrace) -> Tensor:
-        return (_Dear.apply(self.extra, trace.inputs.hidden.detach(), self.large, False) - 1).square()
+        return (
+            _Dear.apply(self.extra, trace.inputs.hidden.detach(), self.large, False) - 1
+        ).square()
 
 
 @register("numbers_one_by_one", family="cheater")
@@ -115,7 +130,9 @@ class _Busy(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Tensor:
         hidden = args[0].inner
         return (hidden @ hidden.mT).mean(-1, keepdim=True)
 

@@ -1,4 +1,6 @@
-"""Shared draws: every router of a seed starts from the same weights, slice for slice, and shifts nobody else's."""
+"""Shared draws: every router of a seed starts from the same weights, slice for slice, and shifts
+nobody else's.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +25,9 @@ def backbone(found: Model) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
-def test_every_weight_is_a_slice_of_the_dense_models(name: str, options: Mapping[str, object]) -> None:
+def test_every_weight_is_a_slice_of_the_dense_models(
+    name: str, options: Mapping[str, object]
+) -> None:
     dense = dict(DENSE.named_parameters())
     for full_name, weight in backbone(model(name, options)).items():
         if ".bank." in full_name:
@@ -36,11 +40,15 @@ def test_every_weight_is_a_slice_of_the_dense_models(name: str, options: Mapping
                 assert torch.equal(units[:shared], whole[:shared]), full_name
         else:
             unrouted = full_name.replace(".ffn.", ".ffn.full.")
-            assert torch.equal(weight, dense[full_name if full_name in dense else unrouted]), full_name
+            assert torch.equal(weight, dense[full_name if full_name in dense else unrouted]), (
+                full_name
+            )
 
 
 def test_seeds_differ_and_repeat() -> None:
-    one, again, other = (dict(model("mlp_gate", seed=seed).decoder.named_parameters()) for seed in (0, 0, 1))
+    one, again, other = (
+        dict(model("mlp_gate", seed=seed).decoder.named_parameters()) for seed in (0, 0, 1)
+    )
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one if one[name].any())
 
@@ -79,11 +87,20 @@ def test_what_a_router_sees_is_what_it_may_see() -> None:
     found = model("mlp_gate").decoder.routers[0]
     assert sample_input(blueprint("mlp_gate"), found).tags is None
     spec = found.spec
-    assert (spec.d_model, spec.vocab_size, spec.num_layers, spec.num_domains) == (CONFIG.d_model, CONFIG.vocab_size, CONFIG.num_layers, 3)
+    assert (spec.d_model, spec.vocab_size, spec.num_layers, spec.num_domains) == (
+        CONFIG.d_model,
+        CONFIG.vocab_size,
+        CONFIG.num_layers,
+        3,
+    )
 
 
-@pytest.mark.parametrize(("share", "wanted"), [((0.0, 1.0), "full"), ((1.0, 0.0), "cheap"), ((0.5, 0.5), "half")])
-def test_active_parameters_are_those_that_a_token_meets(share: tuple[float, float], wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("share", "wanted"), [((0.0, 1.0), "full"), ((1.0, 0.0), "cheap"), ((0.5, 0.5), "half")]
+)
+def test_active_parameters_are_those_that_a_token_meets(
+    share: tuple[float, float], wanted: str
+) -> None:
     found = model("dense")
     d, layers = CONFIG.d_model, CONFIG.num_layers
     full, cheap = 3 * d * CONFIG.ffn_width, 2 * d * CONFIG.cheap_rank

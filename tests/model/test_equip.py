@@ -1,4 +1,7 @@
-"""Options of router training in whole models: each acts on a router or is refused in one line, is charged, and resumes."""
+"""Options of router training in whole models.
+
+Each acts on a router or is refused in one line, is charged, and resumes.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +14,16 @@ from torch import Tensor, nn
 from bench.config.load import parse_suite
 from bench.errors import UserError
 from bench.model.equip import check_loss_names, is_trained
-from bench.routing.contract import FFN_GATE, AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.contract import (
+    FFN_GATE,
+    AuxLoss,
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    experts,
+)
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
 from bench.training.auxiliary import active_losses
@@ -32,13 +44,17 @@ OPTIONS: list[dict[str, Any]] = [
 REFUSAL = r"^Router '\w+' cannot be trained with '[\w: ]+': .+\. Leave it out, or give the row a `training` of its own\.$"
 
 
-TRAINED = [(name, options) for name, options in ROWS if is_trained(model(name, options).decoder.routers[0])]
+TRAINED = [
+    (name, options) for name, options in ROWS if is_trained(model(name, options).decoder.routers[0])
+]
 PLAIN = [row for row in ROWS if row not in TRAINED]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), TRAINED, ids=row_id)
-def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(name: str, options: Mapping[str, object]) -> None:
+def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(
+    name: str, options: Mapping[str, object]
+) -> None:
     base = built(name, options)
     fit(base)
     refused = 0
@@ -55,7 +71,9 @@ def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(name
 
 
 @pytest.mark.parametrize(("name", "options"), PLAIN, ids=row_id)
-def test_routers_with_nothing_to_train_are_what_they_were(name: str, options: Mapping[str, object]) -> None:
+def test_routers_with_nothing_to_train_are_what_they_were(
+    name: str, options: Mapping[str, object]
+) -> None:
     everything = ALL | {"init_scale": 0.0, "float32": True, "losses": {"load_balance": 1.0}}
     one, other = built(name, options), built(name, options, **everything)
     assert other.decoder.routers[0].noise is None
@@ -65,9 +83,15 @@ def test_routers_with_nothing_to_train_are_what_they_were(name: str, options: Ma
 
 
 def test_which_shipped_routers_refuse_what() -> None:
-    with pytest.raises(UserError, match=r"'mlp_gate' cannot be trained with 'balance_bias': it balances experts.*this router has none"):
+    with pytest.raises(
+        UserError,
+        match=r"'mlp_gate' cannot be trained with 'balance_bias': it balances experts.*this router has none",
+    ):
         built("mlp_gate", balance_bias=0.001)
-    with pytest.raises(UserError, match=r"'mod' cannot be trained with 'expert_dropout': its paths are skip and block, not experts"):
+    with pytest.raises(
+        UserError,
+        match=r"'mod' cannot be trained with 'expert_dropout': its paths are skip and block, not experts",
+    ):
         built("mod", expert_dropout=0.1)
     built("top2_moe", **ALL)
 
@@ -91,7 +115,11 @@ class _Bypassing(Router):
             p = scores.squeeze(-1)
             kept = None if self.silent else p
             return gate_plan(top_k_mask(p, p.shape[1] // 2), None, kept, (1 - p, p))
-        return RoutingPlan(scores == scores.amax(-1, keepdim=True), scores.softmax(-1), None if self.silent else scores)
+        return RoutingPlan(
+            scores == scores.amax(-1, keepdim=True),
+            scores.softmax(-1),
+            None if self.silent else scores,
+        )
 
 
 BYPASSING = Entry("bypassing", "tests", "", _Bypassing)
@@ -100,15 +128,31 @@ BYPASSING = Entry("bypassing", "tests", "", _Bypassing)
 @pytest.mark.parametrize(
     ("options", "training", "said"),
     [
-        ({}, {"noise": "gaussian"}, "'noise': its scores do not pass through bench.routing.perturb"),
-        ({}, {"noise": "noisy_top_k"}, "'noise': its scores do not pass through bench.routing.perturb"),
-        ({"over": "experts"}, {"expert_dropout": 0.1}, "'expert_dropout': its scores do not pass through bench.routing.perturb"),
+        (
+            {},
+            {"noise": "gaussian"},
+            "'noise': its scores do not pass through bench.routing.perturb",
+        ),
+        (
+            {},
+            {"noise": "noisy_top_k"},
+            "'noise': its scores do not pass through bench.routing.perturb",
+        ),
+        (
+            {"over": "experts"},
+            {"expert_dropout": 0.1},
+            "'expert_dropout': its scores do not pass through bench.routing.perturb",
+        ),
         (
             {"over": "experts"},
             {"balance_bias": 0.1},
             "'balance_bias': its scores do not pass through bench.routing.top_experts or biased",
         ),
-        ({"silent": True}, {"losses": {"router_z": 0.1}}, "'losses: router_z': its plans have no scores"),
+        (
+            {"silent": True},
+            {"losses": {"router_z": 0.1}},
+            "'losses: router_z': its plans have no scores",
+        ),
     ],
 )
 def test_a_router_that_bypasses_the_bench_is_refused_what_it_would_ignore(
@@ -120,7 +164,12 @@ def test_a_router_that_bypasses_the_bench_is_refused_what_it_would_ignore(
 
 
 def test_a_router_that_bypasses_the_bench_takes_what_the_harness_does_alone() -> None:
-    for training in ({"noise": "jitter"}, {"init_scale": 0.1}, {"float32": True}, {"losses": {"router_z": 0.1}}):
+    for training in (
+        {"noise": "jitter"},
+        {"init_scale": 0.1},
+        {"float32": True},
+        {"losses": {"router_z": 0.1}},
+    ):
         fit(built("mlp_gate", {}, BYPASSING, **training), **training)
 
 
@@ -139,7 +188,10 @@ class _Vector(Router):
 
 
 def test_no_matrix_no_last_layer() -> None:
-    with pytest.raises(UserError, match=r"^Router 'vector' cannot be trained with 'init_scale': it has no weight matrix"):
+    with pytest.raises(
+        UserError,
+        match=r"^Router 'vector' cannot be trained with 'init_scale': it has no weight matrix",
+    ):
         built("mlp_gate", {}, Entry("vector", "tests", "", _Vector), init_scale=0.1)
 
 
@@ -153,10 +205,17 @@ def test_no_matrix_no_last_layer() -> None:
         ("mlp_gate", BYPASSING, {"score.weight", "score.bias"}),
     ],
 )
-def test_the_last_layer_is_scaled_and_no_other(name: str, entry: Entry | None, scaled: set[str]) -> None:
-    one, other = (built(name, {}, entry, **training).decoder.routers[0] for training in ({}, {"init_scale": 0.125}))
+def test_the_last_layer_is_scaled_and_no_other(
+    name: str, entry: Entry | None, scaled: set[str]
+) -> None:
+    one, other = (
+        built(name, {}, entry, **training).decoder.routers[0]
+        for training in ({}, {"init_scale": 0.125})
+    )
     for key, value in one.named_parameters():
-        assert torch.equal(dict(other.named_parameters())[key], value * (0.125 if key in scaled else 1)), key
+        assert torch.equal(
+            dict(other.named_parameters())[key], value * (0.125 if key in scaled else 1)
+        ), key
 
 
 def test_a_small_start_is_a_uniform_one() -> None:
@@ -173,7 +232,10 @@ def test_a_small_start_is_a_uniform_one() -> None:
 
 
 class _Own(Router):
-    """A loss of a standard name, without scores in its plan: its own is used, so none are needed."""
+    """A loss of a standard name, without scores in its plan.
+
+    Its own is used, so none are needed.
+    """
 
     paths = FFN_GATE
 
@@ -200,16 +262,35 @@ def test_a_loss_of_its_own_needs_no_scores() -> None:
 @pytest.mark.parametrize(
     ("router", "said"),
     [
-        ({"noise": "gauss"}, "'train.router.noise': Input should be 'none', 'gaussian', 'jitter' or 'noisy_top_k' (got 'gauss')"),
-        ({"noise": "jitter", "noise_scale": 1.5}, "noise_scale is 1.5; jitter multiplies by 1 - scale to 1 + scale"),
+        (
+            {"noise": "gauss"},
+            "'train.router.noise': Input should be 'none', 'gaussian', 'jitter' or 'noisy_top_k' (got 'gauss')",
+        ),
+        (
+            {"noise": "jitter", "noise_scale": 1.5},
+            "noise_scale is 1.5; jitter multiplies by 1 - scale to 1 + scale",
+        ),
         ({"noise_scale": 0.5}, "noise_scale is 0.5, but noise is 'none'; choose"),
         ({"expert_dropout": 1}, "'train.router.expert_dropout': Input should be less than 1"),
-        ({"balance_bias": -0.1}, "'train.router.balance_bias': Input should be greater than or equal to 0"),
-        ({"init_scal": 0.1}, "Unknown field 'train.router.init_scal'. Did you mean 'train.router.init_scale'?"),
+        (
+            {"balance_bias": -0.1},
+            "'train.router.balance_bias': Input should be greater than or equal to 0",
+        ),
+        (
+            {"init_scal": 0.1},
+            "Unknown field 'train.router.init_scal'. Did you mean 'train.router.init_scale'?",
+        ),
     ],
 )
 def test_a_wrong_option_is_an_error_in_one_line(router: dict[str, Any], said: str) -> None:
-    suite = {"name": "s", "purpose": "p", "backbone": "tiny", "routed_layers": [1], "seq_len": 32, "rows": ["mod"]}
+    suite = {
+        "name": "s",
+        "purpose": "p",
+        "backbone": "tiny",
+        "routed_layers": [1],
+        "seq_len": 32,
+        "rows": ["mod"],
+    }
     with pytest.raises(UserError) as caught:
         parse_suite({**suite, "train": {"reference_tokens": 100, "router": router}}, "s")
     assert said in str(caught.value)
@@ -218,9 +299,16 @@ def test_a_wrong_option_is_an_error_in_one_line(router: dict[str, Any], said: st
 
 def test_the_last_layer_of_reinforce_is_that_of_the_scores_and_not_of_the_baseline() -> None:
     options = {"estimator": "reinforce"}
-    plain, scaled = (built("estimated_moe", options, init_scale=scale).decoder.routers[0] for scale in (1.0, 0.01))
-    assert torch.allclose(scaled.get_parameter("logits.weight"), 0.01 * plain.get_parameter("logits.weight"))
-    assert torch.equal(scaled.get_parameter("baseline.weight"), plain.get_parameter("baseline.weight"))
+    plain, scaled = (
+        built("estimated_moe", options, init_scale=scale).decoder.routers[0]
+        for scale in (1.0, 0.01)
+    )
+    assert torch.allclose(
+        scaled.get_parameter("logits.weight"), 0.01 * plain.get_parameter("logits.weight")
+    )
+    assert torch.equal(
+        scaled.get_parameter("baseline.weight"), plain.get_parameter("baseline.weight")
+    )
 
 
 def test_a_balance_bias_hears_choices_and_not_what_straight_through_runs_beside_them() -> None:
@@ -246,7 +334,9 @@ def test_a_balance_bias_brings_no_dropped_expert_back() -> None:
 
 def test_a_loss_whose_labels_nobody_makes_is_refused_by_name() -> None:
     gate = find("mlp_gate")
-    with pytest.raises(UserError, match=r"losses: utility is 1, but .* Set the option 'utility' of the row instead"):
+    with pytest.raises(
+        UserError, match=r"losses: utility is 1, but .* Set the option 'utility' of the row instead"
+    ):
         check_loss_names({"utility": 1.0}, [gate.make({})])
     check_loss_names({"utility": 0.5}, [gate.make({}), gate.make({"utility": 1.0})])
     check_loss_names({"utility": 0.0}, [gate.make({})])

@@ -21,17 +21,35 @@ WIDTH, EXPERTS = 6, 5
 
 
 def training_noise(experts: bool = True, least: int = 1, **options: Any) -> TrainingNoise:
-    return TrainingNoise(RouterTraining.model_validate(options), WIDTH, EXPERTS if experts else 2, experts, least)
+    return TrainingNoise(
+        RouterTraining.model_validate(options), WIDTH, EXPERTS if experts else 2, experts, least
+    )
 
 
 def draw(*shape: int, name: str = "scores") -> Tensor:
     return torch.randn(*shape, generator=generator(0, name))
 
 
-def inputs(tools: TrainingNoise | None, selection: Selection = "topk", batch: int = 3, seq: int = 4, seed: int = 7) -> RouterInput:
+def inputs(
+    tools: TrainingNoise | None,
+    selection: Selection = "topk",
+    batch: int = 3,
+    seq: int = 4,
+    seed: int = 7,
+) -> RouterInput:
     ids = torch.zeros(batch, seq, dtype=torch.long)
     noise = torch.Generator().manual_seed(seed) if selection == "topk" else None
-    return RouterInput(draw(batch, seq, WIDTH, name="hidden"), ids, ids, None, None, noise, 0.5, selection, noise=tools)
+    return RouterInput(
+        draw(batch, seq, WIDTH, name="hidden"),
+        ids,
+        ids,
+        None,
+        None,
+        noise,
+        0.5,
+        selection,
+        noise=tools,
+    )
 
 
 def normal(*shape: int, seed: int = 7) -> np.ndarray:
@@ -44,8 +62,13 @@ def test_gaussian_noise_has_one_deviation_for_all(size: float | None, deviation:
     scores = draw(3, 4, EXPERTS)
     found = perturb(scores, inputs(training_noise(noise="gaussian", noise_scale=size)))
     assert np.allclose(found.numpy(), scores.numpy() + deviation * normal(3, 4, EXPERTS))
-    many = perturb(torch.zeros(100, 100), inputs(training_noise(False, noise="gaussian", noise_scale=size), batch=100, seq=100))
-    assert many.std().item() == pytest.approx(0.5 if size is None else size, rel=0.05)  # a gate has two paths
+    many = perturb(
+        torch.zeros(100, 100),
+        inputs(training_noise(False, noise="gaussian", noise_scale=size), batch=100, seq=100),
+    )
+    assert many.std().item() == pytest.approx(
+        0.5 if size is None else size, rel=0.05
+    )  # a gate has two paths
 
 
 @pytest.mark.parametrize("size", [None, 0.3])
@@ -55,13 +78,23 @@ def test_noisy_top_k_is_the_formula(size: float | None) -> None:
     nn.init.normal_(tools.noise_weight, generator=generator(0, "weight"))
     scores, run = draw(3, 4, EXPERTS), inputs(tools)
     found = perturb(scores, run)
-    noise, x, w = normal(3, 4, EXPERTS), run.hidden.double().numpy(), tools.noise_weight.detach().double().numpy()
+    noise, x, w = (
+        normal(3, 4, EXPERTS),
+        run.hidden.double().numpy(),
+        tools.noise_weight.detach().double().numpy(),
+    )
     for b, t, e in np.ndindex(3, 4, EXPERTS):
-        deviation = np.log1p(np.exp(sum(x[b, t, d] * w[d, e] for d in range(WIDTH)))) * (size or 1.0)
-        assert found[b, t, e].item() == pytest.approx(scores[b, t, e].item() + noise[b, t, e] * deviation, abs=1e-5)
+        deviation = np.log1p(np.exp(sum(x[b, t, d] * w[d, e] for d in range(WIDTH)))) * (
+            size or 1.0
+        )
+        assert found[b, t, e].item() == pytest.approx(
+            scores[b, t, e].item() + noise[b, t, e] * deviation, abs=1e-5
+        )
     extras = tools.take_extras()
     assert torch.equal(extras["clean_scores"], scores)
-    assert torch.allclose((found - scores) / extras["noise_std"], torch.from_numpy(noise), atol=1e-4)
+    assert torch.allclose(
+        (found - scores) / extras["noise_std"], torch.from_numpy(noise), atol=1e-4
+    )
     assert tools.take_extras() == {}
 
 
@@ -78,14 +111,22 @@ def test_the_deviation_is_learnt_and_starts_alike_for_all() -> None:
 
 
 def test_noisy_top_k_refuses_scores_of_another_number_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"wants one score for each of \(3, 4, 1\); this router's scores are \(3, 4, 2\). Use 'gaussian'"):
+    with pytest.raises(
+        UserError,
+        match=r"wants one score for each of \(3, 4, 1\); this router's scores are \(3, 4, 2\). Use 'gaussian'",
+    ):
         perturb(draw(3, 4, 2), inputs(training_noise(False, noise="noisy_top_k")))
 
 
 @given(st.floats(0.001, 0.9), st.integers(0, 50))
 def test_jitter_stays_within_its_bounds_and_uses_them(size: float, seed: int) -> None:
     hidden = draw(8, 16, WIDTH).abs() + 0.1
-    ratio = training_noise(noise="jitter", noise_scale=size).jitter(hidden, torch.Generator().manual_seed(seed)) / hidden
+    ratio = (
+        training_noise(noise="jitter", noise_scale=size).jitter(
+            hidden, torch.Generator().manual_seed(seed)
+        )
+        / hidden
+    )
     slack = 1e-5
     assert 1 - size - slack <= ratio.min() < 1 - 0.9 * size
     assert 1 + 0.9 * size < ratio.max() <= 1 + size + slack
@@ -116,8 +157,13 @@ def reader(**options: Any) -> _Reader:
     return router
 
 
-@pytest.mark.parametrize(("options", "size"), [({"noise": "jitter"}, 0.01), ({"noise": "jitter", "noise_scale": 0.2}, 0.2)])
-def test_a_router_reads_with_jitter_in_training_alone_and_its_inputs_stay_clean(options: dict[str, Any], size: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({"noise": "jitter"}, 0.01), ({"noise": "jitter", "noise_scale": 0.2}, 0.2)],
+)
+def test_a_router_reads_with_jitter_in_training_alone_and_its_inputs_stay_clean(
+    options: dict[str, Any], size: float
+) -> None:
     router = reader(**options)
     run = inputs(None)
     before = run.hidden.clone()
@@ -129,7 +175,9 @@ def test_a_router_reads_with_jitter_in_training_alone_and_its_inputs_stay_clean(
     assert torch.equal(router.read, before)
 
 
-@pytest.mark.parametrize("options", [{"noise": "gaussian"}, {"noise": "noisy_top_k"}, {"expert_dropout": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"noise": "gaussian"}, {"noise": "noisy_top_k"}, {"expert_dropout": 0.5}]
+)
 def test_evaluation_is_without_noise(options: dict[str, Any]) -> None:
     scores = draw(3, 4, EXPERTS)
     tools = training_noise(**options)
@@ -148,16 +196,28 @@ def test_a_plan_carries_what_the_noise_was() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_dropout_drops_experts_for_whole_sequences_at_its_rate_and_leaves_enough(share: float) -> None:
+def test_dropout_drops_experts_for_whole_sequences_at_its_rate_and_leaves_enough(
+    share: float,
+) -> None:
     batch, least = 4000, 2
-    found = perturb(torch.zeros(batch, 3, EXPERTS), inputs(training_noise(least=least, expert_dropout=share), batch=batch, seq=3))
+    found = perturb(
+        torch.zeros(batch, 3, EXPERTS),
+        inputs(training_noise(least=least, expert_dropout=share), batch=batch, seq=3),
+    )
     dropped = found == DROPPED
     assert bool((dropped | (found == 0)).all())
     assert torch.equal(dropped[:, 0], dropped[:, 2])
     assert int((~dropped[:, 0]).sum(-1).min()) >= least
     # the number of draws below the share is binomial; of five, no more than three are dropped
-    ways = np.array([np.prod(range(EXPERTS - k + 1, EXPERTS + 1)) / np.prod(range(1, k + 1)) for k in range(EXPERTS + 1)])
-    chance = ways * share ** np.arange(EXPERTS + 1) * (1 - share) ** (EXPERTS - np.arange(EXPERTS + 1))
+    ways = np.array(
+        [
+            np.prod(range(EXPERTS - k + 1, EXPERTS + 1)) / np.prod(range(1, k + 1))
+            for k in range(EXPERTS + 1)
+        ]
+    )
+    chance = (
+        ways * share ** np.arange(EXPERTS + 1) * (1 - share) ** (EXPERTS - np.arange(EXPERTS + 1))
+    )
     expected = (np.minimum(np.arange(EXPERTS + 1), EXPERTS - least) * chance).sum() / EXPERTS
     assert dropped.float().mean().item() == pytest.approx(expected, abs=0.02)
     assert torch.equal(found.softmax(-1) > 0, ~dropped)
@@ -182,7 +242,9 @@ def test_experts_are_chosen_by_the_biased_probability_and_weighed_by_none() -> N
 def test_a_step_of_the_bias_is_the_sign_of_what_is_missing() -> None:
     tools = training_noise(balance_bias=0.25)
     mask = torch.zeros(1, 4, EXPERTS, dtype=torch.bool)
-    mask[0, torch.arange(4), torch.tensor([0, 0, 0, 1])] = True  # loads 3, 1, 0, 0, 0; the mean is 0.8
+    mask[0, torch.arange(4), torch.tensor([0, 0, 0, 1])] = (
+        True  # loads 3, 1, 0, 0, 0; the mean is 0.8
+    )
     tools.after_step(mask)
     assert tools.bias is not None
     assert tools.bias.tolist() == [-0.25, -0.25, 0.25, 0.25, 0.25]
@@ -217,7 +279,9 @@ def test_a_router_in_float32_keeps_it_under_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough, kept = ask(reader(), run).scores, ask(reader(float32=True), run).scores
         assert torch.is_autocast_enabled("cpu")
-        from_half = ask(reader(float32=True), RouterInput(run.hidden.bfloat16(), *list(vars(run).values())[1:])).scores
+        from_half = ask(
+            reader(float32=True), RouterInput(run.hidden.bfloat16(), *list(vars(run).values())[1:])
+        ).scores
     assert exact is not None and rough is not None and kept is not None and from_half is not None
     assert torch.equal(kept, exact)
     assert from_half.dtype is torch.float32

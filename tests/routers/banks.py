@@ -4,7 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from bench.rng import generator
-from bench.routing.contract import AuxLoss, LayerTrace, Paths, Router, RouterInput, RouterSpec, RoutingPlan, Site, experts
+from bench.routing.contract import (
+    AuxLoss,
+    LayerTrace,
+    Paths,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    Site,
+    experts,
+)
 
 
 class Linear(Router):
@@ -17,7 +27,9 @@ class Linear(Router):
 
 
 class ExpertThreshold(Linear):
-    """Each expert takes the tokens above its own threshold, a moving quantile in training and a calibrated one in evaluation."""
+    """Each expert takes the tokens above its own threshold, a moving quantile in training and a
+    calibrated one in evaluation.
+    """
 
     paths, allows_none = experts(4), True
 
@@ -39,7 +51,10 @@ class ExpertThreshold(Linear):
 
 
 class ExpertChoice(Linear):
-    """Each expert picks its tokens of the sequence in training: static counts, tokens without an expert."""
+    """Each expert picks its tokens of the sequence in training.
+
+    Static counts, tokens without an expert.
+    """
 
     paths, allows_none = experts(4), True
 
@@ -48,12 +63,17 @@ class ExpertChoice(Linear):
         if inputs.selection == "causal":
             return RoutingPlan(scores > 0, scores.sigmoid(), scores)
         count = inputs.tokens.shape[1] // 4
-        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(count, dim=1).indices, True)
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter(
+            1, scores.topk(count, dim=1).indices, True
+        )
         return RoutingPlan(mask, scores.sigmoid(), scores, counts=(count,) * 4)
 
 
 class ReLU(Linear):
-    """ReMoE: what the rectifier leaves is both choice and weight; the pressure on it adapts in a buffer."""
+    """ReMoE: what the rectifier leaves is both choice and weight.
+
+    The pressure on it adapts in a buffer.
+    """
 
     paths, allows_none = experts(4), True
 
@@ -122,7 +142,11 @@ class BiasBalanced(Linear):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.score(inputs.hidden)
         chosen = (scores + self.get_buffer("bias")).topk(2).indices
-        return RoutingPlan(torch.zeros_like(scores, dtype=torch.bool).scatter(2, chosen, True), scores.sigmoid(), scores)
+        return RoutingPlan(
+            torch.zeros_like(scores, dtype=torch.bool).scatter(2, chosen, True),
+            scores.sigmoid(),
+            scores,
+        )
 
     def after_step(self, trace: LayerTrace) -> None:
         load = trace.plan.mask.float().mean((0, 1))
@@ -130,7 +154,9 @@ class BiasBalanced(Linear):
 
 
 class Merged(Linear):
-    """SMEAR and Lory: experts averaged into one for each segment, by the mean of the segment before; evenly in the first."""
+    """SMEAR and Lory: experts averaged into one for each segment, by the mean of the segment
+    before; evenly in the first.
+    """
 
     paths = experts(4, segment=6)
 

@@ -18,7 +18,16 @@ from bench.routing.contract import (
     experts,
 )
 from bench.routing.select import gate_plan, hash_noise, upgrade
-from tests.routers.banks import BiasBalanced, ExpertChoice, ExpertThreshold, Linear, Merged, NullExperts, ReLU, TopP
+from tests.routers.banks import (
+    BiasBalanced,
+    ExpertChoice,
+    ExpertThreshold,
+    Linear,
+    Merged,
+    NullExperts,
+    ReLU,
+    TopP,
+)
 
 
 class Relaxed(Linear):
@@ -55,7 +64,11 @@ class Gumbel(Linear):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.score(inputs.hidden)
-        uniform = torch.rand(scores.shape, generator=inputs.generator) if inputs.selection == "topk" else torch.full_like(scores, 0.5)
+        uniform = (
+            torch.rand(scores.shape, generator=inputs.generator)
+            if inputs.selection == "topk"
+            else torch.full_like(scores, 0.5)
+        )
         p = (scores - (-uniform.log()).log()).softmax(-1)
         mask = torch.zeros_like(p, dtype=torch.bool).scatter(2, p.argmax(-1, keepdim=True), True)
         return RoutingPlan(mask, p, scores)
@@ -77,7 +90,11 @@ class Reinforce(Linear):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.score(inputs.hidden)
         p = scores.softmax(-1)[..., 1]
-        noise = torch.rand(p.shape, generator=inputs.generator) if inputs.selection == "topk" else hash_noise(self.spec, inputs)
+        noise = (
+            torch.rand(p.shape, generator=inputs.generator)
+            if inputs.selection == "topk"
+            else hash_noise(self.spec, inputs)
+        )
         return RoutingPlan(gate_plan(noise < p, None).mask, None, scores)
 
     def credit(self, trace: LayerTrace) -> Tensor:
@@ -103,7 +120,11 @@ class FollowsLayerBelow(Linear):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.score(inputs.hidden)[..., 1]
         if inputs.previous is not None and inputs.previous.plan.scores is not None:
-            scores = scores + inputs.previous.plan.scores[..., 1] + inputs.previous.update.square().mean(-1)
+            scores = (
+                scores
+                + inputs.previous.plan.scores[..., 1]
+                + inputs.previous.update.square().mean(-1)
+            )
         chosen, count = upgrade(scores, inputs, self.spec, self.knob)
         return gate_plan(chosen, count, scores, (1 - scores.sigmoid(), scores.sigmoid()))
 
@@ -123,7 +144,9 @@ class Surprisal(Router):
         self.get_buffer("surprisal").copy_(-(counts / counts.sum()).log())
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        chosen, count = upgrade(self.get_buffer("surprisal")[inputs.tokens], inputs, self.spec, self.knob)
+        chosen, count = upgrade(
+            self.get_buffer("surprisal")[inputs.tokens], inputs, self.spec, self.knob
+        )
         return gate_plan(chosen, count)
 
 
@@ -138,7 +161,9 @@ class Tagged(Router):
 
 
 class Supervised(Router):
-    """Partial supervision: cross-entropy of a wrapped router's scores against labels where there are any."""
+    """Partial supervision: cross-entropy of a wrapped router's scores against labels where there
+    are any.
+    """
 
     def __init__(self, inner: Router) -> None:
         super().__init__()
@@ -156,7 +181,9 @@ class Supervised(Router):
     def agree(self, trace: LayerTrace) -> Tensor:
         assert trace.plan.scores is not None
         assert trace.labels is not None
-        return nn.functional.cross_entropy(trace.plan.scores.flatten(0, 1), trace.labels.flatten(), ignore_index=-100)
+        return nn.functional.cross_entropy(
+            trace.plan.scores.flatten(0, 1), trace.labels.flatten(), ignore_index=-100
+        )
 
 
 class Depth(Linear):

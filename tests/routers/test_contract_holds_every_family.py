@@ -1,4 +1,5 @@
-"""A throwaway router of each kind that the literature has, run in the decoder: forward, backward, and charged for its plan.
+"""A throwaway router of each kind that the literature has, run in the decoder: forward, backward,
+and charged for its plan.
 
 None of them is shipped; they show that the contract needs no change for the family to be added.
 """
@@ -18,7 +19,18 @@ def decoder_of(family: str) -> Decoder:
     placed = {layer: FAMILIES[family]() for layer in (1, 2)}
     for layer, routers in placed.items():
         for router in routers:
-            spec = RouterSpec(CONFIG.d_model, router.paths, 0.5, router.mean_experts, layer, 4, CONFIG.vocab_size, CONFIG.max_seq_len, 3, 7)
+            spec = RouterSpec(
+                CONFIG.d_model,
+                router.paths,
+                0.5,
+                router.mean_experts,
+                layer,
+                4,
+                CONFIG.vocab_size,
+                CONFIG.max_seq_len,
+                3,
+                7,
+            )
             router.build(spec)
             router.fit(TrainStatistics(torch.arange(CONFIG.vocab_size)))
     decoder = Decoder(CONFIG, placed, expert_width=16)
@@ -32,11 +44,17 @@ def test_it_runs_learns_and_is_charged_for_its_plan(family: str, selection: Sele
     decoder, ids = decoder_of(family), tokens()
     run = run_of(ids, selection)
     logits = decoder(run)
-    token_loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+    token_loss = nn.functional.cross_entropy(
+        logits.flatten(0, 1), ids.flatten(), reduction="none"
+    ).view_as(ids)
     loss = token_loss.mean()
     for router, trace in zip(decoder.routers, run.traces, strict=True):
         assert trace.plan.mask.shape[2] == len(router.paths.names)
-        assert router.allows_none or trace.plan.mask.any(-1).all() or trace.plan.mask.shape[1] < SEQ_LEN
+        assert (
+            router.allows_none
+            or trace.plan.mask.any(-1).all()
+            or trace.plan.mask.shape[1] < SEQ_LEN
+        )
         trace.token_loss = token_loss.detach()
         trace.labels = torch.where(ids % 2 == 0, ids % len(router.paths.names), -100)
         for auxiliary in router.aux_losses.values():
@@ -45,7 +63,10 @@ def test_it_runs_learns_and_is_charged_for_its_plan(family: str, selection: Sele
     assert all(p.grad.isfinite().all() for p in decoder.parameters() if p.grad is not None)
     for router, trace in zip(decoder.routers, run.traces, strict=True):
         if selection == "topk":  # whatever learns is reached by a gradient
-            assert all(p.grad is not None and p.grad.any() for p in router.parameters()) or family == "reinforce"
+            assert (
+                all(p.grad is not None and p.grad.any() for p in router.parameters())
+                or family == "reinforce"
+            )
         with torch.no_grad():
             router.after_step(trace)
     ledger = Ledger(decoder, SEQ_LEN, {})
@@ -64,7 +85,9 @@ def test_training_both_paths_is_paid_for_both(family: str) -> None:
     for selection in ("topk", "causal"):
         run = run_of(tokens(), selection)
         decoder(run)
-        shares[selection] = sum(float(trace.plan.mask.float().sum(-1).mean()) for trace in run.traces) / 2
+        shares[selection] = (
+            sum(float(trace.plan.mask.float().sum(-1).mean()) for trace in run.traces) / 2
+        )
     assert shares == {"topk": 2.0, "causal": 1.0}
 
 

@@ -26,7 +26,9 @@ def inputs(selection: Selection = "topk", ids: Tensor | None = None, seed: int =
     ids = tokens(BATCH, SEQ) if ids is None else ids
     hidden = torch.randn(*ids.shape, CONFIG.d_model, generator=generator(seed, "hidden"))
     positions = torch.arange(ids.shape[1]).expand(ids.shape)
-    return RouterInput(hidden, ids, positions, None, None, generator(seed, "routing"), 0.5, selection)
+    return RouterInput(
+        hidden, ids, positions, None, None, generator(seed, "routing"), 0.5, selection
+    )
 
 
 @torch.no_grad()
@@ -42,7 +44,12 @@ def softmax(row: list[float]) -> list[float]:
 def rows(*tensors: Tensor | None) -> list[tuple[list[float], ...]]:
     """Token by token."""
     assert all(tensor is not None for tensor in tensors)
-    return list(zip(*(tensor.flatten(0, 1).tolist() for tensor in tensors if tensor is not None), strict=True))
+    return list(
+        zip(
+            *(tensor.flatten(0, 1).tolist() for tensor in tensors if tensor is not None),
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.parametrize("renormalise", [True, False])
@@ -56,11 +63,15 @@ def test_top2_takes_the_two_most_probable(renormalise: bool) -> None:
         best = sorted(range(8), key=lambda e: -p[e])[:2]
         assert [e for e in range(8) if mask[e]] == sorted(best)
         total = sum(p[e] for e in best) if renormalise else 1.0
-        assert weight == pytest.approx([p[e] / total if e in best else 0 for e in range(8)], abs=1e-6)
+        assert weight == pytest.approx(
+            [p[e] / total if e in best else 0 for e in range(8)], abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.02, 0.1, 1.0])
-def test_adaptive_takes_the_second_where_the_first_leads_by_no_more_than_t(threshold: float) -> None:
+def test_adaptive_takes_the_second_where_the_first_leads_by_no_more_than_t(
+    threshold: float,
+) -> None:
     router = built("adaptive_moe", {"threshold": "fixed", "initial_threshold": threshold})
     seen = inputs()
     logits = seen.hidden @ router.logits.weight.detach().T
@@ -90,7 +101,9 @@ def test_adaptive_counts_as_many_experts_as_it_promises_once_controlled() -> Non
 
 
 def test_the_balance_of_adaptive_counts_single_tokens_alone() -> None:
-    assert built("adaptive_moe").aux_losses["load_balance"].compute.__name__ == "load_balance_single"
+    assert (
+        built("adaptive_moe").aux_losses["load_balance"].compute.__name__ == "load_balance_single"
+    )
     assert built("top2_moe").aux_losses["load_balance"].compute.__name__ == "load_balance"
 
 
@@ -121,7 +134,9 @@ def test_the_gate_is_a_perceptron_that_scales_the_outputs(scale: str) -> None:
     torch.testing.assert_close(found.scores[..., 1], scores)
     p = 1 / (1 + (-scores).exp())
     torch.testing.assert_close(found.weight[..., 1], p)
-    torch.testing.assert_close(found.weight[..., 0], 1 - p if scale == "both" else torch.ones_like(p))
+    torch.testing.assert_close(
+        found.weight[..., 0], 1 - p if scale == "both" else torch.ones_like(p)
+    )
     assert found.mask[..., 1].sum(1).tolist() == [round(router.spec.capacity * SEQ)] * BATCH
 
 
@@ -178,6 +193,8 @@ def test_random_experts_are_taken_equally_often(selection: Selection) -> None:
     ],
     ids=row_id,
 )
-def test_an_option_out_of_range_is_the_users_error(name: str, options: dict[str, Any], said: str) -> None:
+def test_an_option_out_of_range_is_the_users_error(
+    name: str, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         find(name).make(options)

@@ -8,11 +8,19 @@ from tests import small
 
 @pytest.mark.parametrize("num_experts", [2, 4, 8])
 @pytest.mark.parametrize("active", [1.0, 2.0])
-def test_it_has_the_parameters_of_the_bank_and_no_other_weights(num_experts: int, active: float) -> None:
-    dense = small.model("dense_parameters", {"num_experts": num_experts, "mean_experts": active}, bracket=True)
-    bank = small.model("random", {"over": "experts", "num_experts": num_experts, "active_experts": active})
+def test_it_has_the_parameters_of_the_bank_and_no_other_weights(
+    num_experts: int, active: float
+) -> None:
+    dense = small.model(
+        "dense_parameters", {"num_experts": num_experts, "mean_experts": active}, bracket=True
+    )
+    bank = small.model(
+        "random", {"over": "experts", "num_experts": num_experts, "active_experts": active}
+    )
     units = small.CONFIG.d_model * len(bank.solution.layers)
-    work = num_experts * bank.evaluation_ledger.routers / (6 * units * active)  # what the bank's own router costs narrows every expert
+    work = (
+        num_experts * bank.evaluation_ledger.routers / (6 * units * active)
+    )  # what the bank's own router costs narrows every expert
     total = [sum(p.numel() for p in model.decoder.parameters()) for model in (dense, bank)]
     assert abs((total[0] - total[1]) / (3 * units) - work) <= (num_experts + 1) / 2
     run = small.run_of(small.tokens())

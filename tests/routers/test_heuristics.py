@@ -27,15 +27,32 @@ VOCAB, SEQ = 40, 64
 HEURISTICS = ("context_hash", "frequency", "stride", "surprisal", "tag")
 
 
-def built(name: str, options: dict[str, Any] | None = None, capacity: float = 0.4, seed: int = 0, num_domains: int = 6) -> Router:
+def built(
+    name: str,
+    options: dict[str, Any] | None = None,
+    capacity: float = 0.4,
+    seed: int = 0,
+    num_domains: int = 6,
+) -> Router:
     router = find(name).make(options or {})
     router.build(RouterSpec(8, router.paths, capacity, 1.0, 1, 4, VOCAB, SEQ, num_domains, seed))
     return router
 
 
-def inputs(tokens: Tensor, selection: Selection = "causal", tags: Tensor | None = None) -> RouterInput:
+def inputs(
+    tokens: Tensor, selection: Selection = "causal", tags: Tensor | None = None
+) -> RouterInput:
     positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-    return RouterInput(torch.zeros(*tokens.shape, 8), tokens, positions, tags, None, generator(0, "routing"), 0.5, selection)
+    return RouterInput(
+        torch.zeros(*tokens.shape, 8),
+        tokens,
+        positions,
+        tags,
+        None,
+        generator(0, "routing"),
+        0.5,
+        selection,
+    )
 
 
 def text(length: int = 20_000) -> Tensor:
@@ -52,7 +69,8 @@ TEXT = text()
 COUNTS = Counter(TEXT.tolist())
 PAIRS = Counter(pairwise(TEXT.tolist()))
 STATISTICS = TrainStatistics(
-    torch.tensor([COUNTS[t] for t in range(VOCAB)]), torch.tensor([[PAIRS[a, b] for b in range(VOCAB)] for a in range(VOCAB)])
+    torch.tensor([COUNTS[t] for t in range(VOCAB)]),
+    torch.tensor([[PAIRS[a, b] for b in range(VOCAB)] for a in range(VOCAB)]),
 )
 ROWS = TEXT[: len(TEXT) // SEQ * SEQ].view(-1, SEQ)
 
@@ -96,7 +114,10 @@ def test_hashes_of_contexts_meet_the_budget_on_text_of_which_one_byte_is_a_sixth
             made = model("context_hash", {"context": context}, seed)
             calibrate(made, windows, 1.0)
             masks = evaluate(made, windows, batch_size=200, keep=True).masks.values()
-            misses += [abs(float(mask[..., 1].float().mean()) / made.solution.capacity - 1) for mask in masks]
+            misses += [
+                abs(float(mask[..., 1].float().mean()) / made.solution.capacity - 1)
+                for mask in masks
+            ]
     assert max(missed[3]) < 0.01
     assert max(missed[1]) > 0.05
 
@@ -104,7 +125,9 @@ def test_hashes_of_contexts_meet_the_budget_on_text_of_which_one_byte_is_a_sixth
 def test_a_context_is_hashed_the_same_wherever_it_stands() -> None:
     ids = torch.tensor([[7, 1, 2, 3, 9, 1, 2, 3, 3], [1, 2, 3, 1, 1, 2, 3, 2, 3]])
     demand = built("context_hash").demand(inputs(ids))
-    contexts = [tuple([-1, -1, *row][place : place + 3]) for row in ids.tolist() for place in range(9)]
+    contexts = [
+        tuple([-1, -1, *row][place : place + 3]) for row in ids.tolist() for place in range(9)
+    ]
     by_context = dict(zip(contexts, demand.flatten().tolist(), strict=True))
     assert [by_context[context] for context in contexts] == demand.flatten().tolist()
     assert len(set(by_context.values())) == len(by_context) == 15
@@ -128,7 +151,9 @@ def test_frequency_lies_where_the_tokens_that_are_more_frequent_end() -> None:
 
 @pytest.mark.parametrize("name", ["frequency", "surprisal"])
 @pytest.mark.parametrize("capacity", [0.1, 0.5, 0.73])
-def test_the_place_in_the_training_text_upgrades_its_share_of_it_without_calibration(name: str, capacity: float) -> None:
+def test_the_place_in_the_training_text_upgrades_its_share_of_it_without_calibration(
+    name: str, capacity: float
+) -> None:
     chosen = upgraded(fitted(name, capacity=capacity), inputs(ROWS), capacity - 1)
     assert float(chosen.float().mean()) == pytest.approx(capacity, abs=0.01)
 
@@ -141,7 +166,12 @@ def test_unseen_tokens_are_the_rarest() -> None:
 
 def test_frequency_keeps_a_token_id_on_one_expert_and_experts_about_as_busy() -> None:
     mask = fitted("frequency", {"over": "experts", "num_experts": 3})(inputs(ROWS)).mask
-    homes = {(token, expert) for token, expert in zip(ROWS.flatten().tolist(), mask.int().argmax(-1).flatten().tolist(), strict=True)}
+    homes = {
+        (token, expert)
+        for token, expert in zip(
+            ROWS.flatten().tolist(), mask.int().argmax(-1).flatten().tolist(), strict=True
+        )
+    }
     assert len(homes) == len(COUNTS)
     largest = max(COUNTS.values()) / len(TEXT)
     assert (mask.float().mean((0, 1)) - 1 / 3).abs().max() <= largest
@@ -151,9 +181,14 @@ def test_frequency_keeps_a_token_id_on_one_expert_and_experts_about_as_busy() ->
 def test_surprisal_orders_as_counts_in_plain_python_do(order: str) -> None:
     router = fitted("surprisal", {"order": order})
     found: list[tuple[float, float]] = []
-    for ids, places in zip(ROWS.tolist()[:40], router.demand(inputs(ROWS[:40])).tolist(), strict=True):
+    for ids, places in zip(
+        ROWS.tolist()[:40], router.demand(inputs(ROWS[:40])).tolist(), strict=True
+    ):
         before = [None, *ids[:-1]] if order == "bigram" else [None] * SEQ
-        found += [(surprisal(*pair), place) for pair, place in zip(zip(before, ids, strict=True), places, strict=True)]
+        found += [
+            (surprisal(*pair), place)
+            for pair, place in zip(zip(before, ids, strict=True), places, strict=True)
+        ]
     found.sort()
     for (less, place), (more, further) in pairwise(found):
         assert place <= further + 1e-6 or more - less < 1e-9
@@ -161,7 +196,9 @@ def test_surprisal_orders_as_counts_in_plain_python_do(order: str) -> None:
 
 def test_surprisal_of_single_tokens_is_the_order_of_frequency() -> None:
     ours, theirs = fitted("surprisal", {"order": "unigram"}), fitted("frequency")
-    torch.testing.assert_close(ours.demand(inputs(ROWS)), theirs.demand(inputs(ROWS)), atol=0.002, rtol=0)  # less one count a token
+    torch.testing.assert_close(
+        ours.demand(inputs(ROWS)), theirs.demand(inputs(ROWS)), atol=0.002, rtol=0
+    )  # less one count a token
 
 
 def test_training_takes_the_rarest_of_each_sequence() -> None:
@@ -169,14 +206,18 @@ def test_training_takes_the_rarest_of_each_sequence() -> None:
     assert (chosen.sum(1) == round(0.4 * SEQ)).all()
     for ids, taken in zip(ROWS.tolist(), chosen.tolist(), strict=True):
         rarest_left = min(COUNTS[token] for token, full in zip(ids, taken, strict=True) if not full)
-        assert all(COUNTS[token] <= rarest_left for token, full in zip(ids, taken, strict=True) if full)
+        assert all(
+            COUNTS[token] <= rarest_left for token, full in zip(ids, taken, strict=True) if full
+        )
 
 
 def test_pairs_are_counted_up_to_the_vocabulary_that_the_data_count_them_for() -> None:
     assert LARGEST_BIGRAM_VOCABULARY == MAX_BIGRAM_VOCAB
 
 
-@pytest.mark.parametrize(("capacity", "gaps"), [(0.5, {2}), (0.25, {4}), (0.3, {3, 4}), (0.6, {1, 2})])
+@pytest.mark.parametrize(
+    ("capacity", "gaps"), [(0.5, {2}), (0.25, {4}), (0.3, {3, 4}), (0.6, {1, 2})]
+)
 def test_a_stride_may_be_a_fraction(capacity: float, gaps: set[int]) -> None:
     for chosen in (
         built("stride", capacity=capacity)(inputs(ROWS[:3], "topk")).mask[..., 1],
@@ -196,7 +237,14 @@ def test_experts_take_turns() -> None:
 def test_a_domain_has_its_expert() -> None:
     tags = torch.arange(6).view(6, 1).expand(6, SEQ)
     mask = built("tag", {"over": "experts", "num_experts": 4})(inputs(ROWS[:6], tags=tags)).mask
-    assert [row.int().argmax(-1).unique().tolist() for row in mask] == [[0], [1], [2], [3], [0], [1]]
+    assert [row.int().argmax(-1).unique().tolist() for row in mask] == [
+        [0],
+        [1],
+        [2],
+        [3],
+        [0],
+        [1],
+    ]
 
 
 @pytest.mark.parametrize("selection", ["topk", "causal"])
@@ -208,7 +256,10 @@ def test_a_gate_is_open_to_some_domains_and_at_most_one_is_divided(selection: Se
     shares = chosen.float().mean(1)
     assert ((shares > 0) & (shares < 1)).sum() == 1  # 0.4 of 6 is 2.4
     assert float(shares.mean()) == pytest.approx(0.4, abs=0.002 if selection == "topk" else 0.03)
-    opened = {tuple((upgraded(built("tag", seed=seed), seen, -0.6).float().mean(1) == 1).tolist()) for seed in range(20)}
+    opened = {
+        tuple((upgraded(built("tag", seed=seed), seen, -0.6).float().mean(1) == 1).tolist())
+        for seed in range(20)
+    }
     assert len(opened) > 5
 
 
@@ -222,7 +273,9 @@ def test_a_gate_is_open_to_some_domains_and_at_most_one_is_divided(selection: Se
     ],
     ids=row_id,
 )
-def test_an_option_out_of_range_is_the_users_error(name: str, options: dict[str, Any], said: str) -> None:
+def test_an_option_out_of_range_is_the_users_error(
+    name: str, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         find(name).make(options)
 

@@ -1,4 +1,6 @@
-"""Partial supervision: what is told, to whom, of which documents, and that everything else is the other router's own."""
+"""Partial supervision: what is told, to whom, of which documents, and that everything else is the
+other router's own.
+"""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,12 +26,17 @@ from bench.runner.cells import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import small, tiny
 
-EXPERTS = {"inner": "top2_moe", "heuristic": {"router": "frequency", "options": {"over": "experts"}}}
+EXPERTS = {
+    "inner": "top2_moe",
+    "heuristic": {"router": "frequency", "options": {"over": "experts"}},
+}
 NAME = "partially_supervised"
 
 
 def labelled(options: dict[str, Any], steps: int = 1) -> tuple[Router, list[LayerTrace], Tensor]:
-    """Traces of the first routed layer over some training steps, with their labels, and the document of every token."""
+    """Traces of the first routed layer over some training steps, with their labels, and the
+    document of every token.
+    """
     model = small.model(NAME, options)
     split = small.split()
     supervisor = Supervisor(model, len(split.document_tags))
@@ -37,8 +44,12 @@ def labelled(options: dict[str, Any], steps: int = 1) -> tuple[Router, list[Laye
     documents: list[Tensor] = []
     for step in range(steps):
         batch = train_batch(split, seed=0, step=step, batch_size=6, seq_len=small.SEQ_LEN)
-        tokens, tags, numbers = (torch.from_numpy(part[:, :-1]) for part in (batch.tokens, batch.tags, batch.documents))
-        run = make_pass(tokens, tags, selection="topk", generator=generator(step, "noise"), progress=0.0)
+        tokens, tags, numbers = (
+            torch.from_numpy(part[:, :-1]) for part in (batch.tokens, batch.tags, batch.documents)
+        )
+        run = make_pass(
+            tokens, tags, selection="topk", generator=generator(step, "noise"), progress=0.0
+        )
         model.decoder(run)
         supervisor.label(run.traces, numbers)
         traces.append(run.traces[0])
@@ -52,10 +63,17 @@ def labels_of(traces: list[LayerTrace]) -> Tensor:
 
 @pytest.mark.parametrize("unsupervised", [{"share": 0.0}, {"weight": 0.0, "source": "truth"}])
 @pytest.mark.parametrize("inner", ["mlp_gate", "adaptive_moe"])
-def test_without_a_share_it_is_the_other_router_to_the_last_bit(inner: str, unsupervised: dict[str, Any]) -> None:
-    wrapped, bare = tiny.model(find(NAME), 0, {"inner": inner, **unsupervised}), tiny.model(find(inner))
+def test_without_a_share_it_is_the_other_router_to_the_last_bit(
+    inner: str, unsupervised: dict[str, Any]
+) -> None:
+    wrapped, bare = (
+        tiny.model(find(NAME), 0, {"inner": inner, **unsupervised}),
+        tiny.model(find(inner)),
+    )
     done = [tiny.train_steps(model, 4) for model in (wrapped, bare)]
-    ours = {name.replace(".inner.", "."): value for name, value in wrapped.decoder.state_dict().items()}
+    ours = {
+        name.replace(".inner.", "."): value for name, value in wrapped.decoder.state_dict().items()
+    }
     for name, value in bare.decoder.state_dict().items():
         assert torch.equal(ours[name], value), name
     assert done[0].auxiliary == done[1].auxiliary
@@ -65,7 +83,9 @@ def test_without_a_share_it_is_the_other_router_to_the_last_bit(inner: str, unsu
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.5, 1.0])
-def test_the_share_is_of_the_documents_and_smaller_shares_lie_within_larger_ones(share: float) -> None:
+def test_the_share_is_of_the_documents_and_smaller_shares_lie_within_larger_ones(
+    share: float,
+) -> None:
     chosen = supervised_documents(1000, share)
     assert int(chosen.sum()) == round(1000 * share)
     assert torch.equal(chosen, supervised_documents(1000, share))
@@ -84,7 +104,9 @@ def test_a_document_has_labels_in_every_step_or_never() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, EXPERTS])
-def test_with_the_whole_share_every_token_is_told_what_the_heuristic_chooses(options: dict[str, Any]) -> None:
+def test_with_the_whole_share_every_token_is_told_what_the_heuristic_chooses(
+    options: dict[str, Any],
+) -> None:
     router, traces, _ = labelled({**options, "share": 1.0})
     heuristic = router.heuristic
     assert isinstance(heuristic, Router)
@@ -97,7 +119,9 @@ def test_the_truth_is_told_only_where_there_is_one() -> None:
     assert torch.equal(labels_of(traces)[0], traces[0].inputs.tokens % 2)  # of `small`
     truth = traces[0].inputs.tokens % 3 - 1
     seen = replace(traces[0], inputs=replace(traces[0].inputs, truth=truth))
-    assert router.label(seen).flatten().tolist() == [UNKNOWN if path < 0 else path for path in truth.flatten().tolist()]
+    assert router.label(seen).flatten().tolist() == [
+        UNKNOWN if path < 0 else path for path in truth.flatten().tolist()
+    ]
 
 
 def test_an_oracle_upgrades_the_most_useful_of_the_tokens_whose_utility_is_known() -> None:
@@ -117,18 +141,27 @@ def test_an_oracle_upgrades_the_most_useful_of_the_tokens_whose_utility_is_known
 
 
 @pytest.mark.parametrize(
-    ("anneal", "progress", "left"), [(0.0, 0.9, 1.0), (0.5, 0.0, 1.0), (0.5, 0.125, 0.75), (0.5, 0.5, 0.0), (0.5, 0.9, 0.0)]
+    ("anneal", "progress", "left"),
+    [(0.0, 0.9, 1.0), (0.5, 0.0, 1.0), (0.5, 0.125, 0.75), (0.5, 0.5, 0.0), (0.5, 0.9, 0.0)],
 )
-def test_the_cross_entropy_is_of_the_labelled_tokens_and_fades_in_a_straight_line(anneal: float, progress: float, left: float) -> None:
+def test_the_cross_entropy_is_of_the_labelled_tokens_and_fades_in_a_straight_line(
+    anneal: float, progress: float, left: float
+) -> None:
     router, traces, _ = labelled({**EXPERTS, "share": 0.5, "anneal": anneal}, steps=3)
     for trace in traces:
         trace = replace(trace, inputs=replace(trace.inputs, progress=progress))
         assert trace.plan.scores is not None
         assert trace.labels is not None
-        pairs = zip(trace.plan.scores.detach().flatten(0, 1).log_softmax(-1), trace.labels.flatten().tolist(), strict=True)
+        pairs = zip(
+            trace.plan.scores.detach().flatten(0, 1).log_softmax(-1),
+            trace.labels.flatten().tolist(),
+            strict=True,
+        )
         nats = [-float(row[label]) for row, label in pairs if label != UNKNOWN]
         expected = left * sum(nats) / len(nats) if nats else 0.0
-        assert float(router.aux_losses["supervised"].compute(trace).detach()) == pytest.approx(expected, rel=1e-5)
+        assert float(router.aux_losses["supervised"].compute(trace).detach()) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_supervision_is_learnt_and_charged() -> None:
@@ -137,9 +170,13 @@ def test_supervision_is_learnt_and_charged() -> None:
     tiny.train_steps(model, 60)
     config = EvaluationConfig(validation_windows=32)
     after = measure_supervision(model, tiny.split(), tiny.SEQ_LEN, config, 0)
-    before = measure_supervision(tiny.model(find(NAME), 0, options), tiny.split(), tiny.SEQ_LEN, config, 0)
+    before = measure_supervision(
+        tiny.model(find(NAME), 0, options), tiny.split(), tiny.SEQ_LEN, config, 0
+    )
     assert all(
-        late.supervised > early.supervised + 0.1 for late, early in zip(after, before, strict=True) if late.supervised and early.supervised
+        late.supervised > early.supervised + 0.1
+        for late, early in zip(after, before, strict=True)
+        if late.supervised and early.supervised
     )
     assert [monitor.layer for monitor in after] == [1, 2, 3]
     first = tiny.model(find(NAME), 0, options)
@@ -153,21 +190,36 @@ def test_labels_of_supervised_and_other_documents_are_counted_apart() -> None:
 
     def label(self: Router, trace: LayerTrace) -> Tensor:
         """What was chosen; but in domain 0, which is the first third of the ids, the other path."""
-        return (trace.plan.mask[..., 1] ^ (trace.inputs.tokens < small.CONFIG.vocab_size // 3)).long()
+        return (
+            trace.plan.mask[..., 1] ^ (trace.inputs.tokens < small.CONFIG.vocab_size // 3)
+        ).long()
 
     with patch.object(type(model.decoder.routers[0]), "label", label):
-        found = measure_supervision(model, split, small.SEQ_LEN, EvaluationConfig(validation_windows=10_000, batch_size=64), 0)
+        found = measure_supervision(
+            model,
+            split,
+            small.SEQ_LEN,
+            EvaluationConfig(validation_windows=10_000, batch_size=64),
+            0,
+        )
     size = small.SEQ_LEN + 1
     right: dict[bool, list[bool]] = {True: [], False: []}
     for start, stop in split.domain_ranges:
         for first in range(start, stop - size + 1, size):
             for place in range(first, first + size - 1):
-                right[bool(chosen[split.document[place]])].append(int(split.tokens[place]) >= small.CONFIG.vocab_size // 3)
+                right[bool(chosen[split.document[place]])].append(
+                    int(split.tokens[place]) >= small.CONFIG.vocab_size // 3
+                )
     for monitor in found:
         assert monitor.documents == int(chosen.sum())
         assert monitor.supervised == pytest.approx(np.mean(right[True]))
         assert monitor.unsupervised == pytest.approx(np.mean(right[False]))
-    assert measure_supervision(small.model(NAME, {"share": 0.0}), split, small.SEQ_LEN, EvaluationConfig(), 0) == ()
+    assert (
+        measure_supervision(
+            small.model(NAME, {"share": 0.0}), split, small.SEQ_LEN, EvaluationConfig(), 0
+        )
+        == ()
+    )
 
 
 def test_the_other_router_sees_no_more_than_alone() -> None:
@@ -194,16 +246,28 @@ def test_the_other_router_sees_no_truth_through_the_layer_before() -> None:
         for router in model.decoder.routers:
             assert isinstance(router.inner, Router)
             ask = router.inner.forward
-            stack.enter_context(patch.object(router.inner, "forward", lambda inputs, ask=ask: seen.append(inputs) or ask(inputs)))
+            stack.enter_context(
+                patch.object(
+                    router.inner,
+                    "forward",
+                    lambda inputs, ask=ask: seen.append(inputs) or ask(inputs),
+                )
+            )
         run = small.run_of(small.tokens())
         model.decoder(run)
     assert run.traces[0].inputs.truth is not None
     assert [inputs.truth for inputs in seen] == [None] * len(seen)
-    assert [inputs.previous.inputs.truth for inputs in seen if inputs.previous is not None] == [None] * (len(seen) - 1)
+    assert [inputs.previous.inputs.truth for inputs in seen if inputs.previous is not None] == [
+        None
+    ] * (len(seen) - 1)
 
 
 def test_labels_of_a_rule_that_draws_are_the_same_each_time_and_take_no_noise() -> None:
-    options = {"inner": "top2_moe", "heuristic": {"router": "random", "options": {"over": "experts"}}, "share": 1.0}
+    options = {
+        "inner": "top2_moe",
+        "heuristic": {"router": "random", "options": {"over": "experts"}},
+        "share": 1.0,
+    }
     router, traces, _ = labelled(options)
     noise = traces[0].inputs.generator
     assert noise is not None
@@ -214,7 +278,12 @@ def test_labels_of_a_rule_that_draws_are_the_same_each_time_and_take_no_noise() 
 
 def test_oracle_labels_cost_the_share_of_sequences_that_have_a_supervised_document() -> None:
     spent: list[float] = []
-    for steps, options in ((6, {"share": 1.0}), (6, {"share": 0.01}), (6, {"share": 1.0, "anneal": 1e-9}), (1, {"share": 1.0})):
+    for steps, options in (
+        (6, {"share": 1.0}),
+        (6, {"share": 0.01}),
+        (6, {"share": 1.0, "anneal": 1e-9}),
+        (1, {"share": 1.0}),
+    ):
         model = tiny.model(find(NAME), 0, {"source": "oracle", **options})
         tiny.train_steps(model, steps)
         spent.append(model.ledger.spent.get("oracle/forward", 0.0))
@@ -225,7 +294,11 @@ def test_oracle_labels_cost_the_share_of_sequences_that_have_a_supervised_docume
 
 def test_a_router_without_scores_cannot_be_told() -> None:
     with pytest.raises(UserError, match=r"have no scores\. Wrap a learned one"):
-        tiny.model(find(NAME), 0, {"inner": {"router": "context_hash"}, "heuristic": "stride", "share": 1.0})
+        tiny.model(
+            find(NAME),
+            0,
+            {"inner": {"router": "context_hash"}, "heuristic": "stride", "share": 1.0},
+        )
 
 
 def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
@@ -240,9 +313,15 @@ def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
     ("options", "said"),
     [
         ({"inner": "mlp_gat"}, "Did you mean 'mlp_gate'"),
-        ({"inner": 3}, r"Option 'inner' of router 'partially_supervised' is 3; allowed is a router's name, or \{router: name"),
+        (
+            {"inner": 3},
+            r"Option 'inner' of router 'partially_supervised' is 3; allowed is a router's name, or \{router: name",
+        ),
         ({"inner": {"router": "mlp_gate", "option": {}}}, "allowed is a router's name"),
-        ({"inner": {"router": "mlp_gate", "options": {"widht_ratio": 1}}}, "Did you mean 'width_ratio'"),
+        (
+            {"inner": {"router": "mlp_gate", "options": {"widht_ratio": 1}}},
+            "Did you mean 'width_ratio'",
+        ),
         ({"inner": "top2_moe"}, "heuristic chooses among .* they must be the same"),
         ({"inner": "smear", "heuristic": "hash"}, "merges its experts"),
         ({"source": "guess"}, "'heuristic', 'truth', 'oracle'"),
@@ -250,7 +329,9 @@ def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
         ({"anneal": -1}, r"anneal is -1; it must lie in \[0, 1\]"),
     ],
 )
-def test_what_cannot_be_wrapped_or_told_is_the_users_error(options: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_wrapped_or_told_is_the_users_error(
+    options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         find(NAME).make(options)
 
@@ -259,11 +340,16 @@ def test_the_source_of_all_routers_involved_is_in_the_hash() -> None:
     entry = find(NAME)
     default, other = entry.source_hash({}), entry.source_hash({"inner": "mod", "share": 0.0})
     assert len({entry.plugin_hash, default, other}) == 3
-    assert entry.source_hash({"inner": {"router": "mlp_gate", "options": {"width_ratio": 1.0}}}) == default
+    assert (
+        entry.source_hash({"inner": {"router": "mlp_gate", "options": {"width_ratio": 1.0}}})
+        == default
+    )
     assert find("mlp_gate").source_hash({}) == find("mlp_gate").plugin_hash
 
 
-def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(tmp_path: Any) -> None:
+def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(
+    tmp_path: Any,
+) -> None:
     rows = [
         {"name": "tag"},
         {"name": "frequency"},

@@ -52,7 +52,11 @@ def test_evaluation_takes_the_most_probable_expert(estimator: str) -> None:
         logits = seen.hidden @ router.logits.weight.detach().T
         assert torch.equal(found.mask, one_hot(logits.argmax(-1)))
         weight = logits.softmax(-1) if estimator == "top_k" else torch.ones_like(logits)
-        assert torch.allclose((found.mask.float() if found.weight is None else found.weight)[found.mask], weight[found.mask], atol=1e-6)
+        assert torch.allclose(
+            (found.mask.float() if found.weight is None else found.weight)[found.mask],
+            weight[found.mask],
+            atol=1e-6,
+        )
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel"])
@@ -70,15 +74,23 @@ def test_straight_through_runs_every_expert_only_if_dense(estimator: str, dense:
 
 @pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel", "dselect_k", "soft"])
 def test_balance_counts_choices_where_more_is_run(estimator: str) -> None:
-    """The loss is N sum f P with f of the choices; a router that runs every expert has f = 1 for all, and a loss of 1 without gradient."""
+    """The loss is N sum f P with f of the choices.
+
+    A router that runs every expert has f = 1 for all, and a loss of 1 without gradient.
+    """
     router = built(estimator=estimator)
     found = router(inputs())
     trace = LayerTrace(1, router.paths, inputs(), found, torch.zeros_like(inputs().hidden), {})
     value = load_balance(trace)
     (gradient,) = torch.autograd.grad(value, router.logits.weight)
     assert found.scores is not None and found.mask.float().mean() > 0.9
-    assert torch.equal(found.chosen.sum(-1), torch.ones(BATCH, SEQ, dtype=torch.long)) and not (found.chosen & ~found.mask).any()
-    share = torch.bincount(found.chosen.flatten(0, 1).int().argmax(-1), minlength=COUNT) / (BATCH * SEQ)
+    assert (
+        torch.equal(found.chosen.sum(-1), torch.ones(BATCH, SEQ, dtype=torch.long))
+        and not (found.chosen & ~found.mask).any()
+    )
+    share = torch.bincount(found.chosen.flatten(0, 1).int().argmax(-1), minlength=COUNT) / (
+        BATCH * SEQ
+    )
     expected = COUNT * (share * found.scores.softmax(-1).flatten(0, 1).mean(0)).sum()
     assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert gradient.norm() > 1e-3
@@ -126,8 +138,12 @@ def test_smear_weighs_a_segment_by_the_mean_of_the_one_before() -> None:
     assert torch.allclose(found.merge[:, 0], torch.full((BATCH, COUNT), 1 / COUNT))
     for segment in (1, 2):
         mean = seen.hidden[:, 10 * segment - 10 : 10 * segment].mean(1)
-        assert torch.allclose(found.merge[:, segment], (mean @ router.logits.weight.detach().T).softmax(-1), atol=1e-6)
-    assert torch.equal(found.mask[:, 10:20], one_hot(found.merge[:, 1].argmax(-1)).unsqueeze(1).expand(-1, 10, -1))
+        assert torch.allclose(
+            found.merge[:, segment], (mean @ router.logits.weight.detach().T).softmax(-1), atol=1e-6
+        )
+    assert torch.equal(
+        found.mask[:, 10:20], one_hot(found.merge[:, 1].argmax(-1)).unsqueeze(1).expand(-1, 10, -1)
+    )
 
 
 def test_smear_runs_the_expert_whose_parameters_are_merged_by_hand() -> None:
@@ -143,9 +159,14 @@ def test_smear_runs_the_expert_whose_parameters_are_merged_by_hand() -> None:
     bank = layer.ffn.bank
     for position in range(SEQ):
         weights = trace.plan.merge[0, position // 10].tolist()
-        gate, up, down = (sum(p * rows[e] for e, p in enumerate(weights)) for rows in (bank.gate, bank.up, bank.down))
+        gate, up, down = (
+            sum(p * rows[e] for e, p in enumerate(weights))
+            for rows in (bank.gate, bank.up, bank.down)
+        )
         x = trace.inputs.hidden[0, position]
-        assert torch.allclose(trace.update[0, position], down @ (F.silu(gate @ x) * (up @ x)), atol=1e-4)
+        assert torch.allclose(
+            trace.update[0, position], down @ (F.silu(gate @ x) * (up @ x)), atol=1e-4
+        )
 
 
 def test_smear_leaves_experts_out_in_training_only_and_never_all() -> None:

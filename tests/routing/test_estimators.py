@@ -1,4 +1,6 @@
-"""Gradient estimators against their definitions, and the random ones against the exact gradient of a problem that can be enumerated."""
+"""Gradient estimators against their definitions, and the random ones against the exact gradient of
+a problem that can be enumerated.
+"""
 
 import itertools
 import math
@@ -33,7 +35,10 @@ OUTPUTS = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.8, -1.0]])
 
 
 def loss(weight: Tensor) -> Tensor:
-    """A loss in which the tokens' choices matter to each other, `[..., token, path]` -> `[...]`: `(1 - sum of outputs)^2`."""
+    """A loss in which the tokens' choices matter to each other, `[..., token, path]` -> `[...]`.
+
+    `(1 - sum of outputs)^2`.
+    """
     return (1 - (weight * OUTPUTS).sum((-1, -2))).square()
 
 
@@ -82,7 +87,9 @@ def test_st_gumbel_is_biased_and_trades_bias_for_variance_by_its_temperature() -
     assert deviations(hot).max() > 10
     assert deviations(cold).max() > 10
     assert hot.var(0).sum() < cold.var(0).sum()
-    cosine = [F.cosine_similarity(each.mean(0).flatten(), exact.flatten(), dim=0) for each in (hot, cold)]
+    cosine = [
+        F.cosine_similarity(each.mean(0).flatten(), exact.flatten(), dim=0) for each in (hot, cold)
+    ]
     assert min(cosine) > 0.8  # biased, but downhill
 
 
@@ -99,7 +106,9 @@ def test_soft_and_relaxed_have_the_gradient_of_the_mixture() -> None:
         assert weight is not None
         assert mask.all()
         exponentials = (definition / temperature).exp()
-        expected = torch.autograd.grad(loss(exponentials / exponentials.sum(-1, keepdim=True)), definition)[0]
+        expected = torch.autograd.grad(
+            loss(exponentials / exponentials.sum(-1, keepdim=True)), definition
+        )[0]
         assert torch.allclose(torch.autograd.grad(loss(weight), ours)[0], expected, atol=1e-6)
     p = LOGITS.softmax(-1)
     assert torch.equal(soft(p)[1], p)  # type: ignore[arg-type]
@@ -123,7 +132,9 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
         assert torch.allclose(executed, chosen.float(), atol=1e-6)
         slope = torch.autograd.grad(loss(executed), executed, retain_graph=True)[0]
         ours = torch.autograd.grad(executed, logits, slope)[0]
-        heard = slope if dense else slope * chosen  # what the loss says of paths that did not run is not heard
+        heard = (
+            slope if dense else slope * chosen
+        )  # what the loss says of paths that did not run is not heard
         q = p.detach()
         assert torch.allclose(ours, q * (heard - (q * heard).sum(-1, keepdim=True)), atol=1e-6)
 
@@ -142,7 +153,9 @@ def test_dselect_k_weighs_each_path_by_the_bits_of_its_number() -> None:
     for row, activations in zip(found.tolist(), bits.tolist(), strict=True):
         for path, value in enumerate(row):
             factors = [float(smooth_step(torch.tensor(a))) for a in activations]
-            assert value == pytest.approx(math.prod(s if path >> i & 1 else 1 - s for i, s in enumerate(factors)), abs=1e-6)
+            assert value == pytest.approx(
+                math.prod(s if path >> i & 1 else 1 - s for i, s in enumerate(factors)), abs=1e-6
+            )
 
 
 @given(st.integers(2, 17), st.integers(0, 50))
@@ -157,7 +170,13 @@ def test_dselect_k_is_a_distribution_whatever_the_number_of_paths(count: int, se
 def test_smooth_step_is_the_cubic_of_the_paper() -> None:
     for gamma in (1.0, 2.5):
         for x in (-3.0, -gamma / 2, -0.3, 0.0, 0.2, gamma / 2, 3.0):
-            expected = 0.0 if x <= -gamma / 2 else 1.0 if x >= gamma / 2 else -2 / gamma**3 * x**3 + 3 / (2 * gamma) * x + 0.5
+            expected = (
+                0.0
+                if x <= -gamma / 2
+                else 1.0
+                if x >= gamma / 2
+                else -2 / gamma**3 * x**3 + 3 / (2 * gamma) * x + 0.5
+            )
             assert float(smooth_step(torch.tensor(x), gamma)) == pytest.approx(expected, abs=1e-6)
 
 
@@ -169,12 +188,16 @@ def test_credit_is_the_mean_of_what_follows() -> None:
 
 def test_temperature_falls_by_equal_factors() -> None:
     options = EstimatorOptions.read({"temperature": [8, 0.5]})
-    assert [options.temperature_at("relaxed", progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([8, 4, 2, 0.5])
+    assert [
+        options.temperature_at("relaxed", progress) for progress in (0, 0.25, 0.5, 1)
+    ] == pytest.approx([8, 4, 2, 0.5])
     assert EstimatorOptions().temperature_at("st_gumbel", 0.0) == 10
     assert EstimatorOptions().temperature_at("st_gumbel", 1.0) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("given_options", [{"heat": 1}, {"temperature": [1]}, {"temperature": [1, 0]}, {"credit": "all"}])
+@pytest.mark.parametrize(
+    "given_options", [{"heat": 1}, {"temperature": [1]}, {"temperature": [1, 0]}, {"credit": "all"}]
+)
 def test_options_that_are_not_allowed_are_named(given_options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(given_options))):
         EstimatorOptions.read(given_options)

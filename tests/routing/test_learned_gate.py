@@ -1,4 +1,6 @@
-"""What a gate makes of its scores under each estimator, and what each router of the family computes from the definition."""
+"""What a gate makes of its scores under each estimator, and what each router of the family computes
+from the definition.
+"""
 
 from typing import Any
 
@@ -74,7 +76,9 @@ def test_dense_straight_through_runs_both_and_keeps_what_was_chosen(estimator: s
 
 
 def test_st_gumbel_chooses_by_noisy_scores_and_straight_through_by_plain_ones() -> None:
-    plain, noisy = (built(estimator=estimator)(inputs()) for estimator in ("straight_through", "st_gumbel"))
+    plain, noisy = (
+        built(estimator=estimator)(inputs()) for estimator in ("straight_through", "st_gumbel")
+    )
     assert torch.equal(scores_of(plain), scores_of(noisy))
     count = int(weights_of(plain)[0, :, 1].round().sum())
     for row, weight in zip(scores_of(plain), weights_of(plain)[..., 1].round(), strict=True):
@@ -94,11 +98,15 @@ def test_relaxed_mixes_both_and_hardens() -> None:
 def test_reinforce_samples_by_probability() -> None:
     router = built(estimator="reinforce")
     ids = tokens(400, SEQ)
-    hidden = torch.randn(1, 1, CONFIG.d_model, generator=generator(0, "hidden")).expand(*ids.shape, -1)
+    hidden = torch.randn(1, 1, CONFIG.d_model, generator=generator(0, "hidden")).expand(
+        *ids.shape, -1
+    )
     plan = router(RouterInput(hidden, ids, ids, None, None, generator(0, "routing"), 0.5, "topk"))
     assert plan.weight is None
     assert plan.mask.sum(-1).eq(1).all()
-    assert float(plan.mask[..., 1].float().mean()) == pytest.approx(float(scores_of(plan).detach().sigmoid().mean()), abs=0.02)
+    assert float(plan.mask[..., 1].float().mean()) == pytest.approx(
+        float(scores_of(plan).detach().sigmoid().mean()), abs=0.02
+    )
 
 
 def test_soft_runs_both_always_and_has_nothing_to_calibrate() -> None:
@@ -119,12 +127,25 @@ def test_what_a_gate_asks_of_the_harness_follows_from_its_options(name: str) -> 
     assert made(utility=0.1).needs == {"utility"}
     assert made(rank=0.1, estimator="reinforce").needs == {"utility", "token_loss"}
     assert made(oracle="on_policy", flip_fraction=0.5).oracle == OracleRequest("on_policy", 0.5)
-    weights = {name: loss.weight for name, loss in made(estimator="relaxed", utility=0.1).aux_losses.items() if loss.weight}
-    assert weights == {"utility": 0.1, "budget": 10.0} | ({"jepa": 1.0} if name == "jepa_gate" else {})
+    weights = {
+        name: loss.weight
+        for name, loss in made(estimator="relaxed", utility=0.1).aux_losses.items()
+        if loss.weight
+    }
+    assert weights == {"utility": 0.1, "budget": 10.0} | (
+        {"jepa": 1.0} if name == "jepa_gate" else {}
+    )
 
 
 @pytest.mark.parametrize(
-    "options", [{"estimator": "magic"}, {"scale": "none"}, {"oracle": "any"}, {"flip_fraction": 0}, {"estimator_options": {"heat": 1}}]
+    "options",
+    [
+        {"estimator": "magic"},
+        {"scale": "none"},
+        {"oracle": "any"},
+        {"flip_fraction": 0},
+        {"estimator_options": {"heat": 1}},
+    ],
 )
 def test_options_that_are_not_allowed_are_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=str(next(iter(options.values())))[:4].strip("{'")):
@@ -143,7 +164,11 @@ def test_jepa_score_is_of_predictions_of_both_outcomes() -> None:
         outcome.append(F.linear(hidden, second.weight, second.bias))
     assert torch.allclose(plan.extras["latent"], torch.stack(outcome, 2), atol=1e-6)
     features = torch.cat((outcome[1], outcome[0], outcome[1] - outcome[0]), -1)
-    assert torch.allclose(scores_of(plan), F.linear(features, router.score.weight, router.score.bias).squeeze(-1), atol=1e-6)
+    assert torch.allclose(
+        scores_of(plan),
+        F.linear(features, router.score.weight, router.score.bias).squeeze(-1),
+        atol=1e-6,
+    )
 
 
 def test_the_target_head_is_orthonormal_and_never_trained() -> None:
@@ -154,7 +179,10 @@ def test_the_target_head_is_orthonormal_and_never_trained() -> None:
 
 
 def test_probing_runs_both_paths_for_a_share_and_leaves_the_stream_as_it_was() -> None:
-    plain, probing = (model("jepa_gate", {"targets": targets, "probe_share": 0.3}) for targets in ("executed", "probe"))
+    plain, probing = (
+        model("jepa_gate", {"targets": targets, "probe_share": 0.3})
+        for targets in ("executed", "probe")
+    )
     logits: list[Tensor] = []
     for built_model in (plain, probing):
         trained_like(built_model.decoder)
@@ -175,13 +203,20 @@ def test_without_alignment_the_loss_does_not_run() -> None:
 def test_a_policy_gradient_is_of_the_sampled_paths_and_not_of_the_probed_ones() -> None:
     gradients: list[Tensor] = []
     for targets in ("executed", "probe"):
-        built_model = model("jepa_gate", {"estimator": "reinforce", "targets": targets, "probe_share": 1.0})
+        built_model = model(
+            "jepa_gate", {"estimator": "reinforce", "targets": targets, "probe_share": 1.0}
+        )
         run = run_of(tokens(BATCH, SEQ))
         built_model.decoder(run)
         router, trace = built_model.decoder.routers[0], run.traces[0]
         trace.token_loss = torch.arange(BATCH * SEQ).view(BATCH, SEQ) / 10
         assert trace.plan.mask.all() == (targets == "probe")
-        gradients.append(torch.autograd.grad(router.aux_losses["policy_gradient"].compute(trace), router.get_parameter("score.weight"))[0])
+        gradients.append(
+            torch.autograd.grad(
+                router.aux_losses["policy_gradient"].compute(trace),
+                router.get_parameter("score.weight"),
+            )[0]
+        )
     assert torch.allclose(*gradients, atol=1e-6) and gradients[0].norm() > 1e-4
 
 
@@ -194,7 +229,9 @@ def test_an_oracle_weighs_the_path_that_a_probing_gate_left_out_as_the_gate_woul
         oracle, ids = Oracle(built_model, 0, torch.float32), tokens(BATCH, SEQ + 1)
         run = run_of(ids[:, :-1], history=oracle.history())
         with torch.no_grad():
-            loss = F.cross_entropy(built_model.decoder(run).transpose(1, 2), ids[:, 1:], reduction="none")
+            loss = F.cross_entropy(
+                built_model.decoder(run).transpose(1, 2), ids[:, 1:], reduction="none"
+            )
         flip = torch.zeros(BATCH, SEQ, dtype=torch.bool)
         flip[:, ::3] = True
         utilities.append(oracle.fork(run, 0, flip, ids[:, 1:], loss)[0][flip])

@@ -37,7 +37,9 @@ def trace(mask: Tensor, scores: Tensor | None) -> LayerTrace:
     zeros = torch.zeros(*shape, 4)
     ids = torch.zeros(shape, dtype=torch.long)
     inputs = RouterInput(zeros, ids, ids, None, None, None, 0.0, "topk")
-    return LayerTrace(0, experts(mask.shape[2]), inputs, RoutingPlan(mask, scores=scores), zeros, {})
+    return LayerTrace(
+        0, experts(mask.shape[2]), inputs, RoutingPlan(mask, scores=scores), zeros, {}
+    )
 
 
 def random_trace(seed: int, least: int = 1) -> LayerTrace:
@@ -68,7 +70,9 @@ def naive_balance(found: LayerTrace, single: bool) -> float:
 def test_load_balance_is_the_loop(seed: int) -> None:
     found = random_trace(seed)
     assert load_balance(found).item() == pytest.approx(naive_balance(found, single=False), rel=1e-5)
-    assert load_balance_single(found).item() == pytest.approx(naive_balance(found, single=True), rel=1e-5)
+    assert load_balance_single(found).item() == pytest.approx(
+        naive_balance(found, single=True), rel=1e-5
+    )
 
 
 def test_load_balance_is_one_at_uniform_and_n_at_collapse() -> None:
@@ -90,7 +94,9 @@ def test_tokens_with_two_experts_do_not_count_towards_single_load() -> None:
 def test_router_z_is_the_mean_square_of_logsumexp(seed: int) -> None:
     found = random_trace(seed)
     assert found.plan.scores is not None
-    squares = [math.log(sum(map(math.exp, row))) ** 2 for row in found.plan.scores.flatten(0, 1).tolist()]
+    squares = [
+        math.log(sum(map(math.exp, row))) ** 2 for row in found.plan.scores.flatten(0, 1).tolist()
+    ]
     assert router_z(found).item() == pytest.approx(sum(squares) / len(squares), rel=1e-4)
 
 
@@ -119,15 +125,27 @@ def squared_variation(values: list[float]) -> float:
 def test_importance_is_the_squared_variation_of_summed_probability(seed: int) -> None:
     found = random_trace(seed)
     assert found.plan.scores is not None
-    rows = [[math.exp(s) / sum(map(math.exp, row)) for s in row] for row in found.plan.scores.flatten(0, 1).tolist()]
-    assert importance(found).item() == pytest.approx(squared_variation([sum(column) for column in zip(*rows, strict=True)]), rel=1e-4)
+    rows = [
+        [math.exp(s) / sum(map(math.exp, row)) for s in row]
+        for row in found.plan.scores.flatten(0, 1).tolist()
+    ]
+    assert importance(found).item() == pytest.approx(
+        squared_variation([sum(column) for column in zip(*rows, strict=True)]), rel=1e-4
+    )
 
 
 @given(st.integers(0, 50), st.floats(0.2, 3))
-def test_load_is_the_chance_to_stay_among_the_top_two_under_fresh_noise(seed: int, deviation: float) -> None:
-    """The noise of one score is drawn again, all others staying: arXiv:1701.06538, equations 8 to 10."""
+def test_load_is_the_chance_to_stay_among_the_top_two_under_fresh_noise(
+    seed: int, deviation: float
+) -> None:
+    """The noise of one score is drawn again, all others staying.
+
+    ArXiv:1701.06538, equations 8 to 10.
+    """
     scores = torch.randn(BATCH, SEQ, 4, generator=generator(seed, "scores"))
-    found = trace(torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(2).indices, True), scores)
+    found = trace(
+        torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(2).indices, True), scores
+    )
     found.plan.extras["noise_std"] = torch.full_like(scores, deviation)
     sums = [0.0] * 4
     for row in scores.flatten(0, 1).tolist():
@@ -147,7 +165,10 @@ def test_load_of_paths_that_all_run_is_balanced() -> None:
 
 
 def gate_trace(scores: Tensor, worth: Tensor) -> LayerTrace:
-    found = trace(torch.ones(*scores.shape, 2, dtype=torch.bool), torch.stack((torch.zeros_like(scores), scores), -1))
+    found = trace(
+        torch.ones(*scores.shape, 2, dtype=torch.bool),
+        torch.stack((torch.zeros_like(scores), scores), -1),
+    )
     found.utility = worth
     return found
 
@@ -159,7 +180,9 @@ def test_utility_is_huber_to_the_standardised_labels_and_looks_at_no_others() ->
     targets = [(u - statistics.mean(known)) / statistics.pstdev(known) for u in known]
     errors = [abs(s - u) for s, u in zip([0.5, -3.0, 2.5], targets, strict=True)]
     found = utility(gate_trace(scores, labels))
-    assert found.item() == pytest.approx(statistics.mean(e**2 / 2 if e < 1 else e - 0.5 for e in errors), rel=1e-5)
+    assert found.item() == pytest.approx(
+        statistics.mean(e**2 / 2 if e < 1 else e - 0.5 for e in errors), rel=1e-5
+    )
     found.backward()
     assert scores.grad is not None
     assert (scores.grad != 0).tolist() == (~labels.isnan()).tolist()
@@ -174,7 +197,9 @@ def test_rank_is_softplus_over_pairs_of_a_sequence_that_differ_enough() -> None:
         if abs(u[i] - u[j]) > 0.05
     ]
     assert len(terms) == 3
-    assert rank(gate_trace(torch.tensor(scores), torch.tensor(worth)), 0.05).item() == pytest.approx(statistics.mean(terms), rel=1e-5)
+    assert rank(
+        gate_trace(torch.tensor(scores), torch.tensor(worth)), 0.05
+    ).item() == pytest.approx(statistics.mean(terms), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [utility, lambda found: rank(found, 0.05)])
@@ -197,7 +222,10 @@ def test_budget_is_the_squared_distance_of_the_mean_to_the_capacity() -> None:
 
 def test_jepa_is_one_less_the_cosine_of_what_ran() -> None:
     noise = generator(0, "jepa")
-    head, predicted = torch.randn(2, 4, generator=noise), torch.randn(1, 3, 2, 2, generator=noise, requires_grad=True)
+    head, predicted = (
+        torch.randn(2, 4, generator=noise),
+        torch.randn(1, 3, 2, 2, generator=noise, requires_grad=True),
+    )
     cheap, full = torch.randn(1, 4, generator=noise), torch.randn(3, 4, generator=noise)
     found = trace(torch.ones(1, 3, 2, dtype=torch.bool), None)
     found.paths = FFN_GATE
@@ -207,9 +235,13 @@ def test_jepa_is_one_less_the_cosine_of_what_ran() -> None:
     def distance(token: int, path: int, output: Tensor) -> float:
         # the length of a target does not matter to a cosine
         ours, target = predicted[0, token, path].tolist(), (head @ output).tolist()
-        return 1 - sum(a * b for a, b in zip(ours, target, strict=True)) / math.hypot(*ours) / math.hypot(*target)
+        return 1 - sum(a * b for a, b in zip(ours, target, strict=True)) / math.hypot(
+            *ours
+        ) / math.hypot(*target)
 
-    wanted = (distance(1, 0, cheap[0]) + statistics.mean(distance(t, 1, full[t]) for t in range(3))) / 2
+    wanted = (
+        distance(1, 0, cheap[0]) + statistics.mean(distance(t, 1, full[t]) for t in range(3))
+    ) / 2
     value = jepa(found, head)
     assert value.item() == pytest.approx(wanted, rel=1e-5)
     value.backward()
@@ -225,7 +257,9 @@ def test_reinforce_blames_the_choice_and_teaches_the_baseline_apart() -> None:
     found.token_loss = torch.tensor([[1.0, 2.0]])
     log_p = [-math.log1p(math.exp(-1.0)), -math.log1p(math.exp(-0.5))]
     blame = policy_gradient(found, "following")
-    assert blame.item() == pytest.approx((log_p[0] * (1.5 - 2.0) + log_p[1] * (2.0 - 0.5)) / 2, rel=1e-5)
+    assert blame.item() == pytest.approx(
+        (log_p[0] * (1.5 - 2.0) + log_p[1] * (2.0 - 0.5)) / 2, rel=1e-5
+    )
     blame.backward()
     assert guess.grad is None
     taught = baseline(found, "following")

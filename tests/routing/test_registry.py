@@ -50,23 +50,33 @@ def test_a_file_is_loaded_once_and_its_routers_are_found(plugin: Path) -> None:
     assert registry.load_all([plugin])["from_a_file"] is entry
 
 
-def test_a_helper_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_beside_a_plugin_is_part_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "again"
     folder.mkdir()
     found: list[str] = []
     for factor in (1, 2):
         for name in ("helper_of_it", "router_plugin"):
             sys.modules.pop(name, None)
-        (folder / "helper_of_it.py").write_text(f"FACTOR = {factor}\n\n\ndef factor():\n    return FACTOR\n", encoding="utf-8")
-        (folder / f"plugin{factor}.py").write_text("from helper_of_it import factor\n" + PLUGIN, encoding="utf-8")
+        (folder / "helper_of_it.py").write_text(
+            f"FACTOR = {factor}\n\n\ndef factor():\n    return FACTOR\n", encoding="utf-8"
+        )
+        (folder / f"plugin{factor}.py").write_text(
+            "from helper_of_it import factor\n" + PLUGIN, encoding="utf-8"
+        )
         monkeypatch.syspath_prepend(folder)
         with tiny.own_registry():
             found.append(registry.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("line", ["from constant_of_it import SCALE\n", "def late():\n    import constant_of_it\n"])
-def test_a_constant_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+@pytest.mark.parametrize(
+    "line", ["from constant_of_it import SCALE\n", "def late():\n    import constant_of_it\n"]
+)
+def test_a_constant_beside_a_plugin_is_part_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     found: list[str] = []
     for scale in (1, 7):
@@ -79,15 +89,27 @@ def test_a_constant_beside_a_plugin_is_part_of_its_source(tmp_path: Path, monkey
 
 
 def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:
-    """Hash of a router in mypkg/routers/gate.py below a folder, which says `line`; `helper` is a file beside the package or in it."""
+    """Hash of a router in mypkg/routers/gate.py below a folder, which says `line`.
+
+    `helper` is a file beside the package or in it.
+    """
     folder.mkdir(parents=True)
-    for file, text in {"mypkg/routers/gate.py": f"{line}\n{PLUGIN}", helper: f"SCALE = {scale}\n"}.items():
+    for file, text in {
+        "mypkg/routers/gate.py": f"{line}\n{PLUGIN}",
+        helper: f"SCALE = {scale}\n",
+    }.items():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    with tiny.own_registry(), patch.dict(sys.modules), patch.object(sys, "path", [str(folder), *sys.path]):
+    with (
+        tiny.own_registry(),
+        patch.dict(sys.modules),
+        patch.object(sys, "path", [str(folder), *sys.path]),
+    ):
         importlib.invalidate_caches()
-        return registry.Entry("", "", "", importlib.import_module("mypkg.routers.gate").FromAFile).plugin_hash
+        return registry.Entry(
+            "", "", "", importlib.import_module("mypkg.routers.gate").FromAFile
+        ).plugin_hash
 
 
 @pytest.mark.parametrize(
@@ -99,14 +121,23 @@ def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:
         ("site-packages", "helper_of_others.py", "from helper_of_others import SCALE", False),
     ],
 )
-def test_a_packages_source_is_all_that_is_its_authors_own(tmp_path: Path, folder: str, helper: str, line: str, covered: bool) -> None:
-    """Above the router's folder as well as beside the package; libraries that are installed are told by their versions."""
-    found = {hash_of_package(tmp_path / str(scale) / folder, scale, helper, line) for scale in (1, 7)}
+def test_a_packages_source_is_all_that_is_its_authors_own(
+    tmp_path: Path, folder: str, helper: str, line: str, covered: bool
+) -> None:
+    """Above the router's folder as well as beside the package.
+
+    Libraries that are installed are told by their versions.
+    """
+    found = {
+        hash_of_package(tmp_path / str(scale) / folder, scale, helper, line) for scale in (1, 7)
+    }
     assert len(found) == (2 if covered else 1)
 
 
 def test_the_nearest_name_is_guessed() -> None:
-    with pytest.raises(UserError, match=r"Unknown router 'mlp_gat'\. Did you mean 'mlp_gate'\? Available: .*mod"):
+    with pytest.raises(
+        UserError, match=r"Unknown router 'mlp_gat'\. Did you mean 'mlp_gate'\? Available: .*mod"
+    ):
         registry.find("mlp_gat")
     with pytest.raises(UserError) as far:
         registry.find("nothing like it")
@@ -115,7 +146,9 @@ def test_the_nearest_name_is_guessed() -> None:
 
 def test_options_are_checked_by_name_and_by_the_router(plugin: Path) -> None:
     (entry,) = registry.load_file(plugin)
-    with pytest.raises(UserError, match=r"Unknown option of router 'from_a_file' 'widht'\. Did you mean 'width'\?"):
+    with pytest.raises(
+        UserError, match=r"Unknown option of router 'from_a_file' 'widht'\. Did you mean 'width'\?"
+    ):
         entry.make({"widht": 3})
     with pytest.raises(UserError, match="width is 0; it must be above 0"):
         entry.make({"width": 0})
@@ -149,7 +182,9 @@ def test_a_name_belongs_to_one_class() -> None:
         (PLUGIN + "\nraise RuntimeError('two\\nlines')", "RuntimeError"),
     ],
 )
-def test_a_plugin_that_does_not_load_is_told_in_one_line_and_leaves_nothing(tmp_path: Path, source: str, said: str) -> None:
+def test_a_plugin_that_does_not_load_is_told_in_one_line_and_leaves_nothing(
+    tmp_path: Path, source: str, said: str
+) -> None:
     path, before, modules = tmp_path / "broken.py", dict(registry._entries), set(sys.modules)
     path.write_text(source, encoding="utf-8")
     with pytest.raises(UserError) as told:
@@ -157,7 +192,9 @@ def test_a_plugin_that_does_not_load_is_told_in_one_line_and_leaves_nothing(tmp_
     assert said in str(told.value) and "\n" not in str(told.value)
     assert registry._entries == before
     if said != "registers no router":
-        assert not [name for name in set(sys.modules) - modules if name.startswith("router_plugin_")]
+        assert not [
+            name for name in set(sys.modules) - modules if name.startswith("router_plugin_")
+        ]
 
 
 @pytest.mark.parametrize("name", ["absent.py", "folder.py"])
@@ -174,8 +211,12 @@ def test_a_plugin_that_is_no_python(tmp_path: Path) -> None:
         registry.load_file(path)
 
 
-@pytest.mark.parametrize("attributes", [{"__path__": ["elsewhere/routers"]}, {"__file__": "elsewhere/routers.py"}])
-def test_another_package_of_the_name_is_refused(attributes: dict[str, Any], monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    "attributes", [{"__path__": ["elsewhere/routers"]}, {"__file__": "elsewhere/routers.py"}]
+)
+def test_another_package_of_the_name_is_refused(
+    attributes: dict[str, Any], monkeypatch: Any
+) -> None:
     stranger = ModuleType("routers")
     vars(stranger).update(attributes)
     monkeypatch.setitem(sys.modules, "routers", stranger)
@@ -183,10 +224,16 @@ def test_another_package_of_the_name_is_refused(attributes: dict[str, Any], monk
         registry.load_all()
 
 
-def test_entry_points_of_other_distributions_are_loaded_or_named(plugin: Path, monkeypatch: Any) -> None:
+def test_entry_points_of_other_distributions_are_loaded_or_named(
+    plugin: Path, monkeypatch: Any
+) -> None:
     def installed(value: str) -> None:
         point = EntryPoint("theirs", value, registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == registry.ENTRY_POINT_GROUP else [])
+        monkeypatch.setattr(
+            registry,
+            "entry_points",
+            lambda group: [point] if group == registry.ENTRY_POINT_GROUP else [],
+        )
 
     monkeypatch.syspath_prepend(str(plugin.parent))
     installed("plugin")

@@ -13,18 +13,40 @@ from bench.routing.select import gate_plan, hash_noise, tokens_kept, top_k_mask,
 
 
 def spec(capacity: float = 0.5, **changes: Any) -> RouterSpec:
-    fields: dict[str, Any] = {"d_model": 4, "paths": FFN_GATE, "capacity": capacity, "mean_experts": 1.0, "layer": 1, "num_layers": 4}
-    return RouterSpec(**(fields | {"vocab_size": 50, "max_seq_len": 64, "num_domains": 3, "seed": 9} | changes))
+    fields: dict[str, Any] = {
+        "d_model": 4,
+        "paths": FFN_GATE,
+        "capacity": capacity,
+        "mean_experts": 1.0,
+        "layer": 1,
+        "num_layers": 4,
+    }
+    return RouterSpec(
+        **(fields | {"vocab_size": 50, "max_seq_len": 64, "num_domains": 3, "seed": 9} | changes)
+    )
 
 
 def inputs(batch: int, seq: int, selection: Selection) -> RouterInput:
     ids = torch.randint(50, (batch, seq), generator=generator(0, "ids"))
-    return RouterInput(torch.zeros(batch, seq, 4), ids, torch.arange(seq).expand(batch, seq), None, None, None, 0.0, selection)
+    return RouterInput(
+        torch.zeros(batch, seq, 4),
+        ids,
+        torch.arange(seq).expand(batch, seq),
+        None,
+        None,
+        None,
+        0.0,
+        selection,
+    )
 
 
 @given(st.integers(1, 3), st.integers(1, 12), st.floats(0, 1), st.integers(0, 9))
-def test_training_upgrades_the_highest_scores_of_each_sequence(batch: int, seq: int, capacity: float, seed: int) -> None:
-    scores = torch.randint(-3, 4, (batch, seq), generator=generator(seed, "scores")).float()  # with ties
+def test_training_upgrades_the_highest_scores_of_each_sequence(
+    batch: int, seq: int, capacity: float, seed: int
+) -> None:
+    scores = torch.randint(
+        -3, 4, (batch, seq), generator=generator(seed, "scores")
+    ).float()  # with ties
     chosen, count = upgrade(scores, inputs(batch, seq, "topk"), spec(capacity), None)
     assert count == round(capacity * seq)
     for row, marks in zip(scores, chosen, strict=True):
@@ -55,7 +77,9 @@ def test_selection_passes_no_gradient() -> None:
     assert not chosen.requires_grad
 
 
-@pytest.mark.parametrize(("capacity", "kept"), [(0.0, 0), (0.125, 16), (0.5, 64), (0.999, 128), (1.0, 128)])
+@pytest.mark.parametrize(
+    ("capacity", "kept"), [(0.0, 0), (0.125, 16), (0.5, 64), (0.999, 128), (1.0, 128)]
+)
 def test_capacity_is_rounded_to_the_nearest_token(capacity: float, kept: int) -> None:
     assert tokens_kept(capacity, 128) == kept
 
@@ -80,7 +104,16 @@ def test_a_gate_plan_sends_every_token_one_way() -> None:
 def test_hash_noise_is_the_same_in_any_batch_length_and_order_of_paths() -> None:
     whole = inputs(3, 12, "causal")
     noise = hash_noise(spec(), whole)
-    part = RouterInput(whole.hidden[1:, :5], whole.tokens[1:, :5], whole.positions[1:, :5], None, None, None, 0.0, "causal")
+    part = RouterInput(
+        whole.hidden[1:, :5],
+        whole.tokens[1:, :5],
+        whole.positions[1:, :5],
+        None,
+        None,
+        None,
+        0.0,
+        "causal",
+    )
     assert torch.equal(hash_noise(spec(), part), noise[1:, :5])
     assert not torch.equal(hash_noise(spec(layer=2), whole), noise)
     assert not torch.equal(hash_noise(spec(seed=10), whole), noise)

@@ -1,4 +1,7 @@
-"""Cells that run in a process of their own, to be killed; imported by the processes, so it holds no test."""
+"""Cells that run in a process of their own, to be killed.
+
+Imported by the processes, so it holds no test.
+"""
 
 import os
 import signal
@@ -45,17 +48,23 @@ class Kill:
 def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
     """Run a cell with a checkpoint at every step.
 
-    The digest of its final state is left beside the record before that is written, and the phases as they are entered and left
-    in `phases_of(root)`.
+    The digest of its final state is left beside the record before that is written, and the phases
+    as they are entered and left in `phases_of(root)`.
     """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
     with ExitStack() as stack:
         speed = partial(bench.runner.execute.measure_speed, least_seconds=0.0)
         stack.enter_context(patch.object(bench.runner.execute, "measure_speed", speed))
-        stack.enter_context(patch.object(bench.runner.execute, "train", _leaving_digest(bench.runner.execute.train, root)))
+        stack.enter_context(
+            patch.object(
+                bench.runner.execute, "train", _leaving_digest(bench.runner.execute.train, root)
+            )
+        )
         log = os.open(_log(root), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         for phase, (where, name) in PHASES.items():
-            stack.enter_context(patch.object(where, name, _watched(phase, getattr(where, name), log, kill)))
+            stack.enter_context(
+                patch.object(where, name, _watched(phase, getattr(where, name), log, kill))
+            )
         outcome = work(cell, root, "killed", checkpoint_seconds=0)
     assert outcome.status in ("ok", "off_budget", "kept"), outcome.detail
 
@@ -64,7 +73,8 @@ def phases_of(root: Path) -> tuple[dict[str, list[float]], list[str]]:
     """What the last process on a folder left.
 
     Returns:
-        Seconds of each phase it left, call by call; and the phases that it had entered and not left.
+        Seconds of each phase it left, call by call; and the phases that it had entered and not
+        left.
     """
     seconds: dict[str, list[float]] = {}
     entered: dict[str, float] = {}
@@ -86,7 +96,9 @@ def _log(root: Path) -> Path:
     return root.with_suffix(".log")
 
 
-def _watched(phase: str, function: Callable[..., Any], log: int, kill: Kill | None) -> Callable[..., Any]:
+def _watched(
+    phase: str, function: Callable[..., Any], log: int, kill: Kill | None
+) -> Callable[..., Any]:
     calls = 0
 
     def call(*arguments: Any, **options: Any) -> Any:

@@ -29,7 +29,12 @@ SUITE: dict[str, Any] = {
     "train": {"reference_tokens": 100},
     "rows": [{"name": "mlp_gate"}, {"name": "random@ffn", "role": "control"}],
 }
-MACHINE: dict[str, Any] = {"device": "cpu", "threads": 1, "dtype": "float32", "versions": {"torch": "2.13", "python": "3.11"}}
+MACHINE: dict[str, Any] = {
+    "device": "cpu",
+    "threads": 1,
+    "dtype": "float32",
+    "versions": {"torch": "2.13", "python": "3.11"},
+}
 
 NOT_IN_THE_KEY = {
     "name": "of the suite; the same experiment in another suite is the same experiment",
@@ -73,7 +78,12 @@ NESTED: dict[str, dict[str, Any]] = {
         "tokenizer_file": {"tokenizer": "bpe", "tokenizer_file": "x.json"},
         "planted": {"planted": {"segments": 2}},  # of 16 tokens each: the 32 of the suite
     },
-    "train": {"router": {"noise": {"noise": "gaussian"}, "noise_scale": {"noise": "gaussian", "noise_scale": 0.1}}},
+    "train": {
+        "router": {
+            "noise": {"noise": "gaussian"},
+            "noise_scale": {"noise": "gaussian", "noise_scale": 0.1},
+        }
+    },
 }
 
 
@@ -98,7 +108,10 @@ def variants(part: Part, known: dict[str, Any]) -> list[tuple[str, dict[str, Any
     for name in type(part).model_fields:
         value = getattr(part, name)
         if isinstance(value, Part):
-            found += [(f"{name}.{inner}", {name: data}) for inner, data in variants(value, known.get(name, {}))]
+            found += [
+                (f"{name}.{inner}", {name: data})
+                for inner, data in variants(value, known.get(name, {}))
+            ]
         else:
             found.append((name, known.get(name) or {name: other(value)}))
     return found
@@ -111,7 +124,10 @@ def changed(field: str) -> list[tuple[str, SuiteConfig]]:
         return [(field, parse_suite({**SUITE, field: CHANGES[field]}, "s"))]
     base = SUITE.get(field, {})
     found = variants(default, NESTED.get(field, {}))
-    return [(f"{field}.{name}", parse_suite({**SUITE, field: {**base, **data}}, "s")) for name, data in found]
+    return [
+        (f"{field}.{name}", parse_suite({**SUITE, field: {**base, **data}}, "s"))
+        for name, data in found
+    ]
 
 
 def test_the_pretraining_of_a_controller_suite_is_in_the_key() -> None:
@@ -120,15 +136,27 @@ def test_the_pretraining_of_a_controller_suite_is_in_the_key() -> None:
     assert key(before) != key()
     assert before.pretrain is not None
     for name, data in variants(before.pretrain, {}):
-        assert key(parse_suite({**frozen, "pretrain": {**frozen["pretrain"], **data}}, "s")) != key(before), name
+        assert key(parse_suite({**frozen, "pretrain": {**frozen["pretrain"], **data}}, "s")) != key(
+            before
+        ), name
 
 
-def key(suite: SuiteConfig | None = None, row: dict[str, Any] | None = None, seed: int = 0, data: str = "d", **machine: Any) -> str:
+def key(
+    suite: SuiteConfig | None = None,
+    row: dict[str, Any] | None = None,
+    seed: int = 0,
+    data: str = "d",
+    **machine: Any,
+) -> str:
     suite = suite or parse_suite(SUITE, "s")
-    return Cell(suite, suite.rows[0].model_copy(update=row or {}), seed).key(data, {**MACHINE, **machine})
+    return Cell(suite, suite.rows[0].model_copy(update=row or {}), seed).key(
+        data, {**MACHINE, **machine}
+    )
 
 
-FIELDS = sorted(set(SuiteConfig.model_fields) - {"regime", "pretrain"})  # they go together, and are tested apart
+FIELDS = sorted(
+    set(SuiteConfig.model_fields) - {"regime", "pretrain"}
+)  # they go together, and are tested apart
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -140,20 +168,28 @@ def test_each_field_of_a_suite_is_in_the_key_or_listed_with_a_reason(field: str)
 
 
 def test_what_the_key_leaves_out_is_what_is_listed() -> None:
-    """Budget and match are no fields of the rest, since a bracket's match is its own; the tests above find them in the key."""
+    """Budget and match are no fields of the rest, since a bracket's match is its own.
+
+    The tests above find them in the key.
+    """
     assert set(NOT_NUMERICS) - {"budget", "match"} == set(NOT_IN_THE_KEY)
 
 
 def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None:
     train = {"reference_tokens": 100, "router": {"losses": {"router_y": 0.1}}}
-    with pytest.raises(UserError, match=r"^Unknown auxiliary loss 'router_y'. Did you mean 'router_z'\? Available: .*\S$"):
+    with pytest.raises(
+        UserError,
+        match=r"^Unknown auxiliary loss 'router_y'. Did you mean 'router_z'\? Available: .*\S$",
+    ):
         parse_rows(parse_suite({**SUITE, "train": train}, "s"), "all")
     own = {"name": "mod", "training": {"losses": {"centre": 0.1}}}
     assert parse_rows(parse_suite({**SUITE, "rows": [own]}, "s"), "all")
     with pytest.raises(UserError, match="Unknown auxiliary loss 'centre'"):
         parse_rows(parse_suite({**SUITE, "rows": [{**own, "name": "mlp_gate"}, "mod"]}, "s"), "all")
     suite_wide = {**train, "router": {"losses": {"centre": 0.1, "load": 0.1}}}
-    assert parse_rows(parse_suite({**SUITE, "train": suite_wide, "rows": ["mlp_gate", "mod"]}, "s"), "mlp_gate")
+    assert parse_rows(
+        parse_suite({**SUITE, "train": suite_wide, "rows": ["mlp_gate", "mod"]}, "s"), "mlp_gate"
+    )
 
 
 CALLED: dict[str, Any] = {"name": "renamed", "control": "random@ffn"}
@@ -197,12 +233,23 @@ def test_the_rest_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_machine_is_what_it_is() -> None:
     machine = machine_of(torch.device("cpu"), "float32")
-    assert machine["device"] == "cpu" and machine["threads"] == torch.get_num_threads() and machine["dtype"] == "float32"
-    assert machine["versions"]["torch"] == torch.__version__ and set(machine["versions"]) == {"torch", "numpy", "python"}
+    assert (
+        machine["device"] == "cpu"
+        and machine["threads"] == torch.get_num_threads()
+        and machine["dtype"] == "float32"
+    )
+    assert machine["versions"]["torch"] == torch.__version__ and set(machine["versions"]) == {
+        "torch",
+        "numpy",
+        "python",
+    }
 
 
 def test_a_bracket_is_held_to_tokens_under_either_match() -> None:
-    keys = {key(parse_suite({**SUITE, "match": match}, "s"), {"role": "bracket"}) for match in ("flops", "tokens")}
+    keys = {
+        key(parse_suite({**SUITE, "match": match}, "s"), {"role": "bracket"})
+        for match in ("flops", "tokens")
+    }
     assert len(keys) == 1
 
 
@@ -255,10 +302,22 @@ def test_cells_come_seed_by_seed() -> None:
 
 
 def test_sensitivity_cells_vary_the_rate_of_every_row_but_twins_on_a_seed_of_their_own() -> None:
-    rows = ["mlp_gate", {"name": "mlp_gate@twin", "role": "twin", "router_seed": 1}, {"name": "hash", "lr_scale": 3.0}]
-    suite = parse_suite({**SUITE, "rows": rows, "sensitivity": {"lr_scales": [0.5, 2.0], "seed": 77}}, "s")
+    rows = [
+        "mlp_gate",
+        {"name": "mlp_gate@twin", "role": "twin", "router_seed": 1},
+        {"name": "hash", "lr_scale": 3.0},
+    ]
+    suite = parse_suite(
+        {**SUITE, "rows": rows, "sensitivity": {"lr_scales": [0.5, 2.0], "seed": 77}}, "s"
+    )
     cells = sensitivity_cells(suite, suite.rows, [Path("mine.py")])
-    expected = {f"{row}@lr{scale:g}": base * scale for row, base in (("mlp_gate", 1.0), ("hash", 3.0)) for scale in (0.5, 1.0, 2.0)}
+    expected = {
+        f"{row}@lr{scale:g}": base * scale
+        for row, base in (("mlp_gate", 1.0), ("hash", 3.0))
+        for scale in (0.5, 1.0, 2.0)
+    }
     assert {cell.row.name: cell.row.lr_scale for cell in cells} == expected
-    assert {(cell.seed, cell.plugin_files) for cell in cells} == {(77, ())}, "no row of these needs the plugin"
+    assert {(cell.seed, cell.plugin_files) for cell in cells} == {(77, ())}, (
+        "no row of these needs the plugin"
+    )
     assert sensitivity_cells(parse_suite(SUITE, "s"), suite.rows) == []

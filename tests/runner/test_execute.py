@@ -9,7 +9,9 @@ from bench.runner.execute import run_cell
 from tests import tiny
 
 SEQ, VOCAB, ROUTED, DOMAINS, WINDOWS = 32, 256, 2, 2, 4
-D, LAYERS, FFN, RANK = (PRESETS["tiny"][name] for name in ("d_model", "num_layers", "ffn_width", "cheap_rank"))
+D, LAYERS, FFN, RANK = (
+    PRESETS["tiny"][name] for name in ("d_model", "num_layers", "ffn_width", "cheap_rank")
+)
 PAIR = 2 * 2 * D
 """A score and a weighted value for a pair of tokens."""
 DENSE = 2 * D * VOCAB + LAYERS * (4 * 2 * D * D + PAIR * (SEQ + 1) / 2 + 3 * 2 * D * FFN)
@@ -18,12 +20,17 @@ HALF = DENSE - ROUTED * 3 * 2 * D * FFN / 2
 
 
 def newton_schulz(rows: int, columns: int, steps: int = 5) -> int:
-    """Three products a step: X Xt, its square, and a polynomial of it times X, with rows <= columns."""
+    """Three products a step.
+
+    X Xt, its square, and a polynomial of it times X, with rows <= columns.
+    """
     rows, columns = sorted((rows, columns))
     return steps * (2 * 2 * rows * rows * columns + 2 * rows**3)
 
 
-ORTHOGONALISED = LAYERS * (4 * newton_schulz(D, D) + 3 * newton_schulz(D, FFN)) + ROUTED * 2 * newton_schulz(D, RANK)
+ORTHOGONALISED = LAYERS * (
+    4 * newton_schulz(D, D) + 3 * newton_schulz(D, FFN)
+) + ROUTED * 2 * newton_schulz(D, RANK)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +44,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
 
 
 def test_what_a_token_costs_is_told_in_three_ways(made: dict[str, Record]) -> None:
-    """Over causal pairs; as executed, over all pairs; and with every routed site on its full path."""
-    for name, active, tolerance in (("dense", DENSE, 1e-5), ("mlp_gate", HALF, 0.2), ("dense_matched", HALF, 0.01)):
+    """Over causal pairs; as executed, over all pairs.
+
+    And with every routed site on its full path.
+    """
+    for name, active, tolerance in (
+        ("dense", DENSE, 1e-5),
+        ("mlp_gate", HALF, 0.2),
+        ("dense_matched", HALF, 0.01),
+    ):
         flops = made[name].flops
         assert flops is not None and flops.dense == DENSE
         assert flops.active == pytest.approx(active, rel=tolerance)
         assert flops.executed - flops.active == pytest.approx(LAYERS * PAIR * (SEQ - 1) / 2)
 
 
-def test_orthogonalisation_and_evaluation_are_shown_and_not_charged(made: dict[str, Record]) -> None:
+def test_orthogonalisation_and_evaluation_are_shown_and_not_charged(
+    made: dict[str, Record],
+) -> None:
     for name, record in made.items():
         flops, training = record.flops, record.training
         assert flops is not None and training is not None
@@ -70,5 +86,9 @@ def test_training_stops_at_the_budget(made: dict[str, Record]) -> None:
         flops, training = made[name].flops, made[name].training
         assert flops is not None and training is not None
         assert flops.training_budget == pytest.approx(budget, rel=0.01)
-        assert flops.training_budget <= flops.training_total < flops.training_budget * (1 + 1.5 / training.steps)
+        assert (
+            flops.training_budget
+            <= flops.training_total
+            < flops.training_budget * (1 + 1.5 / training.steps)
+        )
         assert training.tokens == training.steps * batch

@@ -1,4 +1,7 @@
-"""Cells of the regime `controller`: what they train, what that costs, and that it does not matter who pretrained or who was killed."""
+"""Cells of the regime `controller`.
+
+What they train, what that costs, and that it does not matter who pretrained or who was killed.
+"""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +38,14 @@ def fit(found: Model, probe: Probe | None = None, checkpoints: Checkpoints | Non
     """Train for some steps."""
     recipe = TrainConfig(reference_tokens=1, batch_size=BATCH, probes=2)
     train(
-        found, split(), recipe, Allowance(math.inf, STEPS * BATCH * SEQ_LEN), seq_len=SEQ_LEN, seed=0, probe=probe, checkpoints=checkpoints
+        found,
+        split(),
+        recipe,
+        Allowance(math.inf, STEPS * BATCH * SEQ_LEN),
+        seq_len=SEQ_LEN,
+        seed=0,
+        probe=probe,
+        checkpoints=checkpoints,
     )
     return found
 
@@ -44,11 +54,16 @@ def parameters_of(routers: list[Router]) -> set[int]:
     return {id(p) for router in routers for p in router.parameters()}
 
 
-@pytest.mark.parametrize(("name", "options"), [row for row in FROZEN_ROWS if row in LEARNED], ids=row_id)
+@pytest.mark.parametrize(
+    ("name", "options"), [row for row in FROZEN_ROWS if row in LEARNED], ids=row_id
+)
 def test_routers_move_and_nothing_else_does(name: str, options: Mapping[str, Any]) -> None:
     found = fit(frozen(name, options))
     given = backbone().weights
-    mine, start = parameters_of(found.decoder.routers), dict(frozen(name, options).decoder.named_parameters())
+    mine, start = (
+        parameters_of(found.decoder.routers),
+        dict(frozen(name, options).decoder.named_parameters()),
+    )
     for full_name, weight in found.decoder.named_parameters():
         if id(weight) in mine:
             assert not torch.equal(weight, start[full_name]), full_name
@@ -69,15 +84,22 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_bill(tmp_path: Path) 
 
 
 def test_a_token_of_training_costs_what_is_written_out_here() -> None:
-    """Forward as in evaluation; back through the head and all layers after the first routed one, once a weight and twice a pair."""
+    """Forward as in evaluation.
+
+    Back through the head and all layers after the first routed one, once a weight and twice a pair.
+    """
     d, width, rank, rho = CONFIG.d_model, CONFIG.ffn_width, CONFIG.cheap_rank, 0.25
     full, cheap = 6 * d * width, 4 * d * rank
     linear, pairs, head = 8 * d * d, 4 * d * (SEQ_LEN + 1) / 2, 2 * d * CONFIG.vocab_size
     routed = rho * full + (1 - rho) * cheap
     forward = head + 4 * (linear + pairs) + full + 3 * routed
     backward = head + 2 * (linear + 2 * pairs) + 2 * routed
-    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=True) == pytest.approx(forward + backward)
-    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=False) == pytest.approx(3 * forward)
+    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=True) == pytest.approx(
+        forward + backward
+    )
+    assert training_target(CONFIG, (1, 2, 3), SEQ_LEN, rho, frozen=False) == pytest.approx(
+        3 * forward
+    )
 
 
 @pytest.fixture
@@ -99,13 +121,25 @@ def test_what_cannot_learn_is_not_trained(text: Path) -> None:
 def run(suite: Path) -> dict[str, Record]:
     """Row -> its record, by way of the command line, in which experts are skipped."""
     out = suite.parent / "runs"
-    command = ["run", "--suite", str(suite), "--routers", "random@ffn,top2_moe,mlp_gate", "--seeds", "1", "--workers", "0"]
+    command = [
+        "run",
+        "--suite",
+        str(suite),
+        "--routers",
+        "random@ffn,top2_moe,mlp_gate",
+        "--seeds",
+        "1",
+        "--workers",
+        "0",
+    ]
     assert main([*command, "--out", str(out)]) == 0
     assert "random@ffn" in (out / "leaderboard.md").read_text(encoding="utf-8")
     return {record.cell.row: record for _, record in read_records(out)}
 
 
-def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_is_the_same_whoever_pretrained(
+    text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = run(tiny.write_suite(text.parent / "tiny.yaml", text, **FROZEN))
     assert "skipped  top2_moe: it chooses among expert0" in capsys.readouterr().out
     untrained, after = found["random@ffn"], found["mlp_gate"]
@@ -114,7 +148,11 @@ def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.M
     assert {untrained.status, after.status} == {"ok"}
     assert tiny.without_clock(after) == tiny.without_clock(alone)
     assert untrained.training is not None
-    assert (untrained.training.steps, untrained.training.tokens_per_second, len(untrained.curve)) == (0, 0.0, 1)
+    assert (
+        untrained.training.steps,
+        untrained.training.tokens_per_second,
+        len(untrained.curve),
+    ) == (0, 0.0, 1)
     assert untrained.flops is not None
     assert after.flops is not None
     assert untrained.flops.training_total == 0 < after.flops.training_total
@@ -124,8 +162,13 @@ def test_a_cell_is_the_same_whoever_pretrained(text: Path, monkeypatch: pytest.M
     assert spent["router/backward"] == 2 * spent["router/forward"]
 
 
-@pytest.mark.parametrize(("router", "reason"), [("top2_moe", "expert0"), ("dense_matched", "expert0"), ("mod", ""), ("mlp_gate", "")])
-def test_rows_without_pretrained_paths_are_skipped_with_a_reason(text: Path, router: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("router", "reason"),
+    [("top2_moe", "expert0"), ("dense_matched", "expert0"), ("mod", ""), ("mlp_gate", "")],
+)
+def test_rows_without_pretrained_paths_are_skipped_with_a_reason(
+    text: Path, router: str, reason: str
+) -> None:
     suite = tiny.suite(text, **FROZEN)
     assert reason in unmet_needs(suite.row(router), 2, regime="controller")
     assert bool(reason) == bool(unmet_needs(suite.row(router), 2, regime="controller"))

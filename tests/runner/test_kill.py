@@ -1,4 +1,6 @@
-"""A cell that is killed again and again, in every phase of its run, ends as one that was left alone."""
+"""A cell that is killed again and again, in every phase of its run, ends as one that was left
+alone.
+"""
 
 import multiprocessing
 import random
@@ -25,7 +27,9 @@ def server() -> ForkServerContext:
     return context
 
 
-def run(server: ForkServerContext, cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> bool:
+def run(
+    server: ForkServerContext, cell: Cell, root: Path, cache: Path, kill: Kill | None = None
+) -> bool:
     """Run a cell in a process that may kill itself, and say whether it came to its end."""
     killed.forget_phases(root)
     root.mkdir(exist_ok=True)
@@ -37,7 +41,9 @@ def run(server: ForkServerContext, cell: Cell, root: Path, cache: Path, kill: Ki
 
 
 def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> None:
-    """Kill cells in one phase after another, at random moments, and let them end, until there were enough kills and some in each phase."""
+    """Kill cells in one phase after another, at random moments, and let them end, until there were
+    enough kills and some in each phase.
+    """
     draw = random.Random(router)
     cell = tiny.cell(tiny.write_text(folder), router)
     whole, cache = folder / "whole", folder / "cache"
@@ -50,8 +56,12 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
     for attempt in range(2 * kills):
         root = folder / f"killed-{attempt}"
         for phase in seconds:
-            first = draw.randint(1, max(1, len(seconds[phase]) // 3))  # a resumed run has fewer calls left
-            kill = Kill(phase, first, draw.uniform(0.0, 0.9) * sum(seconds[phase]) / len(seconds[phase]))
+            first = draw.randint(
+                1, max(1, len(seconds[phase]) // 3)
+            )  # a resumed run has fewer calls left
+            kill = Kill(
+                phase, first, draw.uniform(0.0, 0.9) * sum(seconds[phase]) / len(seconds[phase])
+            )
             if run(server, cell, root, cache, kill):
                 break
             total += 1
@@ -67,11 +77,15 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
     assert seconds.keys() == PHASES.keys()
 
 
-def test_a_cell_killed_once_in_each_phase_ends_the_same(server: ForkServerContext, tmp_path: Path) -> None:
+def test_a_cell_killed_once_in_each_phase_ends_the_same(
+    server: ForkServerContext, tmp_path: Path
+) -> None:
     check(server, tmp_path, "adaptive_moe", kills=5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("router", ["adaptive_moe", "mlp_gate", "random@ffn"])
-def test_a_cell_killed_at_many_moments_ends_the_same(server: ForkServerContext, tmp_path: Path, router: str) -> None:
+def test_a_cell_killed_at_many_moments_ends_the_same(
+    server: ForkServerContext, tmp_path: Path, router: str
+) -> None:
     check(server, tmp_path, router, kills=20)

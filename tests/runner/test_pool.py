@@ -98,7 +98,10 @@ def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) 
 
 
 def test_a_record_of_another_key_is_moved_and_not_lost(text: Path, tmp_path: Path) -> None:
-    old, new = tiny.cell(text), tiny.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2})
+    old, new = (
+        tiny.cell(text),
+        tiny.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2}),
+    )
     assert old.path(tmp_path) == new.path(tmp_path)
     work(old, tmp_path, "old")
     before = old.path(tmp_path).read_bytes()
@@ -127,7 +130,9 @@ def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == ["tiny/mlp_gate/b50-flops/seed-0.json"]
 
 
-def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(text: Path, tmp_path: Path) -> None:
+def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
+    text: Path, tmp_path: Path
+) -> None:
     first, second = tiny.cell(text), tiny.cell(text, seed=1)
     lock = FileLock(tmp_path / CHECKPOINTS / "tiny~mlp_gate~b50-flops~seed-0.lock")
     seen: list[str] = []
@@ -146,11 +151,31 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(text: Path
 def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
     suite = tiny.write_suite(tmp_path / "suite.yaml", text, rows=["mlp_gate", "hash"])
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "bench", "run", "--suite", str(suite), "--seeds", "2", "--workers", "0", "--out", str(out)]
-    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        "--suite",
+        str(suite),
+        "--seeds",
+        "2",
+        "--workers",
+        "0",
+        "--out",
+        str(out),
+    ]
+    runs = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
     outputs = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
-    words = Counter(word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed"))
+    words = Counter(
+        word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed")
+    )
     assert words == {"ok": 4, "kept": 4}, outputs
     assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 4
 
@@ -162,24 +187,34 @@ def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
     run_cells(cells, inside, "c", 0)
     run_cells(cells, outside, "c", 2)
     for cell in cells:
-        assert tiny.without_clock(Record.read(cell.path(inside))) == tiny.without_clock(Record.read(cell.path(outside)))
+        assert tiny.without_clock(Record.read(cell.path(inside))) == tiny.without_clock(
+            Record.read(cell.path(outside))
+        )
 
 
-def test_a_cell_whose_process_dies_takes_no_other_with_it(text: Path, tmp_path: Path, harmful: Path) -> None:
+def test_a_cell_whose_process_dies_takes_no_other_with_it(
+    text: Path, tmp_path: Path, harmful: Path
+) -> None:
     cells = from_plugin(text, harmful, "killed", "harmless")
-    outcomes = {outcome.cell.row.name: outcome for outcome in run_cells(cells, tmp_path / "out", "c", 1)}
+    outcomes = {
+        outcome.cell.row.name: outcome for outcome in run_cells(cells, tmp_path / "out", "c", 1)
+    }
     assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
     assert outcomes["harmless"].status in ("ok", "off_budget")
     assert not cells[0].path(tmp_path / "out").exists()
 
 
-def test_memory_and_divergence_are_said_in_one_line(text: Path, tmp_path: Path, harmful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_and_divergence_are_said_in_one_line(
+    text: Path, tmp_path: Path, harmful: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
     (greedy,) = from_plugin(text, harmful, "greedy")
     diverging = tiny.cell(text)
     diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))
     lack, nan = run_cells([greedy, diverging], tmp_path, "c", 0)
-    assert lack.status == "failed" and lack.detail.startswith("MemoryError: tried to allocate 1 EiB (harmful.py:")
+    assert lack.status == "failed" and lack.detail.startswith(
+        "MemoryError: tried to allocate 1 EiB (harmful.py:"
+    )
     assert nan.status == "failed" and nan.detail == "The training loss is not finite."
     assert Record.read(diverging.path(tmp_path)).status == "failed"
     assert work(diverging, tmp_path, "c").status == "failed", "tried again"
@@ -207,7 +242,11 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
 def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     outcome = work(tiny.cell(text), tmp_path / "file", "c")
-    assert outcome.status == "crashed" and "NotADirectoryError" in outcome.detail and "\n" not in outcome.detail
+    assert (
+        outcome.status == "crashed"
+        and "NotADirectoryError" in outcome.detail
+        and "\n" not in outcome.detail
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -215,10 +254,16 @@ def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> No
     tmp_path.chmod(0o500)
     outcome = work(tiny.cell(text), tmp_path / "out", "c")
     tmp_path.chmod(0o700)
-    assert outcome.status == "crashed" and "PermissionError" in outcome.detail and "\n" not in outcome.detail
+    assert (
+        outcome.status == "crashed"
+        and "PermissionError" in outcome.detail
+        and "\n" not in outcome.detail
+    )
 
 
-def test_the_disk_is_full_when_the_record_is_written(text: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_disk_is_full_when_the_record_is_written(
+    text: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -226,7 +271,11 @@ def test_the_disk_is_full_when_the_record_is_written(text: Path, tmp_path: Path,
     with monkeypatch.context() as patch:
         patch.setattr("bench.record.os.fdopen", full)
         outcome = work(cell, tmp_path, "c", checkpoint_seconds=0)
-    assert outcome.status == "crashed" and "No space left on device" in outcome.detail and "\n" not in outcome.detail
+    assert (
+        outcome.status == "crashed"
+        and "No space left on device" in outcome.detail
+        and "\n" not in outcome.detail
+    )
     assert not cell.path(tmp_path).exists()
     assert not list(cell.path(tmp_path).parent.glob(".*"))
     assert work(cell, tmp_path, "c").status == "ok", "goes on from the last checkpoint"
@@ -240,8 +289,13 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
         "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
         "_follow(parent); time.sleep(60)"
     )
-    made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    made = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
     child, deadline = int(made.stdout), time.monotonic() + 20
-    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]:
+    while (
+        Path(f"/proc/{child}").exists()
+        and "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]
+    ):
         assert time.monotonic() < deadline, "still there"
         time.sleep(0.1)

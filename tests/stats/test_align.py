@@ -23,7 +23,9 @@ def test_a_loss_that_is_no_number_is_a_failure_and_not_a_gap() -> None:
     assert board.reasons["a", 0] == "loss is nan" and board.reasons["b", 1] == "loss is -inf"
 
 
-@pytest.mark.parametrize(("seeds", "look", "used"), [(1, -1, 1), (3, 0, 3), (5, 0, 3), (6, 1, 6), (9, 1, 6)])
+@pytest.mark.parametrize(
+    ("seeds", "look", "used"), [(1, -1, 1), (3, 0, 3), (5, 0, 3), (6, 1, 6), (9, 1, 6)]
+)
 def test_a_board_is_cut_at_the_last_look_reached(seeds: int, look: int, used: int) -> None:
     plan = Plan(PLAN.comparisons, margin=0.1, looks=(3, 6))
     board = align({"a": dict.fromkeys(range(seeds), 1.0), "b": {0: 1.0}}, plan)

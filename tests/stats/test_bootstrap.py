@@ -5,8 +5,16 @@ from bench.errors import UserError
 from bench.stats.bootstrap import MEASURED_COVERAGE, hierarchical_bootstrap
 
 
-def made(loss: np.ndarray, size: np.ndarray, domain: str = "prose") -> dict[int, dict[str, tuple[str, float, float]]]:
-    return {s: {f"doc{d}": (domain, float(loss[s, d] * size[d]), float(size[d])) for d in range(len(size))} for s in range(len(loss))}
+def made(
+    loss: np.ndarray, size: np.ndarray, domain: str = "prose"
+) -> dict[int, dict[str, tuple[str, float, float]]]:
+    return {
+        s: {
+            f"doc{d}": (domain, float(loss[s, d] * size[d]), float(size[d]))
+            for d in range(len(size))
+        }
+        for s in range(len(loss))
+    }
 
 
 def test_mean_is_nats_over_bytes_of_the_domain() -> None:
@@ -19,7 +27,9 @@ def test_mean_is_nats_over_bytes_of_the_domain() -> None:
     code, prose = hierarchical_bootstrap(data)
     assert (code.domain, code.documents) == ("code", 1)
     assert (code.low, code.high) == pytest.approx((0.5, 0.5))
-    assert prose.mean == pytest.approx(np.mean([(loss[s] * size).sum() / size.sum() for s in range(3)]))
+    assert prose.mean == pytest.approx(
+        np.mean([(loss[s] * size).sum() / size.sum() for s in range(3)])
+    )
     assert prose.low < prose.mean < prose.high
 
 
@@ -51,7 +61,9 @@ def test_same_input_same_interval_and_what_is_missing_is_left_out() -> None:
 
 
 def test_one_seed_says_nothing_of_other_seeds() -> None:
-    (interval,) = hierarchical_bootstrap(made(np.random.default_rng(4).normal(size=(1, 9)), np.ones(9)))
+    (interval,) = hierarchical_bootstrap(
+        made(np.random.default_rng(4).normal(size=(1, 9)), np.ones(9))
+    )
     assert interval.low < interval.high
     assert np.isnan(interval.coverage)
 
@@ -66,7 +78,9 @@ def test_nothing_in_common_is_refused() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_coverage_is_stated_as_it_is(seeds: int) -> None:
-    """Where seeds make all the noise the nominal 95 % interval is that of a bootstrap of the seeds' means, simulated here."""
+    """Where seeds make all the noise the nominal 95 % interval is that of a bootstrap of the seeds'
+    means, simulated here.
+    """
     rng = np.random.default_rng(seeds)
     losses = rng.normal(size=(3000, seeds))
     picked = losses @ rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=2000).T / seeds

@@ -12,7 +12,12 @@ from bench.stats.claims import Expectation, Prediction, claim_verdict, judge
 
 
 def predict(
-    differences: list[float], expect: Expectation = "lower", least: float = 0.0, margin: float = 0.01, failed: bool = False, row: str = "a"
+    differences: list[float],
+    expect: Expectation = "lower",
+    least: float = 0.0,
+    margin: float = 0.01,
+    failed: bool = False,
+    row: str = "a",
 ) -> Prediction:
     control = {seed: 2.0 + 0.1 * seed for seed in range(len(differences))}
     return Prediction(
@@ -49,7 +54,9 @@ CLEAR = [-0.050, -0.051, -0.049, -0.050]
         ("not_lower", 0.0, 0.05, "open"),
     ],
 )
-def test_a_clear_difference_against_every_kind_of_claim(expect: Expectation, least: float, margin: float, verdict: str) -> None:
+def test_a_clear_difference_against_every_kind_of_claim(
+    expect: Expectation, least: float, margin: float, verdict: str
+) -> None:
     assert judge([predict(CLEAR, expect, least, margin)], 0.05)[0].verdict == verdict
 
 
@@ -59,7 +66,9 @@ def test_a_claim_of_no_harm_is_a_one_sided_t_test_against_the_margin() -> None:
     assert found.verdict == "confirmed" and found.wins == 5
     one_sided = float(stats.ttest_1samp(differences, -0.01, alternative="greater").pvalue)
     assert found.p == pytest.approx(2 * one_sided, rel=1e-6)
-    assert judge([predict([-value for value in differences], "not_higher")], 0.05)[0].p == pytest.approx(found.p)
+    assert judge([predict([-value for value in differences], "not_higher")], 0.05)[
+        0
+    ].p == pytest.approx(found.p)
 
 
 @pytest.mark.parametrize("expect", ["lower", "higher", "equal", "not_lower", "not_higher"])
@@ -98,11 +107,16 @@ def test_equality_is_the_two_one_sided_tests() -> None:
 
 
 def test_two_predictions_are_corrected_by_holm() -> None:
-    """Two variances teach no prior, so the p values are of plain paired t tests: the smaller is doubled, the larger is not."""
+    """Two variances teach no prior, so the p values are of plain paired t tests.
+
+    The smaller is doubled, the larger is not.
+    """
     first, second = [-0.02, -0.035, -0.011, -0.03], [-0.01, -0.018, -0.002, -0.011]
     alone = sorted(stats.ttest_1samp(values, 0.0).pvalue for values in (first, second))
     found = judge([predict(first), predict(second, row="c")], 0.05)
-    assert sorted(one.p for one in found) == pytest.approx([min(1, 2 * alone[0]), max(2 * alone[0], alone[1])])
+    assert sorted(one.p for one in found) == pytest.approx(
+        [min(1, 2 * alone[0]), max(2 * alone[0], alone[1])]
+    )
 
 
 def test_three_wins_of_three_decide_nothing_by_themselves() -> None:
@@ -124,7 +138,13 @@ def test_fewer_than_two_seeds_show_nothing(values: list[float]) -> None:
 
 
 def test_a_failed_cell_confirms_and_refutes_nothing() -> None:
-    assert judge([predict(CLEAR, "lower", failed=True), predict(CLEAR, "higher", failed=True, row="c")], 0.05)[0].verdict == "open"
+    assert (
+        judge(
+            [predict(CLEAR, "lower", failed=True), predict(CLEAR, "higher", failed=True, row="c")],
+            0.05,
+        )[0].verdict
+        == "open"
+    )
 
 
 def test_identical_rows_are_equal_and_no_better() -> None:
@@ -138,25 +158,45 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     (found,) = judge([predict(values)], 0.05)
     sd = float(np.std(values, ddof=1))
     draws = np.random.default_rng(0).normal(found.detectable, sd, (20_000, 5))
-    assert (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.015)
+    assert (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean() == pytest.approx(
+        0.8, abs=0.015
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=6), st.floats(0.001, 0.05))
 def test_no_claim_and_its_opposite_are_both_confirmed(values: list[float], margin: float) -> None:
-    found = judge([predict(values, "lower", margin=margin), predict(values, "higher", margin=margin, row="c")], 0.05)
+    found = judge(
+        [
+            predict(values, "lower", margin=margin),
+            predict(values, "higher", margin=margin, row="c"),
+        ],
+        0.05,
+    )
     assert [one.verdict for one in found] != ["confirmed", "confirmed"]
 
 
 def test_wrong_verdicts_are_as_rare_as_declared() -> None:
-    """Six predictions of a difference that is 0, on rows with a common seed effect: none is confirmed in 95 % of studies."""
+    """Six predictions of a difference that is 0, on rows with a common seed effect.
+
+    None is confirmed in 95 % of studies.
+    """
     draw = np.random.default_rng(1)
     wrong, studies = 0, 400
     for _ in range(studies):
         losses = draw.normal(2.0, 0.03, 3)[None, :] + draw.normal(0.0, 0.01, (7, 3))
         rows = [dict(enumerate(row)) for row in losses.tolist()]
         family = [
-            Prediction(("half", "loss"), (str(k), "control"), rows[k], rows[6], ("lower", "higher")[k % 2], 0.0, 0.001) for k in range(6)
+            Prediction(
+                ("half", "loss"),
+                (str(k), "control"),
+                rows[k],
+                rows[6],
+                ("lower", "higher")[k % 2],
+                0.0,
+                0.001,
+            )
+            for k in range(6)
         ]
         wrong += any(one.verdict == "confirmed" for one in judge(family, 0.05))
     assert wrong / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)

@@ -51,7 +51,9 @@ def test_an_interval_without_zero_is_a_difference(seed: int) -> None:
 
 
 def test_a_batch_is_its_boards_one_by_one() -> None:
-    boards = np.random.default_rng(1).normal(size=(5, 6, 3)) * np.random.default_rng(2).uniform(0.2, 2, (5, 6, 1))
+    boards = np.random.default_rng(1).normal(size=(5, 6, 3)) * np.random.default_rng(2).uniform(
+        0.2, 2, (5, 6, 1)
+    )
     pairs: dict[Family, Pairs] = {"primary": np.array([(i, j) for i in range(6) for j in range(i)])}
     together = compare_board(boards, pairs, 0.5, {"primary": 0.05})["primary"]
     for k, board in enumerate(boards):
@@ -62,5 +64,8 @@ def test_a_batch_is_its_boards_one_by_one() -> None:
 
 def test_indices_point_into_the_rows_of_the_plan() -> None:
     plan = Plan((Comparison("b", "x"), Comparison("a", "x"), *all_pairs(["a", "b"])), margin=0.1)
-    found = {family: [(plan.rows[i], plan.rows[j]) for i, j in pairs] for family, pairs in pair_indices(plan).items()}
+    found = {
+        family: [(plan.rows[i], plan.rows[j]) for i, j in pairs]
+        for family, pairs in pair_indices(plan).items()
+    }
     assert found == {"primary": [("b", "x"), ("a", "x")], "secondary": [("a", "b")]}

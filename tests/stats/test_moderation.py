@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.stats.moderation import PRIOR_DF_CAP, Prior, board_prior, fit_prior, moderate, row_variances, trigamma_inverse
+from bench.stats.moderation import (
+    PRIOR_DF_CAP,
+    Prior,
+    board_prior,
+    fit_prior,
+    moderate,
+    row_variances,
+    trigamma_inverse,
+)
 
 
 @given(st.floats(1e-6, 1e6))
@@ -17,14 +25,24 @@ def test_trigamma_inverse_inverts(x: float) -> None:
 
 
 def test_prior_solves_smyths_moment_equations() -> None:
-    """Smyth (2004), section 6.2, solved apart from our code: mpmath's polygammas and a bracketing root finder at 30 digits."""
+    """Smyth (2004), section 6.2, solved apart from our code.
+
+    Mpmath's polygammas and a bracketing root finder at 30 digits.
+    """
     variance = np.array([0.8, 1.9, 0.3, 1.1, 4.2, 0.6, 0.05, 2.2])
     df = np.array([2.0, 2.0, 2.0, 3.0, 4.0, 2.0, 2.0, 3.0])
     with mpmath.workdps(30):
-        e = [mpmath.log(s) - mpmath.digamma(d / 2) + mpmath.log(d / 2) for s, d in zip(variance.tolist(), df.tolist(), strict=True)]
+        e = [
+            mpmath.log(s) - mpmath.digamma(d / 2) + mpmath.log(d / 2)
+            for s, d in zip(variance.tolist(), df.tolist(), strict=True)
+        ]
         mean = mpmath.fsum(e) / len(e)
-        excess = mpmath.fsum((x - mean) ** 2 for x in e) / (len(e) - 1) - mpmath.fsum(mpmath.polygamma(1, d / 2) for d in df) / len(e)
-        half = mpmath.findroot(lambda y: mpmath.polygamma(1, y) - excess, (0.05, 50), solver="anderson")
+        excess = mpmath.fsum((x - mean) ** 2 for x in e) / (len(e) - 1) - mpmath.fsum(
+            mpmath.polygamma(1, d / 2) for d in df
+        ) / len(e)
+        half = mpmath.findroot(
+            lambda y: mpmath.polygamma(1, y) - excess, (0.05, 50), solver="anderson"
+        )
         scale = mpmath.exp(mean + mpmath.digamma(half) - mpmath.log(half))
     prior = fit_prior(variance, df)
     assert float(prior.df) == pytest.approx(float(2 * half), rel=1e-8)
@@ -45,7 +63,13 @@ def test_variances_that_differ_by_chance_alone_have_an_infinite_prior() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variance", "df"), [([1.0, 2.0], [3.0, 3.0]), ([], []), ([np.nan, 1.0, 2.0], [0.0, 2.0, 2.0]), ([0.0, 0.0, 0.0], [2.0] * 3)]
+    ("variance", "df"),
+    [
+        ([1.0, 2.0], [3.0, 3.0]),
+        ([], []),
+        ([np.nan, 1.0, 2.0], [0.0, 2.0, 2.0]),
+        ([0.0, 0.0, 0.0], [2.0] * 3),
+    ],
 )
 def test_nothing_to_learn_from_is_no_prior(variance: list[float], df: list[float]) -> None:
     prior = fit_prior(np.array(variance), np.array(df))
@@ -59,7 +83,10 @@ def test_missing_variances_are_as_if_not_there() -> None:
     df = np.array([2.0, 2.0, 0.0, 3.0, 2.0])
     kept = ~np.isnan(variance)
     with_gap, without = fit_prior(variance, df), fit_prior(variance[kept], df[kept])
-    assert (float(with_gap.df), float(with_gap.variance)) == (float(without.df), float(without.variance))
+    assert (float(with_gap.df), float(with_gap.variance)) == (
+        float(without.df),
+        float(without.variance),
+    )
 
 
 def test_moderated_variance_is_the_posterior_mean_precision_up_to_the_cap() -> None:
@@ -90,7 +117,9 @@ def test_row_variances_are_those_of_the_additive_model(missing: list[tuple[int, 
 
 
 def test_a_batch_is_its_boards_one_by_one() -> None:
-    boards = np.random.default_rng(5).normal(size=(7, 6, 4)) * np.random.default_rng(6).uniform(0.2, 3, (7, 6, 1))
+    boards = np.random.default_rng(5).normal(size=(7, 6, 4)) * np.random.default_rng(6).uniform(
+        0.2, 3, (7, 6, 1)
+    )
     batch = fit_prior(*row_variances(boards))
     for k, board in enumerate(boards):
         single = fit_prior(*row_variances(board))
@@ -113,7 +142,10 @@ def test_board_prior_takes_the_smaller_weight_and_no_less_than_the_median() -> N
 
 
 def test_one_outlying_seed_cannot_make_a_difference() -> None:
-    """As one seed runs away, t tends to sqrt((d0 + d) / d): the cap keeps that below every critical value in use."""
+    """As one seed runs away, t tends to sqrt((d0 + d) / d).
+
+    The cap keeps that below every critical value in use.
+    """
     limit = np.sqrt(1.0 + PRIOR_DF_CAP)
     for n in (3, 5, 10):
         assert limit < stats.t.isf(0.025, (n - 1) * (1 + PRIOR_DF_CAP))

@@ -8,13 +8,17 @@ from bench.stats.noise import noise_floor
 def test_floor_is_the_half_width_of_the_t_interval() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(2, 0.01, (2, 5))
-    (found,) = noise_floor({"gate": dict(enumerate(a)), "twin": dict(enumerate(b))}, [("gate", "twin")])
+    (found,) = noise_floor(
+        {"gate": dict(enumerate(a)), "twin": dict(enumerate(b))}, [("gate", "twin")]
+    )
     test = stats.ttest_rel(a, b)
     low, high = test.confidence_interval(0.95)
     assert found.floor == pytest.approx((high - low) / 2, rel=1e-10)
     assert found.p == pytest.approx(test.pvalue, rel=1e-10)
     assert found.passed is bool(test.pvalue > 0.05)
-    assert found.sd_upper == pytest.approx(found.sd * np.sqrt(4 / stats.chi2.ppf(0.1, 4)), rel=1e-10)
+    assert found.sd_upper == pytest.approx(
+        found.sd * np.sqrt(4 / stats.chi2.ppf(0.1, 4)), rel=1e-10
+    )
 
 
 def test_a_twin_that_differs_every_time_fails() -> None:
@@ -29,7 +33,9 @@ def test_twins_pass_as_often_as_they_should() -> None:
     failed = 0
     for _ in range(2000):
         losses = {name: dict(enumerate(rng.normal(size=3))) for name in ("a", "a2", "b", "b2")}
-        failed += any(floor.passed is False for floor in noise_floor(losses, [("a", "a2"), ("b", "b2")]))
+        failed += any(
+            floor.passed is False for floor in noise_floor(losses, [("a", "a2"), ("b", "b2")])
+        )
     assert 0.03 < failed / 2000 < 0.065
 
 

@@ -1,4 +1,7 @@
-"""The simulations behind the rule, on fixed streams: a small form for every run, the full one marked slow."""
+"""The simulations behind the rule, on fixed streams.
+
+A small form for every run, the full one marked slow.
+"""
 
 import importlib.util
 import sys
@@ -30,7 +33,16 @@ def limit(boards: int, sigmas: float) -> float:
     return 0.05 + sigmas * float(np.sqrt(0.05 * 0.95 / boards))
 
 
-@pytest.mark.parametrize("regime", ["normal", "one loud control", "t3, unequal variances", "2 clusters", "2 clusters, one loud router"])
+@pytest.mark.parametrize(
+    "regime",
+    [
+        "normal",
+        "one loud control",
+        "t3, unequal variances",
+        "2 clusters",
+        "2 clusters, one loud router",
+    ],
+)
 def test_a_null_board_keeps_its_level(regime: str) -> None:
     assert sim.false_claims(sim.REGIMES[regime], 1000, 9, 3) <= limit(1000, 2.5)
 
@@ -51,29 +63,53 @@ def test_ten_thousand_null_boards_keep_their_level(regime: str, seeds: int, rows
     assert sim.false_claims(sim.REGIMES[regime], 10_000, rows, seeds) <= limit(10_000, 2.0)
 
 
-@pytest.mark.parametrize(("boards", "tolerance"), [(4000, 0.012), pytest.param(40_000, 0.004, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("boards", "tolerance"), [(4000, 0.012), pytest.param(40_000, 0.004, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_the_t_interval_covers(n: int, boards: int, tolerance: float) -> None:
     differences = np.random.default_rng(n).normal(0.3, 1.0, (boards, n))
     tests = paired_t(differences)
     width = stats.t.isf(0.025, n - 1) * np.sqrt(tests.variance / n)
     assert (np.abs(tests.mean - 0.3) <= width).mean() == pytest.approx(0.95, abs=tolerance)
-    assert sim.interval_coverage(sim.REGIMES["normal"], min(boards, 10_000), 9, n)[1] >= 0.95 - tolerance
+    assert (
+        sim.interval_coverage(sim.REGIMES["normal"], min(boards, 10_000), 9, n)[1]
+        >= 0.95 - tolerance
+    )
 
 
-@pytest.mark.parametrize(("boards", "tolerance"), [(1000, 0.06), pytest.param(20_000, 0.02, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("boards", "tolerance"), [(1000, 0.06), pytest.param(20_000, 0.02, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("n", "effect"), [(3, 3.5), (5, 2.0), (10, 1.2)])
-def test_power_on_whole_boards_is_the_theorys(n: int, effect: float, boards: int, tolerance: float) -> None:
-    """First step of Holm on simulated boards, against theory at each board's fitted prior and the true variance, 2."""
+def test_power_on_whole_boards_is_the_theorys(
+    n: int, effect: float, boards: int, tolerance: float
+) -> None:
+    """First step of Holm on simulated boards, against theory at each board's fitted prior and the
+    true variance, 2.
+    """
     pairs, level = sim.design(13)["primary"], 0.04
     found, theory = [], []
     for values in sim.batches(sim.normal, boards, 13, n, 4):
         values[:, 2] += effect * np.sqrt(2.0)
-        tests = sim.compare_family(values, pairs, sim.fit_prior(*sim.row_variances(values)), 1.0, level)
+        tests = sim.compare_family(
+            values, pairs, sim.fit_prior(*sim.row_variances(values)), 1.0, level
+        )
         found.append(((tests.p <= level / len(pairs)) & (tests.plain.p <= level))[:, 0])
         effects, seeds = np.full(len(values), effect), np.full(len(values), float(n))
-        theory.append(rejection_power(effects, seeds, tests.moderated.prior_df[:, 0], tests.prior.variance / 2.0, len(pairs), level))
-    assert np.concatenate(found).mean() == pytest.approx(np.concatenate(theory).mean(), abs=tolerance)
+        theory.append(
+            rejection_power(
+                effects,
+                seeds,
+                tests.moderated.prior_df[:, 0],
+                tests.prior.variance / 2.0,
+                len(pairs),
+                level,
+            )
+        )
+    assert np.concatenate(found).mean() == pytest.approx(
+        np.concatenate(theory).mean(), abs=tolerance
+    )
 
 
 def test_declared_looks_keep_the_level_and_undeclared_ones_spend_more() -> None:

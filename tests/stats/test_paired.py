@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.paired import hodges_lehmann, pair_differences, paired_t, seed_correlation, sign_flip
+from bench.stats.paired import (
+    hodges_lehmann,
+    pair_differences,
+    paired_t,
+    seed_correlation,
+    sign_flip,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
@@ -12,7 +18,9 @@ def test_paired_t_is_scipys(n: int) -> None:
     ours = paired_t(pair_differences(losses, pairs))
     theirs = [stats.ttest_rel(losses[i], losses[j]) for i, j in pairs]
     np.testing.assert_allclose(ours.p, [t.pvalue for t in theirs], rtol=1e-10)
-    np.testing.assert_allclose(ours.mean / np.sqrt(ours.variance / n), [t.statistic for t in theirs], rtol=1e-10)
+    np.testing.assert_allclose(
+        ours.mean / np.sqrt(ours.variance / n), [t.statistic for t in theirs], rtol=1e-10
+    )
 
 
 def test_missing_seeds_are_left_out_of_the_pair_that_lacks_them() -> None:
@@ -21,12 +29,16 @@ def test_missing_seeds_are_left_out_of_the_pair_that_lacks_them() -> None:
     ours = paired_t(pair_differences(losses, np.array([(0, 1), (0, 2)])))
     kept = [0, 1, 3, 4, 5]
     assert ours.n.tolist() == [5, 6]
-    assert ours.p[0] == pytest.approx(stats.ttest_rel(losses[0, kept], losses[1, kept]).pvalue, rel=1e-10)
+    assert ours.p[0] == pytest.approx(
+        stats.ttest_rel(losses[0, kept], losses[1, kept]).pvalue, rel=1e-10
+    )
     assert ours.p[1] == pytest.approx(stats.ttest_rel(losses[0], losses[2]).pvalue, rel=1e-10)
 
 
 def test_t_without_variance_or_seeds() -> None:
-    ours = paired_t(np.array([[0.1, 0.1, 0.1], [0.0, 0.0, 0.0], [0.3, np.nan, np.nan], [np.nan] * 3]))
+    ours = paired_t(
+        np.array([[0.1, 0.1, 0.1], [0.0, 0.0, 0.0], [0.3, np.nan, np.nan], [np.nan] * 3])
+    )
     assert ours.variance[:2].tolist() == [0.0, 0.0]
     np.testing.assert_array_equal(ours.p, [0.0, 1.0, np.nan, np.nan])
 
@@ -35,7 +47,9 @@ def test_t_without_variance_or_seeds() -> None:
 def test_sign_flip_is_the_exact_permutation_test(n: int) -> None:
     for seed in range(5):
         d = np.random.default_rng(seed).normal(0.5, 1.0, n)
-        exact = stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=10_000, alternative="two-sided")
+        exact = stats.permutation_test(
+            (d,), np.sum, permutation_type="samples", n_resamples=10_000, alternative="two-sided"
+        )
         assert sign_flip(d) == pytest.approx(exact.pvalue, abs=1e-12)
 
 
@@ -54,7 +68,9 @@ def test_hodges_lehmann_is_the_median_of_walsh_averages() -> None:
     estimate = hodges_lehmann(d)
     for row, value in zip(d[:4], estimate[:4], strict=True):
         seen = row[~np.isnan(row)]
-        naive = np.median([(seen[i] + seen[j]) / 2 for i in range(len(seen)) for j in range(i, len(seen))])
+        naive = np.median(
+            [(seen[i] + seen[j]) / 2 for i in range(len(seen)) for j in range(i, len(seen))]
+        )
         assert value == pytest.approx(naive, abs=1e-14)
     assert np.isnan(estimate[4])
 

@@ -14,14 +14,21 @@ def pilot(seeds: int, sd: float = 0.01, rows: str = "abc") -> dict[str, dict[int
 
 
 def test_two_rows_need_what_a_paired_t_test_needs() -> None:
-    """With one comparison and no prior the answer is the textbook's: the first n with power 0.8 by the noncentral t."""
+    """With one comparison and no prior the answer is the textbook's.
+
+    The first n with power 0.8 by the noncentral t.
+    """
     losses = pilot(6)
     (need,) = power(losses, Plan((Comparison("a", "b"),), margin=0.01), COST)
     effect = 0.01 / np.std([losses["a"][s] - losses["b"][s] for s in range(6)], ddof=1)
 
     def reached(n: int) -> bool:
         critical, shift = stats.t.isf(0.025, n - 1), effect * np.sqrt(n)
-        return stats.nct.sf(critical, n - 1, shift) + np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift)) >= 0.8
+        return (
+            stats.nct.sf(critical, n - 1, shift)
+            + np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
+            >= 0.8
+        )
 
     assert need.seeds == next(n for n in range(2, 500) if reached(n))
     assert need.seeds is not None and need.missing is not None and need.seeds_upper is not None
@@ -34,10 +41,16 @@ def test_larger_effects_need_fewer_seeds_and_a_stated_effect_is_used() -> None:
     losses = pilot(4)
     plan = Plan(all_pairs("abc"), margin=0.01)
     small, large = power(losses, plan, COST), power(losses, plan, COST, effect=0.03)
-    assert all(a.seeds is not None and b.seeds is not None and a.seeds > b.seeds for a, b in zip(small, large, strict=True))
+    assert all(
+        a.seeds is not None and b.seeds is not None and a.seeds > b.seeds
+        for a, b in zip(small, large, strict=True)
+    )
     observed = power(losses, plan, COST, effect="observed")
     assert [need.effect for need in observed] == pytest.approx(
-        [abs(np.mean([losses[n.row][s] - losses[n.control][s] for s in range(4)])) for n in observed]
+        [
+            abs(np.mean([losses[n.row][s] - losses[n.control][s] for s in range(4)]))
+            for n in observed
+        ]
     )
 
 

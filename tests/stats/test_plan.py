@@ -7,13 +7,20 @@ from bench.stats.plan import PRIMARY_SHARE, Comparison, Plan, all_pairs
 
 
 def test_all_pairs_names_each_pair_once() -> None:
-    assert [(c.row, c.control) for c in all_pairs(["a", "b", "c"])] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [(c.row, c.control) for c in all_pairs(["a", "b", "c"])] == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
 
 
 def test_families_share_alpha_and_one_alone_has_it_all() -> None:
     primary = (Comparison("a", "b"),)
     both = Plan(primary + all_pairs(["a", "b", "c"]), margin=0.01)
-    assert both.levels() == {"primary": pytest.approx(0.05 * PRIMARY_SHARE), "secondary": pytest.approx(0.05 * (1 - PRIMARY_SHARE))}
+    assert both.levels() == {
+        "primary": pytest.approx(0.05 * PRIMARY_SHARE),
+        "secondary": pytest.approx(0.05 * (1 - PRIMARY_SHARE)),
+    }
     assert Plan(primary, margin=0.01).levels() == {"primary": 0.05}
     assert sum(both.levels().values()) == pytest.approx(0.05)
 

@@ -2,17 +2,29 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.ranks import FRIEDMAN_MIN_SEEDS, friedman, nemenyi_critical_difference, rank_intervals
+from bench.stats.ranks import (
+    FRIEDMAN_MIN_SEEDS,
+    friedman,
+    nemenyi_critical_difference,
+    rank_intervals,
+)
 
 
 def test_rank_intervals_count_who_is_shown_to_be_better_or_worse() -> None:
     means = {"d": 4.0, "a": 1.0, "c": 3.0, "b": 2.0}
     ranks = rank_intervals(means, {("a", "c"), ("a", "d"), ("b", "d")})
-    assert [(r.row, r.low, r.high, r.tier) for r in ranks] == [("a", 1, 2, 1), ("b", 1, 3, 1), ("c", 2, 4, 2), ("d", 3, 4, 2)]
+    assert [(r.row, r.low, r.high, r.tier) for r in ranks] == [
+        ("a", 1, 2, 1),
+        ("b", 1, 3, 1),
+        ("c", 2, 4, 2),
+        ("d", 3, 4, 2),
+    ]
 
 
 def test_rows_that_are_not_told_apart_share_tier_and_ranks() -> None:
-    assert {(r.low, r.high, r.tier) for r in rank_intervals({"a": 1.0, "b": 2.0, "c": 3.0}, set())} == {(1, 3, 1)}
+    assert {
+        (r.low, r.high, r.tier) for r in rank_intervals({"a": 1.0, "b": 2.0, "c": 3.0}, set())
+    } == {(1, 3, 1)}
 
 
 def test_a_row_without_a_loss_comes_last_and_could_stand_anywhere() -> None:
@@ -25,7 +37,9 @@ def test_true_ranks_lie_in_intervals_of_true_statements() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         order = [f"r{i}" for i in rng.permutation(8)]
-        better = {(a, b) for i, a in enumerate(order) for b in order[i + 1 :] if rng.uniform() < 0.4}
+        better = {
+            (a, b) for i, a in enumerate(order) for b in order[i + 1 :] if rng.uniform() < 0.4
+        }
         shuffled = {row: float(mean) for row, mean in zip(order, rng.normal(size=8), strict=True)}
         for rank in rank_intervals(shuffled, better):
             assert rank.low <= 1 + order.index(rank.row) <= rank.high
@@ -64,10 +78,15 @@ def test_friedman_needs_rows_seeds_and_some_variation() -> None:
 def test_nemenyi_q_is_demsars_table_5a(alpha: float, published: list[float]) -> None:
     """Demsar (2006), table 5(a), two to ten classifiers."""
     for rows, q in enumerate(published, start=2):
-        assert nemenyi_critical_difference(rows, 14, alpha) == pytest.approx(q * np.sqrt(rows * (rows + 1) / (6 * 14)), abs=1e-3)
+        assert nemenyi_critical_difference(rows, 14, alpha) == pytest.approx(
+            q * np.sqrt(rows * (rows + 1) / (6 * 14)), abs=1e-3
+        )
 
 
 def test_nemenyi_example_of_the_paper() -> None:
-    """Demsar (2006), section 3.2.3: four classifiers on fourteen data sets, CD 1.25 at 5 % and 1.12 at 10 %."""
+    """Demsar (2006), section 3.2.3.
+
+    Four classifiers on fourteen data sets, CD 1.25 at 5 % and 1.12 at 10 %.
+    """
     assert nemenyi_critical_difference(4, 14, 0.05) == pytest.approx(1.25, abs=0.01)
     assert nemenyi_critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=0.01)

@@ -16,7 +16,13 @@ def test_the_same_losses_confirm_even_a_single_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "sd", "verdict"), [(0.001, 0.001, "confirmed"), (0.1, 0.005, "refuted"), (-0.1, 0.005, "refuted"), (0.02, 0.1, "inconclusive")]
+    ("by", "sd", "verdict"),
+    [
+        (0.001, 0.001, "confirmed"),
+        (0.1, 0.005, "refuted"),
+        (-0.1, 0.005, "refuted"),
+        (0.02, 0.1, "inconclusive"),
+    ],
 )
 def test_the_verdict_follows_the_interval(by: float, sd: float, verdict: str) -> None:
     found = compare(RECORDED, shifted(by, sd), margin=0.02)

@@ -6,7 +6,10 @@ from bench.stats.sequential import family_level, nominal_levels, spending, stage
 
 
 def test_boundaries_are_the_published_ones() -> None:
-    """Five equal looks, two-sided 0.05: Lan and DeMets' O'Brien-Fleming-like bounds as published for R's ldbounds."""
+    """Five equal looks, two-sided 0.05.
+
+    Lan and DeMets' O'Brien-Fleming-like bounds as published for R's ldbounds.
+    """
     bounds = stats.norm.isf(np.array(nominal_levels((1, 2, 3, 4, 5), 0.05)) / 2)
     np.testing.assert_allclose(bounds, [4.8769, 3.3569, 2.6803, 2.2898, 2.0310], atol=2e-4)
 
@@ -19,7 +22,13 @@ def test_all_looks_together_spend_alpha(looks: tuple[int, ...], alpha: float) ->
     covariance = np.sqrt(np.minimum.outer(times, times) / np.maximum.outer(times, times))
     mean = np.zeros(len(looks))
     inside = stats.multivariate_normal.cdf(
-        bounds, mean=mean, cov=covariance, lower_limit=-bounds, abseps=1e-9, releps=1e-9, maxpts=4_000_000
+        bounds,
+        mean=mean,
+        cov=covariance,
+        lower_limit=-bounds,
+        abseps=1e-9,
+        releps=1e-9,
+        maxpts=4_000_000,
     )
     assert 1.0 - inside == pytest.approx(alpha, rel=2e-3)
 
@@ -39,7 +48,9 @@ def test_stages_say_what_is_spent() -> None:
 
 
 def test_a_familys_level_lies_between_spending_and_alpha() -> None:
-    """Rare events at different looks hardly overlap, so the last look gets at least what is left unspent, and at most alpha."""
+    """Rare events at different looks hardly overlap, so the last look gets at least what is left
+    unspent, and at most alpha.
+    """
     looks, alpha, count = (3, 6, 10), 0.04, 20
     spent = [count * spending(look / looks[-1], alpha / count) for look in looks]
     for k, before in enumerate([0.0, *spent[:-1]]):

@@ -22,13 +22,22 @@ def reference(p: Sequence[float]) -> np.ndarray:
     return np.asarray(adjusted[1], dtype=np.float64)
 
 
-def board(rows: int, seeds: int, sd: float = 0.01, shift: float = 0.0, stream: int = 0) -> dict[str, dict[int, float]]:
-    """Two controls and routers; `shift` moves every second router. Seeds share an effect five times the noise."""
+def board(
+    rows: int, seeds: int, sd: float = 0.01, shift: float = 0.0, stream: int = 0
+) -> dict[str, dict[int, float]]:
+    """Two controls and routers; `shift` moves every second router.
+
+    Seeds share an effect five times the noise.
+    """
     rng = np.random.default_rng(stream)
     names = [*CONTROLS, *(f"router{i}" for i in range(rows - 2))]
     common = rng.normal(2.0, 5 * sd, seeds)
     return {
-        n: {s: float(common[s] + rng.normal(0, sd) + shift * (i >= 2 and i % 2 == 0)) for s in range(seeds)} for i, n in enumerate(names)
+        n: {
+            s: float(common[s] + rng.normal(0, sd) + shift * (i >= 2 and i % 2 == 0))
+            for s in range(seeds)
+        }
+        for i, n in enumerate(names)
     }
 
 
@@ -44,10 +53,17 @@ def verdicts_of(found: Verdicts, family: str = "primary") -> dict[tuple[str, str
 
 
 def test_three_seeds_and_twelve_rows_find_what_plain_tests_miss() -> None:
-    """Differences of 0.1 at an SD of 0.014 for a difference, about what pilot runs of this bench showed."""
+    """Differences of 0.1 at an SD of 0.014 for a difference, about what pilot runs of this bench
+    showed.
+    """
     losses = board(12, 3, shift=-0.1)
     found = judge(losses, plan_of(losses))
-    named = [o for o in found.outcomes if o.family == "primary" and o.row in ("router0", "router2", "router4", "router6", "router8")]
+    named = [
+        o
+        for o in found.outcomes
+        if o.family == "primary"
+        and o.row in ("router0", "router2", "router4", "router6", "router8")
+    ]
     better = [o for o in named if o.verdict == "better"]
     assert len(better) >= 9
     assert all(o.winner == o.row and o.interval[0] < o.difference < 0 for o in better)
@@ -60,11 +76,20 @@ def test_numbers_of_one_comparison_are_scipys() -> None:
     (outcome,) = judge(losses, Plan((Comparison(*CONTROLS),), margin=0.02)).outcomes
     a, b = (np.array(list(losses[name].values())) for name in CONTROLS)
     test = stats.ttest_rel(a, b)
-    assert outcome.p_plain == outcome.p == outcome.p_adjusted == pytest.approx(test.pvalue, rel=1e-10)
-    assert outcome.plain_interval == outcome.interval == pytest.approx(tuple(test.confidence_interval()), rel=1e-10)
+    assert (
+        outcome.p_plain == outcome.p == outcome.p_adjusted == pytest.approx(test.pvalue, rel=1e-10)
+    )
+    assert (
+        outcome.plain_interval
+        == outcome.interval
+        == pytest.approx(tuple(test.confidence_interval()), rel=1e-10)
+    )
     assert outcome.t == pytest.approx(test.statistic, rel=1e-10)
     assert outcome.p_sign_flip == pytest.approx(
-        stats.permutation_test((a - b,), np.sum, permutation_type="samples", n_resamples=1000).pvalue, abs=1e-12
+        stats.permutation_test(
+            (a - b,), np.sum, permutation_type="samples", n_resamples=1000
+        ).pvalue,
+        abs=1e-12,
     )
 
 
@@ -146,7 +171,9 @@ def test_a_row_that_never_ran_still_counts_in_the_correction() -> None:
     padded = reference([*p, 1.0, 1.0])[: len(p)]
     plain = [o.p_plain for o in shown.outcomes if o.family == "primary" and o.n]
     ours = [o.p_adjusted for o in shown.outcomes if o.family == "primary" and o.n]
-    np.testing.assert_allclose(ours, np.minimum(np.maximum(padded, plain) * 0.05 / shares, 1.0), rtol=1e-9)
+    np.testing.assert_allclose(
+        ours, np.minimum(np.maximum(padded, plain) * 0.05 / shares, 1.0), rtol=1e-9
+    )
 
 
 def test_identical_losses_are_never_a_difference() -> None:
@@ -162,7 +189,10 @@ def test_a_board_without_any_variance() -> None:
     flat = {row: {s: 2.0 + s for s in range(3)} for row in ("random", "dense_matched", "router0")}
     flat["router0"] = {s: loss - 0.125 for s, loss in flat["router0"].items()}
     found = verdicts_of(judge(flat, plan_of(flat)))
-    assert found == {("router0", "random"): "untestable", ("router0", "dense_matched"): "untestable"}
+    assert found == {
+        ("router0", "random"): "untestable",
+        ("router0", "dense_matched"): "untestable",
+    }
 
 
 def test_seeds_beyond_a_declared_look_are_left_out() -> None:
@@ -205,7 +235,10 @@ def test_ranks_and_tiers_follow_the_secondary_family() -> None:
     assert [r.tier for r in found.ranks] == [1, 1, 2, 2, 2, 2]
     assert {r.row for r in found.ranks[:2]} == {"router0", "router2"}
     assert [(r.low, r.high) for r in found.ranks] == [(1, 2)] * 2 + [(3, 6)] * 4
-    assert judge(losses, replace(plan_of(losses), comparisons=plan_of(losses).family("primary"))).ranks == ()
+    assert (
+        judge(losses, replace(plan_of(losses), comparisons=plan_of(losses).family("primary"))).ranks
+        == ()
+    )
 
 
 def test_nothing_to_judge_is_refused() -> None:
@@ -215,16 +248,22 @@ def test_nothing_to_judge_is_refused() -> None:
 
 @settings(max_examples=12)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.booleans())
-def test_the_order_of_a_comparison_and_the_units_do_not_matter(stream: int, seeds: int, holes: bool) -> None:
+def test_the_order_of_a_comparison_and_the_units_do_not_matter(
+    stream: int, seeds: int, holes: bool
+) -> None:
     losses = board(5, seeds, shift=-0.03, stream=stream)
     if holes:
         losses["router1"].pop(0)
     plan = plan_of(losses, largest_effect=0.2)
-    swapped = replace(plan, comparisons=tuple(Comparison(c.control, c.row, c.family) for c in plan.comparisons))
+    swapped = replace(
+        plan, comparisons=tuple(Comparison(c.control, c.row, c.family) for c in plan.comparisons)
+    )
     scaled = replace(plan, margin=plan.margin * 8, largest_effect=1.6)
     forward = judge(losses, plan)
     backward = judge(losses, swapped)
-    larger = judge({row: {s: 8 * loss for s, loss in own.items()} for row, own in losses.items()}, scaled)
+    larger = judge(
+        {row: {s: 8 * loss for s, loss in own.items()} for row, own in losses.items()}, scaled
+    )
     for a, b, c in zip(forward.outcomes, backward.outcomes, larger.outcomes, strict=True):
         assert (a.verdict, a.winner) == (b.verdict, b.winner) == (c.verdict, c.winner)
         assert a.difference == pytest.approx(-b.difference, nan_ok=True)

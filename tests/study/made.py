@@ -17,7 +17,10 @@ DATA: dict[str, Any] = {
     "title": "Does the gate do what it says?",
     "purpose": "To test pages.",
     "scope": "None at all.",
-    "settings": {"half": {"suite": "quick"}, "quarter": {"suite": "quick", "set": {"budget": 0.25}}},
+    "settings": {
+        "half": {"suite": "quick"},
+        "quarter": {"suite": "quick", "set": {"budget": 0.25}},
+    },
     "rows": [
         {"name": "mlp_gate", "about": "the gate"},
         {"name": "mlp_gate@wide", "options": {"width_ratio": 0.5}},
@@ -28,12 +31,22 @@ DATA: dict[str, Any] = {
             "text": "The gate beats random choice.",
             "source": "arXiv:2604.17228",
             "figure": "0.1 nats",
-            "comparisons": [{"row": "mlp_gate", "control": "random@ffn", "expect": "lower", "figure": "−0.1"}],
+            "comparisons": [
+                {"row": "mlp_gate", "control": "random@ffn", "expect": "lower", "figure": "−0.1"}
+            ],
         },
         {
             "text": "Width does not matter.",
             "source": "this bench",
-            "comparisons": [{"row": "mlp_gate@wide", "control": "mlp_gate", "expect": "equal", "margin": 0.02, "settings": ["half"]}],
+            "comparisons": [
+                {
+                    "row": "mlp_gate@wide",
+                    "control": "mlp_gate",
+                    "expect": "equal",
+                    "margin": 0.02,
+                    "settings": ["half"],
+                }
+            ],
         },
     ],
     "sizes": {"small": {"seeds": 3, "core_minutes": 18}, "full": {"seeds": 6, "core_minutes": 36}},
@@ -53,18 +66,29 @@ def study(**changes: Any) -> StudyConfig:
 
 def write_file(path: Path, **changes: Any) -> Path:
     """The declaration as a file."""
-    path.write_text(yaml.safe_dump(data(**changes), allow_unicode=True, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(data(**changes), allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
     return path
 
 
-def one(declared: StudyConfig, setting: str, row: str, seed: int, size: str = "small", **changes: Any) -> Record:
+def one(
+    declared: StudyConfig, setting: str, row: str, seed: int, size: str = "small", **changes: Any
+) -> Record:
     """A record of one cell; `spread` and whatever else `tests.board.synthetic.record` takes."""
     suite = suites_of(declared, declared.size(size))[setting]
     config = suite.canonical()
     chosen = suite.row(row)
     kind = Kind(row, TRUE[row], chosen.role)
     cell = {"options": chosen.options, "suite": suite.name}
-    return record(kind, seed, budget=suite.budget, cell=cell, provenance={"config": config, **changes.pop("provenance", {})}, **changes)
+    return record(
+        kind,
+        seed,
+        budget=suite.budget,
+        cell=cell,
+        provenance={"config": config, **changes.pop("provenance", {})},
+        **changes,
+    )
 
 
 def fill(out: Path, declared: StudyConfig, size: str = "small", **changes: Any) -> Path:

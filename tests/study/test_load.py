@@ -38,14 +38,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sizes": {"small": {"seeds": 1, "core_minutes": 1}}}, "greater than or equal to 2"),
     ({"sizes": {"small": {"seeds": 3, "core_minutes": 1, "rows": ["mod"]}}}, "Unknown row 'mod'"),
     (
-        {"rows": [{"name": "mlp_gate", "settings": ["half"]}, {"name": "random@ffn", "settings": ["quarter"]}, "mlp_gate@wide"]},
+        {
+            "rows": [
+                {"name": "mlp_gate", "settings": ["half"]},
+                {"name": "random@ffn", "settings": ["quarter"]},
+                "mlp_gate@wide",
+            ]
+        },
         "no setting",
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_bad_declaration_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_bad_declaration_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     path = made.write_file(tmp_path / "bad.yaml", **changes)
     with pytest.raises(UserError) as refused:
         load_study(str(path))
@@ -59,11 +69,15 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         load_study(str(tmp_path / "bad.yaml"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(choice=st.data())
 def test_whatever_stands_anywhere_is_read_or_refused(tmp_path: Path, choice: Any) -> None:
     place = choice.draw(st.sampled_from(places(made.DATA)))
-    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(put(made.DATA, place, choice.draw(values))), encoding="utf-8")
+    (tmp_path / "odd.yaml").write_text(
+        yaml.safe_dump(put(made.DATA, place, choice.draw(values))), encoding="utf-8"
+    )
     try:
         load_study(str(tmp_path / "odd.yaml"))
     except UserError as error:
@@ -79,21 +93,39 @@ def refused(call: Callable[[], Any]) -> str:
 def test_a_cell_is_never_shorter_than_its_suites() -> None:
     for field in ("train.reference_tokens", "evaluation.validation_windows"):
         shorter = made.study(settings={"half": {"suite": "quick", "set": {field: 8}}})
-        assert "never shorter than its suite's" in refused(lambda: suites_of(shorter, shorter.size("small")))  # noqa: B023
-    longer = made.study(settings={"half": {"suite": "quick", "set": {"train.reference_tokens": 10**7}}})
+        assert "never shorter than its suite's" in refused(
+            lambda: suites_of(shorter, shorter.size("small"))  # noqa: B023
+        )
+    longer = made.study(
+        settings={"half": {"suite": "quick", "set": {"train.reference_tokens": 10**7}}}
+    )
     assert suites_of(longer, longer.size("small"))["half"].train.reference_tokens == 10**7
 
 
 def test_a_size_may_cut_the_grid_and_use_other_suites() -> None:
-    small = {"seeds": 3, "core_minutes": 1, "rows": ["mlp_gate", "random@ffn"], "settings": ["half"]}
+    small = {
+        "seeds": 3,
+        "core_minutes": 1,
+        "rows": ["mlp_gate", "random@ffn"],
+        "settings": ["half"],
+    }
     full = {"seeds": 6, "first_seed": 2, "core_minutes": 9, "suites": {"half": "smoke"}}
     declared = made.study(sizes={"small": small, "full": full})
     (half,) = suites_of(declared, declared.size("small")).values()
-    assert (half.name, half.seeds, [row.name for row in half.rows]) == ("quick", 3, ["mlp_gate", "random@ffn"])
+    assert (half.name, half.seeds, [row.name for row in half.rows]) == (
+        "quick",
+        3,
+        ["mlp_gate", "random@ffn"],
+    )
     whole = suites_of(declared, declared.size("full"))
     assert list(declared.size("full").numbers) == [2, 3, 4, 5, 6, 7]
-    assert {name: (suite.name, suite.budget) for name, suite in whole.items()} == {"half": ("smoke", 0.5), "quarter": ("quick", 0.25)}
-    assert "no such" not in refused(lambda: declared.size("medium")) and "small" in refused(lambda: declared.size("medium"))
+    assert {name: (suite.name, suite.budget) for name, suite in whole.items()} == {
+        "half": ("smoke", 0.5),
+        "quarter": ("quick", 0.25),
+    }
+    assert "no such" not in refused(lambda: declared.size("medium")) and "small" in refused(
+        lambda: declared.size("medium")
+    )
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -110,6 +142,8 @@ def test_a_bundled_study_names_suites_rows_and_options_that_there_are(name: str)
 @pytest.mark.parametrize("name", study_names())
 def test_every_row_of_a_bundled_study_is_compared(name: str) -> None:
     study = load_study(name)
-    compared = {row for comparison in study.comparisons for row in (comparison.row, comparison.control)}
+    compared = {
+        row for comparison in study.comparisons for row in (comparison.row, comparison.control)
+    }
     unranked = {row.name for row in study.rows if row.role in ("bracket", "control")}
     assert {row.name for row in study.rows} - unranked <= compared

@@ -15,7 +15,8 @@ GATE = next(kind for kind in QUICK if kind.row == "mlp_gate")
 
 def curve(*losses: float) -> tuple[CurvePoint, ...]:
     return tuple(
-        CurvePoint(step=n, tokens=100 * n, flops=1e6 * n, seconds=n, train_loss=0, loss=loss) for n, loss in enumerate(losses, start=1)
+        CurvePoint(step=n, tokens=100 * n, flops=1e6 * n, seconds=n, train_loss=0, loss=loss)
+        for n, loss in enumerate(losses, start=1)
     )
 
 
@@ -27,8 +28,12 @@ def with_flops(**parts: float) -> Record:
     whole = record(GATE, 0)
     assert whole.flops and whole.training
     named = {name.replace("_", "/"): flops for name, flops in parts.items()}
-    flops = whole.flops.model_copy(update={"training": named, "training_total": sum(named.values()), "dense": 10.0})
-    return whole.model_copy(update={"flops": flops, "training": whole.training.model_copy(update={"tokens": 100})})
+    flops = whole.flops.model_copy(
+        update={"training": named, "training_total": sum(named.values()), "dense": 10.0}
+    )
+    return whole.model_copy(
+        update={"flops": flops, "training": whole.training.model_copy(update={"tokens": 100})}
+    )
 
 
 def test_losses_of_the_probes() -> None:
@@ -46,14 +51,24 @@ def test_cost_to_a_loss_is_read_between_probes() -> None:
 
 
 def test_training_cost_of_a_full_model_is_one() -> None:
-    joint = with_flops(backbone_forward=600, paths_forward=400, backbone_backward=1200, paths_backward=800)
-    frozen = with_flops(backbone_forward=600, paths_forward=400, backbone_backward=300, paths_backward=400)
+    joint = with_flops(
+        backbone_forward=600, paths_forward=400, backbone_backward=1200, paths_backward=800
+    )
+    frozen = with_flops(
+        backbone_forward=600, paths_forward=400, backbone_backward=300, paths_backward=400
+    )
     for full in (joint, frozen):
         assert find_measure("training_cost").read(full) == pytest.approx(1.0)
 
 
 def test_oracle_labels_are_a_part_of_training_cost() -> None:
-    made = with_flops(backbone_forward=600, paths_forward=400, backbone_backward=1200, paths_backward=800, oracle_forward=1500)
+    made = with_flops(
+        backbone_forward=600,
+        paths_forward=400,
+        backbone_backward=1200,
+        paths_backward=800,
+        oracle_forward=1500,
+    )
     assert find_measure("training_cost").read(made) == pytest.approx(1.5)
     assert find_measure("oracle_share").read(made) == pytest.approx(1500 / 4500)
 
@@ -67,18 +82,30 @@ def test_ratios_are_compared_in_logarithms() -> None:
 def test_figures_of_layers_are_averaged_over_those_that_have_them() -> None:
     made = record(GATE, 0)
     gradients = ((1.0, 3.0), (4.0,), ())
-    monitors = tuple(one.model_copy(update={"router_gradient": norms}) for one, norms in zip(made.monitors, gradients, strict=True))
-    assert find_measure("router_gradient").read(made.model_copy(update={"monitors": monitors})) == pytest.approx(3.0)
+    monitors = tuple(
+        one.model_copy(update={"router_gradient": norms})
+        for one, norms in zip(made.monitors, gradients, strict=True)
+    )
+    assert find_measure("router_gradient").read(
+        made.model_copy(update={"monitors": monitors})
+    ) == pytest.approx(3.0)
     even = tuple(one.model_copy(update={"load": (0.25, 0.75)}) for one in made.monitors)
-    assert find_measure("load_cv").read(made.model_copy(update={"monitors": even})) == pytest.approx(0.5)
+    assert find_measure("load_cv").read(
+        made.model_copy(update={"monitors": even})
+    ) == pytest.approx(0.5)
 
 
 def test_figures_of_right_paths_are_averaged_over_layers() -> None:
     truth = RightPaths(accuracy=(0.5, None, 0.9), chance=(0.25, None, 0.25), best_loss=1.0)
-    told = tuple(SupervisionMonitor(layer=layer, documents=9, supervised=share, unsupervised=None) for layer, share in ((0, 0.8), (1, 0.6)))
+    told = tuple(
+        SupervisionMonitor(layer=layer, documents=9, supervised=share, unsupervised=None)
+        for layer, share in ((0, 0.8), (1, 0.6))
+    )
     made = record(GATE, 0).model_copy(update={"truth": truth, "supervision": told})
     names = ("accuracy", "chance_accuracy", "supervised_accuracy", "unsupervised_accuracy")
-    assert [find_measure(name).read(made) for name in names] == pytest.approx([0.7, 0.25, 0.7, None])
+    assert [find_measure(name).read(made) for name in names] == pytest.approx(
+        [0.7, 0.25, 0.7, None]
+    )
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
@@ -90,7 +117,12 @@ def test_a_record_that_failed_early_has_no_number(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("los", "Did you mean 'loss'?"), ("flops_to:much", "is no loss"), ("flops_to", "Unknown measure"), ("flops_to:-1", "is no")],
+    [
+        ("los", "Did you mean 'loss'?"),
+        ("flops_to:much", "is no loss"),
+        ("flops_to", "Unknown measure"),
+        ("flops_to:-1", "is no"),
+    ],
 )
 def test_an_unknown_measure_is_told_in_one_line(name: str, said: str) -> None:
     with pytest.raises(UserError, match=said.replace("?", r"\?")):

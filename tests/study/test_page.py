@@ -35,8 +35,12 @@ def edit(folder: Path, name: str, **changes: object) -> None:
 def test_claims_figures_and_verdicts_stand_side_by_side(tmp_path: Path) -> None:
     text = page(made.fill(tmp_path, made.study()))
     assert "At size small, 3 seeds, of 2 claims: 2 reproduced." in text
-    assert "**reproduced**" in find(text, "The gate beats random choice.", "(https://arxiv.org/abs/2604.17228)", "1 nats")
-    assert len(re.findall(r"\| `(half|quarter)` +\| loss +\| `mlp_gate` +\| `random@ffn`", text)) == 2
+    assert "**reproduced**" in find(
+        text, "The gate beats random choice.", "(https://arxiv.org/abs/2604.17228)", "1 nats"
+    )
+    assert (
+        len(re.findall(r"\| `(half|quarter)` +\| loss +\| `mlp_gate` +\| `random@ffn`", text)) == 2
+    )
     assert "Scope: None at all." in text and "predicted core-minutes" in text
 
 
@@ -56,7 +60,11 @@ def test_the_bytes_depend_on_nothing_but_declaration_and_records(tmp_path: Path)
 def test_figures_are_drawn_for_every_setting_and_named_on_the_page(tmp_path: Path) -> None:
     files = page_files(made.study(), made.fill(tmp_path, made.study()))
     text = files.pop("README.md")
-    assert set(files) == {f"small-{setting}-{kind}.svg" for setting in ("half", "quarter") for kind in ("losses", "curves")}
+    assert set(files) == {
+        f"small-{setting}-{kind}.svg"
+        for setting in ("half", "quarter")
+        for kind in ("losses", "curves")
+    }
     for name, svg in files.items():
         assert f"({name})" in text
         assert ET.fromstring(svg).tag.endswith("svg")
@@ -82,7 +90,13 @@ def test_a_study_that_was_not_run_has_a_page(tmp_path: Path) -> None:
 
 def test_a_failed_cell_is_told_and_its_row_wins_nothing(tmp_path: Path) -> None:
     folder = made.fill(tmp_path, made.study())
-    edit(folder / "small" / "half", "mlp_gate/b50-flops/seed-1.json", status="failed", reason="the loss is nan", loss=None)
+    edit(
+        folder / "small" / "half",
+        "mlp_gate/b50-flops/seed-1.json",
+        status="failed",
+        reason="the loss is nan",
+        loss=None,
+    )
     text = page(folder)
     assert "failed: seed 1: the loss is nan" in text
     assert "inconclusive" in find(text, "The gate beats random choice.")
@@ -110,7 +124,10 @@ def test_a_record_of_other_options_is_no_cell_of_the_study(tmp_path: Path) -> No
     rows = made.data()["rows"]
     rows[1]["options"] = {"width_ratio": 0.75}
     text = page_files(made.study(rows=rows), folder)["README.md"]
-    assert "`mlp_gate@wide` in `half`, seeds 0-2, is left out: the row was run with other options." in text
+    assert (
+        "`mlp_gate@wide` in `half`, seeds 0-2, is left out: the row was run with other options."
+        in text
+    )
     assert "not run" in find(text, "Width does not matter.")
 
 
@@ -124,12 +141,18 @@ def test_a_record_of_another_budget_is_no_cell_of_the_study(tmp_path: Path) -> N
 def test_seeds_beyond_the_size_do_not_count(tmp_path: Path) -> None:
     folder = made.fill(tmp_path, made.study())
     before = collect(made.study(), folder)[0].judged
-    made.one(made.study(), "half", "mlp_gate", 3).write(folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json")
+    made.one(made.study(), "half", "mlp_gate", 3).write(
+        folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json"
+    )
     assert collect(made.study(), folder)[0].judged == before
-    assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(folder)
+    assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(
+        folder
+    )
 
 
-def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_beside_ours(tmp_path: Path) -> None:
+def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_beside_ours(
+    tmp_path: Path,
+) -> None:
     rows = [
         {"name": "mlp_gate", "series": "gate", "at": 0.01, "figures": {"loss": "2.01"}},
         {"name": "mlp_gate@wide", "series": "gate", "at": 1, "options": {"width_ratio": 0.5}},
@@ -139,8 +162,15 @@ def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_b
     folder = made.fill(tmp_path, declared)
     files = page_files(declared, folder)
     drawn = files["small-half-loss-along.svg"]
-    assert "(small-half-loss-along.svg)" in files["README.md"] and "(source: 2.01)" in files["README.md"]
-    losses = [r.loss or 0.0 for _, r in read_records(folder / "small" / "half") if r.cell.row == "mlp_gate"]
+    assert (
+        "(small-half-loss-along.svg)" in files["README.md"]
+        and "(source: 2.01)" in files["README.md"]
+    )
+    losses = [
+        r.loss or 0.0
+        for _, r in read_records(folder / "small" / "half")
+        if r.cell.row == "mlp_gate"
+    ]
     assert ">0.01<" in drawn and ">1<" in drawn
     line = figures(declared, collect(declared, folder)[0])["small-half-loss-along.svg"]
     assert line.data[0] == ("gate", "0.01", f"{fmean(losses):.4f}") and len(line.data) == 2
@@ -162,7 +192,9 @@ def test_a_page_that_was_changed_is_told(tmp_path: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     assert stale_pages(tmp_path, str(declared)) == []
     readme = folder / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8").replace("reproduced", "disproved"), encoding="utf-8")
+    readme.write_text(
+        readme.read_text(encoding="utf-8").replace("reproduced", "disproved"), encoding="utf-8"
+    )
     (folder / "small-half-losses.svg").unlink()
     told = "\n".join(stale_pages(tmp_path, str(declared)))
     assert "disproved" in told and "small-half-losses.svg is not what its records give" in told
@@ -176,4 +208,9 @@ def test_names_from_records_cannot_disturb_the_page(tmp_path: Path) -> None:
 
 def test_the_page_half_loads_no_torch() -> None:
     code = "import sys, bench.study.page, bench.study.results, bench.study.load, bench.commands.study; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

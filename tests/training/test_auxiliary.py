@@ -16,8 +16,17 @@ from tests.training.test_utility import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, 
 def test_a_loss_that_is_off_has_no_labels_made() -> None:
     found, never, early = build(Gate), build(Gate), build(Gate)
     for model, weights in ((found, {}), (never, {"labels": 0.0})):
-        recipe = TrainConfig.model_validate({"reference_tokens": 1, "batch_size": BATCH, "router": {"losses": weights}})
-        train(model, split(), recipe, Allowance(float("inf"), 2 * BATCH * SEQ_LEN), seq_len=SEQ_LEN, seed=0)
+        recipe = TrainConfig.model_validate(
+            {"reference_tokens": 1, "batch_size": BATCH, "router": {"losses": weights}}
+        )
+        train(
+            model,
+            split(),
+            recipe,
+            Allowance(float("inf"), 2 * BATCH * SEQ_LEN),
+            seq_len=SEQ_LEN,
+            seed=0,
+        )
     assert "oracle/forward" in found.ledger.spent and "oracle/forward" not in never.ledger.spent
     for router in early.decoder.routers:
         router.aux_losses["labels"] = replace(router.aux_losses["labels"], until=0.5)
@@ -29,12 +38,24 @@ def test_a_loss_that_is_off_has_no_labels_made() -> None:
 def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: list[int]) -> None:
     costs: list[float] = []
     utilities: list[Tensor | None] = []
-    for only in (None, torch.zeros(BATCH, dtype=torch.bool).index_fill(0, torch.tensor(kept, dtype=torch.long), True)):
+    for only in (
+        None,
+        torch.zeros(BATCH, dtype=torch.bool).index_fill(
+            0, torch.tensor(kept, dtype=torch.long), True
+        ),
+    ):
         found = build(Gate, layers="one")
         oracle = Oracle(found, 0, torch.float32)
         run, token_loss = passed(found, oracle)
         site = key(0, "oracle", 3) % 3
-        costs.append(sum(cost.active for cost in oracle.label(run, IDS[:, 1:], token_loss, 3, None if only is None else {site: only})))
+        costs.append(
+            sum(
+                cost.active
+                for cost in oracle.label(
+                    run, IDS[:, 1:], token_loss, 3, None if only is None else {site: only}
+                )
+            )
+        )
         utilities.append(run.traces[site].utility)
     whole, part = utilities
     if not kept:

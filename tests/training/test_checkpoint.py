@@ -67,7 +67,10 @@ def saved(folder: Path, values: list[int], key: str = "key") -> list[Path]:
 
 
 def restored(folder: Path, key: str = "key") -> tuple[int, ...] | None:
-    """What is found in a folder: the value in the weights, the extra state and the other part; None if nothing is."""
+    """What is found in a folder: the value in the weights, the extra state and the other part.
+
+    None if nothing is.
+    """
     module, counter = filled(0), Counter()
     found = Checkpoints(folder, key, 0, {"counter": counter}).restore(module)
     values = (int(module.weight[0, 0]), module.seen, counter.value)
@@ -92,7 +95,9 @@ def test_nothing_to_go_on_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["key", "format"])
-def test_a_checkpoint_of_another_cell_or_format_is_set_aside_with_a_word(tmp_path: Path, field: str, caplog: Any) -> None:
+def test_a_checkpoint_of_another_cell_or_format_is_set_aside_with_a_word(
+    tmp_path: Path, field: str, caplog: Any
+) -> None:
     (path,) = saved(tmp_path, [3])
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["format"] == FORMAT_VERSION
@@ -136,8 +141,13 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
 @pytest.mark.parametrize("harm", ["garbage", "lacking"])
-def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(tmp_path: Path, file: str, harm: str) -> None:
-    """Whoever edits a file may mend its SHA-256 too; what cannot be read, or lacks a part, is set aside all the same."""
+def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(
+    tmp_path: Path, file: str, harm: str
+) -> None:
+    """Whoever edits a file may mend its SHA-256 too.
+
+    What cannot be read, or lacks a part, is set aside all the same.
+    """
 
     def edit(path: Path) -> None:
         if harm == "garbage":
@@ -160,7 +170,9 @@ def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(tm
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "manifest.json"])
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "emptied", "removed"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path: Path, file: str, harm: str, caplog: Any) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
+    tmp_path: Path, file: str, harm: str, caplog: Any
+) -> None:
     first, second = saved(tmp_path, [1, 2])
     harmed, data = second / file, (second / file).read_bytes()
     if harm == "removed":
@@ -171,7 +183,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path: 
         harmed.write_bytes({"truncated": data[:middle], "flipped": flipped, "emptied": b""}[harm])
     with caplog.at_level(logging.WARNING):
         assert restored(tmp_path) == (1, 1, 1)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"aside-{second.name}", first.name]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f"aside-{second.name}",
+        first.name,
+    ]
     (message,) = caplog.messages
     assert str(second) in message and "set aside" in message and "\n" not in message
     assert restored(tmp_path) == (1, 1, 1)
@@ -179,17 +194,29 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path: 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_is_done_to_a_checkpoint_the_state_is_a_saved_one(tmp_path_factory: Any, data: Any) -> None:
-    """And no harm to one costs another: the newest that nothing was done to is found, and its files stay as they were."""
+def test_whatever_is_done_to_a_checkpoint_the_state_is_a_saved_one(
+    tmp_path_factory: Any, data: Any
+) -> None:
+    """And no harm to one costs another.
+
+    The newest that nothing was done to is found, and its files stay as they were.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
     older, newer = saved(folder, [1, 2])
     before = {path: path.read_bytes() for path in sorted(folder.rglob("*.*"))}
-    for path in data.draw(st.lists(st.sampled_from(sorted(before)), unique=True, max_size=4), label="files"):
+    for path in data.draw(
+        st.lists(st.sampled_from(sorted(before)), unique=True, max_size=4), label="files"
+    ):
         content = bytearray(path.read_bytes())
         start = data.draw(st.integers(0, len(content)))
         content[start : start + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=40))
         path.write_bytes(bytes(content))
-    whole = {step: all(path.read_bytes() == content for path, content in before.items() if path.parent == step) for step in (older, newer)}
+    whole = {
+        step: all(
+            path.read_bytes() == content for path, content in before.items() if path.parent == step
+        )
+        for step in (older, newer)
+    }
     found = restored(folder)
     assert found in (None, (1, 1, 1), (2, 2, 2))
     if whole[newer]:
@@ -206,7 +233,9 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     assert restored(tmp_path) is None
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
     (before,) = saved(tmp_path, [1])
     checkpoints = Checkpoints(tmp_path, "key", 0, {"counter": Counter(2)})
 
@@ -238,7 +267,11 @@ def test_checkpoints_keep_their_distance_in_time(tmp_path: Path, monkeypatch: An
         checkpoints.save_if_due(filled(1), step)
         if (tmp_path / f"step-{step:09}").exists():
             taken.append(clock[0] - 3.0)
-    assert taken == [120.0, 120.0 + 3.0 + 3.0 / LARGEST_SHARE, 120.0 + 2 * (3.0 + 3.0 / LARGEST_SHARE)]
+    assert taken == [
+        120.0,
+        120.0 + 3.0 + 3.0 / LARGEST_SHARE,
+        120.0 + 2 * (3.0 + 3.0 / LARGEST_SHARE),
+    ]
 
 
 class Slow:
@@ -264,14 +297,27 @@ def dying_at(step: int) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("router", sorted(load_all()))
-def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(router: str, tmp_path: Path, monkeypatch: Any) -> None:
-    """Weights, buffers, optimisers, noise, ledger, auxiliary losses and probes, killed before any step but the first."""
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
+    router: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Weights, buffers, optimisers, noise, ledger, auxiliary losses and probes, killed before any
+    step but the first.
+    """
 
     def run(folder: Path) -> str:
-        built, probes, checkpoints = tiny.model(find(router)), Probes(), Checkpoints(folder, router, 0)
+        built, probes, checkpoints = (
+            tiny.model(find(router)),
+            Probes(),
+            Checkpoints(folder, router, 0),
+        )
         checkpoints.parts["probes"] = probes
         trained = tiny.train_steps(built, STEPS, probes, checkpoints)
-        state = [built.decoder.state_dict(), probes.seen, trained.auxiliary, checkpoints.parts["training"].state_dict()]
+        state = [
+            built.decoder.state_dict(),
+            probes.seen,
+            trained.auxiliary,
+            checkpoints.parts["training"].state_dict(),
+        ]
         return tiny.digest(state)
 
     whole = run(tmp_path / "whole")
@@ -290,7 +336,9 @@ class Probes:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def __call__(self, step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
+    def __call__(
+        self, step: int, tokens: int, flops: float, seconds: float, train_loss: float
+    ) -> None:
         del seconds
         self.seen.append((step, tokens, flops, train_loss))
 

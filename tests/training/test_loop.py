@@ -1,4 +1,6 @@
-"""The training loop: the same twice, stops at the allowance, follows the schedule, charges what runs and nothing else."""
+"""The training loop: the same twice, stops at the allowance, follows the schedule, charges what
+runs and nothing else.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +15,16 @@ from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model
-from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan, TrainStatistics, experts
+from bench.routing.contract import (
+    AuxLoss,
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+    TrainStatistics,
+    experts,
+)
 from bench.routing.registry import Entry
 from bench.training.auxiliary import active_losses
 from bench.training.loop import Allowance, train
@@ -29,21 +40,30 @@ Point = tuple[int, int, float, float]
 
 
 def config(**changes: Any) -> TrainConfig:
-    return TrainConfig.model_validate({"reference_tokens": 1, "batch_size": BATCH, "probes": 1000} | changes)
+    return TrainConfig.model_validate(
+        {"reference_tokens": 1, "batch_size": BATCH, "probes": 1000} | changes
+    )
 
 
 def steps(count: float) -> Allowance:
     return Allowance(INFINITY, count * STEP_TOKENS)
 
 
-def fit(found: Model, allowance: Allowance | None = None, **changes: Any) -> tuple[Trained, list[Point]]:
+def fit(
+    found: Model, allowance: Allowance | None = None, **changes: Any
+) -> tuple[Trained, list[Point]]:
     """Train for three steps, with a probe after each of them."""
     points: list[Point] = []
 
     def probe(step: int, tokens: int, flops: float, seconds: float, loss: float) -> None:
         points.append((step, tokens, flops, loss))
 
-    fields: dict[str, Any] = {"config": config(), "seq_len": SEQ_LEN, "seed": 0, "probe": probe} | changes
+    fields: dict[str, Any] = {
+        "config": config(),
+        "seq_len": SEQ_LEN,
+        "seed": 0,
+        "probe": probe,
+    } | changes
     recipe = fields.pop("config")
     return train(found, split(), recipe, allowance or steps(3), **fields), points
 
@@ -53,7 +73,9 @@ def losses(points: list[Point]) -> list[float]:
 
 
 @pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
-def test_the_same_run_twice_and_amid_others_is_the_same_to_the_last_bit(name: str, options: Mapping[str, object]) -> None:
+def test_the_same_run_twice_and_amid_others_is_the_same_to_the_last_bit(
+    name: str, options: Mapping[str, object]
+) -> None:
     one, other = model(name, options), model(name, options)
     _, first = fit(one)
     torch.manual_seed(99)  # what others may have left behind
@@ -62,16 +84,26 @@ def test_the_same_run_twice_and_amid_others_is_the_same_to_the_last_bit(name: st
     _, second = fit(other)
     assert losses(first) == losses(second)
     assert len(losses(first)) == 3
-    assert all(torch.equal(a, b) for a, b in zip(one.decoder.state_dict().values(), other.decoder.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            one.decoder.state_dict().values(), other.decoder.state_dict().values(), strict=True
+        )
+    )
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"config": config(adam_lr=0.004)}, {"lr_scale": 2.0}])
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"config": config(adam_lr=0.004)}, {"lr_scale": 2.0}]
+)
 def test_seed_and_learning_rates_do_matter(changes: dict[str, Any]) -> None:
     assert losses(fit(model("mlp_gate"))[1]) != losses(fit(model("mlp_gate"), **changes)[1])
 
 
 def test_a_twins_noise_is_its_own_and_its_data_are_not() -> None:
-    one, twin = (losses(fit(model("random", {"over": "ffn"}), steps(5), router_seed=seed)[1]) for seed in (0, 1))
+    one, twin = (
+        losses(fit(model("random", {"over": "ffn"}), steps(5), router_seed=seed)[1])
+        for seed in (0, 1)
+    )
     assert one[0] == twin[0]  # every path is silent at the start
     assert one[-1] != twin[-1]
 
@@ -107,7 +139,11 @@ def test_matched_tokens_stop_at_the_tokens() -> None:
 def test_a_step_costs_three_forward_passes_of_its_plans() -> None:
     found = model("dense_matched")
     done, _ = fit(found)
-    forward = found.ledger.fixed + found.ledger.routers + sum(site.at((1.0,), SEQ_LEN) for site in found.ledger.sites)
+    forward = (
+        found.ledger.fixed
+        + found.ledger.routers
+        + sum(site.at((1.0,), SEQ_LEN) for site in found.ledger.sites)
+    )
     assert found.ledger.total == pytest.approx(3 * forward * done.tokens, rel=1e-9)
     assert found.ledger.spent["backbone/backward"] == 2 * found.ledger.spent["backbone/forward"]
     assert done.optimizer_flops > 0
@@ -124,7 +160,9 @@ def test_the_schedule_follows_the_share_spent(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     recipe = config(adam_lr=0.5, warmup=0.2, decay=0.4)
     found = model("cheap")
-    _, points = fit(found, Allowance(3 * found.solution.target * STEP_TOKENS * 5, INFINITY), config=recipe)
+    _, points = fit(
+        found, Allowance(3 * found.solution.target * STEP_TOKENS * 5, INFINITY), config=recipe
+    )
     budget = 3 * found.solution.target * STEP_TOKENS * 5
     before = [0.0, *(flops for _, _, flops, _ in points[:-1])]
     assert seen == pytest.approx([0.5 * trapezoid(flops / budget, 0.2, 0.4) for flops in before])
@@ -132,13 +170,19 @@ def test_the_schedule_follows_the_share_spent(monkeypatch: pytest.MonkeyPatch) -
 
 
 def by_hand(found: Model, count: int) -> list[float]:
-    """Losses of plain full-batch steps of a decoder without routers, its matrices left alone, by a loop of our own."""
+    """Losses of plain full-batch steps of a decoder without routers, its matrices left alone, by a
+    loop of our own.
+    """
     parameters = [found.decoder.embedding.weight, found.decoder.head.weight]
     adam = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
     out: list[float] = []
     for step in range(count):
-        ids = torch.from_numpy(train_batch(split(), seed=0, step=step, batch_size=BATCH, seq_len=SEQ_LEN).tokens)
-        loss = F.cross_entropy(found.decoder(run_of(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten())
+        ids = torch.from_numpy(
+            train_batch(split(), seed=0, step=step, batch_size=BATCH, seq_len=SEQ_LEN).tokens
+        )
+        loss = F.cross_entropy(
+            found.decoder(run_of(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten()
+        )
         adam.zero_grad()
         loss.backward()
         adam.param_groups[0]["lr"] = 0.002 * trapezoid(step / count, 0.1, 0.5)
@@ -225,7 +269,9 @@ def test_token_losses_are_shown_to_those_who_ask() -> None:
 def test_weights_by_name_win_over_the_routers_own() -> None:
     router = watched(0.5).decoder.routers[0]
     assert [(name, weight) for name, weight, _ in active_losses(router, {})] == [("watched", 0.5)]
-    assert [(name, weight) for name, weight, _ in active_losses(router, {"watched": 2.0, "other": 1.0})] == [("watched", 2.0)]
+    assert [
+        (name, weight) for name, weight, _ in active_losses(router, {"watched": 2.0, "other": 1.0})
+    ] == [("watched", 2.0)]
     assert active_losses(router, {"watched": 0.0}) == []
 
 

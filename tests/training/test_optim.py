@@ -1,4 +1,6 @@
-"""Muon against the singular value decomposition, the schedule against its corners, gradient norms against autograd."""
+"""Muon against the singular value decomposition, the schedule against its corners, gradient norms
+against autograd.
+"""
 
 from unittest.mock import patch
 
@@ -13,7 +15,14 @@ from torch import Tensor, nn
 import bench.training.step
 from bench.flops.counter import count
 from bench.rng import generator
-from bench.training.optim import Muon, gradient_norms, muon_parameters, newton_schulz_flops, orthogonalise, trapezoid
+from bench.training.optim import (
+    Muon,
+    gradient_norms,
+    muon_parameters,
+    newton_schulz_flops,
+    orthogonalise,
+    trapezoid,
+)
 from tests import tiny
 from tests.small import ROWS, model, row_id, run_of, tokens, trained_like
 
@@ -40,7 +49,9 @@ def test_a_stack_is_orthogonalised_one_by_one() -> None:
     stack = noise(5, 12, 8)
     together = orthogonalise(stack)
     for index in range(5):
-        torch.testing.assert_close(together[index], orthogonalise(stack[index : index + 1])[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            together[index], orthogonalise(stack[index : index + 1])[0], rtol=1e-5, atol=1e-6
+        )
     torch.testing.assert_close(orthogonalise(stack.mT), together.mT, rtol=1e-4, atol=1e-5)
 
 
@@ -78,11 +89,16 @@ def test_a_parameter_without_a_gradient_stays_and_its_twin_of_the_same_shape_mov
 @pytest.mark.parametrize("shape", [(3, 8, 24), (24, 8), (6, 6)])
 def test_newton_schulz_flops_are_what_the_counter_sees(shape: tuple[int, ...]) -> None:
     matrices = noise(*shape).view(-1, *shape[-2:])
-    assert newton_schulz_flops([nn.Parameter(noise(*shape))]) == count(lambda: orthogonalise(matrices)).matrix
+    assert (
+        newton_schulz_flops([nn.Parameter(noise(*shape))])
+        == count(lambda: orthogonalise(matrices)).matrix
+    )
 
 
 @pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
-def test_muon_has_the_matrices_of_layers_and_paths_and_no_more(name: str, options: dict[str, object]) -> None:
+def test_muon_has_the_matrices_of_layers_and_paths_and_no_more(
+    name: str, options: dict[str, object]
+) -> None:
     decoder = model(name, options).decoder
     taken = {id(p) for p in muon_parameters(decoder, decoder.routers)}
     for full_name, parameter in decoder.named_parameters():
@@ -109,7 +125,10 @@ def test_a_step_over_the_end_is_not_taken_backwards() -> None:
     assert trapezoid(1.01, 0.1, 0.5) == 0
 
 
-@pytest.mark.parametrize(("name", "parts"), [("mlp_gate", ("ffn",)), ("mod", ("attention", "ffn")), ("adaptive_moe", ("ffn",))])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("mlp_gate", ("ffn",)), ("mod", ("attention", "ffn")), ("adaptive_moe", ("ffn",))],
+)
 def test_norms_are_those_of_the_parameters_by_name(name: str, parts: tuple[str, ...]) -> None:
     decoder = trained_like(model(name).decoder)
     ids = tokens()
@@ -117,11 +136,19 @@ def test_norms_are_those_of_the_parameters_by_name(name: str, parts: tuple[str, 
     found = gradient_norms(decoder)
     assert found.shape == (len(decoder.routers), 2)
     assert (found > 0).all()
-    squares = {name: float(p.grad.double().square().sum()) for name, p in decoder.named_parameters() if p.grad is not None}
+    squares = {
+        name: float(p.grad.double().square().sum())
+        for name, p in decoder.named_parameters()
+        if p.grad is not None
+    }
     for (of_router, of_paths), router in zip(found.tolist(), decoder.routers, strict=True):
         layer = f"layers.{router.spec.layer}."
         wanted = [
-            sum(square for name, square in squares.items() if name.startswith(tuple(f"{layer}{part}." for part in prefixes)))
+            sum(
+                square
+                for name, square in squares.items()
+                if name.startswith(tuple(f"{layer}{part}." for part in prefixes))
+            )
             for prefixes in (("ffn_router", "block_router"), parts)
         ]
         assert [of_router**2, of_paths**2] == pytest.approx(wanted, rel=1e-4)

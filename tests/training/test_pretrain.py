@@ -33,7 +33,10 @@ class Killed(BaseException):
 
 def corpus(content: str = "text") -> Corpus:
     part = split()
-    tokenizer = Tokenizer((*(bytes([n]) for n in range(CONFIG.vocab_size - 1)), b""), lambda texts: [np.zeros(0, np.uint8) for _ in texts])
+    tokenizer = Tokenizer(
+        (*(bytes([n]) for n in range(CONFIG.vocab_size - 1)), b""),
+        lambda texts: [np.zeros(0, np.uint8) for _ in texts],
+    )
     return Corpus(("a", "b", "c"), ("a",), {}, part, part, part, content, tokenizer)
 
 
@@ -42,7 +45,9 @@ def get(cache: Path, task: Pretraining = TASK, **options: Any) -> Pretrained:
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(weight, other[name]) for name, weight in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(weight, other[name]) for name, weight in one.items()
+    )
 
 
 def cheap(found: Pretrained) -> dict[str, Tensor]:
@@ -57,28 +62,51 @@ def test_the_backbone_is_what_the_ordinary_loop_makes_of_the_dense_model(tmp_pat
     found = get(tmp_path)
     dense: Model = model("dense")
     recipe = TrainConfig(
-        reference_tokens=1, batch_size=BATCH, muon_lr=RECIPE.muon_lr, adam_lr=RECIPE.adam_lr, warmup=RECIPE.warmup, decay=RECIPE.decay
+        reference_tokens=1,
+        batch_size=BATCH,
+        muon_lr=RECIPE.muon_lr,
+        adam_lr=RECIPE.adam_lr,
+        warmup=RECIPE.warmup,
+        decay=RECIPE.decay,
     )
-    train(dense, split(), recipe, Allowance(float("inf"), RECIPE.tokens), seq_len=SEQ_LEN, seed=key(0, "pretraining"))
-    ordinary = {name.replace(".ffn.full.", ".ffn."): p for name, p in dense.decoder.named_parameters() if ".cheap." not in name}
+    train(
+        dense,
+        split(),
+        recipe,
+        Allowance(float("inf"), RECIPE.tokens),
+        seq_len=SEQ_LEN,
+        seed=key(0, "pretraining"),
+    )
+    ordinary = {
+        name.replace(".ffn.full.", ".ffn."): p
+        for name, p in dense.decoder.named_parameters()
+        if ".cheap." not in name
+    }
     assert same(rest(found), ordinary)
     assert found.flops > dense.ledger.total
 
 
 def test_distillation_moves_nothing_but_the_cheap_paths(tmp_path: Path) -> None:
-    one, other = (get(tmp_path, replace(TASK, config=RECIPE.model_copy(update={"cheap_lr": rate}))) for rate in (0.02, 0.1))
+    one, other = (
+        get(tmp_path, replace(TASK, config=RECIPE.model_copy(update={"cheap_lr": rate})))
+        for rate in (0.02, 0.1)
+    )
     assert same(rest(one), rest(other))
     assert not any(torch.equal(weight, cheap(other)[name]) for name, weight in cheap(one).items())
 
 
-def test_distillation_is_the_squared_error_of_updates_with_a_gradient_in_the_cheap_paths_alone() -> None:
+def test_distillation_is_the_squared_error_of_updates_with_a_gradient_in_the_cheap_paths_alone() -> (
+    None
+):
     decoder = trained_like(model("dense").decoder)
     run = run_of(tokens())
     decoder(run)
     found = distillation(decoder, run.traces)
     found.backward()
     touched = {name for name, p in decoder.named_parameters() if p.grad is not None}
-    assert touched == {f"layers.{layer}.ffn.cheap.{part}" for layer in (1, 2, 3) for part in ("down", "up")}
+    assert touched == {
+        f"layers.{layer}.ffn.cheap.{part}" for layer in (1, 2, 3) for part in ("down", "up")
+    }
     expected = 0.0
     for trace in run.traces:
         paths, x = decoder.layers[trace.layer].ffn, trace.inputs.hidden.detach()
@@ -88,11 +116,16 @@ def test_distillation_is_the_squared_error_of_updates_with_a_gradient_in_the_che
 
 
 def test_the_cheap_path_comes_near_the_best_of_its_rank(tmp_path: Path) -> None:
-    """Against reduced-rank regression on the same inputs, in closed form; half of what it explains is enough for so short a training."""
+    """Against reduced-rank regression on the same inputs, in closed form.
+
+    Half of what it explains is enough for so short a training.
+    """
     long = RECIPE.model_copy(update={"tokens": BATCH * SEQ_LEN * 150})
     dense = model("dense")
     adopt(dense, get(tmp_path, replace(TASK, config=long)))
-    run = run_of(torch.from_numpy(split().tokens[: 40 * SEQ_LEN].astype(np.int64)).view(40, SEQ_LEN))
+    run = run_of(
+        torch.from_numpy(split().tokens[: 40 * SEQ_LEN].astype(np.int64)).view(40, SEQ_LEN)
+    )
     with torch.no_grad():
         dense.decoder(run)
         for trace in run.traces:
@@ -121,14 +154,21 @@ def test_the_second_to_ask_gets_the_same_bits_without_training(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"config": RECIPE.model_copy(update={"muon_lr": 0.01})}, {"machine": {"device": "other"}}, {"routed_layers": (1,)}],
+    [
+        {"seed": 1},
+        {"config": RECIPE.model_copy(update={"muon_lr": 0.01})},
+        {"machine": {"device": "other"}},
+        {"routed_layers": (1,)},
+    ],
 )
 def test_another_task_is_another_file(change: dict[str, Any]) -> None:
     assert replace(TASK, **change).key("text") != TASK.key("text")
     assert TASK.key("text") != TASK.key("other text")
 
 
-def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_set_aside_and_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = get(tmp_path)
     (file,) = (tmp_path / "pretrained").glob("*.safetensors")
     whole = file.read_bytes()
@@ -140,7 +180,9 @@ def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path, caplog: pyte
         assert file.with_name(f"damaged-{file.name}").read_bytes() == damaged
 
 
-def test_a_pretraining_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pretraining_that_was_killed_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench.training.pretrain, "CHECKPOINT_SECONDS", 0)
     whole = get(tmp_path / "whole")
 
@@ -154,13 +196,19 @@ def test_a_pretraining_that_was_killed_goes_on_to_the_same_weights(tmp_path: Pat
     again = get(tmp_path / "killed", report=lambda share, _: seen.append(share))
     assert seen[0] > 0.5
     assert same(again.weights, whole.weights)
-    assert [file.suffix for file in (tmp_path / "killed" / "pretrained").iterdir() if file.suffix != ".lock"] == [".safetensors"]
+    assert [
+        file.suffix
+        for file in (tmp_path / "killed" / "pretrained").iterdir()
+        if file.suffix != ".lock"
+    ] == [".safetensors"]
 
 
 def test_of_several_at_once_one_trains(tmp_path: Path) -> None:
     seen: list[float] = []
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: get(tmp_path, report=lambda share, _: seen.append(share)), range(3)))
+        found = list(
+            pool.map(lambda _: get(tmp_path, report=lambda share, _: seen.append(share)), range(3))
+        )
     assert sum(share == 1.0 for share in seen) == 1
     assert same(found[0].weights, found[1].weights)
     assert same(found[0].weights, found[2].weights)
@@ -180,15 +228,21 @@ def test_a_cache_that_cannot_be_written_is_a_one_line_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("name", "options"), FROZEN_ROWS, ids=row_id)
-def test_every_router_gets_the_same_backbone_and_keeps_its_own_weights(name: str, options: dict[str, Any]) -> None:
+def test_every_router_gets_the_same_backbone_and_keeps_its_own_weights(
+    name: str, options: dict[str, Any]
+) -> None:
     found, before = model(name, options), model(name, options)
     adopt(found, backbone())
     routers = {id(p) for router in found.decoder.routers for p in router.parameters()}
     given = backbone().weights
-    for (full_name, weight), (_, old) in zip(found.decoder.named_parameters(), before.decoder.named_parameters(), strict=True):
+    for (full_name, weight), (_, old) in zip(
+        found.decoder.named_parameters(), before.decoder.named_parameters(), strict=True
+    ):
         mine = id(weight) in routers
         assert weight.requires_grad == mine
-        assert torch.equal(weight, old if mine else given[full_name.replace(".ffn.full.", ".ffn.")]), full_name
+        assert torch.equal(
+            weight, old if mine else given[full_name.replace(".ffn.full.", ".ffn.")]
+        ), full_name
 
 
 def test_experts_have_no_pretrained_weights() -> None:

@@ -63,8 +63,12 @@ class Gate(Router):
         p = scores.sigmoid()
         if self.dense and inputs.selection == "topk":
             weight = torch.stack((1 - p, p), dim=-1)
-            return RoutingPlan(torch.ones_like(weight, dtype=torch.bool), weight, counts=(scores.shape[1],) * 2)
-        return gate_plan(chosen, count, scores, None if self.weight is None else (1 - p, self.weight * p))
+            return RoutingPlan(
+                torch.ones_like(weight, dtype=torch.bool), weight, counts=(scores.shape[1],) * 2
+            )
+        return gate_plan(
+            chosen, count, scores, None if self.weight is None else (1 - p, self.weight * p)
+        )
 
 
 def _look(trace: LayerTrace) -> Tensor:
@@ -102,18 +106,24 @@ def build(router: type[Router], **changes: Any) -> Model:
 
 def passed(found: Model, oracle: Oracle, ids: Tensor = IDS) -> tuple[Pass, Tensor]:
     """A training pass with its history, and the loss of each token."""
-    run = make_pass(ids[:, :-1], None, selection="topk", generator=generator(0, "routing"), progress=0.5)
+    run = make_pass(
+        ids[:, :-1], None, selection="topk", generator=generator(0, "routing"), progress=0.5
+    )
     run.history = oracle.history()
     with torch.no_grad():
         return run, losses(found.decoder(run), ids)
 
 
 def losses(logits: Tensor, ids: Tensor = IDS) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(ids[:, 1:].shape)
+    return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(
+        ids[:, 1:].shape
+    )
 
 
 def leave_one_out(found: Model, run: Pass, site: int, token: int, path: int, policy: str) -> Tensor:
-    """Losses of the whole model, run anew from its embedding with one token a sequence forced onto a path at one site."""
+    """Losses of the whole model, run anew from its embedding with one token a sequence forced onto
+    a path at one site.
+    """
     routers = found.decoder.routers
     masks = [trace.plan.mask.clone() for trace in run.traces]
     weights = [trace.plan.weight for trace in run.traces]
@@ -137,14 +147,23 @@ def leave_one_out(found: Model, run: Pass, site: int, token: int, path: int, pol
         upgrade_all[..., 1] = True
         return RoutingPlan(upgrade_all, None if router.trains_dense else plan.weight)
 
-    again = make_pass(IDS[:, :-1], None, selection="topk", generator=generator(0, "routing"), progress=0.5, decide=decide)
+    again = make_pass(
+        IDS[:, :-1],
+        None,
+        selection="topk",
+        generator=generator(0, "routing"),
+        progress=0.5,
+        decide=decide,
+    )
     with torch.no_grad():
         return losses(found.decoder(again))[:, token]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("router", GATES)
-def test_a_single_flip_is_worth_what_running_the_whole_model_twice_says(router: type[Router], policy: str) -> None:
+def test_a_single_flip_is_worth_what_running_the_whole_model_twice_says(
+    router: type[Router], policy: str
+) -> None:
     found = build(router, policy=policy)
     oracle = Oracle(found, 0, torch.float32)
     run, token_loss = passed(found, oracle)
@@ -173,11 +192,21 @@ def test_forks_cost_what_the_counter_counts(router: type[Router], policy: str) -
 
 
 def fit(found: Model, steps: int = 6, seed: int = 0) -> list[float]:
-    recipe = TrainConfig.model_validate({"reference_tokens": 1, "batch_size": BATCH, "probes": 1000})
+    recipe = TrainConfig.model_validate(
+        {"reference_tokens": 1, "batch_size": BATCH, "probes": 1000}
+    )
     points: list[float] = []
     SEEN.clear()
     allowance = Allowance(float("inf"), steps * BATCH * SEQ_LEN)
-    train(found, split(), recipe, allowance, seq_len=SEQ_LEN, seed=seed, probe=lambda *p: points.append(p[-1]))
+    train(
+        found,
+        split(),
+        recipe,
+        allowance,
+        seq_len=SEQ_LEN,
+        seed=seed,
+        probe=lambda *p: points.append(p[-1]),
+    )
     return points
 
 
@@ -198,7 +227,10 @@ def test_all_layers_on_request() -> None:
 
 
 def test_labels_change_neither_training_nor_its_noise_where_no_loss_uses_them() -> None:
-    """The same router without the need: losses to the last bit; and the forks are what it costs less."""
+    """The same router without the need: losses to the last bit.
+
+    And the forks are what it costs less.
+    """
 
     class Blind(Gate):
         needs = frozenset()
@@ -230,7 +262,10 @@ def test_no_router_sees_a_label_when_it_is_asked_nor_does_evaluation_find_any() 
     evaluate(found, windows(), batch_size=4)
     assert len(seen) > 2 * 2  # forks ask too
     assert all(labels is None for labels in seen)
-    assert (found.ledger.spent["oracle/forward"], "oracle/forward" in found.evaluation_ledger.spent) == (spent, False)
+    assert (
+        found.ledger.spent["oracle/forward"],
+        "oracle/forward" in found.evaluation_ledger.spent,
+    ) == (spent, False)
 
 
 def test_forks_are_drawn_by_seed_and_step_alone() -> None:
@@ -241,10 +276,15 @@ def test_forks_are_drawn_by_seed_and_step_alone() -> None:
         run, token_loss = passed(found, oracle)
         torch.manual_seed(step)
         oracle.label(run, IDS[:, 1:], token_loss, step)
-        return [None if trace.utility is None else trace.utility.nan_to_num(99) for trace in run.traces]
+        return [
+            None if trace.utility is None else trace.utility.nan_to_num(99) for trace in run.traces
+        ]
 
     def same(a: list[Tensor | None], b: list[Tensor | None]) -> bool:
-        return all(x is y is None or (x is not None and y is not None and x.equal(y)) for x, y in zip(a, b, strict=True))
+        return all(
+            x is y is None or (x is not None and y is not None and x.equal(y))
+            for x, y in zip(a, b, strict=True)
+        )
 
     assert same(labels(4), labels(4))
     assert not same(labels(4), labels(5))
@@ -270,7 +310,9 @@ def test_what_is_charged_is_what_the_forks_should_cost_by_hand() -> None:
 
 
 def test_flips_are_even_over_positions() -> None:
-    flips = sum(random_flips(IDS[:1], 0.25, generator(seed, "flips"))[0].double() for seed in range(2000))
+    flips = sum(
+        random_flips(IDS[:1], 0.25, generator(seed, "flips"))[0].double() for seed in range(2000)
+    )
     assert isinstance(flips, Tensor)
     assert float((flips / 2000 - 6 / 25).abs().max()) < 5 * (0.25 * 0.75 / 2000) ** 0.5
 
@@ -291,7 +333,12 @@ def test_a_router_without_a_base_path_has_no_upgrade_to_value() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"policy": "both"}, "policy"), ({"flip_fraction": 0.0}, "is 0.0"), ({"flip_fraction": 1.5}, "is 1.5"), ({"layers": "two"}, "layers")],
+    [
+        ({"policy": "both"}, "policy"),
+        ({"flip_fraction": 0.0}, "is 0.0"),
+        ({"flip_fraction": 1.5}, "is 1.5"),
+        ({"layers": "two"}, "layers"),
+    ],
 )
 def test_a_request_that_makes_no_sense_is_refused(changes: Mapping[str, Any], said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
