@@ -2,21 +2,22 @@
 
     python benchmarks/structure.py [ROOT]
 
-A room is a package of `bench/`, or a module that lies flat in it. An arrow says that a room imports
+`tests/test_structure.py` holds the rules that rest on these figures.
 another, anywhere in a file. A level is the length of the longest chain of arrows below a room.
 """
 
 import ast
 import sys
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 PACKAGES = ("bench", "routers")
 
 
-def modules(root: Path) -> dict[str, Path]:
-    """Dotted name -> file, of every module of the packages."""
-    files = [file for package in PACKAGES for file in sorted((root / package).rglob("*.py"))]
+def modules(root: Path, folders: Sequence[str] = PACKAGES) -> dict[str, Path]:
+    """Return dotted name -> file for every module below the folders."""
+    files = [file for folder in folders for file in sorted((root / folder).rglob("*.py"))]
     return {
         ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file
         for file in files
@@ -55,6 +56,67 @@ def rooms(root: Path) -> dict[str, set[str]]:
             here
         }
     return dict(arrows)
+
+
+def flat_modules(root: Path) -> list[str]:
+    """Return the modules that lie flat in `bench/`."""
+    return [
+        name
+        for name, file in modules(root).items()
+        if name.count(".") == 1 and name.startswith("bench.") and file.name != "__init__.py"
+    ]
+
+
+def upward(arrows: dict[str, set[str]], order: Sequence[str]) -> list[str]:
+    """Return the arrows that point up in an order of rooms, lowest first, and unlisted rooms.
+
+    An order that no arrow points up in also shows that there is no circle.
+    """
+    level = {room: index for index, room in enumerate(order)}
+    listed = {room: arrows[room] for room in arrows if room in level}
+    found = [f"{room} is not in the order of rooms" for room in arrows if room not in level]
+    found += [
+        f"{room} -> {other}"
+        for room, below in listed.items()
+        for other in sorted(below)
+        if level.get(other, -1) >= level[room]
+    ]
+    return found
+
+
+def mirror(module: Path) -> Path:
+    """Return where the tests of a module lie, both relative to the root.
+
+    `bench/X/Y.py` has `tests/X/test_Y.py`, and `routers/Y.py` has `tests/routers/test_Y.py`.
+    """
+    folders = module.parts[module.parts[0] == "bench" : -1]
+    return Path("tests", *folders, f"test_{module.name}")
+
+
+def unmirrored(root: Path, min_lines: int, exempt_rooms: Collection[str] = ()) -> list[str]:
+    """Return the modules of at least so many lines that have no test file of their own."""
+    return [
+        str(file.relative_to(root))
+        for name, file in modules(root).items()
+        if file.name not in ("__init__.py", "__main__.py")
+        and room_of(name) not in exempt_rooms
+        and file.read_text(encoding="utf-8").count("\n") >= min_lines
+        and not (root / mirror(file.relative_to(root))).is_file()
+    ]
+
+
+def orphans(root: Path, cross_cutting: Collection[str], exempt_rooms: Collection[str]) -> list[str]:
+    """Return the test files without a module that are not among the cross-cutting ones."""
+    exempt = [Path("tests", *room.split(".")[1:]) for room in exempt_rooms]
+    mirrors = {mirror(file.relative_to(root)) for file in modules(root).values()}
+    tests = [file.relative_to(root) for file in sorted((root / "tests").rglob("test_*.py"))]
+    return [
+        str(test)
+        for test in tests
+        if test not in mirrors
+        and test.relative_to("tests").as_posix() not in cross_cutting
+        and not any(test.is_relative_to(folder) for folder in exempt)
+    ]
 
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
@@ -103,20 +165,15 @@ def lines(root: Path, folder: str) -> int:
 def main() -> None:
     """Print the figures."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
-    arrows, files = rooms(root), modules(root)
-    flat = [
-        name
-        for name in files
-        if name.count(".") == 1 and files[name].name != "__init__.py" and name.startswith("bench")
-    ]
-    print(f"flat modules in bench/        {len(flat)}")
+    arrows = rooms(root)
+    print(f"flat modules in bench/        {len(flat_modules(root))}")
     print(f"rooms                         {len(arrows)}")
     print(f"import levels                 {levels(arrows)}")
     print(f"arrows between rooms          {sum(map(len, arrows.values()))}")
     print(f"circles                       {circles(arrows) or 'none'}")
-    print(
-        f"lines of bench, routers, tests  {', '.join(str(lines(root, folder)) for folder in (*PACKAGES, 'tests'))}"
-    )
+    counts = ", ".join(str(lines(root, folder)) for folder in (*PACKAGES, "tests"))
+    print(f"lines of bench, routers, tests  {counts}")
+    print(f"modules without a mirrored test {len(unmirrored(root, 0))}")
 
 
 if __name__ == "__main__":

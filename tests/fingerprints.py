@@ -11,16 +11,38 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench.backbone.decoder import DecoderConfig
 from bench.config.load import load_suite, suite_names
 from bench.config.suite import RouterTraining
+from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names
-from tests import tiny
+from tests import world
 
 PATH = Path(__file__).with_suffix(".json")
 STEPS = 5
+SEQ_LEN, DOMAINS = 16, 2
+DECODER = DecoderConfig(
+    vocab_size=64,
+    d_model=16,
+    num_layers=4,
+    num_heads=2,
+    ffn_width=64,
+    cheap_rank=2,
+    max_seq_len=SEQ_LEN,
+)
+
+
+def split() -> Split:
+    """Draw two documents in two domains, of tokens that follow each other by a rule with noise."""
+    draw = np.random.Generator(np.random.PCG64(1))
+    steps = draw.integers(1, 4, size=4096)
+    tokens = (steps.cumsum() % DECODER.vocab_size).astype(np.uint8)
+    return Split(tokens, np.array([0, 2048, 4096]), np.array([0, 1], np.uint8), ("a", "b"))
 
 
 def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
@@ -49,16 +71,15 @@ def fingerprint(
     that need no corpus.
     """
     losses: list[float] = []
-    model = tiny.model(entry, 0, options, training)
-    recipe = (
-        tiny.RECIPE if training is None else tiny.RECIPE.model_copy(update={"router": training})
-    )
+    training = training or RouterTraining()
+    sizes = {"decoder": DECODER, "seq_len": SEQ_LEN, "num_domains": DOMAINS}
+    model = world.model(entry, options, training=training, **sizes)
 
     def probe(step: int, tokens: int, flops: float, seconds: float, train_loss: float) -> None:
         losses.append(train_loss)
 
-    tiny.train_steps(model, STEPS, probe, recipe=recipe)
-    evaluation = evaluate(model, tiny.windows(), batch_size=4)
+    world.fit(model, STEPS, split(), seq_len=SEQ_LEN, probe=probe, router=training)
+    evaluation = evaluate(model, windows(split(), seq_len=SEQ_LEN, per_domain=4), batch_size=4)
     return {
         "losses": [*losses, float(evaluation.nats.mean())],
         "training_flops": dict(sorted(model.ledger.spent.items())),

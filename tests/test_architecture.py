@@ -1,5 +1,5 @@
-"""The rules of the layout, read from the sources with `ast`, each shown to fail on a source that
-breaks it.
+"""The rules of imports and of texts, read from the sources with `ast`, each shown to fail on a
+source that breaks it. The rules of rooms and of mirrored tests are in `test_structure.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.test_structure import ROOT, structure
+
 MAX_FILE_LINES = 420
 MAX_FUNCTION_LINES = 100
 
@@ -36,13 +36,8 @@ PATH_NAMES = {"cheap", "full", "skip", "block"}
 
 def sources(*folders: str) -> dict[str, str]:
     """Dotted module name -> text, for every Python file below the folders."""
-    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
-    return {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(
-            ".__init__"
-        ): file.read_text("utf-8")
-        for file in files
-    }
+    files = structure.modules(ROOT, folders)
+    return {name: file.read_text("utf-8") for name, file in files.items()}
 
 
 def _at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -1,4 +1,3 @@
-import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +6,8 @@ from typing import Any
 import pytest
 
 from bench import cli, commands
-from bench.errors import UserError, unknown
-from bench.record import Record
-from tests import tiny
+from bench.errors import UserError
+from tests import world
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def elsewhere(tmp_path_factory: Any) -> Path:
     """The text of the tiny suite, and the cache of its corpus, built once."""
     folder: Path = tmp_path_factory.mktemp("elsewhere")
-    tiny.write_text(folder)
+    world.write_text(folder)
     return folder
 
 
@@ -27,7 +25,7 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: Any) -> Path:
     """A working directory with a tiny suite and an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(elsewhere / "cache"))
-    tiny.write_suite(tmp_path / "tiny.yaml", elsewhere / "text.jsonl")
+    world.write_suite(tmp_path / "tiny.yaml", elsewhere / "text.jsonl")
     (tmp_path / "empty").mkdir()
     return tmp_path
 
@@ -256,54 +254,3 @@ def test_a_run_does_not_start_if_a_folder_stands_in_the_place_of_its_board(
     told = capsys.readouterr().err
     assert told.startswith("error: 'out/leaderboard.md' is a folder") and told.count("\n") == 1
     assert not list(place.rglob("seed-*.json"))
-
-
-@pytest.mark.parametrize("what", ["leaderboard.md", "figures"])
-def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
-    place: Path, capsys: Any, monkeypatch: Any, what: str
-) -> None:
-    """The place may be taken away while cells run, so it is not enough to have looked before."""
-
-    def refuse(path: Path, text: str) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "bench.commands.publish.write_atomically"
-            if what == "leaderboard.md"
-            else "bench.board.figures.write_atomically",
-            refuse,
-        )
-        assert (
-            cli.main(
-                [
-                    "run",
-                    "--suite",
-                    "tiny.yaml",
-                    "--routers",
-                    "hash",
-                    "--seeds",
-                    "1",
-                    "--workers",
-                    "0",
-                    "--out",
-                    "out",
-                ]
-            )
-            == 2
-        )
-    told = capsys.readouterr().err
-    assert (
-        told.startswith("error: ")
-        and told.count("\n") == 1
-        and what in told
-        and "(Permission denied)" in told
-    )
-    assert "`python -m bench leaderboard --results out`" in told
-    Record.read(place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json")
-    assert cli.main(["leaderboard", "--results", "out"]) == 0
-
-
-def test_an_unknown_name_without_anything_like_it() -> None:
-    assert "Did you mean" not in str(unknown("suite", "x", []))
-    assert "Available: none." in str(unknown("suite", "x", []))

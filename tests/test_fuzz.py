@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench import cli
 from bench.errors import UserError
 from bench.record import Record, record_path
-from tests import tiny
+from tests import world
 from tests.test_record import cell, record
 
 fuzz = settings(
@@ -100,7 +100,7 @@ def test_suites(
     """A suite with one value replaced is refused in one line, or is a suite and refused for its
     data.
     """
-    good = tiny.suite_data(tmp_path / "text.jsonl")
+    good = world.suite_data(tmp_path / "text.jsonl")
     path = tmp_path / "suite.yaml"
     if data.draw(st.booleans(), label="as bytes"):
         path.write_bytes(data.draw(broken_bytes(yaml.safe_dump(good).encode())))
@@ -181,10 +181,10 @@ def test_plugins(
     path = tmp_path / f"plugin{data.draw(st.integers(0, 2**40))}.py"
     suite = tmp_path / "suite.yaml"
     if not suite.exists():
-        tiny.write_suite(suite, tiny.write_text(tmp_path))
+        world.write_suite(suite, world.write_text(tmp_path))
     content = data.draw(broken_bytes(PLUGIN.encode()))
     path.write_bytes(content)
-    with tiny.own_registry():
+    with world.own_registry():
         told("plan", "--suite", str(suite), "--plugin", str(path), "--routers", "fuzzed")
     assert path.read_bytes() == content
     path.unlink()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, Layer
-from tests.small import model, run_of, tokens, trained_like
+from tests.world import model, run_of, tokens, trained_like
 
 
 def results(decoder: Decoder) -> list[Tensor]:

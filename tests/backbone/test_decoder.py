@@ -4,20 +4,47 @@ Dispatch against the reference, sizes, precision, shapes.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder
+from bench.backbone.passes import Decide, ask
 from bench.backbone.presets import PRESETS, decoder_config
 from bench.errors import UserError
-from bench.routing.contract import Selection
+from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 from bench.routing.registry import find
-from tests.small import CONFIG, ROWS, Recorder, model, row_id, run_of, tokens, trained_like
+from tests.world import CONFIG, ROWS, model, row_id, run_of, tokens, trained_like
 
 every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
 every_selection = pytest.mark.parametrize("selection", ["topk", "causal"])
+
+
+class Recorder:
+    """Keeps the plans of one pass, and hands their choices out again in another."""
+
+    def __init__(self) -> None:
+        self.plans: list[RoutingPlan] = []
+
+    def record(self, router: Router, inputs: RouterInput) -> RoutingPlan:
+        """Ask the router and remember."""
+        self.plans.append(ask(router, inputs))
+        return self.plans[-1]
+
+    @property
+    def replay(self) -> Decide:
+        """The same choices in the same order, with weights asked for anew, so that gradients reach
+        the router.
+        """
+        plans = iter(self.plans)
+
+        def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+            before, now = next(plans), ask(router, inputs)
+            return replace(now, mask=before.mask, counts=before.counts)
+
+        return decide
 
 
 def with_knobs(decoder: Decoder, value: float) -> Decoder:

@@ -121,3 +121,54 @@ def test_attention_starts_silent_and_takes_an_empty_sequence() -> None:
         D_MODEL,
     )
     assert module.qkv.std().item() == pytest.approx(D_MODEL**-0.5, rel=0.05)
+
+
+def test_own_weight_is_the_diagonal_of_the_softmax_and_attention_is_as_before() -> None:
+    module, x, positions = (
+        attention(),
+        noise(2, 5, 16),
+        torch.tensor([[0, 1, 2, 3, 4], [3, 4, 6, 7, 9]]),
+    )
+    out, own = module.with_own_weight(x, positions)
+    torch.testing.assert_close(out, module(x, positions), rtol=1e-4, atol=1e-5)
+    allowed = torch.eye(5, dtype=torch.bool).expand(2, 5, 5) | noise(2, 5, 5).gt(0).tril()
+    torch.testing.assert_close(
+        module.with_own_weight(x, positions, allowed)[0],
+        module(x, positions, allowed),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    size = 16 // HEADS
+    for b in range(2):
+        query, key, _ = (x[b] @ matrix.T for matrix in module.qkv.detach())
+        for t in range(5):
+            mean = 0.0
+            for part in (slice(head * size, (head + 1) * size) for head in range(HEADS)):
+                turned = rotated(unit(query[t, part]), int(positions[b, t]))
+                scores = torch.stack(
+                    [
+                        turned @ rotated(unit(key[s, part]), int(positions[b, s])) / size**0.5
+                        for s in range(t + 1)
+                    ]
+                )
+                mean += float(scores.softmax(0)[t]) / HEADS
+            assert float(own[b, t]) == pytest.approx(mean, rel=1e-4)
+    assert not own.requires_grad
+
+
+def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
+    """The column mean of arXiv:2412.20875 does: the reason why it is not what routers are shown."""
+    module, x = attention(), noise(1, 8, 16)
+    changed = torch.cat((x[:, :5], noise(1, 3, 16, seed=1)), dim=1)
+    positions = torch.arange(8).expand(1, 8)
+
+    def column_mean(inputs: Tensor) -> Tensor:
+        query, key, _ = module._heads(inputs, positions)
+        scores = (query @ key.mT / (16 // HEADS) ** 0.5).masked_fill(
+            ~torch.ones(8, 8, dtype=torch.bool).tril(), -torch.inf
+        )
+        return scores.softmax(-1).mean((1, 2))
+
+    own = [module.with_own_weight(inputs, positions)[1] for inputs in (x, changed)]
+    torch.testing.assert_close(own[0][:, :5], own[1][:, :5])
+    assert not torch.isclose(column_mean(x)[:, :5], column_mean(changed)[:, :5], atol=1e-3).any()

@@ -26,7 +26,7 @@ from bench.routing.contract import (
     Site,
     experts,
 )
-from tests.small import CONFIG, run_of, tokens, trained_like
+from tests.world import CONFIG, run_of, tokens, trained_like
 
 D_MODEL, WIDTH, COUNT, BATCH = 16, 10, 3, 2
 EXECUTIONS = (dispatch_paths, reference_paths)

@@ -9,16 +9,16 @@ import yaml
 
 from bench.cli import main
 from bench.record import read_records
-from tests import tiny
+from tests import world
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with a tiny suite and a study of it."""
     monkeypatch.chdir(tmp_path)
-    tiny.write_suite(tmp_path / "tiny.yaml", tiny.write_text(tmp_path))
+    world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
     write(tmp_path)
-    with tiny.own_registry():
+    with world.own_registry():
         yield tmp_path
 
 
@@ -116,8 +116,3 @@ def test_a_row_that_a_suite_cannot_run_is_refused_in_one_line(
     write(place, rows=["mlp_gate", {"name": "mlp_gate@wide", "options": {"breadth": 0.5}}])
     assert run() == 2
     assert "breadth" in capsys.readouterr().err
-
-
-def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "studies"]) == 0
-    assert "a3-util-rank" in capsys.readouterr().out

@@ -13,33 +13,15 @@ from bench.data import Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
-from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
-from bench.routing.registry import Entry
-from tests.small import CONFIG, ROWS, SEQ_LEN, model, row_id, run_of, trained_like, windows
+from tests.world import CONFIG, ROWS, SEQ_LEN, model, row_id, run_of, trained_like, windows
 
 every_router = pytest.mark.parametrize(("name", "options"), ROWS, ids=row_id)
-WITH_KNOB = [row for row in ROWS if model(*row).decoder.routers[0].knob is not None]
 
 
 def trained(name: str, options: Mapping[str, object]) -> Model:
     found = model(name, options)
     trained_like(found.decoder)
     return found
-
-
-def test_the_routers_that_choose_how_many_have_a_knob() -> None:
-    assert {row_id(name) + row_id(options) for name, options in WITH_KNOB} == {
-        *(
-            "adaptive_moe",
-            "mlp_gate",
-            "jepa_gate",
-            "partially_supervised",
-            "mod",
-            "randomffn",
-            "randomblock",
-        ),
-        *("context_hash", "frequency", "stride", "surprisal", "tag", "planted_oracle"),
-    }
 
 
 @every_router
@@ -121,75 +103,3 @@ def test_active_flops_are_counted_off_the_plans_by_hand(
     assert ledger.spent["evaluation/forward"] == pytest.approx(
         total * mask.shape[0] * SEQ_LEN, rel=1e-9
     )
-
-
-@pytest.mark.parametrize("spend", [0.97, 1.0, 1.03])
-@pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
-def test_calibration_hits_what_it_is_asked_for(
-    name: str, options: Mapping[str, object], spend: float
-) -> None:
-    found, text = trained(name, options), windows(60)
-    said = calibrate(found, text, spend)
-    spent = evaluate(found, text, 16).active / found.solution.target
-    assert said == pytest.approx(spent, rel=1e-9)
-    assert said == pytest.approx(spend, abs=0.004)  # a token is 1 / 1440 of a site's choices
-
-
-@pytest.mark.parametrize(("name", "options"), WITH_KNOB, ids=row_id)
-def test_every_layer_has_its_own_knob_and_an_equal_share(
-    name: str, options: Mapping[str, object]
-) -> None:
-    found, text = trained(name, options), windows(60)
-    calibrate(found, text, 1.0)
-    knobs = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
-    assert len(set(knobs)) == len(found.decoder.routers)
-    for mask, shares in zip(
-        evaluate(found, text, 16, keep=True).masks.values(),
-        [found.solution.shares] * 3,
-        strict=False,
-    ):
-        assert mask.double().mean((0, 1)).sum().item() == pytest.approx(sum(shares), abs=0.02)
-
-
-class _Thresholds(Router):
-    """Each expert has a threshold of its own."""
-
-    paths = experts(4)
-
-    def build(self, spec: RouterSpec) -> None:
-        super().build(spec)
-        self.register_buffer("knob", torch.zeros(4))
-        self.logits = torch.nn.Linear(spec.d_model, 4, bias=False)
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        scores = self.logits(inputs.hidden) + torch.arange(4)
-        assert self.knob is not None
-        return RoutingPlan(scores > -self.knob, scores=scores)
-
-
-def test_a_knob_for_each_path_balances_the_paths() -> None:
-    found = model("hash", entry=Entry("thresholds", "tests", "", _Thresholds))
-    trained_like(found.decoder)
-    text = windows(60)
-    said = calibrate(found, text, 1.0)
-    assert said == pytest.approx(1.0, abs=0.004)
-    for mask in evaluate(found, text, 16, keep=True).masks.values():
-        np.testing.assert_allclose(
-            mask.double().mean((0, 1)).numpy(), 0.25, atol=0.006
-        )  # equal first tokens have equal scores
-
-
-def test_calibration_reads_the_layers_below_as_they_will_be() -> None:
-    """One pass over all layers is right only if each is calibrated on what the calibrated ones
-    below it send up.
-    """
-    found, text = trained("mlp_gate", {}), windows(60)
-    calibrate(found, text, 0.97)
-    first = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
-    for router in found.decoder.routers:
-        assert router.knob is not None
-        router.knob.fill_(123.0)
-    calibrate(found, text, 0.97)
-    assert first == [
-        float(router.knob) for router in found.decoder.routers if router.knob is not None
-    ]

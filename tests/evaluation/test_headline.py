@@ -21,7 +21,8 @@ from bench.evaluation.headline import (
     off_budget,
 )
 from bench.record import BudgetAudit, SpendPoint
-from tests.small import BRACKETS, CONFIG, ROWS, model, row_id, split, trained_like, windows
+from bench.routing.registry import find
+from tests.world import CONFIG, ROWS, model, row_id, split, trained_like, windows
 
 DOMAINS = ("first", "second", "third")
 
@@ -109,7 +110,7 @@ def test_measuring_meets_the_budget_or_says_so(name: str, options: Mapping[str, 
     assert audit.validation_spend * found.solution.target == pytest.approx(
         headline.evaluation.active
     )
-    if name not in BRACKETS:
+    if find(name).family != "bracket":
         assert off_budget(audit) == ""
     else:
         assert off_budget(audit) != ""

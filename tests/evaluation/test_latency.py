@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.evaluation.latency import WINDOWS, measure_speed
-from tests.small import SEQ_LEN, model, windows
+from tests.world import SEQ_LEN, model, windows
 
 
 @pytest.mark.parametrize("count", [5, WINDOWS, 61])

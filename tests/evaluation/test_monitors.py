@@ -22,7 +22,7 @@ from bench.evaluation.monitors import (
     saturation,
 )
 from bench.rng import generator
-from tests.small import model, split
+from tests.world import model, split
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)
 

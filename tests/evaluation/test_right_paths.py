@@ -24,7 +24,7 @@ from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, Ro
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell, unmet_needs
 from bench.runner.execute import run_cell
-from tests import tiny
+from tests import world
 
 
 @given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 100))
@@ -131,7 +131,7 @@ def _suite(route: str, rows: list[Any]) -> dict[str, Any]:
         "sweep": [1.0],
         "tolerance": 0.2,
     }
-    return tiny.suite_data(
+    return world.suite_data(
         Path(), routed_layers=[0, 1, 2, 3], seq_len=16, data=data, evaluation=evaluation, rows=rows
     )
 

@@ -15,7 +15,7 @@ from bench.model.assemble import Model, assemble
 from bench.routing.contract import FFN_GATE, OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
-from tests.small import SEQ_LEN, blueprint, model, trained_like, windows
+from tests.world import SEQ_LEN, blueprint, model, trained_like, windows
 
 WINDOWS = windows()
 

@@ -15,7 +15,7 @@ from bench.model.assemble import Model, assemble, sample_input
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
-from tests.small import CONFIG, ROWS, blueprint, model, row_id, run_of, tokens
+from tests.world import CONFIG, ROWS, blueprint, model, row_id, run_of, tokens
 
 DENSE = model("dense").decoder
 

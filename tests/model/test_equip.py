@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.config.load import parse_suite
 from bench.errors import UserError
+from bench.model.assemble import Model
 from bench.model.equip import check_loss_names, is_trained
 from bench.routing.contract import (
     FFN_GATE,
@@ -27,8 +28,7 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
 from bench.training.auxiliary import active_losses
-from tests.equipped import ALL, built, fit, same, weights
-from tests.small import ROWS, model, row_id, run_of, tokens
+from tests.world import EQUIPMENT, ROWS, equipped, fit, model, row_id, run_of, tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {"init_scale": 0.01},
@@ -44,6 +44,20 @@ OPTIONS: list[dict[str, Any]] = [
 REFUSAL = r"^Router '\w+' cannot be trained with '[\w: ]+': .+\. Leave it out, or give the row a `training` of its own\.$"
 
 
+def weights(found: Model) -> dict[str, Tensor]:
+    return {
+        name: value.clone()
+        for name, value in found.decoder.state_dict().items()
+        if ".noise." not in name
+    }
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
+
+
 TRAINED = [
     (name, options) for name, options in ROWS if is_trained(model(name, options).decoder.routers[0])
 ]
@@ -55,17 +69,17 @@ PLAIN = [row for row in ROWS if row not in TRAINED]
 def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(
     name: str, options: Mapping[str, object]
 ) -> None:
-    base = built(name, options)
-    fit(base)
+    base = equipped(name, options)
+    fit(base, 3)
     refused = 0
     for training in OPTIONS:
         try:
-            found = built(name, options, **training)
+            found = equipped(name, options, **training)
         except UserError as error:
             assert re.fullmatch(REFUSAL, str(error)), error
             refused += 1
             continue
-        fit(found, **training)
+        fit(found, 3, router=training)
         assert not same(weights(found), weights(base)), training
     assert refused <= 4
 
@@ -74,8 +88,8 @@ def test_each_option_changes_what_a_router_learns_or_is_refused_in_one_line(
 def test_routers_with_nothing_to_train_are_what_they_were(
     name: str, options: Mapping[str, object]
 ) -> None:
-    everything = ALL | {"init_scale": 0.0, "float32": True, "losses": {"load_balance": 1.0}}
-    one, other = built(name, options), built(name, options, **everything)
+    everything = EQUIPMENT | {"init_scale": 0.0, "float32": True, "losses": {"load_balance": 1.0}}
+    one, other = equipped(name, options), equipped(name, options, **everything)
     assert other.decoder.routers[0].noise is None
     assert same(one.decoder.state_dict(), other.decoder.state_dict())
     assert one.ledger.sites == other.ledger.sites
@@ -87,13 +101,13 @@ def test_which_shipped_routers_refuse_what() -> None:
         UserError,
         match=r"'mlp_gate' cannot be trained with 'balance_bias': it balances experts.*this router has none",
     ):
-        built("mlp_gate", balance_bias=0.001)
+        equipped("mlp_gate", balance_bias=0.001)
     with pytest.raises(
         UserError,
         match=r"'mod' cannot be trained with 'expert_dropout': its paths are skip and block, not experts",
     ):
-        built("mod", expert_dropout=0.1)
-    built("top2_moe", **ALL)
+        equipped("mod", expert_dropout=0.1)
+    equipped("top2_moe", **EQUIPMENT)
 
 
 class _Bypassing(Router):
@@ -159,7 +173,7 @@ def test_a_router_that_bypasses_the_bench_is_refused_what_it_would_ignore(
     options: dict[str, Any], training: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=REFUSAL) as caught:
-        built("mlp_gate", options, BYPASSING, **training)
+        equipped(BYPASSING, options, **training)
     assert said in str(caught.value)
 
 
@@ -170,7 +184,7 @@ def test_a_router_that_bypasses_the_bench_takes_what_the_harness_does_alone() ->
         {"float32": True},
         {"losses": {"router_z": 0.1}},
     ):
-        fit(built("mlp_gate", {}, BYPASSING, **training), **training)
+        fit(equipped(BYPASSING, {}, **training), 3, router=training)
 
 
 class _Vector(Router):
@@ -192,25 +206,22 @@ def test_no_matrix_no_last_layer() -> None:
         UserError,
         match=r"^Router 'vector' cannot be trained with 'init_scale': it has no weight matrix",
     ):
-        built("mlp_gate", {}, Entry("vector", "tests", "", _Vector), init_scale=0.1)
+        equipped(Entry("vector", "tests", "", _Vector), {}, init_scale=0.1)
 
 
 @pytest.mark.parametrize(
-    ("name", "entry", "scaled"),
+    ("router", "scaled"),
     [
-        ("mlp_gate", None, {"score.weight", "score.bias"}),
-        ("mod", None, {"score.weight"}),
-        ("top2_moe", None, {"logits.weight"}),
-        ("jepa_gate", None, {"score.weight", "score.bias"}),
-        ("mlp_gate", BYPASSING, {"score.weight", "score.bias"}),
+        ("mlp_gate", {"score.weight", "score.bias"}),
+        ("mod", {"score.weight"}),
+        ("top2_moe", {"logits.weight"}),
+        ("jepa_gate", {"score.weight", "score.bias"}),
+        (BYPASSING, {"score.weight", "score.bias"}),
     ],
 )
-def test_the_last_layer_is_scaled_and_no_other(
-    name: str, entry: Entry | None, scaled: set[str]
-) -> None:
+def test_the_last_layer_is_scaled_and_no_other(router: str | Entry, scaled: set[str]) -> None:
     one, other = (
-        built(name, {}, entry, **training).decoder.routers[0]
-        for training in ({}, {"init_scale": 0.125})
+        equipped(router, **training).decoder.routers[0] for training in ({}, {"init_scale": 0.125})
     )
     for key, value in one.named_parameters():
         assert torch.equal(
@@ -222,7 +233,7 @@ def test_a_small_start_is_a_uniform_one() -> None:
     """The weight of either expert of the top two is a half, where probabilities are all alike."""
     spread = {}
     for scale in (1.0, 0.001):
-        found = built("top2_moe", init_scale=scale)
+        found = equipped("top2_moe", init_scale=scale)
         run = run_of(tokens())
         found.decoder(run)
         weight = run.traces[0].plan.weight
@@ -256,7 +267,7 @@ class _Own(Router):
 
 
 def test_a_loss_of_its_own_needs_no_scores() -> None:
-    built("mlp_gate", {}, Entry("own", "tests", "", _Own), losses={"router_z": 0.1})
+    equipped(Entry("own", "tests", "", _Own), {}, losses={"router_z": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -300,7 +311,7 @@ def test_a_wrong_option_is_an_error_in_one_line(router: dict[str, Any], said: st
 def test_the_last_layer_of_reinforce_is_that_of_the_scores_and_not_of_the_baseline() -> None:
     options = {"estimator": "reinforce"}
     plain, scaled = (
-        built("estimated_moe", options, init_scale=scale).decoder.routers[0]
+        equipped("estimated_moe", options, init_scale=scale).decoder.routers[0]
         for scale in (1.0, 0.01)
     )
     assert torch.allclose(
@@ -312,15 +323,15 @@ def test_the_last_layer_of_reinforce_is_that_of_the_scores_and_not_of_the_baseli
 
 
 def test_a_balance_bias_hears_choices_and_not_what_straight_through_runs_beside_them() -> None:
-    found = built("estimated_moe", {"estimator": "straight_through"}, balance_bias=0.05)
-    fit(found, balance_bias=0.05)
+    found = equipped("estimated_moe", {"estimator": "straight_through"}, balance_bias=0.05)
+    fit(found, 3, router={"balance_bias": 0.05})
     noise = found.decoder.routers[0].noise
     assert noise is not None and noise.bias is not None
     assert noise.bias.abs().max() > 0
 
 
 def test_a_balance_bias_brings_no_dropped_expert_back() -> None:
-    found = built("estimated_moe", {}, balance_bias=0.05, expert_dropout=0.5)
+    found = equipped("estimated_moe", {}, balance_bias=0.05, expert_dropout=0.5)
     router = found.decoder.routers[0]
     assert router.noise is not None and router.noise.bias is not None
     router.noise.bias += 5.0 * torch.arange(8)

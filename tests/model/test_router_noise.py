@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from bench.backbone.passes import ask
 from bench.config.suite import RouterTraining
+from bench.conformance.audit import audit
 from bench.errors import UserError
+from bench.evaluation.evaluate import evaluate
 from bench.model.router_noise import TrainingNoise
 from bench.rng import generator
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.routing.select import DROPPED, biased, gate_plan, perturb, top_experts
+from tests.world import EQUIPMENT, SEQ_LEN, equipped, fit, run_of, tokens, windows
 
 WIDTH, EXPERTS = 6, 5
 
@@ -286,3 +289,69 @@ def test_a_router_in_float32_keeps_it_under_bfloat16() -> None:
     assert torch.equal(kept, exact)
     assert from_half.dtype is torch.float32
     assert not torch.equal(rough.float(), exact)
+
+
+def test_a_learnt_deviation_is_priced_in_training_and_free_in_evaluation() -> None:
+    base, noisy = equipped("top2_moe"), equipped("top2_moe", noise="noisy_top_k")
+    router = noisy.decoder.routers[0]
+    width, count = noisy.decoder.config.d_model, 8
+    assert router.noise is not None
+    assert router.noise.noise_weight.shape == (width, count)
+    more = noisy.ledger.sites[0].router - base.ledger.sites[0].router
+    assert 2 * width * count < more <= 2 * width * count + 5 * count
+    assert noisy.evaluation_ledger.sites[0].router == base.evaluation_ledger.sites[0].router
+    assert noisy.solution == base.solution
+    jittered = equipped("top2_moe", noise="jitter")
+    assert jittered.ledger.sites[0].router - base.ledger.sites[0].router == width
+    balanced = equipped("top2_moe", balance_bias=0.001)
+    fit(balanced, 3, meter=balanced.meter(0))
+    assert balanced.ledger.spent["router/after_step"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "training"),
+    [
+        ("top2_moe", EQUIPMENT),
+        ("adaptive_moe", {**EQUIPMENT, "noise": "noisy_top_k"}),
+        ("mod", {"noise": "noisy_top_k"}),
+    ],
+)
+def test_the_counter_finds_what_the_ledger_says(name: str, training: dict[str, Any]) -> None:
+    found = equipped(name, **training)
+    for lines in audit(
+        found, tokens(2, SEQ_LEN + 1), torch.zeros(2, SEQ_LEN + 1, dtype=torch.long)
+    ).values():
+        for line in lines:
+            if line.phase == "forward":
+                assert line.counted == pytest.approx(line.ledger, abs=2), (
+                    line
+                )  # what a pass costs whatever its size
+
+
+def test_evaluation_keeps_the_bias_and_drops_the_noise() -> None:
+    found, plain = equipped("top2_moe", **EQUIPMENT), equipped("top2_moe")
+    noise = found.decoder.routers[0].noise
+    assert noise is not None
+    masks = [
+        evaluate(each, windows(), batch_size=4, keep=True).masks[0]
+        for each in (found, found, plain)
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+    assert noise.bias is not None
+    noise.bias[3] = 2.0
+    assert evaluate(found, windows(), batch_size=4, keep=True).masks[0][..., 3].all()
+
+
+def test_experts_are_weighed_without_the_bias() -> None:
+    found = equipped("top2_moe", balance_bias=0.001)
+    noise = found.decoder.routers[0].noise
+    assert noise is not None and noise.bias is not None
+    noise.bias[3] = 2.0
+    run = run_of(tokens(), "causal")
+    found.decoder(run)
+    plan = run.traces[0].plan
+    assert plan.scores is not None and plan.weight is not None
+    p = plan.scores.softmax(-1) * plan.mask
+    assert torch.allclose(plan.weight, p / p.sum(-1, keepdim=True))
+    assert plan.mask[..., 3].all()

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.routing.registry import find
-from tests import small
+from tests import world
 
 
 @pytest.mark.parametrize("num_experts", [2, 4, 8])
@@ -11,19 +11,19 @@ from tests import small
 def test_it_has_the_parameters_of_the_bank_and_no_other_weights(
     num_experts: int, active: float
 ) -> None:
-    dense = small.model(
+    dense = world.model(
         "dense_parameters", {"num_experts": num_experts, "mean_experts": active}, bracket=True
     )
-    bank = small.model(
+    bank = world.model(
         "random", {"over": "experts", "num_experts": num_experts, "active_experts": active}
     )
-    units = small.CONFIG.d_model * len(bank.solution.layers)
+    units = world.CONFIG.d_model * len(bank.solution.layers)
     work = (
         num_experts * bank.evaluation_ledger.routers / (6 * units * active)
     )  # what the bank's own router costs narrows every expert
     total = [sum(p.numel() for p in model.decoder.parameters()) for model in (dense, bank)]
     assert abs((total[0] - total[1]) / (3 * units) - work) <= (num_experts + 1) / 2
-    run = small.run_of(small.tokens())
+    run = world.run_of(world.tokens())
     dense.decoder(run)
     assert all(trace.plan.mask.all() for trace in run.traces)
 

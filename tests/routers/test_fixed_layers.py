@@ -5,7 +5,7 @@ import torch
 
 from bench.errors import UserError
 from bench.routing.registry import find
-from tests.small import SEQ_LEN, model, run_of, tokens
+from tests.world import SEQ_LEN, model, run_of, tokens
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RouterSpec, Selection, TrainStatistics
 from bench.routing.registry import find
 from routers.heuristics import LARGEST_BIGRAM_VOCABULARY
-from tests.small import model, row_id
+from tests.world import model, row_id
 
 VOCAB, SEQ = 40, 64
 HEURISTICS = ("context_hash", "frequency", "stride", "surprisal", "tag")

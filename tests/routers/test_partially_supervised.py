@@ -15,16 +15,14 @@ from torch import Tensor
 
 from bench.backbone.passes import make_pass
 from bench.config.load import parse_suite
-from bench.config.suite import EvaluationConfig
 from bench.data import train_batch
 from bench.errors import UserError
-from bench.evaluation.supervision import measure_supervision
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find
 from bench.runner.cells import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
-from tests import small, tiny
+from tests import world
 
 EXPERTS = {
     "inner": "top2_moe",
@@ -37,13 +35,13 @@ def labelled(options: dict[str, Any], steps: int = 1) -> tuple[Router, list[Laye
     """Traces of the first routed layer over some training steps, with their labels, and the
     document of every token.
     """
-    model = small.model(NAME, options)
-    split = small.split()
+    model = world.model(NAME, options)
+    split = world.split()
     supervisor = Supervisor(model, len(split.document_tags))
     traces: list[LayerTrace] = []
     documents: list[Tensor] = []
     for step in range(steps):
-        batch = train_batch(split, seed=0, step=step, batch_size=6, seq_len=small.SEQ_LEN)
+        batch = train_batch(split, seed=0, step=step, batch_size=6, seq_len=world.SEQ_LEN)
         tokens, tags, numbers = (
             torch.from_numpy(part[:, :-1]) for part in (batch.tokens, batch.tags, batch.documents)
         )
@@ -67,10 +65,10 @@ def test_without_a_share_it_is_the_other_router_to_the_last_bit(
     inner: str, unsupervised: dict[str, Any]
 ) -> None:
     wrapped, bare = (
-        tiny.model(find(NAME), 0, {"inner": inner, **unsupervised}),
-        tiny.model(find(inner)),
+        world.model(NAME, {"inner": inner, **unsupervised}),
+        world.model(inner),
     )
-    done = [tiny.train_steps(model, 4) for model in (wrapped, bare)]
+    done = [world.fit(model, 4) for model in (wrapped, bare)]
     ours = {
         name.replace(".inner.", "."): value for name, value in wrapped.decoder.state_dict().items()
     }
@@ -82,22 +80,10 @@ def test_without_a_share_it_is_the_other_router_to_the_last_bit(
     assert wrapped.decoder.routers[0].needs == bare.decoder.routers[0].needs
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.5, 1.0])
-def test_the_share_is_of_the_documents_and_smaller_shares_lie_within_larger_ones(
-    share: float,
-) -> None:
-    chosen = supervised_documents(1000, share)
-    assert int(chosen.sum()) == round(1000 * share)
-    assert torch.equal(chosen, supervised_documents(1000, share))
-    assert not (supervised_documents(1000, share / 2) & ~chosen).any()
-    assert not supervised_documents(1000, 0.0).any()
-    assert int(supervised_documents(7, 0.01).sum()) == 1
-
-
 def test_a_document_has_labels_in_every_step_or_never() -> None:
     _, traces, documents = labelled({"share": 0.5}, steps=5)
     told = labels_of(traces) != UNKNOWN
-    chosen = supervised_documents(len(small.split().document_tags), 0.5)
+    chosen = supervised_documents(len(world.split().document_tags), 0.5)
     assert torch.equal(told, chosen[documents])
     assert 0 < int(told.sum()) < told.numel()
     assert len(documents[told].unique()) > 3
@@ -116,7 +102,7 @@ def test_with_the_whole_share_every_token_is_told_what_the_heuristic_chooses(
 
 def test_the_truth_is_told_only_where_there_is_one() -> None:
     router, traces, _ = labelled({"source": "truth", "share": 1.0})
-    assert torch.equal(labels_of(traces)[0], traces[0].inputs.tokens % 2)  # of `small`
+    assert torch.equal(labels_of(traces)[0], traces[0].inputs.tokens % 2)
     truth = traces[0].inputs.tokens % 3 - 1
     seen = replace(traces[0], inputs=replace(traces[0].inputs, truth=truth))
     assert router.label(seen).flatten().tolist() == [
@@ -164,66 +150,8 @@ def test_the_cross_entropy_is_of_the_labelled_tokens_and_fades_in_a_straight_lin
         )
 
 
-def test_supervision_is_learnt_and_charged() -> None:
-    options = {"share": 1.0, "weight": 5.0}
-    model = tiny.model(find(NAME), 0, options)
-    tiny.train_steps(model, 60)
-    config = EvaluationConfig(validation_windows=32)
-    after = measure_supervision(model, tiny.split(), tiny.SEQ_LEN, config, 0)
-    before = measure_supervision(
-        tiny.model(find(NAME), 0, options), tiny.split(), tiny.SEQ_LEN, config, 0
-    )
-    assert all(
-        late.supervised > early.supervised + 0.1
-        for late, early in zip(after, before, strict=True)
-        if late.supervised and early.supervised
-    )
-    assert [monitor.layer for monitor in after] == [1, 2, 3]
-    first = tiny.model(find(NAME), 0, options)
-    tiny.train_steps(first, 1)
-    assert model.ledger.spent["labels/forward"] == 60 * first.ledger.spent["labels/forward"] > 0
-
-
-def test_labels_of_supervised_and_other_documents_are_counted_apart() -> None:
-    model, split = small.model(NAME, {"share": 0.3}), small.split()
-    chosen = supervised_documents(len(split.document_tags), 0.3)
-
-    def label(self: Router, trace: LayerTrace) -> Tensor:
-        """What was chosen; but in domain 0, which is the first third of the ids, the other path."""
-        return (
-            trace.plan.mask[..., 1] ^ (trace.inputs.tokens < small.CONFIG.vocab_size // 3)
-        ).long()
-
-    with patch.object(type(model.decoder.routers[0]), "label", label):
-        found = measure_supervision(
-            model,
-            split,
-            small.SEQ_LEN,
-            EvaluationConfig(validation_windows=10_000, batch_size=64),
-            0,
-        )
-    size = small.SEQ_LEN + 1
-    right: dict[bool, list[bool]] = {True: [], False: []}
-    for start, stop in split.domain_ranges:
-        for first in range(start, stop - size + 1, size):
-            for place in range(first, first + size - 1):
-                right[bool(chosen[split.document[place]])].append(
-                    int(split.tokens[place]) >= small.CONFIG.vocab_size // 3
-                )
-    for monitor in found:
-        assert monitor.documents == int(chosen.sum())
-        assert monitor.supervised == pytest.approx(np.mean(right[True]))
-        assert monitor.unsupervised == pytest.approx(np.mean(right[False]))
-    assert (
-        measure_supervision(
-            small.model(NAME, {"share": 0.0}), split, small.SEQ_LEN, EvaluationConfig(), 0
-        )
-        == ()
-    )
-
-
 def test_the_other_router_sees_no_more_than_alone() -> None:
-    model = small.model(NAME, {"heuristic": "tag", "share": 1.0})
+    model = world.model(NAME, {"heuristic": "tag", "share": 1.0})
     router = model.decoder.routers[0]
     assert isinstance(router.inner, Router)
     seen: list[RouterInput] = []
@@ -234,13 +162,13 @@ def test_the_other_router_sees_no_more_than_alone() -> None:
         return ask(inputs)
 
     with patch.object(router.inner, "forward", watched):
-        model.decoder(small.run_of(small.tokens()))
+        model.decoder(world.run_of(world.tokens()))
     assert "tags" in router.needs
     assert [inputs.tags for inputs in seen] == [None]
 
 
 def test_the_other_router_sees_no_truth_through_the_layer_before() -> None:
-    model = small.model(NAME, {"source": "truth", "share": 1.0})
+    model = world.model(NAME, {"source": "truth", "share": 1.0})
     seen: list[RouterInput] = []
     with ExitStack() as stack:
         for router in model.decoder.routers:
@@ -253,7 +181,7 @@ def test_the_other_router_sees_no_truth_through_the_layer_before() -> None:
                     lambda inputs, ask=ask: seen.append(inputs) or ask(inputs),
                 )
             )
-        run = small.run_of(small.tokens())
+        run = world.run_of(world.tokens())
         model.decoder(run)
     assert run.traces[0].inputs.truth is not None
     assert [inputs.truth for inputs in seen] == [None] * len(seen)
@@ -276,33 +204,16 @@ def test_labels_of_a_rule_that_draws_are_the_same_each_time_and_take_no_noise() 
     assert torch.equal(noise.get_state(), before) and torch.equal(torch.get_rng_state(), everywhere)
 
 
-def test_oracle_labels_cost_the_share_of_sequences_that_have_a_supervised_document() -> None:
-    spent: list[float] = []
-    for steps, options in (
-        (6, {"share": 1.0}),
-        (6, {"share": 0.01}),
-        (6, {"share": 1.0, "anneal": 1e-9}),
-        (1, {"share": 1.0}),
-    ):
-        model = tiny.model(find(NAME), 0, {"source": "oracle", **options})
-        tiny.train_steps(model, steps)
-        spent.append(model.ledger.spent.get("oracle/forward", 0.0))
-    whole, one_of_two_documents, first_step_alone, one_step = spent
-    assert 0 < one_of_two_documents < 0.75 * whole
-    assert first_step_alone == one_step < whole
-
-
 def test_a_router_without_scores_cannot_be_told() -> None:
     with pytest.raises(UserError, match=r"have no scores\. Wrap a learned one"):
-        tiny.model(
-            find(NAME),
-            0,
+        world.model(
+            NAME,
             {"inner": {"router": "context_hash"}, "heuristic": "stride", "share": 1.0},
         )
 
 
 def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
-    router = small.model(NAME).decoder.to(torch.float64).routers[0]
+    router = world.model(NAME).decoder.to(torch.float64).routers[0]
     assert isinstance(router.inner, Router)
     assert router.knob is router.inner.knob
     assert router.knob is not None
@@ -357,7 +268,7 @@ def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(
         {"name": f"{NAME}@none", "options": {"source": "truth", "share": 0.0}},
         {"name": f"{NAME}@oracle", "options": {"source": "oracle"}},
     ]
-    suite = parse_suite(tiny.suite_data(tiny.write_text(tmp_path), rows=rows), "tiny")
+    suite = parse_suite(world.suite_data(world.write_text(tmp_path), rows=rows), "tiny")
     roles = {row.name: row.role for row in parse_rows(suite, "all")}
     assert roles == {"tag": "informed", "frequency": "ranked"} | {
         f"{NAME}@truth": "informed",

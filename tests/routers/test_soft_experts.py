@@ -14,7 +14,7 @@ from bench.rng import generator
 from bench.routing.contract import LayerTrace, RouterInput, RoutingPlan, Selection
 from bench.routing.losses import load_balance
 from bench.routing.registry import find
-from tests.small import CONFIG, model, run_of, tokens, trained_like
+from tests.world import CONFIG, model, run_of, tokens, trained_like
 
 BATCH, SEQ, COUNT = 3, 24, 8
 HARD = ("top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k")

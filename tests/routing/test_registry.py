@@ -1,18 +1,18 @@
-import importlib
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
 from bench.errors import UserError
 from bench.routing import registry
 from bench.routing.contract import FFN_GATE, Router
-from tests import tiny
+from bench.routing.registry import find
+from tests import world
+from tests.world import row_id
 
 PLUGIN = """
 from bench.routing.contract import FFN_GATE, Router
@@ -31,7 +31,7 @@ class FromAFile(Router):
 
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[None]:
-    with tiny.own_registry():
+    with world.own_registry():
         yield
 
 
@@ -48,90 +48,6 @@ def test_a_file_is_loaded_once_and_its_routers_are_found(plugin: Path) -> None:
     assert registry.load_file(plugin) == [entry]
     assert registry.find("from_a_file") is entry
     assert registry.load_all([plugin])["from_a_file"] is entry
-
-
-def test_a_helper_beside_a_plugin_is_part_of_its_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "again"
-    folder.mkdir()
-    found: list[str] = []
-    for factor in (1, 2):
-        for name in ("helper_of_it", "router_plugin"):
-            sys.modules.pop(name, None)
-        (folder / "helper_of_it.py").write_text(
-            f"FACTOR = {factor}\n\n\ndef factor():\n    return FACTOR\n", encoding="utf-8"
-        )
-        (folder / f"plugin{factor}.py").write_text(
-            "from helper_of_it import factor\n" + PLUGIN, encoding="utf-8"
-        )
-        monkeypatch.syspath_prepend(folder)
-        with tiny.own_registry():
-            found.append(registry.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
-    assert found[0] != found[1]
-
-
-@pytest.mark.parametrize(
-    "line", ["from constant_of_it import SCALE\n", "def late():\n    import constant_of_it\n"]
-)
-def test_a_constant_beside_a_plugin_is_part_of_its_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    found: list[str] = []
-    for scale in (1, 7):
-        sys.modules.pop("constant_of_it", None)
-        (tmp_path / "constant_of_it.py").write_text(f"SCALE = {scale}\n", encoding="utf-8")
-        (tmp_path / f"plugin{scale}.py").write_text(line + PLUGIN, encoding="utf-8")
-        with tiny.own_registry():
-            found.append(registry.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
-    assert found[0] != found[1]
-
-
-def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:
-    """Hash of a router in mypkg/routers/gate.py below a folder, which says `line`.
-
-    `helper` is a file beside the package or in it.
-    """
-    folder.mkdir(parents=True)
-    for file, text in {
-        "mypkg/routers/gate.py": f"{line}\n{PLUGIN}",
-        helper: f"SCALE = {scale}\n",
-    }.items():
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    with (
-        tiny.own_registry(),
-        patch.dict(sys.modules),
-        patch.object(sys, "path", [str(folder), *sys.path]),
-    ):
-        importlib.invalidate_caches()
-        return registry.Entry(
-            "", "", "", importlib.import_module("mypkg.routers.gate").FromAFile
-        ).plugin_hash
-
-
-@pytest.mark.parametrize(
-    ("folder", "helper", "line", "covered"),
-    [
-        ("somewhere", "mypkg/common/maths.py", "from ..common.maths import SCALE", True),
-        ("site-packages", "mypkg/common/maths.py", "from ..common.maths import SCALE", True),
-        ("somewhere", "helper_of_mine.py", "from helper_of_mine import SCALE", True),
-        ("site-packages", "helper_of_others.py", "from helper_of_others import SCALE", False),
-    ],
-)
-def test_a_packages_source_is_all_that_is_its_authors_own(
-    tmp_path: Path, folder: str, helper: str, line: str, covered: bool
-) -> None:
-    """Above the router's folder as well as beside the package.
-
-    Libraries that are installed are told by their versions.
-    """
-    found = {
-        hash_of_package(tmp_path / str(scale) / folder, scale, helper, line) for scale in (1, 7)
-    }
-    assert len(found) == (2 if covered else 1)
 
 
 def test_the_nearest_name_is_guessed() -> None:
@@ -241,3 +157,26 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
     installed("plugin:Missing")
     with pytest.raises(UserError, match=r"Entry point 'theirs' \(plugin:Missing\) failed to load"):
         registry.load_all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("top2_moe", {"num_experts": 1}, "at least 2"),
+        ("adaptive_moe", {"mean_experts": 2.5}, r"\[1, 2\]"),
+        ("adaptive_moe", {"threshold": "free"}, "'controlled', 'fixed'"),
+        ("mod", {"layers": "third"}, "'every', 'other'"),
+        ("mlp_gate", {"width_ratio": 0}, "above 0"),
+        ("mlp_gate", {"scale": "none"}, "'both', 'full'"),
+        ("random", {"over": "heads"}, "'ffn', 'block', 'experts'"),
+        ("random", {"active_experts": 9}, "1 to num_experts"),
+        ("hash", {"num_experts": 0}, "at least 2"),
+        ("mod", {"centrre": 1.0}, "Did you mean 'centre'"),
+    ],
+    ids=row_id,
+)
+def test_an_option_out_of_range_is_the_users_error(
+    name: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        find(name).make(options)

@@ -8,9 +8,13 @@ from torch import Tensor
 
 from bench.config.suite import TrainConfig
 from bench.rng import key
+from bench.routing.losses import load_balance_single, router_z
+from bench.training.auxiliary import active_losses
 from bench.training.loop import Allowance, train
 from bench.training.utility import Oracle
+from tests import world
 from tests.training.test_utility import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, fit, passed, split
+from tests.world import equipped
 
 
 def test_a_loss_that_is_off_has_no_labels_made() -> None:
@@ -66,3 +70,27 @@ def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: li
     others = [row for row in range(BATCH) if row not in kept]
     assert part[others].isnan().all()
     assert costs[1] == pytest.approx(costs[0] * len(kept) / BATCH, rel=0.05)
+
+
+def test_standard_losses_are_weighed_by_name_and_a_routers_own_come_first() -> None:
+    gate, adaptive, plain = (
+        equipped(name).decoder.routers[0] for name in ("mlp_gate", "adaptive_moe", "hash")
+    )
+    assert [
+        (name, weight, loss.compute)
+        for name, weight, loss in active_losses(gate, {"router_z": 0.5})
+    ] == [("router_z", 0.5, router_z)]
+    own = {
+        name: loss.compute
+        for name, _, loss in active_losses(adaptive, {"load_balance": 1.0, "importance": 0.1})
+    }
+    assert own["load_balance"] is load_balance_single
+    assert set(own) == {"load_balance", "importance"}
+    assert active_losses(gate, {}) == active_losses(plain, {"load_balance": 1.0}) == []
+
+
+def test_a_standard_loss_is_charged_and_recorded() -> None:
+    found = equipped("mlp_gate", losses={"router_z": 0.5})
+    done = world.fit(found, 3, router={"losses": {"router_z": 0.5}})
+    assert done.auxiliary["router_z"] > 0
+    assert found.ledger.spent["auxiliary/forward"] > 0

@@ -15,9 +15,10 @@ from safetensors.torch import save
 from torch import nn
 
 from bench.data import train_batch
-from bench.routing.registry import find, load_all
+from bench.routing.registry import load_all
 from bench.training.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
-from tests import tiny
+from tests import world
+from tests.world import EQUIPMENT, equipped, fit
 
 STEPS = 6
 
@@ -306,19 +307,19 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
 
     def run(folder: Path) -> str:
         built, probes, checkpoints = (
-            tiny.model(find(router)),
+            world.model(router),
             Probes(),
             Checkpoints(folder, router, 0),
         )
         checkpoints.parts["probes"] = probes
-        trained = tiny.train_steps(built, STEPS, probes, checkpoints)
+        trained = world.fit(built, STEPS, probe=probes, checkpoints=checkpoints)
         state = [
             built.decoder.state_dict(),
             probes.seen,
             trained.auxiliary,
             checkpoints.parts["training"].state_dict(),
         ]
-        return tiny.digest(state)
+        return world.digest(state)
 
     whole = run(tmp_path / "whole")
     for step in range(1, STEPS):
@@ -347,3 +348,32 @@ class Probes:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen = state["seen"]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        EQUIPMENT | {"weight_decay": 0.1},
+        {"noise": "noisy_top_k", "balance_bias": 0.05},
+        {"noise": "jitter"},
+    ],
+)
+def test_a_run_that_was_killed_ends_as_it_would_have(
+    training: dict[str, Any], tmp_path: Path
+) -> None:
+    def kill(step: int, *_: object) -> None:
+        if step == 3:
+            raise Killed
+
+    recipe = {"router": training, "adam_lr": 0.002, "muon_lr": 0.01, "probes": STEPS}
+    whole, killed, resumed = (equipped("top2_moe", **training) for _ in range(3))
+    fit(whole, STEPS, **recipe)
+    checkpoints = Checkpoints(tmp_path, "key", 0)
+    with pytest.raises(Killed):
+        fit(killed, STEPS, checkpoints=checkpoints, probe=kill, **recipe)
+    fit(resumed, STEPS, checkpoints=Checkpoints(tmp_path, "key", 0), **recipe)
+    ends = [found.decoder.state_dict() for found in (whole, resumed)]
+    assert world.digest(ends[0]) == world.digest(ends[1])
+    assert whole.ledger.spent == resumed.ledger.spent
+    if "balance_bias" in training:
+        assert any(value.any() for name, value in ends[0].items() if name.endswith("noise.bias"))

@@ -30,7 +30,7 @@ from bench.training.auxiliary import active_losses
 from bench.training.loop import Allowance, train
 from bench.training.optim import trapezoid
 from bench.training.step import Trained
-from tests.small import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
+from tests.world import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4
 STEP_TOKENS = BATCH * SEQ_LEN

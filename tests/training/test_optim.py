@@ -23,8 +23,8 @@ from bench.training.optim import (
     orthogonalise,
     trapezoid,
 )
-from tests import tiny
-from tests.small import ROWS, model, row_id, run_of, tokens, trained_like
+from tests import world
+from tests.world import ROWS, model, row_id, run_of, tokens, trained_like
 
 SHAPES = [(8, 8), (24, 8), (8, 24), (64, 48)]
 
@@ -163,11 +163,10 @@ def test_what_has_no_parameters_or_is_frozen_has_norm_zero() -> None:
 
 
 def test_reading_them_changes_no_bit_of_the_training() -> None:
-    entry = tiny.load_all()["mlp_gate"]
-    read, unread = tiny.model(entry), tiny.model(entry)
-    norms = tiny.train_steps(read, 4, lambda *_: None).gradients
+    read, unread = model("mlp_gate"), model("mlp_gate")
+    norms = world.fit(read, 4, probe=lambda *_: None, probes=2).gradients
     with patch.object(bench.training.step, "gradient_norms", lambda _: torch.zeros(3, 2)):
-        tiny.train_steps(unread, 4)
-    assert tiny.digest(read.decoder.state_dict()) == tiny.digest(unread.decoder.state_dict())
-    assert len(norms) == tiny.RECIPE.probes
+        world.fit(unread, 4)
+    assert world.digest(read.decoder.state_dict()) == world.digest(unread.decoder.state_dict())
+    assert len(norms) == 2
     assert all(value > 0 for site in norms[-1] for value in site)

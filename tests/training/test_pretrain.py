@@ -19,8 +19,18 @@ from bench.model.assemble import Model
 from bench.rng import key
 from bench.training.loop import Allowance, train
 from bench.training.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
-from tests.frozen import FROZEN_ROWS, backbone
-from tests.small import CONFIG, SEQ_LEN, model, row_id, run_of, split, tokens, trained_like
+from tests.world import (
+    CONFIG,
+    FROZEN_ROWS,
+    SEQ_LEN,
+    backbone,
+    model,
+    row_id,
+    run_of,
+    split,
+    tokens,
+    trained_like,
+)
 
 BATCH, STEPS = 4, 6
 RECIPE = PretrainConfig(tokens=BATCH * SEQ_LEN * STEPS, batch_size=BATCH)

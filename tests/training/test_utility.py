@@ -33,7 +33,7 @@ from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, upgrade
 from bench.training.loop import Allowance, train
 from bench.training.utility import Oracle, random_flips
-from tests.small import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
+from tests.world import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 
 BATCH = 3
 IDS = torch.randint(CONFIG.vocab_size, (BATCH, SEQ_LEN + 1), generator=generator(0, "oracle text"))

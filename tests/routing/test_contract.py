@@ -11,8 +11,8 @@ from torch import nn
 from bench.backbone.decoder import Decoder
 from bench.flops.ledger import Ledger
 from bench.routing.contract import RouterSpec, Selection, Site, TrainStatistics
-from tests.routers.families import FAMILIES, Supervised
-from tests.small import CONFIG, SEQ_LEN, run_of, tokens, trained_like
+from tests.routing.families import FAMILIES, Supervised
+from tests.world import CONFIG, SEQ_LEN, run_of, tokens, trained_like
 
 
 def decoder_of(family: str) -> Decoder:

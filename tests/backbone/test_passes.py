@@ -1,6 +1,5 @@
-"""What a router is told of attention.
-
-The weight of each token on itself, of the right layer, causal, and at no price of its own.
+"""What a pass shows a router: its tokens alone, and of attention the weight of each token on
+itself, of the right layer, causal, and at no price of its own.
 """
 
 from dataclasses import replace
@@ -9,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from bench.backbone.layers import rms_norm
-from bench.backbone.passes import History
+from bench.backbone.passes import History, make_pass
 from bench.conformance import run_checks
 from bench.conformance.audit import audit
 from bench.model.assemble import Model, assemble
@@ -28,8 +26,7 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from bench.training.utility import Oracle
-from tests.backbone.test_layers import HEADS, attention, noise, rotated, unit
-from tests.small import SEQ_LEN, blueprint, run_of, tokens, trained_like
+from tests.world import SEQ_LEN, blueprint, run_of, tokens, trained_like
 
 
 class Attending(Router):
@@ -73,37 +70,30 @@ def built(router: type[Router], **changes: Any) -> Model:
     return found
 
 
-def test_own_weight_is_the_diagonal_of_the_softmax_and_attention_is_as_before() -> None:
-    module, x, positions = (
-        attention(),
-        noise(2, 5, 16),
-        torch.tensor([[0, 1, 2, 3, 4], [3, 4, 6, 7, 9]]),
-    )
-    out, own = module.with_own_weight(x, positions)
-    torch.testing.assert_close(out, module(x, positions), rtol=1e-4, atol=1e-5)
-    allowed = torch.eye(5, dtype=torch.bool).expand(2, 5, 5) | noise(2, 5, 5).gt(0).tril()
-    torch.testing.assert_close(
-        module.with_own_weight(x, positions, allowed)[0],
-        module(x, positions, allowed),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-    size = 16 // HEADS
-    for b in range(2):
-        query, key, _ = (x[b] @ matrix.T for matrix in module.qkv.detach())
-        for t in range(5):
-            mean = 0.0
-            for part in (slice(head * size, (head + 1) * size) for head in range(HEADS)):
-                turned = rotated(unit(query[t, part]), int(positions[b, t]))
-                scores = torch.stack(
-                    [
-                        turned @ rotated(unit(key[s, part]), int(positions[b, s])) / size**0.5
-                        for s in range(t + 1)
-                    ]
-                )
-                mean += float(scores.softmax(0)[t]) / HEADS
-            assert float(own[b, t]) == pytest.approx(mean, rel=1e-4)
-    assert not own.requires_grad
+def test_a_pass_reads_a_copy_and_counts_positions_from_0() -> None:
+    text = tokens(2, 5)
+    run = make_pass(text[:, :4], None, selection="topk")
+    assert run.positions.tolist() == [[0, 1, 2, 3]] * 2 and run.selection == "topk"
+    run.tokens.zero_()
+    assert torch.equal(text, tokens(2, 5)), "a router that writes reaches no target"
+
+
+def test_a_part_of_a_pass_keeps_what_belongs_to_its_tokens_and_shares_the_traces() -> None:
+    ids = tokens(2, 5)
+    run = run_of(ids, tags=ids % 3, truth=ids % 2, attention=ids / 100)
+    index = torch.tensor([[0, 2, 4], [1, 3, 0]])  # the last one is padding
+    part = run.take(index, torch.tensor([[True, True, True], [True, True, False]]))
+    for row in range(2):
+        for kept, place in enumerate(index[row].tolist()):
+            token = int(ids[row, place])
+            found = (part.tokens, part.positions, part.tags, part.truth)
+            assert [int(each[row, kept]) for each in found] == [token, place, token % 3, token % 2]
+    assert part.traces is run.traces
+    part.attention = torch.full((2, 3), 0.5)
+    run.adopt_attention(part, index)
+    changed = [[True, False, True, False, True], [False, True, False, True, False]]
+    wanted = torch.where(torch.tensor(changed), 0.5, ids / 100)
+    assert torch.equal(run.attention, wanted)
 
 
 def test_an_ffn_router_sees_its_own_layers_attention_and_others_see_none() -> None:
@@ -192,21 +182,3 @@ def test_routers_that_read_attention_conform(router: type[Router]) -> None:
     assert not [
         f"{one.check}: expected {one.expected}; saw {one.seen}" for one in outcomes if not one.ok
     ]
-
-
-def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
-    """The column mean of arXiv:2412.20875 does: the reason why it is not what routers are shown."""
-    module, x = attention(), noise(1, 8, 16)
-    changed = torch.cat((x[:, :5], noise(1, 3, 16, seed=1)), dim=1)
-    positions = torch.arange(8).expand(1, 8)
-
-    def column_mean(inputs: Tensor) -> Tensor:
-        query, key, _ = module._heads(inputs, positions)
-        scores = (query @ key.mT / (16 // HEADS) ** 0.5).masked_fill(
-            ~torch.ones(8, 8, dtype=torch.bool).tril(), -torch.inf
-        )
-        return scores.softmax(-1).mean((1, 2))
-
-    own = [module.with_own_weight(inputs, positions)[1] for inputs in (x, changed)]
-    torch.testing.assert_close(own[0][:, :5], own[1][:, :5])
-    assert not torch.isclose(column_mean(x)[:, :5], column_mean(changed)[:, :5], atol=1e-3).any()

@@ -18,7 +18,7 @@ from bench.routing.contract import (
     experts,
 )
 from bench.routing.select import gate_plan, hash_noise, upgrade
-from tests.routers.banks import (
+from tests.routing.banks import (
     BiasBalanced,
     ExpertChoice,
     ExpertThreshold,

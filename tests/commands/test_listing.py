@@ -1,0 +1,34 @@
+"""What `bench list` shows."""
+
+import pytest
+
+from bench.cli import main
+from bench.config.load import suite_names
+from bench.routing.registry import load_all
+
+
+def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "studies"]) == 0
+    assert "a3-util-rank" in capsys.readouterr().out
+
+
+def test_every_router_has_a_line_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "routers"]) == 0
+    said = capsys.readouterr().out
+    names = {line.split()[0] for line in said.splitlines() if line[:1].strip(" -")}
+    assert names == {"router", *load_all()}
+    (line,) = (line for line in said.splitlines() if line.startswith("mod "))
+    assert "mixture_of_depths" in line and "arXiv:2404.02258" in line and "layers, centre" in line
+
+
+def test_all_three_tables_are_there_unless_one_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "suites"]) == 0
+    suites = capsys.readouterr().out
+    assert all(f"\n{name} " in suites for name in suite_names())
+    assert main(["list"]) == 0
+    everything = capsys.readouterr().out
+    assert suites in everything
+    for header in ("router ", "suite ", "study "):
+        assert f"\n{header}" in f"\n{everything}"

@@ -1,0 +1,24 @@
+"""What an official run needs: a device that computes, and the sources of a commit."""
+
+import pytest
+
+from bench.commands.official import check_device, require_clean_tree
+from bench.errors import UserError
+
+
+def test_a_device_that_computes_is_accepted_and_others_are_refused() -> None:
+    check_device("cpu")
+    for device in ("cuda:99", "meta", "mps", "", "cdua"):
+        with pytest.raises(UserError, match=f"--device is '{device}'.*Use --device cpu"):
+            check_device(device)
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_sources_must_be_those_of_a_commit(dirty: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef"
+    monkeypatch.setattr("bench.runner.provenance.commit_state", lambda: (commit, dirty))
+    if not dirty:
+        require_clean_tree()
+        return
+    with pytest.raises(UserError, match=r"the tree at 0123456789ab differs: commit first"):
+        require_clean_tree()

@@ -1,0 +1,50 @@
+"""Writing the board and its figures, and what is said where that fails."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.commands.publish import board_text, render, studies_in
+from bench.errors import UserError
+from bench.record import read_records
+
+
+def test_the_board_and_the_figures_are_written_where_they_are_said_to_be(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (runs / "tiny" / "figures").iterdir():
+        file.unlink()
+    render(runs, Path("board.md"), Console())
+    assert Path("board.md").read_text(encoding="utf-8") == board_text(runs)
+    figures = list((runs / "tiny" / "figures").iterdir())
+    assert figures
+    assert capsys.readouterr().out.splitlines() == [
+        "board    board.md",
+        f"figures  runs/tiny/figures/ ({len(figures)} files)",
+    ]
+
+
+@pytest.mark.parametrize("what", ["leaderboard.md", "figures"])
+def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The place may be taken away while cells run, so it is not enough to have looked before."""
+
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    module = "bench.commands.publish" if what == "leaderboard.md" else "bench.board.figures"
+    monkeypatch.setattr(f"{module}.write_atomically", refuse)
+    before = list(read_records(runs))
+    with pytest.raises(UserError) as caught:
+        render(runs, runs / "leaderboard.md", Console())
+    told = str(caught.value)
+    assert what in told and "(Permission denied)" in told
+    assert "`python -m bench leaderboard --results runs`" in told
+    assert list(read_records(runs)) == before
+
+
+def test_a_tree_without_studies_has_none(runs: Path) -> None:
+    assert studies_in(runs) == []

@@ -1,0 +1,100 @@
+"""Suites: what a row may be, and what is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from bench.config.load import parse_suite
+from bench.config.suite import RowConfig, SuiteConfig
+from bench.errors import UserError
+
+SUITE: dict[str, Any] = {
+    "name": "s",
+    "purpose": "p",
+    "backbone": "tiny",
+    "routed_layers": [1, 2],
+    "seq_len": 32,
+    "train": {"reference_tokens": 100},
+    "rows": ["mlp_gate", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
+}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"budget": 1}, "field 'budget': Input should be less than 1 (got '1')"),
+    ({"budget": float("nan")}, "field 'budget'"),
+    ({"budget": "half"}, "field 'budget'"),
+    ({"seq_len": 1}, "field 'seq_len': Input should be greater than 1"),
+    ({"sed_len": 5}, "Unknown field 'sed_len'. Did you mean 'seq_len'?"),
+    ({"train": {}}, "field 'train.reference_tokens': Field required"),
+    (
+        {"train": {"reference_tokens": 5, "lr": 1}},
+        "Unknown field 'train.lr'. Did you mean 'train.muon_lr'?",
+    ),
+    ({"routed_layers": []}, "field 'routed_layers'"),
+    ({"routed_layers": [2, 1]}, "must be ascending"),
+    ({"routed_layers": [1, 1]}, "without repeats"),
+    ({"routed_layers": [-1]}, "routed_layers is [-1]; layers count from 0"),
+    ({"routed_layers": [-3, 1]}, "routed_layers is [-3, 1]; layers count from 0"),
+    *(
+        (
+            {"comparison": {"looks": looks}},
+            f"field 'comparison': Value error, looks is {looks}; give",
+        )
+        for looks in ([1], [3, 3], [2, 999])
+    ),
+    ({"comparison": {"alpha": 1e-300}}, "field 'comparison.alpha'"),
+    ({"rows": []}, "field 'rows'"),
+    ({"rows": ["a", "a"]}, "['a'] twice"),
+    ({"rows": [{"name": "../up"}]}, "field 'rows.0.name'"),
+    ({"rows": [{"name": "a", "role": "best"}]}, "field 'rows.0.role'"),
+    ({"name": "Has Spaces"}, "field 'name'"),
+    ({"match": "time"}, "field 'match'"),
+    ({"data": {"tokenizer": "words"}}, "field 'data.tokenizer'"),
+    ({"dtype": "float64"}, "field 'dtype'"),
+]
+
+
+def test_a_row_may_be_its_name() -> None:
+    assert RowConfig.model_validate("top2_moe@wide").router == "top2_moe"
+    assert RowConfig.model_validate({"name": "a@b", "router": "c"}).router == "c"
+    suite = parse_suite(SUITE, "s")
+    assert suite.row("random@ffn").options == {"over": "ffn"}
+    assert suite.row("mod@x") == RowConfig(name="mod@x", router="mod", role="ranked")
+
+
+def test_a_suite_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse_suite(SUITE, "s").budget = 0.1
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG)
+def test_a_wrong_field_is_named_with_its_value(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as told:
+        parse_suite({**SUITE, **change}, "mine.yaml")
+    assert (
+        said in str(told.value) and "'mine.yaml'" in str(told.value) and "\n" not in str(told.value)
+    )
+
+
+def test_every_field_is_explained() -> None:
+    """A reader of the file finds what a field means.
+
+    By its description, or because its type says it all.
+    """
+    plain = {
+        "name",
+        "purpose",
+        "regime",
+        "backbone",
+        "routed_layers",
+        "seq_len",
+        "match",
+        "seeds",
+        "data",
+        "train",
+        "evaluation",
+    }
+    plain |= {"comparison", "sensitivity", "rows", "device", "dtype", "compile"}
+    assert {
+        name for name, field in SuiteConfig.model_fields.items() if not field.description
+    } <= plain

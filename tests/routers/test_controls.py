@@ -1,0 +1,33 @@
+"""Routers that learn nothing: what they choose, and how often."""
+
+import pytest
+import torch
+from scipy import stats
+
+from bench.routing.contract import Selection
+from tests.routers.asking import BATCH, SEQ, built, inputs, plan
+from tests.world import tokens
+
+
+@pytest.mark.parametrize("over", ["ffn", "block"])
+def test_random_upgrades_its_share_and_knows_no_hidden_state(over: str) -> None:
+    router = built("random", {"over": over})
+    first, second = (plan(router, inputs(seed=seed)).mask for seed in (0, 1))
+    share = round(router.spec.capacity * SEQ)
+    assert first[..., 1].sum(1).tolist() == second[..., 1].sum(1).tolist() == [share] * BATCH
+    assert not torch.equal(first, second)  # fresh noise in training
+    assert router.knob is not None
+    router.knob.fill_(-0.6)
+    again, other = (plan(router, inputs("causal", seed=seed)).mask for seed in (0, 1))
+    assert torch.equal(again, other)  # a hash in evaluation
+    many = plan(router, inputs("causal", tokens(100, SEQ))).mask[..., 1]
+    assert stats.binomtest(int(many.sum()), many.numel(), 0.4).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("selection", ["topk", "causal"])
+def test_random_experts_are_taken_equally_often(selection: Selection) -> None:
+    found = plan(built("random", {"over": "experts"}), inputs(selection, tokens(100, SEQ)))
+    assert (found.mask.sum(-1) == 2).all()
+    assert found.weight is not None
+    assert torch.equal(found.weight, found.mask / 2)
+    assert stats.chisquare(found.mask.sum((0, 1)).numpy()).pvalue > 1e-3
