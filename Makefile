@@ -20,10 +20,10 @@ official: .venv/.installed ## the committed board: results/ and leaderboard.md
 	$(BIN)/python -m bench run --suite quick --seeds 6 --official
 
 test: .venv/.installed ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --durations=30
 
 test-slow: .venv/.installed ## the slow tests
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --durations=30 -m slow
 
 lint: .venv/.installed-dev ## style, format and types
 	$(BIN)/ruff check .

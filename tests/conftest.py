@@ -1,15 +1,27 @@
-"""What every test runs under: one thread, shapes checked, reproducible examples."""
+"""Set up what every test runs under: one thread, shapes checked, reproducible examples."""
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 # Before torch is imported anywhere: pytest-xdist fills the cores with processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
+import pytest
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
+
+WITHOUT_SHAPES = {
+    *("board", "commands", "conformance", "runner", "stats", "study"),
+    *("test_cli.py", "test_fingerprints.py", "test_fuzz.py", "test_packaging.py"),
+}
+"""Folders and files of `tests/` that run whole cells, checks or pages.
+
+They call again what the folders of the modules have checked, a thousand times, so that checking
+shapes would be half of their cost; there the code runs as it does for a user.
+"""
 
 
 def check_shapes() -> None:
@@ -22,6 +34,12 @@ def check_shapes() -> None:
     vars(checker)["check"] = beartype(conf=BeartypeConf(is_pep484_tower=True))
     sys.modules[checker.__name__] = checker
     install_import_hook(["bench", "routers"], f"{checker.__name__}.check")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes, or do not, as the place of the test says."""
+    place = item.path.relative_to(Path(__file__).parent).parts[0]
+    config.update("jaxtyping_disable", place in WITHOUT_SHAPES)
 
 
 # TOKEN_ROUTING_BENCH_CHECK_SHAPES=0 shows what runs without.

@@ -176,7 +176,7 @@ def test_a_fork_that_changes_nothing_finds_the_losses_again() -> None:
         torch.testing.assert_close(utility, torch.zeros_like(utility), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("router", [Attending, AttendingFfn])
+@pytest.mark.parametrize("router", [Attending, pytest.param(AttendingFfn, marks=pytest.mark.slow)])
 def test_routers_that_read_attention_conform(router: type[Router]) -> None:
     outcomes = run_checks(Entry("attending", "gate", "", router))
     assert not [

@@ -24,7 +24,8 @@ from routers.heuristics import LARGEST_BIGRAM_VOCABULARY
 from tests.world import model, row_id
 
 VOCAB, SEQ = 40, 64
-HEURISTICS = ("context_hash", "frequency", "stride", "surprisal", "tag")
+OTHERS = ("context_hash", "stride", "surprisal", "tag")
+HEURISTICS = ("frequency", *OTHERS)
 
 
 def built(
@@ -95,7 +96,9 @@ def surprisal(before: int | None, token: int) -> float:
     return -math.log((PAIRS[before, token] + alone) / (followed + 1))
 
 
-@pytest.mark.parametrize("name", HEURISTICS)
+@pytest.mark.parametrize(
+    "name", ["frequency", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_each_rule_over_experts_conforms(name: str) -> None:
     outcomes = run_checks(find(name), options={"over": "experts"})
     assert not [outcome for outcome in outcomes if not outcome.ok]
