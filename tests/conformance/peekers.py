@@ -18,7 +18,7 @@ from bench.routing.contract import (
     RoutingPlan,
 )
 from bench.routing.select import gate_plan, top_k_mask
-from tests.small import SEQ_LEN
+from tests.world import SEQ_LEN
 
 
 class Gate(Router):

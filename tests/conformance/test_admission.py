@@ -14,7 +14,7 @@ from bench.routing.registry import Entry, find
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
 from bench.runner.pool import work
-from tests.tiny import suite, write_text
+from tests.world import suite, write_text
 
 Plugins = Callable[[Path], dict[str, Entry]]
 

@@ -15,8 +15,17 @@ from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, Ro
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.training.pretrain import adopt
-from tests.frozen import FROZEN_ROWS, backbone
-from tests.small import CONFIG, ROWS, SEQ_LEN, blueprint, model, row_id, trained_like
+from tests.world import (
+    CONFIG,
+    FROZEN_ROWS,
+    ROWS,
+    SEQ_LEN,
+    backbone,
+    blueprint,
+    model,
+    row_id,
+    trained_like,
+)
 
 BATCH = 5
 ESTIMATORS: list[tuple[str, dict[str, object]]] = [

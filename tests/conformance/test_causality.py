@@ -42,8 +42,17 @@ from tests.conformance.peekers import (
     TopK,
     WeightOnly,
 )
-from tests.small import SEQ_LEN, blueprint, model, row_id, trained_like, windows
-from tests.tiny import own_registry, suite, write_text
+from tests.world import (
+    SEQ_LEN,
+    blueprint,
+    model,
+    own_registry,
+    row_id,
+    suite,
+    trained_like,
+    windows,
+    write_text,
+)
 
 BATCH_SIZE = 64
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench import cli
-from tests import tiny
+from tests import world
 
 PLUGIN = '''
 from bench.routing.contract import FFN_GATE, Router
@@ -73,7 +73,7 @@ REGISTRATIONS = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With a suite in it, and a cache of its own."""
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
-    tiny.write_suite(tmp_path / "suite.yaml", tiny.write_text(tmp_path), routed_layers=[1])
+    world.write_suite(tmp_path / "suite.yaml", world.write_text(tmp_path), routed_layers=[1])
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def ends_well(folder: Path, source: str, capsys: Any, *command: str) -> int:
     """
     path = folder / "odd.py"
     path.write_text(source, encoding="utf-8")
-    with tiny.own_registry():
+    with world.own_registry():
         code = cli.main([str(path) if word == "FILE" else word for word in command])
     said = capsys.readouterr()
     assert path.read_text(encoding="utf-8") == source

@@ -14,7 +14,7 @@ from bench.evaluation.evaluate import evaluate
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
-from tests import tiny
+from tests import world
 
 
 class _Gate(Router):
@@ -53,7 +53,7 @@ def offence(
     at: tuple[float, ...] = (-0.6, -0.4, -0.5),
     kind: type[Router] = _Gate,
 ) -> str:
-    model = tiny.model(Entry("gate", "test", "", kind))
+    model = world.model(Entry("gate", "test", "", kind))
     routers = model.decoder.routers
     visited: list[Visited] = []
     with torch.no_grad():
@@ -73,9 +73,9 @@ def offence(
         for router in routers:
             assert router.knob is not None
             router.knob.fill_(value)
-        found = evaluate(model, tiny.windows(), batch_size=8)
+        found = evaluate(model, world.windows(), batch_size=8)
         visited.append(Visited(knobs_of(model), found.nats))
-    said = revisit(model, tiny.windows(), visited, 8, torch.float32)
+    said = revisit(model, world.windows(), visited, 8, torch.float32)
     assert all(router.knob is not None and float(router.knob) == at[-1] for router in routers)
     return said
 
@@ -107,12 +107,12 @@ def test_looking_ahead_in_all_evaluations_but_the_last_is_found() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_pass_is_that_of_the_evaluation(dtype: torch.dtype) -> None:
-    model = tiny.model(Entry("gate", "test", "", _Gate))
-    found = evaluate(model, tiny.windows(), batch_size=8, dtype=dtype)
+    model = world.model(Entry("gate", "test", "", _Gate))
+    found = evaluate(model, world.windows(), batch_size=8, dtype=dtype)
     assert (
         revisit(
             model,
-            tiny.windows(),
+            world.windows(),
             [Visited([None] * len(model.decoder.routers), found.nats)],
             8,
             dtype,

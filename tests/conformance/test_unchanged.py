@@ -5,7 +5,7 @@ import torch
 
 from bench.conformance.unchanged import state_sums, unchanged
 from bench.errors import RuleBroken
-from tests.small import model
+from tests.world import model
 
 
 def test_a_buffer_that_moves_is_named_and_knobs_may() -> None:

@@ -11,7 +11,7 @@ from bench.conformance.unwatched import side_work
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
-from tests import tiny
+from tests import world
 
 
 class _Alternate(Router):
@@ -44,5 +44,5 @@ def test_a_router_that_looks_for_counters_is_found_in_its_own_run(
     router: type[Router], says: str, tmp_path: Path
 ) -> None:
     _Writes.place = tmp_path / "note"
-    found = side_work(tiny.model(Entry("x", "test", "", router)), tiny.windows())
+    found = side_work(world.model(Entry("x", "test", "", router)), world.windows())
     assert says in found and bool(says) == bool(found)

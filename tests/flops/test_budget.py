@@ -12,7 +12,7 @@ from bench.errors import UserError
 from bench.flops.budget import dense_costs
 from bench.model.assemble import Model
 from bench.routing.registry import find
-from tests.small import ROWS, model, row_id
+from tests.world import ROWS, model, row_id
 
 VOCAB, SEQ, ROUTED = 256, 128, (1, 2, 3)
 D, LAYERS, FFN, RANK = 64, 4, 256, 8

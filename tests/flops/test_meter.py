@@ -35,8 +35,7 @@ from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
 from bench.training.loop import Allowance, train
-from tests.small import SEQ_LEN, blueprint, split, windows
-from tests.tiny import own_registry, suite, write_text
+from tests.world import SEQ_LEN, blueprint, own_registry, split, suite, windows, write_text
 
 RECIPE = TrainConfig(reference_tokens=1, batch_size=3)
 

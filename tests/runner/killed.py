@@ -23,7 +23,7 @@ from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.pool import work
 from bench.training.checkpoint import Checkpoints
-from tests import tiny
+from tests import world
 
 PHASES: dict[str, tuple[Any, str]] = {
     "training": (bench.runner.execute, "train"),
@@ -123,7 +123,7 @@ def _leaving_digest(train: Callable[..., Any], root: Path) -> Callable[..., Any]
     def watched(model: Any, *arguments: Any, **options: Any) -> Any:
         trained = train(model, *arguments, **options)
         state = {name: part.state_dict() for name, part in options["checkpoints"].parts.items()}
-        final = tiny.digest([model.decoder.state_dict(), state, replace(trained, seconds=0.0)])
+        final = world.digest([model.decoder.state_dict(), state, replace(trained, seconds=0.0)])
         (root / "digest.txt").write_text(final, encoding="utf-8")
         return trained
 

@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.routing.registry import load_file
 from bench.runner.cells import NOT_NUMERICS, Cell, parse_rows, plan_cells, sensitivity_cells
 from bench.runner.provenance import machine_of
-from tests import tiny
+from tests import world
 
 SUITE: dict[str, Any] = {
     "name": "s",
@@ -268,7 +268,7 @@ def test_the_plugins_source_as_it_was_loaded_is_in_the_key(tmp_path: Path) -> No
     suite = parse_suite({**SUITE, "rows": ["keyed"]}, "s")
     keys: list[str] = []
     for remark in ("one", "two"):
-        with tiny.own_registry():
+        with world.own_registry():
             file = tmp_path / f"{remark}.py"
             file.write_text(PLUGIN.format(remark=remark), encoding="utf-8")
             source = file.read_bytes()

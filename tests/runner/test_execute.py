@@ -6,7 +6,7 @@ from bench.backbone.presets import PRESETS
 from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.execute import run_cell
-from tests import tiny
+from tests import world
 
 SEQ, VOCAB, ROUTED, DOMAINS, WINDOWS = 32, 256, 2, 2, 4
 D, LAYERS, FFN, RANK = (
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     rows = ["mlp_gate", "dense_matched", {"name": "dense", "role": "bracket"}]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(folder / "cache"))
-        suite = tiny.suite(tiny.write_text(folder), rows=rows)
+        suite = world.suite(world.write_text(folder), rows=rows)
         return {row.name: run_cell(Cell(suite, row, 0), "test") for row in suite.rows}
 
 

@@ -22,9 +22,8 @@ from bench.runner.execute import run_cell
 from bench.runner.frozen import allowance
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import Allowance, Probe, train
-from tests import tiny
-from tests.frozen import FROZEN_ROWS, backbone, frozen
-from tests.small import CONFIG, LEARNED, SEQ_LEN, row_id, split
+from tests import world
+from tests.world import CONFIG, FROZEN_ROWS, LEARNED, SEQ_LEN, backbone, frozen, row_id, split
 
 BATCH, STEPS = 4, 6
 FROZEN: dict[str, Any] = {"regime": "controller", "pretrain": {"tokens": 1024, "batch_size": 4}}
@@ -79,7 +78,7 @@ def test_a_killed_training_goes_on_to_the_same_weights_and_bill(tmp_path: Path) 
     with pytest.raises(Killed):
         fit(frozen("mlp_gate"), die, Checkpoints(tmp_path, "k", 0))
     again = fit(frozen("mlp_gate"), checkpoints=Checkpoints(tmp_path, "k", 0))
-    assert tiny.digest(again.decoder.state_dict()) == tiny.digest(whole.decoder.state_dict())
+    assert world.digest(again.decoder.state_dict()) == world.digest(whole.decoder.state_dict())
     assert again.ledger.spent == whole.ledger.spent
 
 
@@ -105,13 +104,13 @@ def test_a_token_of_training_costs_what_is_written_out_here() -> None:
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
-    return tiny.write_text(tmp_path)
+    return world.write_text(tmp_path)
 
 
 def test_what_cannot_learn_is_not_trained(text: Path) -> None:
     budgets: dict[str, Allowance] = {}
     for name in ("random@ffn", "mlp_gate"):
-        cell = tiny.cell(text, name, **FROZEN)
+        cell = world.cell(text, name, **FROZEN)
         budgets[name] = allowance(cell, frozen(cell.row.router, cell.row.options))
     assert budgets["random@ffn"] == Allowance(0, 0)
     assert budgets["random@ffn"].spent(0, 0) == 1.0
@@ -140,13 +139,13 @@ def run(suite: Path) -> dict[str, Record]:
 def test_a_cell_is_the_same_whoever_pretrained(
     text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run(tiny.write_suite(text.parent / "tiny.yaml", text, **FROZEN))
+    found = run(world.write_suite(text.parent / "tiny.yaml", text, **FROZEN))
     assert "skipped  top2_moe: it chooses among expert0" in capsys.readouterr().out
     untrained, after = found["random@ffn"], found["mlp_gate"]
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(text.parent / "another"))
-    alone = run_cell(tiny.cell(text, "mlp_gate", **FROZEN), "")
+    alone = run_cell(world.cell(text, "mlp_gate", **FROZEN), "")
     assert {untrained.status, after.status} == {"ok"}
-    assert tiny.without_clock(after) == tiny.without_clock(alone)
+    assert world.without_clock(after) == world.without_clock(alone)
     assert untrained.training is not None
     assert (
         untrained.training.steps,
@@ -169,7 +168,7 @@ def test_a_cell_is_the_same_whoever_pretrained(
 def test_rows_without_pretrained_paths_are_skipped_with_a_reason(
     text: Path, router: str, reason: str
 ) -> None:
-    suite = tiny.suite(text, **FROZEN)
+    suite = world.suite(text, **FROZEN)
     assert reason in unmet_needs(suite.row(router), 2, regime="controller")
     assert bool(reason) == bool(unmet_needs(suite.row(router), 2, regime="controller"))
     assert not unmet_needs(suite.row(router), 2)

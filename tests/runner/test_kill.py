@@ -14,7 +14,7 @@ import pytest
 from bench.data import load_corpus
 from bench.record import Record
 from bench.runner.cells import Cell
-from tests import tiny
+from tests import world
 from tests.runner import killed
 from tests.runner.killed import PHASES, Kill
 
@@ -45,13 +45,13 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
     enough kills and some in each phase.
     """
     draw = random.Random(router)
-    cell = tiny.cell(tiny.write_text(folder), router)
+    cell = world.cell(world.write_text(folder), router)
     whole, cache = folder / "whole", folder / "cache"
     load_corpus(cell.suite.data, cache)
     assert run(server, cell, whole, cache)
     seconds, open_phases = killed.phases_of(whole)
     assert not open_phases
-    expected = tiny.without_clock(Record.read(cell.path(whole)))
+    expected = world.without_clock(Record.read(cell.path(whole)))
     hit, total = Counter[str](), 0
     for attempt in range(2 * kills):
         root = folder / f"killed-{attempt}"
@@ -67,7 +67,7 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
             total += 1
             hit.update(killed.phases_of(root)[1])
         assert run(server, cell, root, cache)
-        assert tiny.without_clock(Record.read(cell.path(root))) == expected
+        assert world.without_clock(Record.read(cell.path(root))) == expected
         assert (root / "digest.txt").read_text() == (whole / "digest.txt").read_text()
         left = sorted(path.name for path in root.rglob("*") if path.is_file())
         assert left == ["digest.txt", "seed-0.json"], "nothing is left lying about"

@@ -15,7 +15,7 @@ from bench.data import load_corpus
 from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.pool import CHECKPOINTS, SUPERSEDED, Outcome, run_cells, work
-from tests import tiny
+from tests import world
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,8 +64,8 @@ def text(tmp_path_factory: Any) -> Iterator[Path]:
     folder: Path = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(folder / "cache"))
-        path = tiny.write_text(folder)
-        load_corpus(tiny.suite(path).data)
+        path = world.write_text(folder)
+        load_corpus(world.suite(path).data)
         yield path
 
 
@@ -74,12 +74,12 @@ def harmful(tmp_path: Path) -> Iterator[Path]:
     """A file of routers that do harm once training is under way."""
     path = tmp_path / "harmful.py"
     path.write_text(PLUGINS, encoding="utf-8")
-    with tiny.own_registry():
+    with world.own_registry():
         yield path
 
 
 def from_plugin(text: Path, plugin: Path, *routers: str) -> list[Cell]:
-    return [replace(tiny.cell(text, router), plugin_files=(plugin,)) for router in routers]
+    return [replace(world.cell(text, router), plugin_files=(plugin,)) for router in routers]
 
 
 def files(root: Path) -> list[str]:
@@ -87,7 +87,7 @@ def files(root: Path) -> list[str]:
 
 
 def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) -> None:
-    cell = tiny.cell(text)
+    cell = world.cell(text)
     first = work(cell, tmp_path, "first")
     before = cell.path(tmp_path).read_bytes()
     second = work(cell, tmp_path, "second")
@@ -99,8 +99,8 @@ def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) 
 
 def test_a_record_of_another_key_is_moved_and_not_lost(text: Path, tmp_path: Path) -> None:
     old, new = (
-        tiny.cell(text),
-        tiny.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2}),
+        world.cell(text),
+        world.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2}),
     )
     assert old.path(tmp_path) == new.path(tmp_path)
     work(old, tmp_path, "old")
@@ -112,7 +112,7 @@ def test_a_record_of_another_key_is_moved_and_not_lost(text: Path, tmp_path: Pat
 
 
 def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) -> None:
-    cell = tiny.cell(text)
+    cell = world.cell(text)
     path = cell.path(tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text("{}", encoding="utf-8")
@@ -122,7 +122,7 @@ def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) 
 
 
 def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
-    cell = tiny.cell(text)
+    cell = world.cell(text)
     path = cell.path(tmp_path)
     path.parent.mkdir(parents=True)
     (path.parent / f".{path.name}.abc123").write_text("half a rec", encoding="utf-8")
@@ -133,7 +133,7 @@ def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
 def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
     text: Path, tmp_path: Path
 ) -> None:
-    first, second = tiny.cell(text), tiny.cell(text, seed=1)
+    first, second = world.cell(text), world.cell(text, seed=1)
     lock = FileLock(tmp_path / CHECKPOINTS / "tiny~mlp_gate~b50-flops~seed-0.lock")
     seen: list[str] = []
 
@@ -149,7 +149,7 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
 
 
 def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
-    suite = tiny.write_suite(tmp_path / "suite.yaml", text, rows=["mlp_gate", "hash"])
+    suite = world.write_suite(tmp_path / "suite.yaml", text, rows=["mlp_gate", "hash"])
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -182,12 +182,12 @@ def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
-    cells = [tiny.cell(text, router) for router in ("mlp_gate", "hash")]
+    cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     run_cells(cells, inside, "c", 0)
     run_cells(cells, outside, "c", 2)
     for cell in cells:
-        assert tiny.without_clock(Record.read(cell.path(inside))) == tiny.without_clock(
+        assert world.without_clock(Record.read(cell.path(inside))) == world.without_clock(
             Record.read(cell.path(outside))
         )
 
@@ -209,7 +209,7 @@ def test_memory_and_divergence_are_said_in_one_line(
 ) -> None:
     monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
     (greedy,) = from_plugin(text, harmful, "greedy")
-    diverging = tiny.cell(text)
+    diverging = world.cell(text)
     diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))
     lack, nan = run_cells([greedy, diverging], tmp_path, "c", 0)
     assert lack.status == "failed" and lack.detail.startswith(
@@ -221,7 +221,7 @@ def test_memory_and_divergence_are_said_in_one_line(
 
 
 def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:
-    first, failing = tiny.cell(text), tiny.cell(text, seed=1)
+    first, failing = world.cell(text), world.cell(text, seed=1)
     failing = replace(failing, row=failing.row.model_copy(update={"lr_scale": 1e38}))
     path = failing.path(tmp_path)
     work(failing, tmp_path, "before")
@@ -241,7 +241,7 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
 
 def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    outcome = work(tiny.cell(text), tmp_path / "file", "c")
+    outcome = work(world.cell(text), tmp_path / "file", "c")
     assert (
         outcome.status == "crashed"
         and "NotADirectoryError" in outcome.detail
@@ -252,7 +252,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    outcome = work(tiny.cell(text), tmp_path / "out", "c")
+    outcome = work(world.cell(text), tmp_path / "out", "c")
     tmp_path.chmod(0o700)
     assert (
         outcome.status == "crashed"
@@ -267,7 +267,7 @@ def test_the_disk_is_full_when_the_record_is_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    cell = tiny.cell(text)
+    cell = world.cell(text)
     with monkeypatch.context() as patch:
         patch.setattr("bench.record.os.fdopen", full)
         outcome = work(cell, tmp_path, "c", checkpoint_seconds=0)
