@@ -162,10 +162,14 @@ def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) 
     assert "usage: python -m bench" in capsys.readouterr().out
 
 
-def test_help_needs_no_torch() -> None:
-    program = "import sys; from bench import cli\ntry: cli.main(['run', '-h'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+def test_help_needs_neither_torch_nor_scipy() -> None:
+    lines = (
+        "import sys; from bench import cli",
+        "try: cli.main(['run', '-h'])",
+        "except SystemExit: sys.exit(len({'torch', 'scipy'} & sys.modules.keys()))",
+    )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -223,10 +227,6 @@ def test_from_suite_to_board(place: Path, capsys: Any) -> None:
     before = record.read_bytes()
     assert cli.main(command) == 0
     assert "kept" in capsys.readouterr().out and record.read_bytes() == before
-    record.write_bytes(before.replace(b'"seed": 0', b'"seed": 1'))
-    assert cli.main(["leaderboard", "--results", "out"]) == 2
-    told = capsys.readouterr().err
-    assert str(Path("out/tiny/hash/b50-flops/seed-0.json")) in told and told.count("\n") == 1
 
 
 def test_a_run_does_not_start_if_a_folder_stands_in_the_place_of_its_board(

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,10 +174,3 @@ def test_records_of_a_suite_with_impossible_looks_serve_a_mended_suite(
         "0",
     ]
     assert main(["reproduce", "hash", *again]) == 0
-
-
-def test_help_of_every_command_loads_no_torch() -> None:
-    code = "import sys; from bench.cli import build_parser; build_parser(); print('torch' in sys.modules, 'scipy' in sys.modules)"
-    assert subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split() == ["False", "False"]

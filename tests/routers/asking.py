@@ -17,12 +17,14 @@ def built(name: str, options: dict[str, Any] | None = None) -> Router:
     return model(name, options).decoder.routers[0]
 
 
-def inputs(selection: Selection = "topk", ids: Tensor | None = None, seed: int = 0) -> RouterInput:
+def inputs(
+    selection: Selection = "topk", ids: Tensor | None = None, seed: int = 0, progress: float = 0.5
+) -> RouterInput:
     ids = tokens(BATCH, SEQ) if ids is None else ids
     hidden = torch.randn(*ids.shape, CONFIG.d_model, generator=generator(seed, "hidden"))
     positions = torch.arange(ids.shape[1]).expand(ids.shape)
     return RouterInput(
-        hidden, ids, positions, None, None, generator(seed, "routing"), 0.5, selection
+        hidden, ids, positions, None, None, generator(seed, "routing"), progress, selection
     )
 
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.rng import generator
-from bench.routing.contract import RouterInput, RoutingPlan, Selection
+from bench.routing.contract import RoutingPlan
 from bench.routing.learned_gate import Gate
 from bench.routing.registry import find
 from bench.training.utility import Oracle
-from tests.world import CONFIG, model, run_of, tokens, trained_like
+from tests.routers.asking import inputs
+from tests.world import model, run_of, tokens, trained_like
 
 BATCH, SEQ = 3, 24
 
@@ -21,12 +21,6 @@ def built(name: str = "mlp_gate", **options: Any) -> Gate:
     router = model(name, options).decoder.routers[0]
     assert isinstance(router, Gate)
     return router
-
-
-def inputs(selection: Selection = "topk", progress: float = 0.5) -> RouterInput:
-    ids = tokens(BATCH, SEQ)
-    hidden = torch.randn(*ids.shape, CONFIG.d_model, generator=generator(0, "hidden"))
-    return RouterInput(hidden, ids, ids, None, None, generator(0, "routing"), progress, selection)
 
 
 def scores_of(plan: RoutingPlan) -> Tensor:

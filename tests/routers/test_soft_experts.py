@@ -10,11 +10,11 @@ from torch import Tensor
 from bench.backbone.decoder import Layer
 from bench.backbone.sites import PathSet
 from bench.errors import UserError
-from bench.rng import generator
-from bench.routing.contract import LayerTrace, RouterInput, RoutingPlan, Selection
+from bench.routing.contract import LayerTrace
 from bench.routing.losses import load_balance
 from bench.routing.registry import find
-from tests.world import CONFIG, model, run_of, tokens, trained_like
+from tests.routers.asking import inputs, plan
+from tests.world import model, run_of, tokens, trained_like
 
 BATCH, SEQ, COUNT = 3, 24, 8
 HARD = ("top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k")
@@ -22,17 +22,6 @@ HARD = ("top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k")
 
 def built(name: str = "estimated_moe", **options: Any) -> Any:
     return model(name, options).decoder.routers[0]
-
-
-def inputs(selection: Selection = "topk", progress: float = 0.5) -> RouterInput:
-    ids = tokens(BATCH, SEQ)
-    hidden = torch.randn(*ids.shape, CONFIG.d_model, generator=generator(0, "hidden"))
-    return RouterInput(hidden, ids, ids, None, None, generator(0, "routing"), progress, selection)
-
-
-@torch.no_grad()
-def plan(router: Any, seen: RouterInput) -> RoutingPlan:
-    return router(seen)
 
 
 def one_hot(index: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.rng import generator
-from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan, Selection
+from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.learned_gate import Gate
 from bench.routing.registry import find
+from tests.routers.asking import inputs
 from tests.world import CONFIG, model, tokens
 
 BATCH, SEQ = 3, 24
@@ -24,12 +25,6 @@ def built(name: str = "mlp_gate", **options: Any) -> Gate:
     router = model(name, options).decoder.routers[0]
     assert isinstance(router, Gate)
     return router
-
-
-def inputs(selection: Selection = "topk", progress: float = 0.5) -> RouterInput:
-    ids = tokens(BATCH, SEQ)
-    hidden = torch.randn(*ids.shape, CONFIG.d_model, generator=generator(0, "hidden"))
-    return RouterInput(hidden, ids, ids, None, None, generator(0, "routing"), progress, selection)
 
 
 def scores_of(plan: RoutingPlan) -> Tensor:
