@@ -40,7 +40,8 @@ def test_an_interrupt_goes_on_and_nothing_else_does() -> None:
 
 def test_a_long_value_is_cut() -> None:
     assert shortened("short") == "'short'"
-    assert shortened("x" * 100, 10) == "'xxxxxxxxx..."
+    assert shortened("x" * 8, 10) == "'xxxxxxxx'"
+    assert shortened("x" * 9, 10) == "'xxxxxxxxx..."
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_if_there_is_one() -> None:

@@ -1,7 +1,4 @@
-"""Build small worlds for tests: suites on random prose, and models on random tokens.
-
-Suites and cells take about a second and need a corpus; models have a few thousand parameters.
-"""
+"""Build small worlds for tests: suites and cells on random prose, and models on random tokens."""
 
 import hashlib
 import json
@@ -56,13 +53,10 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     *(("random", {"over": over}) for over in ("ffn", "block", "experts")),
 ]
 """Every registered router; `random` over each kind of path."""
-UNLEARNED = ("bracket", "control", "heuristic")
-LEARNED = [(name, options) for name, options in ROWS if find(name).family not in UNLEARNED]
-FROZEN_ROWS = [
-    (name, options)
-    for name, options in ROWS
-    if set(find(name).make(options).paths.names) <= {"cheap", "full", "skip", "block"}
-]
+UNLEARNED = {"bracket", "control", "heuristic"}
+LEARNED = [row for row in ROWS if find(row[0]).family not in UNLEARNED]
+SHARED = {"cheap", "full", "skip", "block"}
+FROZEN_ROWS = [row for row in ROWS if set(find(row[0]).make(row[1]).paths.names) <= SHARED]
 """Every registered router that can stand on a frozen backbone."""
 
 
@@ -87,8 +81,7 @@ def row_id(value: object) -> str:
 
 def write_text(folder: Path) -> Path:
     """Write 80 documents in two domains, without 13-grams in common."""
-    draw, path = random.Random(7), folder / "text.jsonl"
-    lines = []
+    draw, path, lines = random.Random(7), folder / "text.jsonl", list[str]()
     for n in range(80):
         words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 7))) for _ in range(100)]
         lines.append(json.dumps({"text": " ".join(words), "kind": ("even", "odd")[n % 2]}))
@@ -123,13 +116,13 @@ def write_suite(path: Path, text: Path, **changes: Any) -> Path:
 def without_clock(record: Record) -> dict[str, Any]:
     """Return a record less what clock, process, command line and source tree put in."""
     data = record.model_dump(mode="json")
-    data["provenance"] |= {"started": "", "command": "", "commit": "", "dirty": False}
-    if data["training"]:
-        data["training"] |= {"seconds": 0, "tokens_per_second": 0, "peak_memory_mb": 0}
-    if data["speed"]:
-        data["speed"] |= {"forward_us_per_token": 0, "repeats": 0}
-    data["curve"] = [point | {"seconds": 0} for point in data["curve"]]
-    return data
+    clock: dict[str, dict[str, Any]] = {
+        "provenance": {"started": "", "command": "", "commit": "", "dirty": False},
+        "training": {"seconds": 0, "tokens_per_second": 0, "peak_memory_mb": 0},
+        "speed": {"forward_us_per_token": 0, "repeats": 0},
+    }
+    data |= {part: data[part] | values for part, values in clock.items() if data[part]}
+    return data | {"curve": [point | {"seconds": 0} for point in data["curve"]]}
 
 
 def digest(value: Any) -> str:
@@ -206,9 +199,9 @@ def tokens(batch: int = 3, seq_len: int = SEQ_LEN, seed: int = 0) -> Tensor:
 
 def run_of(ids: Tensor, selection: Selection = "topk", **changes: Any) -> Pass:
     """Return a pass with noise of its own over token ids."""
-    noise, tags = generator(0, "routing"), torch.zeros_like(ids)
-    fields = {"tags": tags, "selection": selection, "generator": noise, "progress": 0.5}
-    return Pass(ids, torch.arange(ids.shape[1]).expand(ids.shape), **(fields | changes))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {"tags": torch.zeros_like(ids), "selection": selection}
+    fields |= {"generator": generator(0, "routing"), "progress": 0.5}
+    return Pass(ids, torch.arange(ids.shape[1]).expand(ids.shape), **(fields | changes))
 
 
 def split(length: int = 4000, domains: int = 3, seed: int = 0) -> Split:

@@ -24,10 +24,9 @@ def test_the_entropy_of_a_symbol_is_that_of_its_distribution(noise: float) -> No
 def test_hard_tokens_are_counted_segment_by_segment() -> None:
     found = task()
     drawn_from_tables = [
-        place > found.order  # the first opens the segment, and the next lack symbols before them
+        place > found.order  # the first opens the segment, the next have too few before them
         for _ in range(found.hard_segments)
-        for place in range(found.segment_tokens - 1 + 1)
-        if place
+        for place in range(1, found.segment_tokens)
     ]
     share = sum(drawn_from_tables) / (found.document_tokens - 1)
     assert hard_share(found) == pytest.approx(share)
