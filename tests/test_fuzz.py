@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import bench.runner.execute  # noqa: F401  takes `load_corpus` before `no_corpus` replaces it
 from bench import cli
 from bench.errors import UserError
 from bench.record import Record, record_path
