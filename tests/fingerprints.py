@@ -8,18 +8,18 @@ new: the file is there so that no change of numerics goes unseen.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from bench.config.load import load_suite, suite_names
 from bench.config.suite import RouterTraining
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
+from bench.routing.fingerprint import FINGERPRINTS, row_name
 from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names
 from tests import tiny
 
-PATH = Path(__file__).with_suffix(".json")
+PATH = FINGERPRINTS
 STEPS = 5
 
 
@@ -34,7 +34,7 @@ def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
         training = row.training or RouterTraining(lr_ratio=0.125)
         told = training.model_dump(exclude_defaults=True)
         if row.options or row.training:
-            found[f"{row.router} {json.dumps([row.options, told], sort_keys=True)}"] = (
+            found[row_name(row.router, row.options, told)] = (
                 row.router,
                 row.options,
                 training,

@@ -8,7 +8,7 @@ import pytest
 
 from bench import cli, commands
 from bench.errors import UserError, unknown
-from bench.record import Record
+from bench.record import read_record
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -300,7 +300,7 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
         and "(Permission denied)" in told
     )
     assert "`python -m bench leaderboard --results out`" in told
-    Record.read(place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json")
+    read_record(place / "out" / "tiny" / "hash" / "b50-flops" / "seed-0.json")
     assert cli.main(["leaderboard", "--results", "out"]) == 0
 
 

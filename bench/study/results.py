@@ -141,8 +141,7 @@ def _undeclared(
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
-    listed = next((one for one in config.get("rows", []) if one.get("name") == row.name), None)
-    if listed != row.plain().canonical():
+    if record.row != row.plain():
         return "the row was run with other options"
     ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}
     changed = [field for field, value in replaced.items() if value_at(ran, field) != value]

@@ -20,7 +20,8 @@ from bench.record import Causality
 from bench.routing.contract import Router
 from bench.routing.registry import Entry
 from bench.runner.cells import Cell
-from bench.runner.execute import run_cell
+from bench.runner.resolve import resolve
+from bench.runner.run_cell import run_cell
 from tests.conformance.peekers import (
     BatchMates,
     BatchSize,
@@ -225,7 +226,7 @@ def test_a_leak_makes_the_record_of_a_cell_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a router that was let in: its own check would have found it."""
-    monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
+    monkeypatch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())
     plugin = tmp_path / "leaky.py"
     plugin.write_text(
         """
@@ -245,7 +246,9 @@ class Leaky(Router):
     )
     config = suite(write_text(tmp_path))
     with own_registry():
-        record = run_cell(Cell(config, config.row("leaky_hash"), 0, (plugin,)), "test")
+        record = run_cell(
+            resolve(Cell(config, config.row("leaky_hash"), 0, (plugin,))), "test", Path()
+        )
     assert record.status == "invalid"
     assert record.causality is not None and not record.causality.passed
     assert record.reason == record.causality.detail

@@ -22,7 +22,7 @@ from bench.evaluation.supervision import measure_supervision
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find
-from bench.runner.cells import parse_rows
+from bench.runner.rows import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import small, tiny
 
@@ -358,7 +358,7 @@ def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(
         {"name": f"{NAME}@oracle", "options": {"source": "oracle"}},
     ]
     suite = parse_suite(tiny.suite_data(tiny.write_text(tmp_path), rows=rows), "tiny")
-    roles = {row.name: row.role for row in parse_rows(suite, "all")}
+    roles = {row.name: row.role for row in parse_rows(suite, "all").rows}
     assert roles == {"tag": "informed", "frequency": "ranked"} | {
         f"{NAME}@truth": "informed",
         f"{NAME}@none": "ranked",
