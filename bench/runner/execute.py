@@ -11,7 +11,6 @@ from bench.backbone.presets import decoder_config
 from bench.config.suite import RouterTraining
 from bench.conformance.admission import inadmissible
 from bench.conformance.causality import prove
-from bench.conformance.revisit import revisit
 from bench.conformance.unchanged import unchanged
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, load_corpus, statistics
@@ -140,14 +139,13 @@ def _run(
         )
     ledger, decoder, evaluation = model.evaluation_ledger, model.decoder, headline.evaluation
     causality = prove(
-        decoder, validation, evaluation, cell.seed, cell.suite.evaluation.batch_size, dtype_of(cell)
+        decoder,
+        validation,
+        headline.visited,
+        cell.seed,
+        cell.suite.evaluation.batch_size,
+        dtype_of(cell),
     )
-    if causality.passed and (
-        offence := revisit(
-            model, validation, headline.visited, cell.suite.evaluation.batch_size, dtype_of(cell)
-        )
-    ):
-        causality = causality.model_copy(update={"passed": False, "detail": offence})
     if cell.outside and (offence := side_work(model, validation)):
         raise RuleBroken(offence)
     policies: tuple[Policy | None, ...] = (None, "on_policy")
