@@ -10,7 +10,6 @@ import torch
 
 from bench.backbone.compiled import compile_parts
 from bench.conformance.causality import prove
-from bench.conformance.revisit import revisit
 from bench.conformance.unchanged import unchanged
 from bench.conformance.unwatched import side_work
 from bench.data import Corpus, Windows, statistics
@@ -183,15 +182,11 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
     causality = prove(
         model.decoder,
         validation,
-        headline.evaluation,
+        headline.visited,
         cell.seed,
         config.batch_size,
         resolved.dtype,
     )
-    if causality.passed and (
-        turned := revisit(model, validation, headline.visited, config.batch_size, resolved.dtype)
-    ):
-        causality = causality.model_copy(update={"passed": False, "detail": turned})
     if cell.outside and (worked := side_work(model, validation)):
         raise RuleBroken(worked)
     return EvaluatedCell(headline, validation, causality)
