@@ -1,7 +1,7 @@
 # Every target sets up what it needs; a second call does no work twice. PYTHON chooses the interpreter of a new .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # One thread a process: the runner and pytest-xdist fill the cores with processes.
 export OMP_NUM_THREADS := 1

@@ -15,10 +15,9 @@ from itertools import combinations
 import numpy as np
 
 from bench.stats.bootstrap import hierarchical_bootstrap
-from bench.stats.correction import holm
-from bench.stats.families import compare_board, compare_family
-from bench.stats.moderation import fit_prior, row_variances
-from bench.stats.paired import Floats, Pairs, paired_t, two_sided_p
+from bench.stats.families import compare_board, compare_family, holm
+from bench.stats.moderation import ModeratedTests, Prior, fit_prior, row_variances
+from bench.stats.paired import Floats, PairedTests, Pairs, paired_t
 from bench.stats.plan import PRIMARY_SHARE, Family
 from bench.stats.sequential import family_level
 
@@ -136,9 +135,9 @@ def false_claims(noise: Noise, boards: int, rows: int, seeds: int, stream: int =
     """Share of null boards on which any comparison of either family is called different."""
     wrong = 0
     for values in batches(noise, boards, rows, seeds, stream):
-        tests = compare_board(values, design(rows), MARGIN, LEVELS)
+        tests = compare_board(values, design(rows))
         found = np.stack(
-            [(tests[family].p_joint <= level).any(-1) for family, level in LEVELS.items()]
+            [(tests[family].p_difference <= level).any(-1) for family, level in LEVELS.items()]
         )
         wrong += int(found.any(0).sum())
     return wrong / boards
@@ -169,13 +168,20 @@ def _plain(values: Floats, pairs: Pairs, level: float) -> Floats:
     return holm(tests.p).min(-1) <= level
 
 
+def _by_variance(tests: PairedTests, variance: Floats, df: Floats) -> Floats:
+    """Two-sided p values with another variance in the place of the differences' own."""
+    none = Prior(np.zeros(1), np.full(1, np.nan))
+    other = ModeratedTests(tests.n, tests.mean, variance, df, np.zeros_like(df), none)
+    return other.outside(0.0, 0.0)
+
+
 def _limma(values: Floats, pairs: Pairs, level: float) -> Floats:
     tests = paired_t(values[:, pairs[:, 0]] - values[:, pairs[:, 1]])
     df, prior = tests.n - 1.0, fit_prior(tests.variance, tests.n - 1.0)
     weight = np.minimum(prior.df, 1e6)[:, None]
     variance = (weight * prior.variance[:, None] + df * tests.variance) / (weight + df)
     total = np.minimum(weight + df, df.sum(-1, keepdims=True))
-    return holm(two_sided_p(tests.mean, variance, tests.n, total)).min(-1) <= level
+    return holm(_by_variance(tests, variance, total)).min(-1) <= level
 
 
 def _pooled(values: Floats, pairs: Pairs, level: float) -> Floats:
@@ -183,17 +189,17 @@ def _pooled(values: Floats, pairs: Pairs, level: float) -> Floats:
     variance, df = row_variances(values)
     pooled = np.broadcast_to(2.0 * variance.mean(-1, keepdims=True), tests.mean.shape)
     freedom = np.full(tests.mean.shape, df[0, 0] * (values.shape[1] - 1))
-    return holm(two_sided_p(tests.mean, pooled, tests.n, freedom)).min(-1) <= level
+    return holm(_by_variance(tests, pooled, freedom)).min(-1) <= level
 
 
 def _one_test(values: Floats, pairs: Pairs, level: float) -> Floats:
     rows = fit_prior(*row_variances(values))
-    return holm(compare_family(values, pairs, rows, MARGIN, level).p).min(-1) <= level
+    return holm(compare_family(values, pairs, rows).moderated.outside(0.0, 0.0)).min(-1) <= level
 
 
 def _rule(values: Floats, pairs: Pairs, level: float) -> Floats:
     rows = fit_prior(*row_variances(values))
-    return compare_family(values, pairs, rows, MARGIN, level).p_joint.min(-1) <= level
+    return compare_family(values, pairs, rows).p_difference.min(-1) <= level
 
 
 RULES: dict[str, Callable[[Floats, Pairs, float], Floats]] = {
@@ -240,8 +246,8 @@ def found_share(boards: int, rows: int, seeds: int, effect: float, stream: int =
     found = 0
     for values in batches(normal, boards, rows, seeds, stream):
         values[:, 2::2] += effect * np.sqrt(2.0)
-        tests = compare_board(values, design(rows), MARGIN, LEVELS)["primary"]
-        found += int((tests.p_joint <= LEVELS["primary"])[:, differs].sum())
+        tests = compare_board(values, design(rows))["primary"]
+        found += int((tests.p_difference <= LEVELS["primary"])[:, differs].sum())
     return found / (boards * int(differs.sum()))
 
 
@@ -264,9 +270,9 @@ def interval_coverage(noise: Noise, boards: int, rows: int, seeds: int) -> tuple
     pairs = design(rows)["primary"]
     plain, together = 0, 0
     for values in batches(noise, boards, rows, seeds, 0):
-        tests = compare_family(values, pairs, fit_prior(*row_variances(values)), MARGIN, ALPHA)
+        tests = compare_family(values, pairs, fit_prior(*row_variances(values)))
         plain += int((tests.plain.p[:, 0] > ALPHA).sum())
-        together += int((np.abs(tests.plain.mean) <= tests.half_width).all(-1).sum())
+        together += int((np.abs(tests.plain.mean) <= tests.half_width(ALPHA)).all(-1).sum())
     return plain / boards, together / boards
 
 
@@ -298,8 +304,8 @@ def wrong_over_looks(
                 f: family_level(looks, k, a, len(pairs[f])) if corrected else a
                 for f, a in LEVELS.items()
             }
-            for family, tests in compare_board(values[..., :look], pairs, MARGIN, levels).items():
-                seen |= (tests.p_joint <= levels[family]).any(-1)
+            for family, tests in compare_board(values[..., :look], pairs).items():
+                seen |= (tests.p_difference <= levels[family]).any(-1)
         wrong += int(seen.sum())
     return wrong / boards
 
@@ -328,10 +334,10 @@ def wrong_equivalence(boards: int, rows: int, seeds: int, stream: int = 0) -> fl
         true = np.zeros((rows,))
         true[2::2] = MARGIN
         seen = np.zeros(len(values), dtype=bool)
-        for family, tests in compare_board(values, pairs, MARGIN, LEVELS).items():
+        for family, tests in compare_board(values, pairs).items():
             differs = true[pairs[family][:, 0]] != true[pairs[family][:, 1]]
-            seen |= (tests.p_joint <= LEVELS[family])[:, ~differs].any(-1) | (
-                tests.p_equivalence_joint <= LEVELS[family]
+            seen |= (tests.p_difference <= LEVELS[family])[:, ~differs].any(-1) | (
+                tests.p_equivalence(MARGIN) <= LEVELS[family]
             )[:, differs].any(-1)
         wrong += int(seen.sum())
     return wrong / boards

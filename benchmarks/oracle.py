@@ -20,12 +20,12 @@ from torch import Tensor
 
 from bench.backbone.passes import History, Pass, make_pass
 from bench.config.load import load_suite
-from bench.data import load_corpus, windows
+from bench.data import windows
 from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
-from bench.runner.execute import blueprint
+from bench.runner.resolve import resolve
 from bench.training.loop import Allowance, train
 from bench.training.utility import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
 
@@ -39,8 +39,9 @@ def trained(tokens: int, seed: int, per_domain: int) -> tuple[Model, Tensor]:
     """A gate trained on a number of tokens, and validation windows."""
     suite = load_suite("quick")
     cell = Cell(suite, suite.row("mlp_gate"), seed)
-    corpus = load_corpus(cell.data)
-    model = assemble(blueprint(cell, corpus), seed)
+    resolved = resolve(cell)
+    corpus = resolved.corpus
+    model = assemble(resolved.blueprint(), seed)
     train(
         model,
         corpus.train,

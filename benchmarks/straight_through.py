@@ -17,16 +17,15 @@ from torch import Tensor
 
 from bench.backbone.passes import Pass, make_pass
 from bench.config.load import load_suite
-from bench.data import load_corpus
 from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask
 from bench.runner.cells import Cell
-from bench.runner.execute import blueprint
 from bench.runner.frozen import freeze
-from bench.runner.watch import cut
+from bench.runner.probes import cut
+from bench.runner.resolve import resolve
 
 SEQUENCES, FLIPS = 32, 16
 
@@ -130,13 +129,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     suite = load_suite("controller")
-    cell, corpus = (
-        Cell(suite, suite.row("mlp_gate"), arguments.seed),
-        load_corpus(suite.data.at(arguments.seed)),
-    )
-    model = assemble(blueprint(cell, corpus), arguments.seed)
-    freeze(cell, corpus, model)
-    tokens, _ = window_tensors(cut(cell, corpus, "calibration", SEQUENCES), torch.device("cpu"))
+    resolved = resolve(Cell(suite, suite.row("mlp_gate"), arguments.seed))
+    model = assemble(resolved.blueprint(), arguments.seed)
+    freeze(resolved, model)
+    tokens, _ = window_tensors(cut(resolved, "calibration", SEQUENCES), torch.device("cpu"))
     keep = torch.randperm(len(tokens), generator=generator(arguments.seed, "windows"))[:SEQUENCES]
     routed, noise = Routed(model, tokens[keep]), generator(arguments.seed, "routing")
     shape = SEQUENCES, suite.seq_len

@@ -8,7 +8,6 @@ new: the file is there so that no change of numerics goes unseen.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,12 @@ from bench.config.suite import RouterTraining
 from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
+from bench.routing.fingerprint import FINGERPRINTS, row_name
 from bench.routing.registry import Entry, find, load_all
 from bench.study.load import load_study, study_names
 from tests import world
 
-PATH = Path(__file__).with_suffix(".json")
+PATH = FINGERPRINTS
 STEPS = 5
 SEQ_LEN, DOMAINS = 16, 2
 DECODER = DecoderConfig(
@@ -56,7 +56,7 @@ def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
         training = row.training or RouterTraining(lr_ratio=0.125)
         told = training.model_dump(exclude_defaults=True)
         if row.options or row.training:
-            found[f"{row.router} {json.dumps([row.options, told], sort_keys=True)}"] = (
+            found[row_name(row.router, row.options, told)] = (
                 row.router,
                 row.options,
                 training,

@@ -12,12 +12,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import bench.runner.execute  # noqa: F401  takes `load_corpus` before `no_corpus` replaces it
+import bench.runner.resolve  # noqa: F401  takes `load_corpus` before `no_corpus` replaces it
 from bench import cli
 from bench.errors import UserError
-from bench.record import Record, record_path
+from bench.record import read_record, record_path, write_record
 from tests import world
-from tests.test_record import cell, record
+from tests.record.test_store import cell, record
 
 fuzz = settings(
     max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
@@ -122,7 +122,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
     """Two good records, and the assurance that they are still there and the same at the end."""
     for seed in (0, 1):
         one = record(cell=cell(seed=seed))
-        one.write(record_path(tmp_path, one.cell))
+        write_record(one, record_path(tmp_path, one.cell))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     yield tmp_path
     assert {path: path.read_bytes() for path in before} == before
@@ -134,7 +134,7 @@ def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> N
     """A broken record stops the board by name; the good ones beside it stay as they are."""
     path = tree / "quick" / "mlp_gate" / "b50-flops" / "seed-2.json"
     good = record(cell=cell(seed=2))
-    good.write(path)
+    write_record(good, path)
     text = path.read_bytes()
     if data.draw(st.booleans(), label="as bytes"):
         content = data.draw(broken_bytes(text))
@@ -143,7 +143,7 @@ def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> N
         content = json.dumps(put(json.loads(text), where, data.draw(values))).encode()
     path.write_bytes(content)
     try:
-        Record.read(path)
+        read_record(path)
     except Exception:
         said = told("leaderboard", "--results", str(tree))
         assert "seed-2.json" in said

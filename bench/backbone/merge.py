@@ -45,8 +45,9 @@ def reference_merge(
     """
     _, segment = _agreed(plan, paths)
     mix, bank = merge_by_token(plan, segment), paths.bank
-    gate, up = (torch.einsum("bte,eij,btj->bti", mix, rows, x) for rows in (bank.gate, bank.up))
-    return _weighted(torch.einsum("bte,eij,btj->bti", mix, bank.down, F.silu(gate) * up), plan)
+    # In this order the products take `batch seq path j` numbers, not a matrix for each token.
+    gate, up = (torch.einsum("bte,btj,eij->bti", mix, x, rows) for rows in (bank.gate, bank.up))
+    return _weighted(torch.einsum("bte,btj,eij->bti", mix, F.silu(gate) * up, bank.down), plan)
 
 
 def merge_by_token(plan: RoutingPlan, segment: int) -> Float[Tensor, "batch seq path"]:

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from bench.board.verdicts import Judgement
-from bench.record import Record, Role
+from bench.config.suite import Role
+from bench.record import Record
 from bench.stats import Outcome
 
 RowStatus = Literal["ok", "incomplete", "off_budget", "invalid", "failed", "mixed"]

@@ -199,7 +199,7 @@ def _apart(board: Board) -> list[tuple[str, str, str]]:
 def _router(row: Row, anchor: str) -> _Router:
     first = row.first
     options = (
-        ", ".join(f"{name}={value!r}" for name, value in sorted(first.cell.options.items()))
+        ", ".join(f"{name}={value!r}" for name, value in sorted(first.row.options.items()))
         or "defaults"
     )
     auxiliary = sorted({name for record in row.good for name in record.auxiliary})
@@ -293,7 +293,7 @@ def _provenance(row: Row) -> dict[str, object]:
             ),
             ("rules", distinct([str(one.rules_version) for one in made])),
             ("configuration", distinct([one.config_hash[:16] for one in made])),
-            ("plugin", distinct([one.plugin_hash[:16] for one in made])),
+            ("plugin", distinct([one.router_hash[:16] for one in made])),
             ("data", distinct([one.data_hash[:16] for one in made])),
             ("seeds", seeds([record.cell.seed for record in row.records])),
             ("content keys", distinct([record.key[:16] for record in row.records])),

@@ -53,8 +53,8 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     if bad:
         return replace(row, status=status, reason=_reasons(bad))
     for name, values in (
-        ("sources of the plugin", {record.provenance.plugin_hash for record in row.records}),
-        ("options", {repr(sorted(record.cell.options.items())) for record in row.records}),
+        ("sources of the plugin", {record.provenance.router_hash for record in row.records}),
+        ("options", {repr(sorted(record.row.options.items())) for record in row.records}),
         ("controls", {record.cell.control for record in row.records}),
     ):
         if len(values) > 1:

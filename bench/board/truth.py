@@ -20,7 +20,7 @@ def truth_columns(board: Board) -> list[Column]:
     if not any(record.truth for row in board.rows for record in row.records):
         return []
     oracle = next(
-        (row for row in board.rows if row.first.cell.router == ORACLE and row.losses), None
+        (row for row in board.rows if row.first.row.router == ORACLE and row.losses), None
     )
 
     def accuracy(row: Row) -> Cell:

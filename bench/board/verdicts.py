@@ -5,7 +5,16 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from bench.stats import Comparison, Friedman, NoiseFloor, Outcome, Plan, Rank, all_pairs, judge
+from bench.stats import (
+    Comparison,
+    Friedman,
+    NoiseFloor,
+    Outcome,
+    Plan,
+    Rank,
+    all_pairs,
+    judge_board,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
     alone = {e.name: Rank(e.name, fmean(e.losses.values()), 1, 1, 1) for e in ranked}
     if len(ranked) < 2:  # nothing to compare it with: it stands alone, first of one
         return Judgement(ranks=alone, plan=plan)
-    said = judge({entrant.name: entrant.losses for entrant in ranked}, plan)
+    said = judge_board({entrant.name: entrant.losses for entrant in ranked}, plan)
     absent = len(said.rows) - len(ranked)
     return Judgement(
         outcomes={(o.row, o.control): o for o in said.outcomes if o.family == "primary"},

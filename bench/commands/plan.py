@@ -4,11 +4,17 @@ Budget, solved sizes, cost of each router, training tokens.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
 from bench.config.load import load_suite
+from bench.config.suite import SuiteConfig
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.runner.cells import Cell
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -22,63 +28,75 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a row."""
-    from bench.data import load_corpus
-    from bench.data.optimum import best_loss, best_loss_at, hard_share
-    from bench.flops.budget import training_target
-    from bench.model.assemble import assemble
-    from bench.runner.cells import parse_rows, plan_cells
-    from bench.runner.execute import blueprint
+    """Print a line a row; 1 if a row cannot be built."""
+    from bench.runner.cells import plan_cells
+    from bench.runner.isolation import in_fresh_process
+    from bench.runner.rows import parse_rows
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    corpus = load_corpus(suite.data.at(0))
+    parsed = parse_rows(suite, arguments.routers, arguments.plugin)
+    cells = plan_cells(suite, parsed.rows, [0], arguments.plugin, parsed.outside)
     table: list[tuple[object, ...]] = []
-    target = dense = spend = 0.0
-    for cell in plan_cells(
-        suite, parse_rows(suite, arguments.routers, arguments.plugin), [0], arguments.plugin
-    ):
-        model = assemble(blueprint(cell, corpus), seed=0)
-        solution = model.solution
-        target, dense = solution.target, solution.dense
-        a_token = training_target(
-            model.decoder.config,
-            suite.routed_layers,
-            suite.seq_len,
-            suite.budget,
-            suite.regime == "controller",
-        )
-        spend = a_token * suite.train.reference_tokens
-        total = sum(p.numel() for p in model.decoder.parameters())
-        shape = (
-            f"capacity {solution.capacity:.4f}"
-            if solution.expert_width == 0
-            else f"expert width {solution.expert_width}"
-        )
-        bracket = cell.row.role == "bracket"
-        overhead = model.evaluation_ledger.routers / target
-        layers = ", ".join(map(str, solution.layers))
-        table.append(
-            (
-                cell.row.name,
-                cell.row.role,
-                layers,
-                "-" if bracket else shape,
-                f"{overhead:.2%}",
-                f"{total:,}",
-                "-" if bracket else f"{model.active_parameters():,.0f}",
-            )
-        )
-    print(
-        f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / dense:.1%} of dense; training {spend:.3g} FLOPs"
-    )
-    if (task := suite.data.planted) is not None:
-        least = best_loss_at(task, suite.budget, len(suite.routed_layers))
-        print(
-            f"planted task: {task.table_entries:,} facts, on which {hard_share(task):.1%} of the tokens rest"
-        )
-        print(
-            f"best loss {best_loss(task):.4f} nats a token; {least:.4f} at this budget, {best_loss(task, 0.0):.4f} by guessing"
-        )
+    impossible: list[str] = []
+    for cell in cells:
+        try:
+            table.append(in_fresh_process(size_of, cell) if cell.outside else size_of(cell))
+        except UserError as error:
+            impossible.append(f"impossible  {cell.row.name}: {error}")
+    print("\n".join(_summary(suite)))
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
     print(tabulate(table, headers=headers))
-    return 0
+    if impossible:
+        print("\n".join(impossible))
+    return int(bool(impossible))
+
+
+def size_of(cell: "Cell") -> tuple[object, ...]:
+    """Build the model of a cell and return its line.
+
+    Raises:
+        UserError: no size of the router meets the budget, or its cost cannot be counted.
+    """
+    from bench.model.assemble import assemble
+    from bench.runner.resolve import resolve
+
+    model = assemble(resolve(cell).blueprint(), seed=0)
+    solution, bracket = model.solution, cell.row.role == "bracket"
+    capacity, width = f"capacity {solution.capacity:.4f}", f"expert width {solution.expert_width}"
+    return (
+        cell.row.name,
+        cell.row.role,
+        ", ".join(map(str, solution.layers)),
+        "-" if bracket else width if solution.expert_width else capacity,
+        f"{model.evaluation_ledger.routers / solution.target:.2%}",
+        f"{sum(p.numel() for p in model.decoder.parameters()):,}",
+        "-" if bracket else f"{model.active_parameters():,.0f}",
+    )
+
+
+def _summary(suite: SuiteConfig) -> list[str]:
+    """Lines on the budget, and on the planted task if the suite has one."""
+    from bench.backbone.presets import decoder_config
+    from bench.data import load_corpus
+    from bench.data.optimum import best_loss, best_loss_at, hard_share
+    from bench.flops.budget import dense_costs, training_target
+
+    corpus = load_corpus(suite.data.at(0))
+    config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len)
+    costs = dense_costs(config, suite.routed_layers, suite.seq_len)
+    target, frozen = costs.at(suite.budget), suite.regime == "controller"
+    a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
+    lines = [
+        f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / costs.full:.1%} of dense; "
+        f"training {a_token * suite.train.reference_tokens:.3g} FLOPs"
+    ]
+    if (task := suite.data.planted) is None:
+        return lines
+    least = best_loss_at(task, suite.budget, len(suite.routed_layers))
+    return [
+        *lines,
+        f"planted task: {task.table_entries:,} facts, on which {hard_share(task):.1%} of the "
+        "tokens rest",
+        f"best loss {best_loss(task):.4f} nats a token; {least:.4f} at this budget, "
+        f"{best_loss(task, 0.0):.4f} by guessing",
+    ]

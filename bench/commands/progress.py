@@ -14,13 +14,13 @@ from rich.live import Live
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bench.runner.pool import Outcome
+    from bench.runner.work import CellResult
 
 COLOURS = {"ok": "green", "kept": "dim", "off_budget": "yellow"}
 
 
 class Progress:
-    """Reports outcomes as they come.
+    """Reports results as they come.
 
     Args:
         console: where to write; plain lines where it is no terminal.
@@ -50,13 +50,13 @@ class Progress:
         """Stop."""
         self._live.stop()
 
-    def __call__(self, outcome: "Outcome") -> None:
+    def __call__(self, result: "CellResult") -> None:
         """Print the line of a finished cell."""
         self.done += 1
-        self.run += outcome.status != "kept"
-        line = Text(f"{self.done:4}/{self.total}  {outcome.cell!s:28} ")
-        line.append(f"{outcome.status:10}", style=COLOURS.get(outcome.status, "red"))
-        line.append(f" {outcome.seconds:6.0f} s  {outcome.detail}")
+        self.run += result.status != "kept"
+        line = Text(f"{self.done:4}/{self.total}  {result.cell!s:28} ")
+        line.append(f"{result.status:10}", style=COLOURS.get(result.status, "red"))
+        line.append(f" {result.seconds:6.0f} s  {result.detail}")
         if not self.console.is_terminal and (left := self.time_left()):
             line.append(f"  ({left} left)")
         self.console.print(line, soft_wrap=True)

@@ -67,16 +67,19 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from bench.commands.publish import render
     from bench.data import load_corpus
-    from bench.runner.cells import parse_rows, plan_cells, sensitivity_cells, unmet_needs
-    from bench.runner.pool import CHECKPOINTS, run_cells
+    from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.pool import run_cells
+    from bench.runner.rows import parse_rows, unmet_needs
+    from bench.runner.work import CHECKPOINTS, Job
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
     console = Console(highlight=False)
-    rows: list[RowConfig] = []
-    for row in parse_rows(suite, arguments.routers, arguments.plugin):
-        if reason := unmet_needs(row, len(corpus.domains), corpus.route, suite.regime):
+    parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
+    for row in parsed.rows:
+        card = parsed.cards[row.name]
+        if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
             console.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
@@ -92,22 +95,20 @@ def run(arguments: argparse.Namespace) -> int:
         f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    cells = plan_cells(suite, rows, seeds, arguments.plugin) + (
-        sensitivity_cells(suite, rows, arguments.plugin) if arguments.official else []
-    )
+    plugins, outside = arguments.plugin, parsed.outside
+    cells = plan_cells(suite, rows, seeds, plugins, outside)
+    if arguments.official:
+        cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
+    job = Job(root, root, command, arguments.checkpoint_seconds)
     with Progress(console, len(cells), root / CHECKPOINTS) as progress:
-        outcomes = run_cells(
-            cells, root, command, arguments.workers, progress, arguments.checkpoint_seconds
-        )
-    if any(outcome.status != "crashed" for outcome in outcomes):
+        results = run_cells(cells, job, arguments.workers, progress)
+    if any(result.status != "crashed" for result in results):
         render(root, board, console)
-    return (
-        1 if any(outcome.status in ("crashed", "failed", "invalid") for outcome in outcomes) else 0
-    )
+    return 1 if any(result.status in ("crashed", "failed", "invalid") for result in results) else 0
 
 
 def _root(arguments: argparse.Namespace) -> Path:

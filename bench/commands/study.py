@@ -84,8 +84,9 @@ def _run_cells(
     study: "StudyConfig", arguments: argparse.Namespace, out: Path, console: Console
 ) -> bool:
     """Run what is missing at one size, setting after setting; whether a cell failed."""
-    from bench.runner.pool import CHECKPOINTS, run_cells
-    from bench.study.cells import adopt, study_cells, trees_of
+    from bench.runner.pool import run_cells
+    from bench.runner.work import CHECKPOINTS, Job
+    from bench.study.cells import study_cells
     from bench.study.results import study_folder
 
     size = study.size(arguments.size)
@@ -100,12 +101,10 @@ def _run_cells(
         root = study_folder(out, study.name) / arguments.size / setting
         check_device(planned[0].suite.device)
         require_folder(root)
-        adopted = adopt(planned, root, trees_of(out))
         console.print(
-            f"{study.name}, {setting}: {len(planned)} cells, {adopted} taken over, records in {root}/",
-            markup=False,
+            f"{study.name}, {setting}: {len(planned)} cells, records in {root}/", markup=False
         )
-        with Progress(console, len(planned), root / CHECKPOINTS) as progress:
-            outcomes = run_cells(planned, root, command, arguments.workers, progress)
-        failed |= any(outcome.status in ("crashed", "failed") for outcome in outcomes)
+        with Progress(console, len(planned), out / CHECKPOINTS) as progress:
+            results = run_cells(planned, Job(root, out, command), arguments.workers, progress)
+        failed |= any(result.status in ("crashed", "failed") for result in results)
     return failed

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-MOST_SEEDS, MOST_LOOKS = 256, 32
+LARGEST_LOOK, MOST_LOOKS = 256, 32
 """Beyond these, alpha spending between neighbouring looks is lost in rounding."""
-ALLOWED = f"at most {MOST_LOOKS} increasing numbers of seeds from 2 to {MOST_SEEDS}, such as [3, 6], or none for a single look"
+ALLOWED = f"at most {MOST_LOOKS} increasing numbers of seeds from 2 to {LARGEST_LOOK}, such as [3, 6], or none for a single look"
 
 
 def possible(looks: Sequence[int]) -> bool:
     """Whether a board could be judged at all of these."""
     increasing = all(earlier < later for earlier, later in pairwise(looks))
     return (
-        len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= MOST_SEEDS for look in looks)
+        len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= LARGEST_LOOK for look in looks)
     )
 
 

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from bench.config.base import Part, added
 from bench.config.data import DataConfig
 from bench.config.looks import ALLOWED, possible
-from bench.record import Role
 
+Role = Literal["ranked", "control", "twin", "bracket", "informed"]
 ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 MOST_SEEDS = 10_000
 

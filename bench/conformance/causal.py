@@ -26,9 +26,9 @@ def _hold(subject: Subject, proof: Causality, *trials: str) -> None:
 def causal(subject: Subject) -> None:
     """Changing what follows a token changes neither its path nor its prediction.
 
-    Suffix perturbation, and decoding token by token.
+    By suffix trials, and by decoding token by token.
     """
-    _hold(subject, subject.proof, "Suffix perturbation", "Decoding", "Ties")
+    _hold(subject, subject.proof, "Suffix trial", "Decoding")
 
 
 @rule(
@@ -36,7 +36,7 @@ def causal(subject: Subject) -> None:
 )
 def batch_invariant(subject: Subject) -> None:
     """A sequence is decided the same in any batch, in any order, and alone."""
-    _hold(subject, subject.proof, "Batch", "Official evaluation")
+    _hold(subject, subject.proof, "Batch")
 
 
 @rule(
@@ -54,7 +54,7 @@ def evaluation_is_stationary(subject: Subject) -> None:
     )
     demand(digest(first.masks) == digest(second.masks), "the same plans twice", "other plans")
     demand(digest(first.nats) == digest(second.nats), "the same losses twice", "other losses")
-    _hold(subject, subject.proof, "Determinism", "State", "Predictions")
+    _hold(subject, subject.proof, "Official evaluation", "State", "Predictions")
 
 
 @rule("Use the tag of the token itself; a tag further on says what comes next.")

@@ -1,217 +1,250 @@
-"""Causality, tried on the trained weights: can what stands later, or beside, change what a router
-decides?
+"""Prove on the trained weights that a router decides by a token and those before it, and no others.
 
-Run next to every official evaluation, at the calibrated knobs. In float32, whatever the precision
-of the run: in a lower one a decision near its threshold honestly depends on how many tokens share a
-product, and a probe that forgave that would forgive a leak too. Below float32 the suffix
-perturbations are run once more in the run's precision, all paths in full, where products keep their
-shapes and nothing has to be forgiven: a router could tell the precisions apart.
+Suffix trials replace the tokens after a cut and compare everything up to the cut; other trials
+replace the other sequences of the batch. Every path runs on every token, masked, so that both
+passes make products of the same shapes, and what the router may not see leaves the results equal
+to the last bit. Where shapes differ by nature (batch size and order, prefixes in decoding) products
+are made in float64 and rounded, so that no decision turns by rounding.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from bench.backbone.decoder import Decoder, device_of
-from bench.backbone.passes import autocast
-from bench.conformance.comparison import Comparison, Offence, Seen, Tokens
+from bench.backbone.merge import merge_by_token
+from bench.backbone.passes import autocast, make_pass
 from bench.conformance.unchanged import state_sums
 from bench.data import Windows
-from bench.evaluation.evaluate import Evaluation, window_tensors
+from bench.evaluation.evaluate import window_tensors
+from bench.evaluation.headline import Visited, knobs_of, set_knobs
+from bench.flops.operations import MATRIX, operation_name
 from bench.record import Causality
 from bench.rng import generator
+from bench.routing.contract import LayerTrace
 
-LEAK_RATE, CONFIDENCE = 0.02, 0.99
-TRIALS_NEEDED = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - LEAK_RATE))
-"""Suffix perturbations that find a leak in 2 % of trials with 99 % probability: 228."""
-
+LEAK_RATE = 0.02
 TRIALS = 256
-BASES = 32
-DECODED = 8
-PREFIXES = 32
-TIES_ALLOWED = 0.01
-"""Share of decisions that may turn out to be ties; more, and nothing is proven."""
-AGREEMENT = 0.9
-"""Share of decisions that an official evaluation below float32 must share with this one."""
+"""Suffix trials at B: they find a leak in 2 % of trials with 99.4 % probability."""
+SHAPES, DECODED = 32, 8
+"""Sequences that are run in batches of other sizes, and those of which prefixes are run."""
+SHORT = LONG = 16
+"""Prefixes: each of up to so many tokens, where windows begin, and so many of any length."""
+TOLERANCE = 1e-4
+"""Largest relative or absolute difference between passes of other shapes."""
 
 Text = Int[Tensor, "batch seq_and_target"]
+Seen = list[tuple[str, Tensor]]
+"""Results of a pass by name, each `[batch, seq, _]`: of every routed site, and the losses."""
+
+
+class Offence(Exception):
+    """A broken rule: the text names the trial, the layer, the sequence and the position."""
 
 
 @torch.no_grad()
 def prove(
     decoder: Decoder,
     windows: Windows,
-    evaluation: Evaluation,
+    visited: Sequence[Visited],
     seed: int,
     batch_size: int,
     dtype: torch.dtype,
 ) -> Causality:
-    """Try to catch the trained, calibrated model looking ahead or beside.
+    """Try to catch the trained model looking ahead, beside or back.
 
-    The sequences are windows spliced together, which no router can have met before, and in one
-    check the windows of the official evaluation themselves, whose plans and losses must come out
-    again.
+    At B there are `TRIALS` suffix trials, in float32 and in the precision of the run. The headline
+    is interpolated from the other settings of the sweep, so each of them gets a batch of trials.
 
     Args:
-        decoder: the model, knobs at B.
+        decoder: the model; its knobs are left as they were found.
         windows: the validation windows that were evaluated.
-        evaluation: the official evaluation of them, plans kept.
-        seed: of the cell; fixes which sequences, cuts and perturbations are tried.
-        batch_size: sequences at a time.
+        visited: settings of the official evaluation with their losses, that at B last.
+        seed: of the cell; fixes which sequences, cuts and endings are tried.
+        batch_size: of the official evaluation.
         dtype: precision of the official evaluation.
     """
-    prover = Comparison(decoder, generator(seed, "causality"), batch_size)
-    tokens, tags = window_tensors(windows, device_of(decoder))
-    before = state_sums(decoder)
+    proof = Proof(decoder, windows, generator(seed, "causality"), batch_size)
+    found, state = knobs_of(decoder), state_sums(decoder)
     try:
-        _official(prover, tokens, tags, evaluation, dtype)
-        spliced, row_tags = _splices(prover, tokens, tags, BASES)
-        base = prover.look(spliced[:, :-1], row_tags, spliced[:, 1:])
-        _batches(prover, spliced, row_tags, base)
-        whole = _suffixes(prover, tokens, tags)
-        _decoding(prover, spliced, row_tags, base)
-        if whole < TRIALS_NEEDED:
-            raise Offence(
-                f"Ties: only {whole} of {TRIALS} trials were free of them; {TRIALS_NEEDED} are needed."
-            )
-        decisions = base.nats.numel() * len(base.masks)
-        if len(prover.ties) > TIES_ALLOWED * decisions:
-            raise Offence(
-                f"Ties: {len(prover.ties)} of {decisions} decisions turn by rounding; {TIES_ALLOWED:.0%} may."
-            )
-        if dtype is not torch.float32:
-            with autocast(tokens.device, dtype):
-                _suffixes(prover, tokens, tags, in_full=True)
-        if state_sums(decoder) != before:
+        *beside, at_budget = visited
+        proof.repeat_official(at_budget, dtype)
+        for precision in dict.fromkeys((torch.float32, dtype)):
+            proof.replace_text(TRIALS, precision)
+        proof.change_shapes()
+        for setting in beside:
+            proof.repeat_official(setting, dtype)
+            proof.replace_text(min(batch_size, TRIALS), dtype, " at a knob setting beside B")
+        if state_sums(decoder) != state:
             raise Offence("State: a parameter or buffer changed during evaluation.")
     except Offence as offence:
         return Causality(passed=False, trials=TRIALS, detail=str(offence))
-    detail = (
-        f"{whole} suffix perturbations find a leak in {LEAK_RATE:.0%} of trials with {1 - (1 - LEAK_RATE) ** whole:.1%} probability; "
-        f"{len(prover.ties)} of {decisions} decisions were ties and left out"
-    )
-    return Causality(passed=True, trials=whole, detail=detail)
+    finally:
+        set_knobs(decoder, found)
+    power = f"in {LEAK_RATE:.0%} of trials with {1 - (1 - LEAK_RATE) ** TRIALS:.1%} probability"
+    said = f"{TRIALS} suffix trials find a leak {power}"
+    return Causality(passed=True, trials=TRIALS, detail=said)
 
 
-def _official(
-    prover: Comparison, tokens: Text, tags: Tokens, evaluation: Evaluation, dtype: torch.dtype
-) -> None:
-    """Some windows of the official evaluation, in other company.
-
-    The same plans and losses must come out.
-    """
-    rows = _draw(prover, len(tokens), BASES).to(tokens.device)
-    chosen = tokens[rows]
-    run = (chosen[:, :-1], tags[rows], chosen[:, 1:])
-    if dtype is not torch.float32:
-        with autocast(tokens.device, dtype):
-            seen = prover.look(*run)
-        same = [
-            float((seen.masks[site].cpu() == mask[rows.cpu()]).all(-1).float().mean())
-            for site, mask in evaluation.masks.items()
-        ]
-        if min(same) < AGREEMENT:
-            raise Offence(
-                f"Official evaluation: only {min(same):.1%} of the decisions at some site came out again."
-            )
-        return
-    masks = [evaluation.masks[site].to(tokens.device) for site in range(len(evaluation.masks))]
-    scores = [
-        evaluation.scores[site].to(tokens.device) if site in evaluation.scores else None
-        for site in range(len(masks))
-    ]
-    official = Seen(torch.from_numpy(evaluation.nats).float().to(tokens.device), masks, [], scores)
-    prover.check("Official evaluation", rows, *run, official)
-
-
-def _splices(prover: Comparison, tokens: Text, tags: Tokens, count: int) -> tuple[Tensor, Tensor]:
-    """Sequences of `seq + 1` that begin as one window and go on as another, each turned round by
-    some tokens.
-    """
-    length, device = tokens.shape[1], tokens.device
-    heads, tails = (_draw(prover, len(tokens), count).to(device) for _ in range(2))
-    head, tail = (
-        _turned(tokens[rows], _draw(prover, length, count).to(device)) for rows in (heads, tails)
-    )
-    cut = torch.randint(1, length, (count, 1), generator=prover.noise).to(device)
-    return torch.where(torch.arange(length, device=device) < cut, head, tail), tags[heads]
-
-
-def _batches(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> None:
-    """The same again, in another order, a few at a time, and alone."""
-    every = torch.arange(BASES, device=spliced.device)
-    shuffled = torch.randperm(BASES, generator=prover.noise).to(spliced.device)
-    for name, rows, size in (
-        ("Determinism", every, BASES),
-        ("Batch order", shuffled, BASES),
-        ("Batch size 5", shuffled, 5),
-        ("Batch size 1", shuffled[:4], 1),
-    ):
-        for part in rows.split(size):
-            prover.check(name, part, spliced[part, :-1], tags[part], spliced[part, 1:], base)
-
-
-def _suffixes(prover: Comparison, tokens: Text, window_tags: Tokens, in_full: bool = False) -> int:
-    """Replace what follows a cut, the last target included; decisions and losses up to the cut must
-    stay.
+class Proof:
+    """The model under test, and the text of the trials: `text` and, after `cuts`, `changed`.
 
     Each trial has a sequence of its own, since a leak that depends on rare openings would be missed
-    together by all trials that share one. What it is replaced by is text too, from any window,
-    turned round by any number of tokens, since the same goes for endings.
+    together by all trials that share one. Each is spliced from windows: no router has met it.
     """
-    seq, device = tokens.shape[1] - 1, tokens.device
-    original, tags = _splices(prover, tokens, window_tags, TRIALS)
-    others, turns, cuts = (
-        _draw(prover, limit, TRIALS).to(device) for limit in (len(tokens), seq + 1, seq)
-    )
-    index, cut = torch.arange(seq + 1, device=device), cuts.unsqueeze(1)
-    suffix = _turned(tokens[others], turns)
-    suffix = torch.where(
-        (index == cut + 1) & (suffix == original),
-        (suffix + 1) % prover.decoder.config.vocab_size,
-        suffix,
-    )
-    # Targets are the original ones: whether they were seen shows in the loss up to the cut.
-    perturbed = torch.where(index > cut, suffix, original)
-    rows = BASES + torch.arange(TRIALS, device=device)
-    texts = (original[:, :-1], perturbed[:, :-1])
-    name = f"Suffix perturbation{' in the precision of the run' if in_full else ''}"
-    return prover.check_change(name, rows, *texts, tags, original[:, 1:], cuts + 1, in_full)
+
+    def __init__(
+        self, decoder: Decoder, windows: Windows, noise: torch.Generator, batch_size: int
+    ) -> None:
+        self.decoder, self.noise, self.batch_size = decoder, noise, batch_size
+        self.windows, self.window_tags = window_tensors(windows, device_of(decoder))
+        self.device, length = self.windows.device, self.windows.shape[1]
+        (heads, rows), (tails, _), (endings, _) = (self._turned_windows() for _ in range(3))
+        place = torch.arange(length, device=self.device)
+        seam = torch.randint(1, length, (TRIALS, 1), generator=noise).to(self.device)
+        self.text = torch.where(place < seam, heads, tails)
+        self.tags = self.window_tags[rows]
+        # The last input stands at `length - 2`: a later cut would change nothing that is read.
+        self.cuts = self._draw(length - 2, TRIALS)
+        self.cuts[:2] = torch.tensor([0, length - 3])
+        cut = self.cuts.unsqueeze(1)
+        same = (place == cut + 1) & (endings == self.text)
+        endings = torch.where(same, (endings + 1) % decoder.config.vocab_size, endings)
+        self.changed = torch.where(place > cut, endings, self.text)
+
+    def repeat_official(self, setting: Visited, dtype: torch.dtype) -> None:
+        """Run the first batch of an official evaluation again, paths dispatched as they were."""
+        set_knobs(self.decoder, setting.knobs)
+        text, tags = (part[: self.batch_size] for part in (self.windows, self.window_tags))
+        with autocast(self.device, dtype):
+            nats = _losses(self.decoder(make_pass(text[:, :-1], tags)), text[:, 1:])
+        before = torch.from_numpy(setting.nats[: self.batch_size]).to(nats).unsqueeze(-1)
+        seen, again = ([("the loss", data)] for data in (before, nats))
+        _compare("Official evaluation", seen, again, torch.arange(len(text)))
+
+    def replace_text(self, count: int, dtype: torch.dtype, where: str = "") -> None:
+        """Replace other sequences of the batch, then endings: no bit of the rest may change."""
+        where += "" if dtype is torch.float32 else f" in {str(dtype).removeprefix('torch.')}"
+        place = torch.arange(self.text.shape[1] - 1, device=self.device)
+        for rows in torch.arange(count, device=self.device).split(self.batch_size):
+            with autocast(self.device, dtype):
+                base = self._look(rows, self.text[rows])
+                stays = self._draw(len(rows), len(rows)).unsqueeze(1) < len(rows) / 2
+                stays[0] = False  # whose place in the batch is the likeliest to be special
+                mates = torch.where(stays, self.text[rows], self.text.roll(1, 0)[rows])
+                _compare(f"Batch mates{where}", base, self._look(rows, mates), rows, stays)
+                kept, changed = place <= self.cuts[rows].unsqueeze(1), self.changed[rows]
+                _compare(f"Suffix trial{where}", base, self._look(rows, changed), rows, kept)
+
+    def change_shapes(self) -> None:
+        """Run sequences in another order and in batches of other sizes, and prefixes of them."""
+        rows = torch.arange(min(SHAPES, self.batch_size), device=self.device)
+        seq = self.text.shape[1] - 1
+        with ExitStack() as stack:
+            # Fused attention other than the CPU's has no float64; compiled parts hide products.
+            stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]))
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(PreciseProducts())
+            base = self._look(rows, self.text[rows])
+            order = self._draw(len(rows), len(rows))
+            for size, tried in ((len(rows), order), (5, order), (1, order[:4])):
+                for part in tried.split(size):
+                    self._compare_shape(f"Batch size {size}", base, part, seq)
+            for length in [*range(1, min(seq, SHORT) + 1), *(1 + self._draw(seq, LONG)).tolist()]:
+                self._compare_shape("Decoding", base, rows[:DECODED], length)
+
+    def _compare_shape(self, name: str, base: Seen, rows: Tensor, length: int) -> None:
+        """Compare the first `length` tokens of some sequences with the same in the base."""
+        expected = [(what, data[rows, :length]) for what, data in base]
+        seen = self._look(rows, self.text[rows, : length + 1])
+        _compare(name, expected, seen, rows, tolerance=TOLERANCE)
+
+    def _look(self, rows: Int[Tensor, " batch"], text: Text) -> Seen:
+        """Run texts in place of `rows`, all paths in full.
+
+        Losses are of the original targets: a router that sees the next token predicts it.
+        """
+        length = text.shape[1] - 1
+        run = make_pass(text[:, :-1], self.tags[rows, :length], reference=True)
+        nats = _losses(self.decoder(run), self.text[rows, 1 : length + 1])
+        seen: Seen = []
+        for trace in run.traces:
+            layer, scores = f"of layer {trace.layer}", trace.plan.scores
+            seen += [(f"the plan {layer}", trace.plan.mask), (f"a weight {layer}", _weights(trace))]
+            seen += [(f"a score {layer}", scores)] if scores is not None else []
+            seen.append((f"the update {layer}", trace.update))
+        return [*seen, ("the loss", nats)]
+
+    def _turned_windows(self) -> tuple[Text, Int[Tensor, " trial"]]:
+        """Windows for each trial, each turned round by some tokens, and which they are."""
+        rows, length = self._draw(len(self.windows), TRIALS), self.windows.shape[1]
+        turn = self._draw(length, TRIALS).unsqueeze(1)
+        index = (torch.arange(length, device=self.device) + turn) % length
+        return self.windows[rows].gather(1, index), rows
+
+    def _draw(self, limit: int, count: int) -> Int[Tensor, " count"]:
+        """`count` numbers below `limit`, in a random order, each as often as any other."""
+        rounds = [torch.randperm(limit, generator=self.noise) for _ in range(-(-count // limit))]
+        return torch.cat(rounds)[:count].to(self.device)
 
 
-def _turned(text: Text, turns: Int[Tensor, " batch"]) -> Text:
-    """Each sequence turned round by some tokens."""
-    length = text.shape[1]
-    return text.gather(1, (torch.arange(length, device=text.device) + turns.unsqueeze(1)) % length)
+class PreciseProducts(TorchDispatchMode):
+    """Make products of float32 in float64 and round them, so that shapes move (almost) no bit."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation."""
+        given = (args, kwargs or {})
+        if operation_name(func) in MATRIX and args[0].dtype is torch.float32:
+            given = tree_map_only(
+                Tensor, lambda t: t.double() if t.is_floating_point() else t, given
+            )
+            out = func(*given[0], **given[1])
+            return tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, out)
+        return func(*given[0], **given[1])
 
 
-def _decoding(prover: Comparison, spliced: Text, tags: Tokens, base: Seen) -> None:
-    """Token by token: each prefix, computed anew, must decide as the whole sequence does."""
-    rows = torch.arange(DECODED, device=spliced.device)
-    for length in _lengths(prover, spliced.shape[1] - 1):
-        prover.check(
-            "Decoding",
-            rows,
-            spliced[rows, :length],
-            tags[rows, :length],
-            spliced[rows, 1 : length + 1],
-            base,
-        )
+def _losses(
+    logits: Float[Tensor, "batch seq vocab"], targets: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq 1"]:
+    """Return the loss of each target, as `evaluate` computes it."""
+    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    if not nats.isfinite().all():
+        raise Offence("Predictions: a loss is NaN or infinite.")
+    return nats.view(*targets.shape, 1)
 
 
-def _lengths(prover: Comparison, seq: int) -> Iterator[int]:
-    """All short prefixes, where thresholds and windows begin, and a draw of longer ones."""
-    short = min(seq, PREFIXES // 2)
-    yield from range(1, short + 1)
-    yield from (
-        (short + 1 + _draw(prover, seq - short, PREFIXES - short)).tolist() if seq > short else ()
-    )
+def _weights(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
+    """Return the factor of each path's output: merging weights, weights, or 1 where it ran."""
+    plan = trace.plan
+    if plan.merge is not None and trace.paths.segment is not None:
+        return merge_by_token(plan, trace.paths.segment)
+    return plan.mask.float() if plan.weight is None else plan.weight.where(plan.mask, 0)
 
 
-def _draw(prover: Comparison, limit: int, count: int) -> Int[Tensor, " count"]:
-    """`count` numbers below `limit`, in a random order, each as often as any other."""
-    rounds = [torch.randperm(limit, generator=prover.noise) for _ in range(-(-count // limit))]
-    return torch.cat(rounds)[:count]
+def _compare(
+    name: str,
+    expected: Seen,
+    seen: Seen,
+    rows: Int[Tensor, " batch"],
+    where: Bool[Tensor, "batch _seq"] | bool = True,
+    tolerance: float = 0.0,
+) -> None:
+    """Raise an `Offence` at the first result that differs `where` it must not."""
+    for (what, one), (_, other) in zip(expected, seen, strict=True):
+        one, other = one.double(), other.double()
+        close = torch.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+        differs = ~close.all(-1) & where
+        if differs.any():
+            row, position = differs.nonzero()[0].tolist()
+            place = f"sequence {int(rows[row])}, position {position}"
+            raise Offence(f"{name}: {what} differs at {place}.")

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from bench.backbone.passes import ask
+from bench.config.suite import RouterTraining
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
+from bench.model.equip import resolve_losses
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput
-from bench.training.auxiliary import active_losses
+from bench.training.auxiliary import active
 
 VOCABULARY = 256
 STEPS = 120
@@ -65,7 +67,10 @@ def learns_planted_rule(subject: Subject) -> None:
             VOCABULARY, (BATCH, SEQ_LEN), generator=generator(subject.seed, f"planted/{step}")
         )
         trace = problem.trace(router, tokens, step / STEPS)
-        losses = [weight * loss.compute(trace) for _, weight, loss in active_losses(router, {})]
+        losses = [
+            term.weight * term.loss.compute(trace)
+            for term in active(resolve_losses(router, RouterTraining())).values()
+        ]
         torch.stack([problem.error(trace.update, tokens).mean(), *losses]).sum().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

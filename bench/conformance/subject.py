@@ -18,6 +18,7 @@ from bench.conformance.causality import prove
 from bench.data import Split, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
+from bench.evaluation.headline import Visited, knobs_of
 from bench.model.assemble import Blueprint, Model, assemble, layers_used, router_spec
 from bench.record import Causality
 from bench.rng import generator
@@ -216,10 +217,9 @@ class Subject:
     def proof(self) -> Causality:
         """The proof of causality of the trained model, as an official evaluation has it."""
         windows = self.windows(48, "validation")
-        evaluation = evaluate(self.trained, windows, batch_size=32, keep=True)
-        return prove(
-            self.trained.decoder, windows, evaluation, self.seed, batch_size=64, dtype=torch.float32
-        )
+        decoder, size = self.trained.decoder, 64
+        visited = [Visited(knobs_of(decoder), evaluate(self.trained, windows, size).nats)]
+        return prove(decoder, windows, visited, self.seed, size, torch.float32)
 
     def run_of(self, selection: Selection, size: int = 4, **options: Any) -> Pass:
         """A pass over random text that has not been run."""

@@ -8,15 +8,29 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
+from bench.backbone.decoder import Decoder
 from bench.backbone.passes import Decide, ask
 from bench.config.suite import EvaluationConfig
-from bench.conformance.revisit import Visited, knobs_of
 from bench.data import Corpus, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.model.assemble import Model
 from bench.record import BudgetAudit, SpendPoint
+
+
+@dataclass(frozen=True)
+class Visited:
+    """One setting of the sweep.
+
+    Attributes:
+        knobs: of each router, None where it has none.
+        nats: loss of each token of the validation windows.
+    """
+
+    knobs: list[Tensor | None]
+    nats: Float[np.ndarray, "window seq"]
 
 
 @dataclass
@@ -28,7 +42,7 @@ class Headline:
         domain_loss: at B, nats a byte, every domain.
         evaluation: of the validation split at the calibrated knob, plans kept.
         audit: how the budget was met.
-        visited: the settings of the sweep with their losses, to be looked at again.
+        visited: settings of the sweep with their losses, B last; the causality proof tries each.
     """
 
     loss: float
@@ -42,6 +56,18 @@ class Headline:
 class _Sweep:
     points: list[SpendPoint] = field(default_factory=list[SpendPoint])
     domains: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+def knobs_of(decoder: Decoder) -> list[Tensor | None]:
+    """Return a copy of each router's knob, None where it has none."""
+    return [None if router.knob is None else router.knob.clone() for router in decoder.routers]
+
+
+def set_knobs(decoder: Decoder, knobs: Sequence[Tensor | None]) -> None:
+    """Set each router's knob to what `knobs_of` returned."""
+    for router, value in zip(decoder.routers, knobs, strict=True):
+        if router.knob is not None and value is not None:
+            router.knob.copy_(value)
 
 
 def domain_losses(
@@ -104,7 +130,7 @@ def measure(
         spends[target] = calibrate(model, calibration, target, dtype)
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
-        visited.append(Visited(knobs_of(model), found.nats))
+        visited.append(Visited(knobs_of(model.decoder), found.nats))
         losses = domain_losses(found.nats, validation, corpus)
         sweep.points.append(
             SpendPoint(

@@ -13,7 +13,15 @@ import torch
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.errors import UserError
 from bench.flops.ledger import Ledger
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing.contract import FFN_GATE, Paths, Router
+
+
+class StandIn(Router):
+    """Stand where a router will, for the sake of its paths; it is never asked."""
+
+    def __init__(self, paths: Paths = FFN_GATE, mean_experts: float = 1.0) -> None:
+        super().__init__()
+        self.paths, self.mean_experts = paths, mean_experts
 
 
 @dataclass(frozen=True)
@@ -75,13 +83,8 @@ def training_target(
 
 
 def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> Ledger:
-    class _NoRouter(Router):
-        paths = FFN_GATE
-
     with torch.device("meta"):
-        return Ledger(
-            Decoder(config, {layer: [_NoRouter()] for layer in routed_layers}), seq_len, {}
-        )
+        return Ledger(Decoder(config, {layer: [StandIn()] for layer in routed_layers}), seq_len, {})
 
 
 def solve(
@@ -96,7 +99,7 @@ def solve(
     """Find the router's free size at which the model costs B.
 
     Args:
-        router: an unbuilt instance, for its paths.
+        router: an unbuilt instance or a stand-in, for its paths.
         ledger_at: expert width -> ledger of the model.
         costs: of the dense and the cheap model.
         rho: the budget.

@@ -75,15 +75,15 @@ class OpCounter(TorchDispatchMode):
             )
         base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
-            self.matrix += MATRIX[base](*args, **kwargs)
+            self.matrix += MATRIX[base](*args, out_val=out, **kwargs)
         elif (
-            (name in FREE and not reduces)
+            (base in FREE and not reduces)
             or func.is_view
             or name.startswith("sym_")
             or func.namespace == "prim"
         ):
             pass
-        elif name in PER_ELEMENT or reduces or torch.Tag.pointwise in func.tags:
+        elif base in PER_ELEMENT or reduces or torch.Tag.pointwise in func.tags:
             self.elementwise += elements(base, _tensors((args, kwargs)), _tensors(out))
         else:
             shapes = [tuple(tensor.shape) for tensor in _tensors(args)]

@@ -12,11 +12,11 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import ask
 from bench.config.suite import RouterTraining
 from bench.errors import UserError, let_through, located
-from bench.flops.budget import Solution, dense_costs, solve
+from bench.flops.budget import Solution, StandIn, dense_costs, solve
 from bench.flops.counter import OpCounter, UncountedOp, count
 from bench.flops.ledger import Ledger
 from bench.flops.meter import Meter
-from bench.model.equip import check_honoured, equip
+from bench.model.equip import LossTerm, check_honoured, equip, resolve_losses
 from bench.rng import generator, key
 from bench.routing.contract import (
     LayerTrace,
@@ -26,7 +26,7 @@ from bench.routing.contract import (
     RoutingPlan,
     Selection,
 )
-from bench.routing.registry import Entry
+from bench.routing.registry import Entry, RouterCard
 
 CAPACITY_GUESS = 0.5
 """Capacity and expert width under which a router is priced, before they are known."""
@@ -46,6 +46,7 @@ class Blueprint:
         num_domains: domain tags in the data.
         bracket: whether the router ignores the budget on purpose.
         training: how routers are trained; what of it is part of the model is put there.
+        card: what is known of the router with these options, if someone has asked before.
     """
 
     entry: Entry
@@ -57,6 +58,12 @@ class Blueprint:
     num_domains: int
     bracket: bool
     training: RouterTraining = field(default_factory=RouterTraining)
+    card: RouterCard | None = None
+
+    @property
+    def described(self) -> RouterCard:
+        """The router's card; made now unless it was given."""
+        return self.card or self.entry.describe(self.options)
 
 
 @dataclass
@@ -68,6 +75,7 @@ class Model:
         ledger: prices of training.
         evaluation_ledger: prices of causal evaluation, where a router may cost something else.
         solution: the budget and the sizes solved from it.
+        losses: for each router, its auxiliary losses with the weights that count.
         frozen: whether backbone and paths stand still, and routers alone are trained.
     """
 
@@ -75,6 +83,7 @@ class Model:
     ledger: Ledger
     evaluation_ledger: Ledger
     solution: Solution
+    losses: tuple[Mapping[str, LossTerm], ...]
     frozen: bool = False
 
     def meter(self, seed: int) -> Meter:
@@ -103,14 +112,13 @@ class Model:
         return total
 
 
-def layers_used(router: Router, routed_layers: Sequence[int]) -> tuple[int, ...]:
+def layers_used(router: Router | RouterCard, routed_layers: Sequence[int]) -> tuple[int, ...]:
     """The routed layers that a router makes use of."""
     return tuple(routed_layers) if router.layers == "every" else tuple(routed_layers)[::2]
 
 
-@torch.random.fork_rng(
-    devices=[]
-)  # torch's modules draw from the global generator when they are made
+# torch's modules draw from the global generator when they are made
+@torch.random.fork_rng(devices=[])
 def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     """Build the model of one seed at the budget.
 
@@ -122,35 +130,33 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     Raises:
         UserError: no size of this router meets the budget, or its cost cannot be counted.
     """
-    probe = blueprint.entry.make(dict(blueprint.options))
-    used = layers_used(probe, blueprint.routed_layers)
+    card = blueprint.described
+    used = layers_used(card, blueprint.routed_layers)
     prices = _router_prices(blueprint, used)
+    stand_in = StandIn(card.paths, card.mean_experts)
 
     def ledger_at(expert_width: int) -> Ledger:
         with torch.device("meta"):
-            routers = {layer: [blueprint.entry.make(dict(blueprint.options))] for layer in used}
-            decoder = Decoder(blueprint.decoder, routers, expert_width)
+            stand_ins = {layer: [StandIn(card.paths)] for layer in used}
+            decoder = Decoder(blueprint.decoder, stand_ins, expert_width)
         return Ledger(decoder, blueprint.seq_len, prices["causal"])
 
     costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
-    solution = solve(
-        probe, ledger_at, costs, blueprint.budget, used, blueprint.bracket, blueprint.entry.name
-    )
+    bracket, name = blueprint.bracket, blueprint.entry.name
+    solution = solve(stand_in, ledger_at, costs, blueprint.budget, used, bracket, name)
     built = {
         layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
         for layer in used
     }
-    decoder = Decoder(
-        blueprint.decoder,
-        {layer: [router] for layer, (router, _) in built.items()},
-        solution.expert_width,
-    )
+    routers = {layer: [router] for layer, (router, _) in built.items()}
+    decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
     decoder.reset(seed)
     training, evaluation = (
         Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")
     )
     training.charge("router", "build", sum(flops for _, flops in built.values()))
-    return Model(decoder, training, evaluation, solution)
+    losses = tuple(resolve_losses(router, blueprint.training) for router in decoder.routers)
+    return Model(decoder, training, evaluation, solution, losses)
 
 
 def router_spec(

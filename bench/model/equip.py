@@ -8,6 +8,7 @@ them.
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -30,6 +31,30 @@ Usual weights are 0.01, 0.1, 0.1 and 0.001.
 """
 
 _ADVICE = "Leave it out, or give the row a `training` of its own."
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """An auxiliary loss with the weight that counts in a run."""
+
+    weight: float
+    loss: AuxLoss
+
+
+def resolve_losses(router: Router, options: RouterTraining) -> dict[str, LossTerm]:
+    """Return the auxiliary losses of a built router that have a weight, in the order of their sum.
+
+    The weight is the recipe's, by name, or the loss's own. A learned router may also have the
+    standard losses.
+    """
+    standard = STANDARD_LOSSES if is_trained(router) else {}
+    known = router.aux_losses | {
+        name: loss for name, loss in standard.items() if name not in router.aux_losses
+    }
+    terms = {
+        name: LossTerm(options.losses.get(name, loss.weight), loss) for name, loss in known.items()
+    }
+    return {name: term for name, term in terms.items() if term.weight}
 
 
 def is_trained(router: Router) -> bool:

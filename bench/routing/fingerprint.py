@@ -1,14 +1,22 @@
-"""Which source a router is made of: what its content key covers, and what its import runs."""
+"""Identities of routers, for the content keys of records.
+
+A shipped router is identified by its numerics, which `routers/fingerprints.json` holds and a test
+compares with the code: an edited comment or a moved import retires no record. A router from outside
+is identified by its source, since nobody vouches for its numerics.
+"""
 
 import ast
 import hashlib
 import importlib.util
+import json
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from bench.routing.contract import Router
 
@@ -16,6 +24,44 @@ _OTHERS = frozenset({"bench", "torch", *sys.stdlib_module_names})
 """What rules version and the versions in a record stand for."""
 _STDLIB = Path(sysconfig.get_paths()["stdlib"]).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+FINGERPRINTS = Path(__file__).resolve().parents[2] / "routers" / "fingerprints.json"
+"""Losses and FLOPs of each shipped router and listed row in a few steps (`tests/fingerprints.py`)."""
+
+
+@cache
+def stored_fingerprints() -> dict[str, Any]:
+    """Return the stored fingerprints of shipped routers; empty without the package `routers`."""
+    if not FINGERPRINTS.is_file():
+        return {"routers": {}, "rows": {}}
+    return json.loads(FINGERPRINTS.read_text(encoding="utf-8"))
+
+
+def row_name(router: str, options: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    """Return the name of a combination of router, options and training in the stored file.
+
+    Args:
+        router: registered name.
+        options: as the row gives them.
+        training: fields of the row's `RouterTraining` that differ from their defaults.
+    """
+    return f"{router} {json.dumps([dict(options), dict(training)], sort_keys=True)}"
+
+
+def numerics_hash(
+    router: str, options: Mapping[str, Any], training: Mapping[str, Any]
+) -> str | None:
+    """Return the SHA-256 of the stored fingerprints of a shipped router, and of this row's own.
+
+    None for a router without a stored fingerprint.
+    """
+    stored = stored_fingerprints()
+    if router not in stored["routers"]:
+        return None
+    own = stored["rows"].get(row_name(router, options, training))
+    text = json.dumps([stored["routers"][router], own], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def own_modules(router: type[Router]) -> list[str]:

@@ -11,6 +11,10 @@ from torch import Tensor
 from bench.routing.contract import LayerTrace
 from bench.routing.estimators import Credit, credit
 
+LEAST_NOISE = 1e-16
+"""Floor of a noise's standard deviation; 1e4, the largest lead, over its square is finite in
+float32."""
+
 
 def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
     if trace.plan.scores is None:
@@ -81,7 +85,10 @@ def load(trace: LayerTrace) -> Float[Tensor, ""]:
         -1e4, 1e4
     )  # infinite where all or no paths are taken, and then 0 times infinity in the gradient
     deviation = trace.plan.extras.get("noise_std", torch.ones_like(scores))
-    return _cv_squared((0.5 * (1 + torch.erf(lead / (deviation * 2**0.5)))).flatten(0, 1).sum(0))
+    # Learned noise may underflow to 0, and its gradient to 0 times infinity: the floor is added in
+    # the multiplication, so that it costs no operation and is lost in rounding elsewhere.
+    width = torch.add(deviation.new_full((), LEAST_NOISE), deviation, alpha=2**0.5)
+    return _cv_squared((0.5 * (1 + torch.erf(lead / width))).flatten(0, 1).sum(0))
 
 
 def _cv_squared(x: Float[Tensor, " path"]) -> Float[Tensor, ""]:

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from unittest import mock
 
 from bench.errors import UserError, let_through, told, unknown
 from bench.routing.contract import Paths, Router
-from bench.routing.fingerprint import own_modules, source_hash_of
+from bench.routing.fingerprint import numerics_hash, own_modules, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # rows and figures are called by it
@@ -36,6 +36,35 @@ def options_of(router: type[Router]) -> dict[str, Any]:
         for name, p in inspect.signature(router.__init__).parameters.items()
         if name != "self"
     }
+
+
+@dataclass(frozen=True)
+class RouterCard:
+    """What the harness must know of a router with its options before it builds one: plain data.
+
+    Attributes:
+        name: how suites and the command line call it.
+        family: the kind of routing, for the board.
+        paper: its source; empty for controls of our own.
+        outside: a plugin's code runs with these options: the router's own, or that of one it wraps.
+        source: SHA-256 of the source that runs with these options.
+        paths: the paths chosen among.
+        layers: which routed layers it uses.
+        mean_experts: experts a token takes on average.
+        needs: what it asks for beyond the default.
+        losses: name of each auxiliary loss -> fields of the trace that are made for it.
+    """
+
+    name: str
+    family: str
+    paper: str
+    outside: bool
+    source: str
+    paths: Paths
+    layers: Literal["every", "other"]
+    mean_experts: float
+    needs: frozenset[str]
+    losses: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +122,37 @@ class Entry:
                 f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, such as frozenset({{'tags'}})."
             )
         return router
+
+    def describe(self, options: Mapping[str, Any]) -> RouterCard:
+        """Construct the router once and return what the harness must know of it.
+
+        Raises:
+            UserError: see `make`.
+        """
+        router = self.make(dict(options))
+        return RouterCard(
+            name=self.name,
+            family=self.family,
+            paper=self.paper,
+            outside=self.brings_from_outside(options),
+            source=self.source_hash(options),
+            paths=router.paths,
+            layers=router.layers,
+            mean_experts=router.mean_experts,
+            needs=frozenset(router.needs),
+            losses={name: frozenset(loss.uses) for name, loss in router.aux_losses.items()},
+        )
+
+    def identity(self, options: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+        """Return the hash by which content keys know the router: of numerics, or of source.
+
+        Args:
+            options: as the row gives them.
+            training: fields of the row's `RouterTraining` that differ from their defaults.
+        """
+        own = None if self.outside else numerics_hash(self.name, options, training)
+        wrapped = [entry.identity(theirs, {}) for entry, theirs in self.wrapped(options).values()]
+        return hashlib.sha256("".join([own or self.plugin_hash, *wrapped]).encode()).hexdigest()
 
     def source_hash(self, options: Mapping[str, Any]) -> str:
         """SHA-256 of all source that the router runs with these options.
@@ -242,7 +302,7 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     Raises:
         UserError: a plugin that cannot be imported, or a `routers` package that is not ours.
     """
-    _load_package()
+    load_shipped()
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             with _from_outside():
@@ -301,14 +361,15 @@ def load_file(file: Path) -> list[Entry]:
     return found
 
 
-def _load_package() -> None:
-    """Import the `routers` package that lies beside `bench`, if there is one.
+def load_shipped() -> dict[str, Entry]:
+    """Import the `routers` package that lies beside `bench`, and return its routers by name.
 
-    Refuse any other of that name.
+    Raises:
+        UserError: another package of that name was found.
     """
     sibling = Path(__file__).resolve().parents[2] / "routers"
     if not sibling.is_dir():
-        return
+        return {}
     package = importlib.import_module("routers")
     # A namespace package has no __file__, a module no __path__.
     origin = Path(
@@ -320,3 +381,4 @@ def _load_package() -> None:
         )
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"routers.{module.name}")
+    return {name: entry for name, entry in sorted(_entries.items()) if not entry.outside}

@@ -2,25 +2,22 @@
 
 from pathlib import Path
 
-import torch
-
-from bench.data import Corpus
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.routing.contract import Router
 from bench.runner.cells import Cell
-from bench.runner.provenance import machine_of
-from bench.runner.watch import dtype_of, say
+from bench.runner.probes import say
+from bench.runner.resolve import ResolvedCell
 from bench.training.loop import Allowance
 from bench.training.pretrain import Pretraining, adopt, pretrained
 
 
-def pretraining(cell: Cell, model: Model) -> Pretraining:
+def pretraining(resolved: ResolvedCell, model: Model) -> Pretraining:
     """What the backbone of a cell depends on.
 
     Nothing of the row is in it, so all rows of a seed share one.
     """
-    suite = cell.suite
+    cell, suite = resolved.cell, resolved.cell.suite
     assert suite.pretrain is not None
     return Pretraining(
         config=suite.pretrain,
@@ -28,17 +25,18 @@ def pretraining(cell: Cell, model: Model) -> Pretraining:
         routed_layers=suite.routed_layers,
         seq_len=suite.seq_len,
         seed=cell.seed,
-        machine=machine_of(torch.device(suite.device), suite.dtype),
+        machine=resolved.machine,
         device=suite.device,
-        dtype=dtype_of(cell),
+        dtype=resolved.dtype,
         compiled=suite.compile,
     )
 
 
-def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = None) -> float:
+def freeze(resolved: ResolvedCell, model: Model, progress: Path | None = None) -> float:
     """Put the backbone in place where the regime has one, and return what its training cost, in
     FLOPs; 0 in other regimes.
     """
+    cell = resolved.cell
     if cell.suite.regime != "controller":
         return 0.0
 
@@ -46,7 +44,7 @@ def freeze(cell: Cell, corpus: Corpus, model: Model, progress: Path | None = Non
         if progress is not None:
             say(progress, f"backbone of seed {cell.seed}", share, loss)
 
-    backbone = pretrained(pretraining(cell, model), corpus, report=report)
+    backbone = pretrained(pretraining(resolved, model), resolved.corpus, report=report)
     adopt(model, backbone)
     return backbone.flops
 

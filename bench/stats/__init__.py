@@ -1,7 +1,7 @@
 """Statistics of a board: from losses by row and seed, and a plan declared before the run, to
 verdicts.
 
-Plain data in, plain data out; nothing here knows of records or of torch. `judge` is the entry
+Plain data in, plain data out; nothing here knows of records or of torch. `judge_board` is the entry
 point.
 """
 
@@ -13,7 +13,7 @@ from bench.stats.pilot import CellCost, Need, power
 from bench.stats.plan import Comparison, Family, Plan, all_pairs
 from bench.stats.ranks import Friedman, Rank
 from bench.stats.sequential import Stage, stages
-from bench.stats.verdict import Verdicts, judge
+from bench.stats.verdict import Verdicts, judge_board
 
 __all__ = [
     "CellCost",
@@ -32,7 +32,7 @@ __all__ = [
     "Verdicts",
     "all_pairs",
     "hierarchical_bootstrap",
-    "judge",
+    "judge_board",
     "noise_floor",
     "power",
     "stages",

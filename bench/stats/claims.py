@@ -19,13 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import special
 
-from bench.stats.correction import holm
-from bench.stats.design import detectable
-from bench.stats.equivalence import tost
-from bench.stats.moderation import board_prior, fit_prior, moderate, row_variances
-from bench.stats.paired import Floats, paired_t
+from bench.stats.families import FamilyTests
+from bench.stats.moderation import ModeratedTests, Prior, fit_prior, moderate, row_variances
+from bench.stats.paired import Floats, PairedTests, TTests, paired_t
 
 Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]
 """What is said of row - control; "not_lower" and "not_higher": that it is not so by as much as the
@@ -34,7 +31,7 @@ margin.
 The last two are for claims such as "does no harm", which an outcome in the other direction bears
 out.
 """
-Verdict = Literal["confirmed", "refuted", "open", "not run"]
+PredictionVerdict = Literal["confirmed", "refuted", "open", "not run"]
 ClaimVerdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 
 
@@ -74,7 +71,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Found:
+class PredictionResult:
     """What came of one prediction, in its coordinates; NaN for what can't be computed.
 
     Attributes:
@@ -94,10 +91,10 @@ class Found:
     wins: int
     p: float
     detectable: float
-    verdict: Verdict
+    verdict: PredictionVerdict
 
 
-def judge(predictions: Sequence[Prediction], alpha: float) -> list[Found]:
+def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[PredictionResult]:
     """Judge all predictions of a study as one family.
 
     Args:
@@ -106,38 +103,30 @@ def judge(predictions: Sequence[Prediction], alpha: float) -> list[Found]:
     """
     if not predictions:
         return []
-    tests = _Tests.of(predictions)
-    plain, moderated = (
-        tests.claims(tests.variance, tests.n - 1.0),
-        tests.claims(tests.moderated, tests.df),
-    )
-    confirm, refute = (
-        np.maximum(holm(adjusted), alone) for adjusted, alone in zip(moderated, plain, strict=True)
-    )
-    count = len(predictions)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wide = -special.stdtrit(tests.df, alpha / (2.0 * count)) * np.sqrt(
-            tests.moderated / tests.n
-        )
-        narrow = -special.stdtrit(tests.n - 1.0, alpha / 2.0) * np.sqrt(tests.variance / tests.n)
-    half = np.maximum(wide, narrow)
-    smallest = _detectable(tests, count, alpha)
-    found: list[Found] = []
+    tests = _family(predictions)
+    confirm, refute = _confirm_and_refute(predictions, tests)
+    half, smallest = tests.half_width(alpha), tests.detectable(alpha)
+    found: list[PredictionResult] = []
     for k, prediction in enumerate(predictions):
-        differences = prediction.differences
-        mean = float(tests.mean[k])
+        differences, mean = prediction.differences, float(tests.plain.mean[k])
         verdict, p = _verdict(
             prediction, len(differences), float(confirm[k]), float(refute[k]), alpha
         )
-        interval = (mean - float(half[k]), mean + float(half[k]))
-        wins = sum(_as_claimed(prediction, value) for value in differences.values())
         found.append(
-            Found(mean, interval, tuple(differences), wins, p, float(smallest[k]), verdict)
+            PredictionResult(
+                difference=mean,
+                interval=(mean - float(half[k]), mean + float(half[k])),
+                seeds=tuple(differences),
+                wins=sum(_as_claimed(prediction, value) for value in differences.values()),
+                p=p,
+                detectable=float(smallest[k]),
+                verdict=verdict,
+            )
         )
     return found
 
 
-def claim_verdict(verdicts: Sequence[Verdict]) -> ClaimVerdict:
+def claim_verdict(verdicts: Sequence[PredictionVerdict]) -> ClaimVerdict:
     """A claim is reproduced if all its predictions are confirmed, not reproduced if one is refuted."""
     if "refuted" in verdicts:
         return "not reproduced"
@@ -157,7 +146,7 @@ def _as_claimed(prediction: Prediction, difference: float) -> bool:
 
 def _verdict(
     prediction: Prediction, n: int, confirm: float, refute: float, alpha: float
-) -> tuple[Verdict, float]:
+) -> tuple[PredictionVerdict, float]:
     if not n:
         return "not run", float("nan")
     if refute <= alpha and not prediction.failed:
@@ -167,121 +156,69 @@ def _verdict(
     return "open", float(np.fmin(confirm, refute))
 
 
-@dataclass(frozen=True)
-class _Tests:
-    """Paired differences of all predictions with plain and moderated variances, arrays
-    `[prediction]`.
+def _confirm_and_refute(
+    predictions: Sequence[Prediction], tests: FamilyTests
+) -> tuple[Floats, Floats]:
+    """P values by the whole rule of what would confirm and refute each prediction, `[prediction]`.
+
+    A prediction is confirmed outside of the differences that deny it, but for "equal", which is
+    confirmed inside of its own; it is refuted outside of its own.
     """
+    own, denied = (np.array(bounds).T for bounds in zip(*map(_bounds, predictions), strict=True))
+    equal = np.array([prediction.expect == "equal" for prediction in predictions])
 
-    predictions: Sequence[Prediction]
-    n: Floats
-    mean: Floats
-    variance: Floats
-    moderated: Floats
-    df: Floats
-    prior_df: Floats
-    prior_variance: Floats
+    def confirm(kind: TTests) -> Floats:
+        return np.where(equal, kind.inside(*own), kind.outside(*denied))
 
-    @classmethod
-    def of(cls, predictions: Sequence[Prediction]) -> "_Tests":
-        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, prediction in enumerate(predictions):
-            groups[prediction.group].append(index)
-        columns = np.full((7, len(predictions)), np.nan)
-        for members in groups.values():
-            columns[:, members] = _moderated([predictions[index] for index in members])
-        return cls(predictions, *columns)
-
-    def claims(self, variance: Floats, df: Floats) -> tuple[Floats, Floats]:
-        """P values of what confirms and of what refutes each prediction.
-
-        Directions are one-sided at half the level.
-        """
-        expects = [prediction.expect for prediction in self.predictions]
-        least = np.array([prediction.least for prediction in self.predictions])
-        margin = np.array([prediction.margin for prediction in self.predictions])
-        sign = np.array([1.0 if expect == "lower" else -1.0 for expect in expects])
-        equal = np.array([expect == "equal" for expect in expects])
-        denied = np.array(
-            [{"not_lower": 1.0, "not_higher": -1.0}.get(expect, 0.0) for expect in expects]
-        )
-        error = np.sqrt(variance / self.n)
-        towards = sign * self.mean  # negative where it goes the claimed way
-        edge = np.where(least > 0.0, least, margin)
-        confirm = np.where(equal, 0.0, _below(towards + least, error, df))
-        refute = np.where(
-            equal,
-            _below(margin - np.abs(self.mean), error, df),
-            _below(-(towards + edge), error, df),
-        )
-        reach = (
-            denied * self.mean + margin
-        )  # below 0 where it lies beyond the margin on the side that the claim denies
-        confirm = np.where(denied != 0.0, _below(-reach, error, df), confirm)
-        refute = np.where(denied != 0.0, _below(reach, error, df), refute)
-        for width in np.unique(margin[equal]):
-            same = equal & (margin == width)
-            confirm[same] = tost(
-                self.mean[same], variance[same], self.n[same], df[same], float(width)
-            )
-        return confirm, refute
+    return tests.adjusted(confirm), tests.adjusted(lambda kind: kind.outside(*own))
 
 
-def _below(distance: Floats, error: Floats, df: Floats) -> Floats:
-    """P value, doubled, of the hypothesis that a mean found at `distance` is 0 or above, against
-    that it is below 0.
+def _bounds(prediction: Prediction) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Differences that a prediction allows, and those that deny it, each from low to high.
+
+    Between the two lie differences that neither confirm nor refute it.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.where(distance == 0.0, 0.0, distance / error)
-        p = np.minimum(2.0 * special.stdtr(df, t), 1.0)
-    return np.where(np.isnan(distance) | ~(df > 0.0), np.nan, p)
+    margin, least, inf = prediction.margin, prediction.least, np.inf
+    edge = least or margin
+    return {
+        "lower": ((-inf, -edge), (-least, inf)),
+        "higher": ((edge, inf), (-inf, least)),
+        "equal": ((-margin, margin), (-inf, inf)),
+        "not_lower": ((-margin, inf), (-inf, -margin)),
+        "not_higher": ((-inf, margin), (margin, inf)),
+    }[prediction.expect]
 
 
-def _moderated(group: Sequence[Prediction]) -> Floats:
-    """The seven columns of `_Tests` for one group, `[7, prediction]`."""
-    seeds = sorted({seed for prediction in group for seed in prediction.differences})
-    rows = {name: own for p in group for name, own in zip(p.names, (p.row, p.control), strict=True)}
-    differences = np.array(
-        [[prediction.differences.get(seed, np.nan) for seed in seeds] for prediction in group]
+def _family(predictions: Sequence[Prediction]) -> FamilyTests:
+    """The tests of all predictions, the variances of each group moderated apart."""
+    seeds = sorted({seed for prediction in predictions for seed in prediction.differences})
+    rows = [_losses(prediction.row, seeds) for prediction in predictions]
+    controls = [_losses(prediction.control, seeds) for prediction in predictions]
+    plain = paired_t(np.array(rows) - np.array(controls))
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, prediction in enumerate(predictions):
+        groups[prediction.group].append(index)
+    columns = np.full((6, len(predictions)), np.nan)
+    for members in groups.values():
+        used = PairedTests(*(column[members] for column in vars(plain).values()))
+        by_name: dict[str, Floats] = {}
+        for k in members:
+            by_name |= zip(predictions[k].names, (rows[k], controls[k]), strict=True)
+        tests = moderate(used, _rows_prior(np.array(list(by_name.values())), used))
+        prior = np.broadcast_arrays(tests.prior.df, tests.prior.variance, tests.n)[:2]
+        columns[:, members] = tests.variance, tests.df, tests.prior_df, tests.mean, *prior
+    variance, df, prior_df, mean, *prior = columns
+    return FamilyTests(plain, ModeratedTests(plain.n, mean, variance, df, prior_df, Prior(*prior)))
+
+
+def _losses(own: Mapping[int, float], seeds: Sequence[int]) -> Floats:
+    return np.array([own.get(seed, np.nan) for seed in seeds])
+
+
+def _rows_prior(values: Floats, tests: PairedTests) -> Prior:
+    """Prior of the residual variances of a group's rows, at the seeds of its differences."""
+    values = values[:, ~np.isnan(tests.differences).all(axis=0)]
+    values = values[~np.isnan(values).all(axis=1)]
+    return (
+        fit_prior(*row_variances(values)) if values.size else Prior(np.array(0.0), np.array(np.nan))
     )
-    plain = paired_t(differences.reshape(len(group), len(seeds)))
-    values = np.array([[own.get(seed, np.nan) for seed in seeds] for own in rows.values()]).reshape(
-        len(rows), len(seeds)
-    )
-    values = values[~np.isnan(values).all(1)]
-    df = np.maximum(plain.n - 1.0, 0.0)
-    fitted = (
-        fit_prior(*row_variances(values)) if values.size else fit_prior(np.array([]), np.array([]))
-    )
-    prior = board_prior(plain.variance, df, fitted)
-    squeezed = moderate(plain.variance, df, prior)
-    variance = np.broadcast_to(prior.variance, plain.n.shape)
-    return np.stack(
-        [
-            plain.n,
-            plain.mean,
-            plain.variance,
-            squeezed.variance,
-            squeezed.df,
-            squeezed.prior_df,
-            variance,
-        ]
-    )
-
-
-def _detectable(tests: _Tests, count: int, alpha: float) -> Floats:
-    """Smallest true difference found with 80 % power, `[prediction]`.
-
-    Infinite without two common seeds.
-    """
-    smallest = np.full(tests.n.shape, np.inf)
-    usable = (tests.n >= 2.0) & ~np.isnan(tests.moderated)
-    if usable.any():
-        sd, prior_variance = (
-            np.sqrt(tests.moderated[usable]),
-            np.nan_to_num(tests.prior_variance[usable]),
-        )
-        smallest[usable] = detectable(
-            sd, tests.n[usable], tests.prior_df[usable], prior_variance, count, alpha
-        )
-    return smallest

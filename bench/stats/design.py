@@ -80,7 +80,7 @@ def detectable(
         sd: SD of a single difference, taken as the true one, `[pair]`.
         n: seeds, `[pair]`.
         prior_df: prior degrees of freedom, capped, `[pair]`.
-        prior_variance: prior variance of the family.
+        prior_variance: prior variance of the family, or of each pair.
         comparisons: size of the family.
         level: level of the family.
         power: probability asked for.
@@ -90,7 +90,8 @@ def detectable(
     if not usable.any():
         return answer
     n, prior_df, scale = n[usable], prior_df[usable], sd[usable]
-    bound, weights = _bounds(n, prior_df, prior_variance / scale**2, comparisons, level)
+    ratio = np.broadcast_to(prior_variance, sd.shape)[usable] / scale**2
+    bound, weights = _bounds(n, prior_df, ratio, comparisons, level)
     low, high = np.zeros_like(n), bound[:, -1] + 10.0
     for _ in range(30):
         middle = (low + high) / 2.0

@@ -1,21 +1,26 @@
-"""The rule that decides: one family of comparisons, tested as a whole.
+"""The rule that decides, for boards and for studies: one family of differences, tested as a whole.
 
-A difference is real when two tests agree: the moderated t test, Holm-adjusted within the family,
-and the plain paired t test, unadjusted, both at the family's level. The first has the power that
-few seeds need; the second holds each single comparison to its level whatever the variances of the
-other rows are. Equivalence asks the same of the two one-sided tests.
+Something is shown of a difference when two tests agree: the moderated t test, Holm-adjusted within
+the family, and the plain paired t test, unadjusted, both at the family's level. The first has the
+power that few seeds need; the second holds each single difference to its level whatever the
+variances of the other rows are. Equivalence asks the same of the two one-sided tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
-from bench.stats.correction import holm
-from bench.stats.equivalence import tost
-from bench.stats.moderation import Moderated, Prior, board_prior, fit_prior, moderate, row_variances
-from bench.stats.paired import Floats, PairedTests, Pairs, pair_differences, paired_t, two_sided_p
+from bench.stats.design import POWER, detectable
+from bench.stats.moderation import ModeratedTests, Prior, fit_prior, moderate, row_variances
+from bench.stats.paired import (
+    Floats,
+    PairedTests,
+    Pairs,
+    TTests,
+    pair_differences,
+    paired_t,
+)
 from bench.stats.plan import FAMILIES, Family, Plan
 
 
@@ -24,70 +29,80 @@ class FamilyTests:
     """Tests of one family, arrays `[..., pair]`.
 
     Attributes:
-        differences: first minus second row of each pair, `[..., pair, seed]`.
         plain: paired t tests.
-        prior: fitted prior of the variances.
-        moderated: moderated variances.
-        p: of the moderated t test.
-        p_joint: adjusted over the family, and no smaller than the plain p; compare with the
-            family's level.
-        p_equivalence: of the moderated two one-sided tests.
-        p_equivalence_joint: the same for the two one-sided tests.
-        half_width: of the simultaneous interval around `plain.mean`.
+        moderated: t tests by moderated variances.
     """
 
-    differences: Floats
     plain: PairedTests
-    prior: Prior
-    moderated: Moderated
-    p: Floats
-    p_joint: Floats
-    p_equivalence: Floats
-    p_equivalence_joint: Floats
-    half_width: Floats
+    moderated: ModeratedTests
+
+    def adjusted(self, p: Callable[[TTests], Floats]) -> Floats:
+        """P values by the whole rule, to be compared with the family's level.
+
+        Args:
+            p: p values of a hypothesis about each difference by one kind of test.
+        """
+        return np.maximum(holm(p(self.moderated)), p(self.plain))
+
+    @property
+    def p_difference(self) -> Floats:
+        """P values by the whole rule of no difference."""
+        return self.adjusted(lambda tests: tests.outside(0.0, 0.0))
+
+    def p_equivalence(self, margin: float) -> Floats:
+        """P values by the whole rule of a difference at or beyond the margin."""
+        return self.adjusted(lambda tests: tests.inside(-margin, margin))
+
+    def half_width(self, level: float) -> Floats:
+        """Half-width of the family's simultaneous intervals around the means.
+
+        The wider of the Bonferroni interval from the moderated variance and the plain t interval at
+        the family's level: it leaves out 0 only where the rule finds a difference. Holm may find
+        more.
+        """
+        count = max(self.plain.n.shape[-1], 1)
+        return np.maximum(self.moderated.half_width(level / count), self.plain.half_width(level))
+
+    def detectable(self, level: float, power: float = POWER) -> Floats:
+        """Smallest true differences found with probability `power`; infinite below two seeds."""
+        tests = self.moderated
+        return detectable(
+            np.sqrt(tests.variance),
+            tests.n,
+            tests.prior_df,
+            tests.prior.variance,
+            tests.n.shape[-1],
+            level,
+            power,
+        )
 
 
-def compare_family(
-    values: Floats, pairs: Pairs, rows: Prior, margin: float, level: float
-) -> FamilyTests:
+def holm(p: Floats) -> Floats:
+    """Holm's step-down adjusted p values along the last axis (Holm 1979).
+
+    A comparison that could not be made (NaN) still counts: the family was declared before the run,
+    and does not shrink because a cell failed. Its own adjusted value stays NaN.
+    """
+    filled = np.where(np.isnan(p), 1.0, p)
+    count = p.shape[-1]
+    order = np.argsort(filled, axis=-1, kind="stable")
+    scaled = np.take_along_axis(filled, order, axis=-1) * (count - np.arange(count))
+    stepped = np.minimum(np.maximum.accumulate(scaled, axis=-1), 1.0)
+    adjusted = np.empty_like(stepped)
+    np.put_along_axis(adjusted, order, stepped, axis=-1)
+    return np.where(np.isnan(p), np.nan, adjusted)
+
+
+def compare_family(values: Floats, pairs: Pairs, rows: Prior) -> FamilyTests:
     """Test every pair of one family.
-
-    The simultaneous interval is the wider of the Bonferroni interval from the moderated variance
-    and the plain t interval at the family's level: it leaves out 0 only where the rule above finds
-    a difference. Holm may find more.
 
     Args:
         values: losses, `[..., row, seed]`, NaN where missing.
         pairs: row indices, `[pair, 2]`.
         rows: prior fitted to the residual variances of all rows.
-        margin: half-width of the zone of equivalence.
-        level: level of the family.
     """
-    differences = pair_differences(values, pairs)
-    plain = paired_t(differences)
-    n, df = plain.n, np.maximum(plain.n - 1.0, 0.0)
-    prior = board_prior(plain.variance, df, rows)
-    moderated = moderate(plain.variance, df, prior)
-    p = two_sided_p(plain.mean, moderated.variance, n, moderated.df)
-    equivalence = tost(plain.mean, moderated.variance, n, moderated.df, margin)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wide = -special.stdtrit(moderated.df, level / (2.0 * max(len(pairs), 1))) * np.sqrt(
-            moderated.variance / n
-        )
-        narrow = -special.stdtrit(df, level / 2.0) * np.sqrt(plain.variance / n)
-    return FamilyTests(
-        differences=differences,
-        plain=plain,
-        prior=prior,
-        moderated=moderated,
-        p=p,
-        p_joint=np.maximum(holm(p), plain.p),
-        p_equivalence=equivalence,
-        p_equivalence_joint=np.maximum(
-            holm(equivalence), tost(plain.mean, plain.variance, n, df, margin)
-        ),
-        half_width=np.maximum(wide, narrow),
-    )
+    plain = paired_t(pair_differences(values, pairs))
+    return FamilyTests(plain, moderate(plain, rows))
 
 
 def pair_indices(plan: Plan) -> dict[Family, Pairs]:
@@ -106,19 +121,12 @@ def pair_indices(plan: Plan) -> dict[Family, Pairs]:
     return pairs
 
 
-def compare_board(
-    values: Floats, pairs: Mapping[Family, Pairs], margin: float, levels: Mapping[Family, float]
-) -> dict[Family, FamilyTests]:
+def compare_board(values: Floats, pairs: Mapping[Family, Pairs]) -> dict[Family, FamilyTests]:
     """Test all families of a board, or of a batch of boards.
 
     Args:
         values: losses `[..., row, seed]`, NaN where missing; a batch must be complete.
         pairs: family -> row indices, `[pair, 2]`.
-        margin: half-width of the zone of equivalence.
-        levels: family -> its level.
     """
     rows = fit_prior(*row_variances(values))
-    return {
-        family: compare_family(values, chosen, rows, margin, levels[family])
-        for family, chosen in pairs.items()
-    }
+    return {family: compare_family(values, chosen, rows) for family, chosen in pairs.items()}

@@ -20,9 +20,9 @@ variances look.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
-from bench.stats.paired import Floats
+from bench.stats.paired import Bound, Floats, PairedTests, TTests
 
 PRIOR_DF_CAP = 2.0
 """Largest weight of the prior against a difference's own variance.
@@ -33,7 +33,9 @@ At 3 seeds: 2 + 4 degrees of freedom.
 
 @dataclass(frozen=True)
 class Prior:
-    """What the rows say about the variance of one of them; `[...]`, one a board.
+    """Prior of the variance of one row or difference, from all of a board.
+
+    `[...]`, one a board; from `board_prior` on, `[..., 1]` or `[..., pair]`.
 
     Attributes:
         df: prior degrees of freedom; 0 for no moderation, infinite where the variances differ by no
@@ -46,19 +48,48 @@ class Prior:
 
     def capped(self, df: Floats) -> Floats:
         """Prior degrees of freedom beside differences that have `df` of their own, `[..., pair]`."""
-        return np.minimum(self.df[..., None], PRIOR_DF_CAP * df)
+        return np.minimum(self.df, PRIOR_DF_CAP * df)
 
 
 @dataclass(frozen=True)
-class Moderated:
-    """Moderated variance and its degrees of freedom, `[..., pair]`.
+class ModeratedTests(TTests):
+    """t tests of mean differences by moderated variances, `[..., pair]`.
 
-    `prior_df` is d0 after the cap.
+    Attributes:
+        n: common seeds.
+        mean: mean difference, nats a byte.
+        variance: moderated variance of a single difference.
+        df: its degrees of freedom, d0 included.
+        prior_df: d0 after the cap.
+        prior: prior of the variances, before the cap.
     """
 
+    n: Floats
+    mean: Floats
     variance: Floats
     df: Floats
     prior_df: Floats
+    prior: Prior
+
+    @property
+    def error(self) -> Floats:
+        """Standard error of the mean; a differing mean without variance is infinitely far off."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.maximum(np.sqrt(self.variance / self.n), np.finfo(np.float64).tiny)
+
+    def below(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or above."""
+        with np.errstate(over="ignore"):
+            return np.asarray(stats.t.sf(bound, self.df, self.mean, self.error))
+
+    def above(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or below."""
+        with np.errstate(over="ignore"):
+            return np.asarray(stats.t.cdf(bound, self.df, self.mean, self.error))
+
+    def half_width(self, level: float) -> Floats:
+        """Half-widths of the intervals around the means, each at `level`."""
+        return np.asarray(stats.t.isf(level / 2.0, self.df) * self.error)
 
 
 def trigamma_inverse(x: Floats) -> Floats:
@@ -141,8 +172,10 @@ def _unbalanced(values: Floats) -> tuple[Floats, Floats]:
 
 
 def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
-    """The prior of one family: the smaller d0 of differences and rows, and a variance no less than
-    the median difference's.
+    """The prior of one family, `[..., 1]`.
+
+    It has the smaller d0 of differences and rows, and a variance no less than the median
+    difference's.
 
     Args:
         differences: sample variances, `[..., pair]`.
@@ -159,17 +192,29 @@ def board_prior(differences: Floats, df: Floats, rows: Prior) -> Prior:
     defined = prior_df > 0.0
     known = np.where(defined[..., None], np.where(df >= 1.0, differences, np.nan), 1.0)
     variance = np.maximum(refitted, np.nanmedian(known, axis=-1)) if known.shape[-1] else refitted
-    return Prior(prior_df, np.where(defined, variance, np.nan))
+    return Prior(prior_df[..., None], np.where(defined, variance, np.nan)[..., None])
 
 
-def moderate(variance: Floats, df: Floats, prior: Prior) -> Moderated:
-    """Squeeze sample variances towards the prior.
+def moderate(plain: PairedTests, rows: Prior) -> ModeratedTests:
+    """Set up the moderated tests of one family.
+
+    Args:
+        plain: its paired differences.
+        rows: prior fitted to the residual variances of all rows.
+    """
+    return squeeze(plain, board_prior(plain.variance, np.maximum(plain.n - 1.0, 0.0), rows))
+
+
+def squeeze(plain: PairedTests, prior: Prior) -> ModeratedTests:
+    """Squeeze the sample variances of differences towards their prior.
 
     (d0 s0^2 + d s^2) / (d0 + d) on d0 + d degrees of freedom.
     """
+    df = np.maximum(plain.n - 1.0, 0.0)
     prior_df = prior.capped(df)
-    centre = np.where(prior_df > 0.0, prior.variance[..., None], 0.0)
+    centre = np.where(prior_df > 0.0, prior.variance, 0.0)
     total = prior_df + df
     with np.errstate(divide="ignore", invalid="ignore"):
-        squeezed = (prior_df * centre + df * variance) / total
-    return Moderated(np.where(df >= 1.0, squeezed, np.nan), total, prior_df)
+        squeezed = (prior_df * centre + df * plain.variance) / total
+    variance = np.where(df >= 1.0, squeezed, np.nan)
+    return ModeratedTests(plain.n, plain.mean, variance, total, prior_df, prior)

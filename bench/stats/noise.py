@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from bench.stats.align import Losses
-from bench.stats.correction import holm
+from bench.stats.families import holm
 from bench.stats.paired import paired_t
 
 
@@ -55,7 +55,7 @@ def noise_floor(
     width = max(1, *(len(gap) for gap in gaps))
     padded = np.array([gap + [math.nan] * (width - len(gap)) for gap in gaps])
     tests = paired_t(padded)
-    adjusted = holm(tests.p)
+    adjusted, half_widths = holm(tests.p), tests.half_width(0.05)
     floors: list[NoiseFloor] = []
     for index, (row, twin) in enumerate(twins):
         n, sd, p = (
@@ -63,7 +63,7 @@ def noise_floor(
             float(np.sqrt(tests.variance[index])),
             float(adjusted[index]),
         )
-        floor = float(special.stdtrit(n - 1.0, 0.975)) * sd / math.sqrt(n) if n > 1 else math.nan
+        floor = float(half_widths[index])
         upper = (
             sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
         )

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special
 
 from bench.stats.align import Aligned
-from bench.stats.design import detectable
 from bench.stats.families import FamilyTests
-from bench.stats.paired import hodges_lehmann, sign_flip
+from bench.stats.paired import sign_flip
 from bench.stats.plan import Comparison, Family, Plan
 
 Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
@@ -44,11 +42,9 @@ class Outcome:
         p_plain: paired t test.
         moderated_sd: after moderation.
         moderated_df: degrees of freedom of `moderated_sd`.
-        t: moderated t.
         p: moderated t test, not adjusted.
         p_adjusted: of the whole rule, over family, share of alpha and looks: compare with alpha.
-        p_sign_flip: exact sign-flip test, not adjusted; a check that asks for no normality.
-        hodges_lehmann: robust estimate of the difference.
+        p_sign_flip: sign-flip test, not adjusted; a check that asks for no normality.
         p_equivalence: moderated two one-sided tests, not adjusted.
         p_equivalence_adjusted: as `p_adjusted`.
         detectable: smallest true difference that this design finds with 80 % power.
@@ -69,11 +65,9 @@ class Outcome:
     p_plain: float
     moderated_sd: float
     moderated_df: float
-    t: float
     p: float
     p_adjusted: float
     p_sign_flip: float
-    hodges_lehmann: float
     p_equivalence: float
     p_equivalence_adjusted: float
     detectable: float
@@ -104,7 +98,7 @@ def build_outcomes(
         verdict, winner, notes = _decide(
             comparison, board, plan, len(board.seeds) - len(excluded), numbers
         )
-        own = tests.differences[k]
+        own = tests.plain.differences[k]
         yield Outcome(
             row=comparison.row,
             control=comparison.control,
@@ -123,30 +117,20 @@ def build_outcomes(
 
 def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
     """Numeric fields of `Outcome`, `[pair]` each, with the half-widths of its two intervals."""
-    n, mean, sd = tests.plain.n, tests.plain.mean, np.sqrt(tests.moderated.variance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(tests.plain.variance / n)
-        t = np.where(mean == 0.0, 0.0, mean / (sd / np.sqrt(n)))
-        plain_half_width = (
-            -special.stdtrit(np.where(n > 1.0, n - 1.0, np.nan), plan.alpha / 2.0) * error
-        )
+    scale = plan.alpha / level
     return {
-        "difference": mean,
-        "half_width": tests.half_width,
-        "plain_half_width": plain_half_width,
+        "difference": tests.plain.mean,
+        "half_width": tests.half_width(level),
+        "plain_half_width": tests.plain.half_width(plan.alpha),
         "sd": np.sqrt(tests.plain.variance),
         "p_plain": tests.plain.p,
-        "moderated_sd": sd,
+        "moderated_sd": np.sqrt(tests.moderated.variance),
         "moderated_df": tests.moderated.df,
-        "t": np.where(np.isnan(tests.p), np.nan, t),
-        "p": tests.p,
-        "p_adjusted": np.minimum(tests.p_joint * (plan.alpha / level), 1.0),
-        "hodges_lehmann": hodges_lehmann(tests.differences),
-        "p_equivalence": tests.p_equivalence,
-        "p_equivalence_adjusted": np.minimum(tests.p_equivalence_joint * (plan.alpha / level), 1.0),
-        "detectable": detectable(
-            sd, n, tests.moderated.prior_df, tests.prior.variance, len(n), level
-        ),
+        "p": tests.moderated.outside(0.0, 0.0),
+        "p_adjusted": np.minimum(tests.p_difference * scale, 1.0),
+        "p_equivalence": tests.moderated.inside(-plan.margin, plan.margin),
+        "p_equivalence_adjusted": np.minimum(tests.p_equivalence(plan.margin) * scale, 1.0),
+        "detectable": tests.detectable(level),
     }
 
 

@@ -1,35 +1,109 @@
-"""Seed-paired differences between rows: the plain tests that everything else is set beside.
+"""Seed-paired differences between rows, and the plain tests of them, which are scipy's.
 
 Arrays end in the axes `row seed` (losses) or `pair seed` (differences); NaN marks a seed that is
 not there. Leading axes are independent boards, so that a simulation of ten thousand runs this very
 code.
 """
 
+import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import stats
 
 Floats = NDArray[np.float64]
 Pairs = NDArray[np.intp]
+Bound = float | Floats
+"""One bound for all pairs, or `[pair]`; infinite for none."""
+
+SIGN_FLIPS = 10_000
+"""Most assignments of signs that are tried: all of them up to 13 seeds, then as many at random."""
+
+
+class TTests(ABC):
+    """t tests of mean differences, `[..., pair]`; every p value is NaN below two common seeds.
+
+    Without variance an answer is its limit: the mean is known, and 0.5 where it is the bound.
+    """
+
+    @abstractmethod
+    def below(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or above."""
+
+    @abstractmethod
+    def above(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or below."""
+
+    @abstractmethod
+    def half_width(self, level: float) -> Floats:
+        """Half-widths of the intervals around the means, each at `level`."""
+
+    def outside(self, low: Bound, high: Bound) -> Floats:
+        """P value of the hypothesis that the true difference lies from `low` to `high`.
+
+        Two-sided, so that a test in one direction (the other bound infinite) has half the level.
+        """
+        return np.minimum(2.0 * np.minimum(self.below(low), self.above(high)), 1.0)
+
+    def inside(self, low: Bound, high: Bound) -> Floats:
+        """P value of the hypothesis that the true difference lies at or beyond `low` or `high`.
+
+        The larger of two one-sided tests (Schuirmann 1987): that a difference is small is a claim
+        of its own, and needs its own test.
+        """
+        return np.maximum(self.below(high), self.above(low))
 
 
 @dataclass(frozen=True)
-class PairedTests:
-    """Paired t tests, one a pair; NaN where fewer than two seeds are common.
+class PairedTests(TTests):
+    """Student's paired t tests by scipy.
 
     Attributes:
+        differences: first minus second row of each pair, `[..., pair, seed]`, nats a byte.
         n: seeds common to both rows, `[..., pair]`.
-        mean: mean difference, nats a byte; negative where the first row of the pair is better.
+        mean: mean difference; negative where the first row of the pair is better.
         variance: sample variance of the differences, n - 1 in the denominator.
-        p: two-sided.
     """
 
+    differences: Floats
     n: Floats
     mean: Floats
     variance: Floats
-    p: Floats
+
+    @property
+    def p(self) -> Floats:
+        """Two-sided p value of no difference."""
+        return self.outside(0.0, 0.0)
+
+    def below(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or above."""
+        return self._p(bound, "less")
+
+    def above(self, bound: Bound) -> Floats:
+        """P values of a true difference of `bound` or below."""
+        return self._p(bound, "greater")
+
+    def half_width(self, level: float) -> Floats:
+        """Half-widths of the intervals around the means, each at `level`."""
+        low, high = self._test(0.0, "two-sided").confidence_interval(1.0 - level)
+        return np.asarray((high - low) / 2.0)
+
+    def _p(self, bound: Bound, alternative: Literal["less", "greater"]) -> Floats:
+        # scipy says NaN where the mean is the bound and nothing varies: 0 / 0.
+        at_bound = (self.mean == bound) & (self.n > 1.0)
+        return np.where(at_bound, 0.5, self._test(bound, alternative).pvalue)
+
+    def _test(self, bound: Bound, alternative: Literal["less", "greater", "two-sided"]) -> Any:
+        bounds = np.broadcast_to(bound, self.mean.shape)[..., None]
+        with warnings.catch_warnings():  # of too few seeds, and of differences that do not vary
+            warnings.simplefilter("ignore")
+            return stats.ttest_1samp(
+                self.differences, bounds, axis=-1, nan_policy="omit", alternative=alternative
+            )
 
 
 def pair_differences(values: Floats, pairs: Pairs) -> Floats:
@@ -40,89 +114,50 @@ def pair_differences(values: Floats, pairs: Pairs) -> Floats:
     return values[..., pairs[:, 0], :] - values[..., pairs[:, 1], :]
 
 
-def two_sided_p(mean: Floats, variance: Floats, n: Floats, df: Floats) -> Floats:
-    """P value of a t test of `mean` against 0 with a standard error of sqrt(variance / n).
-
-    Without variance the answer is the limit: 1 where the mean is 0 as well, else 0.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0.0, 0.0, np.abs(mean) / np.sqrt(variance / n))
-        p = 2.0 * special.stdtr(df, -t)
-    return np.where(np.isnan(mean) | ~(df > 0.0), np.nan, p)
-
-
 def paired_t(differences: Floats) -> PairedTests:
-    """Student's paired t test of each row of `[..., pair, seed]`."""
-    present = ~np.isnan(differences)
-    n = present.sum(-1).astype(np.float64)
-    filled = np.where(present, differences, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = filled.sum(-1) / n
-        squares = np.where(present, differences - mean[..., None], 0.0) ** 2
-        variance = np.where(n > 1.0, squares.sum(-1) / (n - 1.0), np.nan)
+    """Set up the paired t test of each row of `[..., pair, seed]`."""
+    with warnings.catch_warnings():  # of pairs with fewer than two seeds, which are NaN
+        warnings.simplefilter("ignore")
+        mean = np.nanmean(differences, axis=-1)
+        variance = np.nanvar(differences, axis=-1, ddof=1)
     # Rounding of the mean leaves a variance of order 1e-32 where all differences are one number.
-    scale = np.max(np.abs(filled), axis=-1, initial=0.0)
+    scale = np.max(np.abs(np.nan_to_num(differences)), axis=-1, initial=0.0)
     variance = np.where(variance <= (1e-14 * scale) ** 2, 0.0, variance)
-    return PairedTests(n, mean, variance, two_sided_p(mean, variance, n, n - 1.0))
+    n = (~np.isnan(differences)).sum(-1).astype(np.float64)
+    return PairedTests(differences, n, mean, variance)
 
 
 def sign_flip(differences: Floats) -> float:
-    """Exact two-sided p value of the sign-flip test of one pair, `[seed]` without NaN.
+    """Two-sided p value of the sign-flip test of one pair, `[seed]` without NaN.
 
-    Counts, among all 2^n assignments of signs, those whose |sum| is at least the observed one, by
-    meeting in the middle (Horowitz and Sahni 1974): O(n 2^(n/2)) rather than O(2^n). Valid without
-    normality, for differences symmetric about 0 under the hypothesis. Its smallest value is
-    2^(1-n).
+    Valid without normality, for differences symmetric about 0 under the hypothesis. Exact while
+    there are at most `SIGN_FLIPS` assignments of signs; its smallest value is then 2^(1-n).
     """
-    if differences.size == 0:
-        return float("nan")
-    sizes = np.abs(differences)
-    observed = abs(float(differences.sum())) - 1e-12 * float(sizes.sum())
-    half = differences.size // 2
-    left, right = _signed_sums(sizes[:half]), np.sort(_signed_sums(sizes[half:]))
-    above = right.size - np.searchsorted(right, observed - left, side="left")
-    below = np.searchsorted(right, -observed - left, side="right")
-    if observed <= 0.0:
-        return 1.0
-    return float(above.sum() + below.sum()) / 2.0**differences.size
-
-
-def _signed_sums(sizes: Floats) -> Floats:
-    sums = np.zeros(1)
-    for size in sizes:
-        sums = np.concatenate([sums - size, sums + size])
-    return sums
-
-
-def hodges_lehmann(differences: Floats) -> Floats:
-    """Median of the Walsh averages of each pair, `[pair, seed] -> [pair]` (Hodges and Lehmann
-    1963); NaN without seeds.
-    """
-    first, second = np.triu_indices(differences.shape[-1])
-    averages = np.sort((differences[..., first] + differences[..., second]) / 2.0, axis=-1)
-    count = (~np.isnan(averages)).sum(-1)
-    middle = np.stack([(np.maximum(count, 1) - 1) // 2, count // 2], axis=-1)
-    middle = np.minimum(middle, averages.shape[-1] - 1)
-    estimate = np.take_along_axis(averages, middle, axis=-1).mean(-1)
-    return np.where(count > 0, estimate, np.nan)
+    if differences.size < 2:  # both assignments of one sign are as far from 0
+        return 1.0 if differences.size else float("nan")
+    test = stats.permutation_test(
+        (differences,),
+        lambda values, axis: values.sum(axis),
+        permutation_type="samples",
+        n_resamples=SIGN_FLIPS,
+        vectorized=True,
+        rng=0,
+    )
+    return float(test.pvalue)
 
 
 def seed_correlation(values: Floats) -> Floats:
-    """Pearson correlation over common seeds between all rows, `[row, seed] -> [row, row]`; NaN
-    below three common seeds.
+    """Pearson correlation over common seeds between all rows, `[row, seed] -> [row, row]`.
 
-    Pairing pays by this much: the variance of a difference is that of two unpaired rows times (1 -
-    correlation).
+    NaN below three common seeds. Pairing pays by this much: the variance of a difference is that of
+    two unpaired rows times (1 - correlation).
     """
-    present = (~np.isnan(values)).astype(np.float64)
-    centre = np.divide(
-        np.nansum(values, -1), present.sum(-1), out=np.zeros(len(values)), where=present.sum(-1) > 0
-    )
-    filled = np.where(present > 0, values - centre[:, None], 0.0)
-    n = present @ present.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = filled @ present.T / n
-        covariance = filled @ filled.T / n - mean * mean.T
-        variance = (filled**2) @ present.T / n - mean**2
-        correlation = covariance / np.sqrt(variance * variance.T)
-    return np.where(n >= 3, np.clip(correlation, -1.0, 1.0), np.nan)
+    correlation = np.full((len(values), len(values)), np.nan)
+    for i, j in combinations_with_replacement(range(len(values)), 2):
+        common = ~np.isnan(values[i] + values[j])
+        if common.sum() >= 3:
+            with warnings.catch_warnings():  # of a row that does not vary, which is NaN
+                warnings.simplefilter("ignore")
+                found = stats.pearsonr(values[i, common], values[j, common])
+            correlation[i, j] = correlation[j, i] = found.statistic
+    return correlation

@@ -9,12 +9,12 @@ from scipy import special
 
 from bench.errors import UserError
 from bench.stats.align import Losses, align
-from bench.stats.design import POWER, detectable, rejection_power
+from bench.stats.design import POWER, rejection_power
 from bench.stats.families import FamilyTests, compare_board, pair_indices
 from bench.stats.paired import Floats
 from bench.stats.plan import Comparison, Family, Plan
 
-MOST_SEEDS = 512
+MOST_SEEDS_NEEDED = 512
 """Beyond this many seeds the answer is that this difference is out of reach."""
 
 
@@ -39,7 +39,7 @@ class Need:
         detectable: smallest difference found with the power asked for at the pilot's seeds, nats a
             byte.
         effect: difference to be found, nats a byte.
-        seeds: seeds in all to find `effect`; None where more than `MOST_SEEDS` or unknown.
+        seeds: seeds in all to find `effect`; None where more than `MOST_SEEDS_NEEDED` or unknown.
         seeds_upper: the same with the upper 80 % bound of the SD in its place: a pilot of few seeds
             may have been lucky (Browne 1995, Statistics in Medicine 14).
         flops: training FLOPs of the seeds still missing, both rows; None with `seeds`.
@@ -78,7 +78,7 @@ def power(
 
     Args:
         losses: row -> seed -> headline loss of the pilot.
-        plan: the comparisons, as for `judge`.
+        plan: the comparisons, as for `judge_board`.
         costs: row -> cost of one of its cells; a row without one gives needs without cost.
         effect: difference to be found: the margin, the one observed (optimistic: large ones are
             observed large by luck too), or a number of nats a byte.
@@ -97,9 +97,7 @@ def power(
         )
     board = align(losses, plan)
     found: dict[Comparison, Need] = {}
-    for family, tests in compare_board(
-        board.values, pair_indices(plan), plan.margin, plan.levels()
-    ).items():
+    for family, tests in compare_board(board.values, pair_indices(plan)).items():
         comparisons = plan.family(family)
         wanted = (
             np.abs(tests.plain.mean)
@@ -120,9 +118,7 @@ def _columns(tests: FamilyTests, wanted: Floats, level: float, target: float) ->
     return {
         "n": n,
         "sd": sd,
-        "detectable": detectable(
-            sd, n, tests.moderated.prior_df, tests.prior.variance, count, level, target
-        ),
+        "detectable": tests.detectable(level, target),
         "effect": wanted,
         "seeds": _seeds(wanted, sd, tests, count, level, target),
         "seeds_upper": _seeds(wanted, upper, tests, count, level, target),
@@ -134,18 +130,19 @@ def _seeds(
 ) -> Floats:
     """Fewest seeds at which the power reaches `target`, by bisection.
 
-    NaN where none up to `MOST_SEEDS` does.
+    NaN where none up to `MOST_SEEDS_NEEDED` does.
     """
     known = (sd > 0.0) & (effect > 0.0)
     scale = np.where(known, sd, 1.0)
-    ratio = tests.prior.variance / scale**2
+    prior = tests.moderated.prior
+    ratio = prior.variance / scale**2
 
     def reached(n: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         return (
             rejection_power(
                 np.where(known, effect / scale, 0.0),
                 n,
-                tests.prior.capped(n - 1.0),
+                prior.capped(n - 1.0),
                 ratio,
                 count,
                 level,
@@ -153,7 +150,7 @@ def _seeds(
             >= target
         )
 
-    low, high = np.ones_like(sd), np.full_like(sd, float(MOST_SEEDS))
+    low, high = np.ones_like(sd), np.full_like(sd, float(MOST_SEEDS_NEEDED))
     possible = known & reached(high)
     while np.any(high - low > 1.0):
         middle = np.floor((low + high) / 2.0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.stats import Comparison, Plan, judge
+from bench.stats import Comparison, Plan, judge_board
 
 IDENTICAL = 1e-6
 """Nats a byte: closer than this is the same run up to the last bits of another machine's
@@ -50,7 +50,7 @@ def compare(
             "confirmed", f"every seed repeats its loss to {worst:.1g} nats a byte", differences
         )
     plan = Plan(comparisons=(Comparison("rerun", "recorded"),), margin=margin, alpha=alpha)
-    (outcome,) = judge({"rerun": dict(rerun), "recorded": dict(recorded)}, plan).outcomes
+    (outcome,) = judge_board({"rerun": dict(rerun), "recorded": dict(recorded)}, plan).outcomes
     low, high = outcome.interval
     interval = f"{100 * (1 - alpha):g} % interval {low:+.4f} to {high:+.4f}"
     found = f"mean difference {outcome.difference:+.4f} nats a byte, {interval}, margin {margin:g}"

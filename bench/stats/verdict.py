@@ -50,7 +50,7 @@ class Verdicts:
         )
 
 
-def judge(losses: Losses, plan: Plan) -> Verdicts:
+def judge_board(losses: Losses, plan: Plan) -> Verdicts:
     """Judge every planned comparison, paired by seed.
 
     Args:
@@ -65,11 +65,9 @@ def judge(losses: Losses, plan: Plan) -> Verdicts:
     levels = plan.levels(max(board.look, 0))
     found: dict[Comparison, Outcome] = {}
     prior: dict[Family, tuple[float, float]] = {}
-    for family, tests in compare_board(
-        board.values, pair_indices(plan), plan.margin, levels
-    ).items():
-        comparisons = plan.family(family)
-        prior[family] = float(tests.prior.df), float(np.sqrt(tests.prior.variance))
+    for family, tests in compare_board(board.values, pair_indices(plan)).items():
+        comparisons, fitted = plan.family(family), tests.moderated.prior
+        prior[family] = fitted.df.item(), float(np.sqrt(fitted.variance.item()))
         found.update(
             zip(
                 comparisons,

@@ -12,7 +12,14 @@ from bench.board.model import Row
 from bench.board.rows import checked_row, group_rows
 from bench.config.load import parse_suite
 from bench.record import Record, read_records
-from bench.stats.claims import ClaimVerdict, Found, Prediction, Verdict, claim_verdict, judge
+from bench.stats.claims import (
+    ClaimVerdict,
+    Prediction,
+    PredictionResult,
+    PredictionVerdict,
+    claim_verdict,
+    judge_predictions,
+)
 from bench.study.config import Size, SizeName, StudyComparison, StudyConfig, StudyRow
 from bench.study.load import setting_at, value_at
 from bench.study.measures import Measure
@@ -25,7 +32,7 @@ class Judged:
     claim: int
     setting: str
     declared: StudyComparison
-    found: Found
+    found: PredictionResult
     note: str
 
 
@@ -97,7 +104,7 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
             if lacking := tuple(seed for seed in seeds if seed not in there):
                 missing.append((setting, row.name, lacking))
     judged = _judge(study, size, rows)
-    claims: list[list[Verdict]] = [
+    claims: list[list[PredictionVerdict]] = [
         [one.found.verdict for one in judged if one.claim == index]
         for index in range(len(study.claims))
     ]
@@ -141,8 +148,7 @@ def _undeclared(
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
-    listed = next((one for one in config.get("rows", []) if one.get("name") == row.name), None)
-    if listed != row.plain().canonical():
+    if record.row != row.plain():
         return "the row was run with other options"
     ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}
     changed = [field for field, value in replaced.items() if value_at(ran, field) != value]
@@ -164,7 +170,7 @@ def _judge(study: StudyConfig, size: Size, rows: dict[str, tuple[Row, ...]]) -> 
     return [
         Judged(claim, setting, comparison, found, _note(prediction, found, size))
         for (claim, setting, comparison), prediction, found in zip(
-            places, predictions, judge(predictions, study.alpha), strict=True
+            places, predictions, judge_predictions(predictions, study.alpha), strict=True
         )
     ]
 
@@ -193,7 +199,7 @@ def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _note(prediction: Prediction, found: Found, size: Size) -> str:
+def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
     """What must be said beside a verdict."""
     if found.verdict == "not run":
         return "no seed of both rows has the measure"

@@ -82,11 +82,8 @@ def train(
         RuleBroken: a router was not in the run what it was priced as.
     """
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
-    weights = config.router.losses
-    supervisor = Supervisor(model, len(split.document_tags), weights)
-    loop = Stepper(
-        model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype, weights), supervisor
-    )
+    supervisor = Supervisor(model, len(split.document_tags))
+    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()

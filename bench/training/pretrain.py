@@ -32,11 +32,12 @@ from bench.config.suite import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.files import default_cache
+from bench.flops.budget import StandIn
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model
 from bench.record import RULES_VERSION
 from bench.rng import key
-from bench.routing.contract import FFN_GATE, LayerTrace, Router, RouterInput, RoutingPlan
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.select import gate_plan
 from bench.training.checkpoint import Checkpoints
 from bench.training.optim import Muon, muon_parameters, trapezoid
@@ -172,12 +173,6 @@ def _dense_name(name: str) -> str:
     return name.replace(".ffn.full.", ".ffn.")
 
 
-class _Unrouted(Router):
-    """Stands where routers will, for the sake of their paths; it is never asked."""
-
-    paths = FFN_GATE
-
-
 def _all_full(_: Router, inputs: RouterInput) -> RoutingPlan:
     return gate_plan(torch.ones_like(inputs.tokens, dtype=torch.bool), inputs.tokens.shape[1])
 
@@ -257,7 +252,7 @@ def _pretrain(
     with torch.random.fork_rng(
         devices=[]
     ):  # torch's modules draw from the global generator when they are made
-        decoder = Decoder(task.decoder, {layer: [_Unrouted()] for layer in task.routed_layers})
+        decoder = Decoder(task.decoder, {layer: [StandIn()] for layer in task.routed_layers})
     decoder.reset(task.seed)
     decoder.to(task.device)
     if task.compiled:

@@ -17,7 +17,7 @@ from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router
 from bench.routing.losses import mean_loss
-from bench.training.auxiliary import active_losses, has_target
+from bench.training.auxiliary import active, has_target
 from bench.training.optim import (
     Muon,
     gradient_norms,
@@ -199,22 +199,20 @@ class Stepper:
         than in the step before.
         """
         due = [
-            (name, weight, loss, trace)
-            for router, trace in zip(self.model.decoder.routers, traces, strict=True)
-            for name, weight, loss in active_losses(
-                router, self.config.router.losses, trace.inputs.progress
-            )
-            if has_target(loss, trace)
+            (name, term, trace)
+            for losses, trace in zip(self.model.losses, traces, strict=True)
+            for name, term in active(losses, trace.inputs.progress).items()
+            if has_target(term.loss, trace)
         ]
-        if (names := sorted(name for name, _, _, _ in due)) != self.priced:
+        if (names := sorted(name for name, _, _ in due)) != self.priced:
             self.auxiliary_flops, self.priced = None, names
         values: dict[str, list[Tensor]] = {}
         flops = 0.0
-        for name, weight, loss, trace in due:
+        for name, term, trace in due:
             if self.auxiliary_flops is None:
                 with torch.no_grad():
-                    flops += count(lambda: loss.compute(trace)).total  # noqa: B023
-            values.setdefault(name, []).append(weight * loss.compute(trace))
+                    flops += count(lambda: term.loss.compute(trace)).total  # noqa: B023
+            values.setdefault(name, []).append(term.weight * term.loss.compute(trace))
         if self.auxiliary_flops is None:
             self.auxiliary_flops = flops
         if not values:

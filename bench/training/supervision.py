@@ -1,7 +1,5 @@
 """Supervised routers: a fixed share of the training documents comes with labels."""
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -37,13 +35,10 @@ class Supervisor:
     Args:
         model: the model; its ledger is charged.
         num_documents: in the training split.
-        weights: of the suite's losses, by name.
     """
 
-    def __init__(
-        self, model: Model, num_documents: int, weights: Mapping[str, float] | None = None
-    ) -> None:
-        self.model, self.weights = model, weights or {}
+    def __init__(self, model: Model, num_documents: int) -> None:
+        self.model = model
         shares = {
             site: router.supervised
             for site, router in enumerate(model.decoder.routers)
@@ -64,9 +59,8 @@ class Supervisor:
             documents: number of each token's document in the training split.
             progress: share of the training budget spent.
         """
-        routers = self.model.decoder.routers
         serving = [
-            site for site in self.chosen if only_for_labels(routers[site], self.weights, progress)
+            site for site in self.chosen if only_for_labels(self.model.losses[site], progress)
         ]
         return {site: self.chosen[site][documents].any(1) for site in serving}
 
@@ -79,13 +73,11 @@ class Supervisor:
             documents: number of each token's document in the training split.
         """
         for site, chosen in self.chosen.items():
-            router = self.model.decoder.routers[site]
-            if not asks_for(router, "labels", self.weights, traces[site].inputs.progress):
+            router, losses = self.model.decoder.routers[site], self.model.losses[site]
+            progress = traces[site].inputs.progress
+            if not asks_for(router, "labels", losses, progress):
                 continue
-            if (
-                asks_for(router, "utility", self.weights, traces[site].inputs.progress)
-                and traces[site].utility is None
-            ):
+            if asks_for(router, "utility", losses, progress) and traces[site].utility is None:
                 continue  # of this layer no fork was made in this step
             found: list[Tensor] = []
             flops = count(

@@ -63,8 +63,6 @@ class Oracle:
         seed: of the cell; with the step it fixes which layer is forked and which tokens are
             flipped.
         dtype: precision of matrix products.
-        weights: of the suite's losses, by name; where none of those that use utility is on, none is
-            found.
 
     Raises:
         UserError: a router asks for utility and has no base path, so there is no upgrade.
@@ -75,9 +73,8 @@ class Oracle:
         model: Model,
         seed: int,
         dtype: torch.dtype,
-        weights: Mapping[str, float] | None = None,
     ) -> None:
-        self.model, self.seed, self.dtype, self.weights = model, seed, dtype, weights or {}
+        self.model, self.seed, self.dtype = model, seed, dtype
         routers = model.decoder.routers
         self.sites = [site for site, router in enumerate(routers) if "utility" in router.needs]
         for site in self.sites:
@@ -92,7 +89,9 @@ class Oracle:
         return [
             site
             for site in self.sites
-            if asks_for(self.model.decoder.routers[site], "utility", self.weights, progress)
+            if asks_for(
+                self.model.decoder.routers[site], "utility", self.model.losses[site], progress
+            )
         ]
 
     def history(self, progress: float = 0.0) -> History | None:

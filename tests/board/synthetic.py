@@ -1,6 +1,7 @@
 """Synthetic records: boards of any size, with the shape of real ones and, if asked, hostile names."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.config.suite import Role, RowConfig
 from bench.record import (
     BudgetAudit,
     Causality,
@@ -18,11 +20,11 @@ from bench.record import (
     Passage,
     Provenance,
     Record,
-    Role,
     Speed,
     SpendPoint,
     Training,
     record_path,
+    write_record,
 )
 
 DOMAINS = ("code", "mathematics", "speech", "reference", "locale")
@@ -127,7 +129,7 @@ def record(
     loss = kind.loss + shared + float(draw.normal(0, spread))
     share = kind.share * (budget / 0.5 if kind.role not in ("bracket",) else 1)
     cell: dict[str, Any] = {
-        "suite": "quick", "row": kind.row, "router": kind.row.split("@")[0], "family": kind.family, "paper": kind.paper,
+        "suite": "quick", "row": kind.row, "family": kind.family, "paper": kind.paper,
         "role": kind.role, "control": kind.control, "site": "block" if "block" in kind.paths else "ffn",
         "seed": seed, "match": "tokens" if kind.role == "bracket" else match, "budget": budget, **changes.pop("cell", {}),
     }  # fmt: skip
@@ -135,7 +137,7 @@ def record(
         "command": "python -m bench run --suite quick --seeds 3", "commit": "0123456789abcdef0123", "dirty": False,
         "started": f"2026-11-22T10:{seed:02d}:00Z", "device": "cpu", "processor": "AVX-512", "threads": 1, "dtype": "float32",
         "versions": {"python": "3.11.9", "torch": "2.13.0"}, "config": CONFIG, "config_hash": "c0ffee",
-        "plugin_hash": f"hash-{kind.row[:8]}", "data_hash": "da7a",
+        "router_hash": f"hash-{kind.row[:8]}", "data_hash": "da7a",
         **changes.pop("provenance", {}),
     }  # fmt: skip
     fields: dict[str, Any] = {
@@ -149,7 +151,15 @@ def record(
         "curve": _curve(loss, share, draw), "monitors": tuple(_monitor(layer, kind, draw) for layer in (1, 2, 3)),
         "auxiliary": {"load_balance": 1.02}, "passage": _passage(kind, draw), **changes,
     }  # fmt: skip
+    fields.setdefault("row", row_of(kind))
     return Record(cell=CellId(**cell), provenance=Provenance(**made), **fields)
+
+
+def row_of(kind: Kind, **changes: Any) -> RowConfig:
+    """The row as a suite declares it; signs that no suite takes are replaced."""
+    name = re.sub(r"[^A-Za-z0-9_.@+=-]", "_", kind.row) or "_"
+    declared = {"name": name, "router": name.split("@")[0] or "_", "role": kind.role}
+    return RowConfig.model_validate({**declared, **changes})
 
 
 def records(
@@ -167,7 +177,7 @@ def write(root: Path, made: Sequence[Record]) -> None:
     names = {row: index for index, row in enumerate(dict.fromkeys(one.cell.row for one in made))}
     for one in made:
         safe = one.cell.model_copy(update={"row": f"row{names[one.cell.row]}"})
-        one.write(record_path(root, safe))
+        write_record(one, record_path(root, safe))
 
 
 def many(rows: int) -> list[Kind]:

@@ -110,7 +110,7 @@ def test_records_of_other_conditions_are_not_ranked_with_the_rest(field, value, 
 @pytest.mark.parametrize(
     ("part", "changes"),
     [
-        ("sources of the plugin", {"provenance": {"plugin_hash": "b"}}),
+        ("sources of the plugin", {"provenance": {"router_hash": "b"}}),
         ("options", {"cell": {"options": {"k": 2}}}),
     ],
 )

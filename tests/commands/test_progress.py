@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from bench.commands.progress import Progress
-from bench.runner.pool import Outcome
+from bench.runner.work import CellResult
 from tests import world
 
 
@@ -25,9 +25,9 @@ def progress(folder: Path, total: int) -> tuple[Progress, io.StringIO]:
     return Progress(Console(file=written, width=200), total, folder), written
 
 
-def outcome(folder: Path, status: str, **changes: Any) -> Outcome:
+def outcome(folder: Path, status: str, **changes: Any) -> CellResult:
     cell = world.cell(folder / "text.jsonl", **changes)
-    return Outcome(cell, status, "2.5 nats a byte", 3.0)
+    return CellResult(cell, status, "2.5 nats a byte", 3.0)
 
 
 def test_each_outcome_is_a_line_with_the_time_left(tmp_path: Path, clock: list[float]) -> None:

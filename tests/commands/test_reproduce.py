@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from bench.record.store import target_of
 
 AGAIN = ["--results", "runs", "--suite", "tiny", "--out", "again", "--workers", "0"]
 
@@ -20,7 +21,8 @@ def test_an_honest_record_is_confirmed(runs: Path, capsys: pytest.CaptureFixture
 def test_a_record_whose_loss_was_changed_is_noticed(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = runs / "tiny/mlp_gate/b50-flops/seed-0.json"
+    path = target_of(runs / "tiny/mlp_gate/b50-flops/seed-0.json")
+    assert path is not None
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(data | {"loss": data["loss"] - 0.5}), encoding="utf-8")
     assert main(["reproduce", "mlp_gate", *AGAIN]) == 2

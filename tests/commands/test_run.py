@@ -72,7 +72,7 @@ def test_a_cell_that_breaks_is_recorded_and_the_rest_go_on(
     found = records(suite)
     assert found["breaks", 0].status == "invalid"
     assert (
-        found["breaks", 0].reason.startswith("`bench check` fails ")
+        found["breaks", 0].reason.startswith("`bench check breaks` fails ")
         and "RuntimeError: broken on purpose" in found["breaks", 0].reason
     )
     assert found["mlp_gate", 0].loss is not None

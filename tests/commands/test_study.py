@@ -81,7 +81,7 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
     capsys.readouterr()
     assert run() == 0
     said = capsys.readouterr().out
-    assert "4 cells, 4 taken over" in said and said.count(" kept ") == 4
+    assert "other, half: 4 cells, " in said and said.count(" kept ") == 4
 
 
 def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:

@@ -5,7 +5,7 @@ Others are refused, and read over in records.
 
 import pytest
 
-from bench.config.looks import MOST_LOOKS, MOST_SEEDS, possible, without_impossible
+from bench.config.looks import LARGEST_LOOK, MOST_LOOKS, possible, without_impossible
 from bench.stats.sequential import nominal_levels
 
 
@@ -17,7 +17,7 @@ from bench.stats.sequential import nominal_levels
         (-3,),
         (3, 3),
         (6, 3),
-        (2, MOST_SEEDS + 1),
+        (2, LARGEST_LOOK + 1),
         tuple(range(2, MOST_LOOKS + 3)),
         (10**400,),
     ],
@@ -41,9 +41,9 @@ def test_other_configurations_stay_as_they_are(config: dict[str, object]) -> Non
     "looks",
     [
         (2,),
-        (2, 3, MOST_SEEDS),
-        (MOST_SEEDS - 1, MOST_SEEDS),
-        tuple(range(MOST_SEEDS - MOST_LOOKS + 1, MOST_SEEDS + 1)),
+        (2, 3, LARGEST_LOOK),
+        (LARGEST_LOOK - 1, LARGEST_LOOK),
+        tuple(range(LARGEST_LOOK - MOST_LOOKS + 1, LARGEST_LOOK + 1)),
     ],
 )
 def test_the_extremes_of_what_is_possible_have_levels(looks: tuple[int, ...], alpha: float) -> None:

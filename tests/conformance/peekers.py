@@ -3,6 +3,7 @@
 And honest ones that it must let pass.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,7 @@ from bench.routing.contract import (
     RouterInput,
     RouterSpec,
     RoutingPlan,
+    experts,
 )
 from bench.routing.select import gate_plan, top_k_mask
 from tests.world import SEQ_LEN
@@ -189,33 +191,81 @@ class RareOpening(Gate):
         return chosen
 
 
-class Rounding(Gate):
-    """The size of the batch moves every score by a few thousandths, as rounding does by a
-    millionth.
-    """
+class FaintMean(Gate):
+    """Subtracts a hundred-thousandth of the mean over the sequence, which turns no decision."""
 
     def scores(self, inputs: RouterInput) -> Tensor:
-        return super().scores(inputs) + 5e-3 * (
-            hash_uniform(len(inputs.tokens), inputs.tokens) - 0.5
-        )
+        scores = super().scores(inputs)
+        return scores - 1e-5 * scores.mean(1, keepdim=True)
 
 
-class Disguised(Gate):
-    """What is to come turns a decision in 2 % of sequences, in which the least noise on the score
-    then turns it too.
+class FirstRow(Gate):
+    """Compares all sequences with the mean of the first: a lost dimension."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return scores > scores[0].mean()
+
+
+class RoundRobin(Gate):
+    """Decides by the place of a token in the flat batch."""
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        return (torch.arange(scores.numel()) % 5 < 2).view(scores.shape)
+
+
+class RunningMean(Gate):
+    """Keeps a running threshold in an attribute, and moves it in evaluation too."""
+
+    level = 0.0
+
+    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
+        self.level = 0.9 * self.level + 0.1 * float(scores.mean())
+        return scores > self.level
+
+
+class BesideBudget(Gate):
+    """Weighs by the next token where the knob stands low."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        plan = super().forward(inputs)
+        assert plan.weight is not None
+        assert self.knob is not None
+        seen = (inputs.tokens.roll(-1, 1) % 2 == 0) & (self.knob < 0)
+        return replace(plan, weight=plan.weight * (1 + 0.1 * seen).unsqueeze(-1))
+
+
+class MeanSoFar(Gate):
+    """Subtracts the mean so far: honest, though it looks like a mean over the sequence."""
+
+    def scores(self, inputs: RouterInput) -> Tensor:
+        scores = super().scores(inputs)
+        return scores - scores.cumsum(1) / (inputs.positions + 1)
+
+
+class Crowded(Router):
+    """Top-2 of 8 experts of limited capacity, all first choices before all second ones (GShard).
+
+    Which tokens find their second expert full depends on the first choices of later ones.
     """
 
-    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
-        chosen = super().choose(scores, inputs).clone()
-        if inputs.tokens.shape[1] < SEQ_LEN:
-            return chosen
-        told = hash_uniform(0, inputs.tokens[:, -1], inputs.tokens[:, -2]) < 0.02
-        chosen[:, 0] = torch.where(told, (1e8 * scores[:, 0]).sin() > 0, chosen[:, 0])
-        return chosen
+    paths = experts(8)
+    mean_experts = 2.0
+    over_batch = False
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.score = torch.nn.Linear(spec.d_model, 8)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        scores = self.score(inputs.hidden)
+        top = scores.topk(2, -1).indices.unsqueeze(-1) == torch.arange(8)
+        groups = top.flatten(0, 1).unsqueeze(0) if self.over_batch else top
+        first, second = groups.long().unbind(2)
+        capacity = math.ceil(1.25 * 2 * groups.shape[1] / 8)
+        place = second.cumsum(1) - second + first.sum(1, keepdim=True)
+        fits = (place < capacity).view(scores.shape)
+        return RoutingPlan(top[..., 0, :] | (top[..., 1, :] & fits), scores.softmax(-1), scores)
 
 
-class Chaos(Gate):
-    """Decides by the last digits of its score, which rounding rolls anew in any other batch."""
-
-    def choose(self, scores: Tensor, inputs: RouterInput) -> Tensor:
-        return (1e8 * scores).sin() > 0
+class CrowdedBatch(Crowded):
+    over_batch = True

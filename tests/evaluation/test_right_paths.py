@@ -15,20 +15,28 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.board.build import separate
 from bench.config.load import load_suite, parse_suite
+from bench.config.suite import RowConfig
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
 from bench.errors import UserError
 from bench.evaluation.right_paths import agreement, shares
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.registry import RouterCard, find
 from bench.routing.select import gate_plan
-from bench.runner.cells import Cell, unmet_needs
-from bench.runner.execute import run_cell
+from bench.runner.cells import Cell
+from bench.runner.resolve import resolve
+from bench.runner.rows import unmet_needs
+from bench.runner.run_cell import run_cell
 from tests import world
 
 
 @given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 100))
 @settings(max_examples=30, deadline=None)
+def card(row: RowConfig) -> RouterCard:
+    return find(row.router).describe(row.options)
+
+
 def test_experts_are_matched_by_the_best_permutation(labels: int, paths: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     mask = torch.from_numpy(draw.random((3, 8, paths)) < 0.5)
@@ -148,7 +156,7 @@ def test_a_record_tells_how_far_routing_agrees_with_the_truth(route: str, over: 
         _suite(route, [{"name": "planted_oracle", "role": "informed", "options": options}, random]),
         "t",
     )
-    oracle, chance = (run_cell(Cell(suite, row, 0), "test") for row in suite.rows)
+    oracle, chance = (run_cell(resolve(Cell(suite, row, 0)), "test", Path()) for row in suite.rows)
     for record in (oracle, chance):
         assert record.status == "ok", record.reason
         assert record.truth is not None
@@ -174,14 +182,18 @@ def test_a_record_tells_how_far_routing_agrees_with_the_truth(route: str, over: 
 def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
     options = {"name": "random", "role": "control", "options": {"over": "ffn"}}
     suite = parse_suite(_suite("depth", [options]), "t")
-    records = [run_cell(Cell(suite, suite.rows[0], seed), "test") for seed in range(2)]
+    records = [
+        run_cell(resolve(Cell(suite, suite.rows[0], seed)), "test", Path()) for seed in range(2)
+    ]
     assert records[0].provenance.data_hash != records[1].provenance.data_hash
     together, apart = separate(records)
     assert (len(together), apart) == (2, [])
     fixed = parse_suite(
         _suite("depth", [options]) | {"data": suite.data.at(5).model_dump(mode="json")}, "t"
     )
-    same = [run_cell(Cell(fixed, fixed.rows[0], seed), "test") for seed in range(2)]
+    same = [
+        run_cell(resolve(Cell(fixed, fixed.rows[0], seed)), "test", Path()) for seed in range(2)
+    ]
     assert same[0].provenance.data_hash == same[1].provenance.data_hash
     odd = records[1].model_copy(
         update={"provenance": records[1].provenance.model_copy(update={"data_hash": "x"})}
@@ -193,9 +205,9 @@ def test_each_seed_has_a_task_of_its_own_and_they_stand_on_one_board() -> None:
 
 def test_needs_and_lengths_are_told_in_one_line() -> None:
     suite = parse_suite(_suite("depth", ["planted_oracle"]), "t")
-    assert unmet_needs(suite.row("planted_oracle"), 2, "depth") == ""
-    assert "of the kind 'experts'" in unmet_needs(suite.row("planted_oracle"), 2, "experts")
-    assert "right path" in unmet_needs(suite.row("planted_oracle"), 2)
+    assert unmet_needs(card(suite.row("planted_oracle")), 2, "depth") == ""
+    assert "of the kind 'experts'" in unmet_needs(card(suite.row("planted_oracle")), 2, "experts")
+    assert "right path" in unmet_needs(card(suite.row("planted_oracle")), 2)
     with pytest.raises(UserError, match=r"seq_len is 20; .* must be 16"):
         parse_suite(_suite("depth", ["planted_oracle"]) | {"seq_len": 20}, "t")
     wrong = _suite("depth", ["planted_oracle"])

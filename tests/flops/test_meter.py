@@ -33,7 +33,8 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
-from bench.runner.execute import run_cell
+from bench.runner.resolve import resolve
+from bench.runner.run_cell import run_cell
 from bench.training.loop import Allowance, train
 from tests.world import SEQ_LEN, blueprint, own_registry, split, suite, windows, write_text
 
@@ -278,7 +279,7 @@ def test_a_breach_makes_the_record_of_a_cell_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a router that was let in: its own check would have found it."""
-    monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
+    monkeypatch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())
     plugin = tmp_path / "dearer.py"
     plugin.write_text(
         """
@@ -299,6 +300,6 @@ class Dearer(Router):
     )
     config = suite(write_text(tmp_path))
     with own_registry():
-        record = run_cell(Cell(config, config.row("dearer"), 0, (plugin,)), "test")
+        record = run_cell(resolve(Cell(config, config.row("dearer"), 0, (plugin,))), "test", Path())
     assert (record.status, record.loss) == ("invalid", None)
     assert record.reason.startswith("Router of layer 1, topk selection: it costs")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.load import parse_suite
+from bench.config.suite import RouterTraining
 from bench.errors import UserError
 from bench.model.assemble import Model
-from bench.model.equip import check_loss_names, is_trained
+from bench.model.equip import check_loss_names, is_trained, resolve_losses
 from bench.routing.contract import (
     FFN_GATE,
     AuxLoss,
@@ -25,9 +26,9 @@ from bench.routing.contract import (
     RoutingPlan,
     experts,
 )
+from bench.routing.losses import load_balance_single, router_z
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
-from bench.training.auxiliary import active_losses
 from tests.world import EQUIPMENT, ROWS, equipped, fit, model, row_id, run_of, tokens
 
 OPTIONS: list[dict[str, Any]] = [
@@ -93,7 +94,7 @@ def test_routers_with_nothing_to_train_are_what_they_were(
     assert other.decoder.routers[0].noise is None
     assert same(one.decoder.state_dict(), other.decoder.state_dict())
     assert one.ledger.sites == other.ledger.sites
-    assert active_losses(other.decoder.routers[0], {"load_balance": 1.0}) == []
+    assert other.losses == ({},)
 
 
 def test_which_shipped_routers_refuse_what() -> None:
@@ -351,3 +352,22 @@ def test_a_loss_whose_labels_nobody_makes_is_refused_by_name() -> None:
         check_loss_names({"utility": 1.0}, [gate.make({})])
     check_loss_names({"utility": 0.5}, [gate.make({}), gate.make({"utility": 1.0})])
     check_loss_names({"utility": 0.0}, [gate.make({})])
+
+
+def weights_of(**losses: float) -> RouterTraining:
+    return RouterTraining(losses=losses)
+
+
+def test_standard_losses_are_weighed_by_name_and_a_routers_own_come_first() -> None:
+    gate, adaptive, plain = (
+        equipped(name).decoder.routers[0] for name in ("mlp_gate", "adaptive_moe", "hash")
+    )
+    terms = resolve_losses(gate, weights_of(router_z=0.5))
+    assert {name: (term.weight, term.loss.compute) for name, term in terms.items()} == {
+        "router_z": (0.5, router_z)
+    }
+    own = resolve_losses(adaptive, weights_of(load_balance=1.0, importance=0.1))
+    assert own["load_balance"].loss.compute is load_balance_single
+    assert set(own) == {"load_balance", "importance"}
+    assert resolve_losses(gate, weights_of()) == {}
+    assert resolve_losses(plain, weights_of(load_balance=1.0)) == {}

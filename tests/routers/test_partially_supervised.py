@@ -20,7 +20,7 @@ from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.registry import find
-from bench.runner.cells import parse_rows
+from bench.runner.rows import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import world
 
@@ -269,7 +269,7 @@ def test_rows_with_side_information_are_informed_whatever_the_suite_calls_them(
         {"name": f"{NAME}@oracle", "options": {"source": "oracle"}},
     ]
     suite = parse_suite(world.suite_data(world.write_text(tmp_path), rows=rows), "tiny")
-    roles = {row.name: row.role for row in parse_rows(suite, "all")}
+    roles = {row.name: row.role for row in parse_rows(suite, "all").rows}
     assert roles == {"tag": "informed", "frequency": "ranked"} | {
         f"{NAME}@truth": "informed",
         f"{NAME}@none": "ranked",

@@ -164,6 +164,24 @@ def test_load_of_paths_that_all_run_is_balanced() -> None:
     assert scores.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("weight", [-20.0, -46.0, -60.0, -200.0])
+def test_load_has_a_gradient_where_learned_noise_underflows(weight: float) -> None:
+    scores = torch.randn(BATCH, SEQ, 4, generator=generator(3, "scores"))
+    chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(2).indices, True)
+    found = trace(chosen, scores)
+    noise = torch.full_like(scores, weight, requires_grad=True)
+    clean = scores.clone().requires_grad_()
+    deviation = torch.nn.functional.softplus(noise)
+    found.plan.extras |= {"clean_scores": clean, "noise_std": deviation}
+    value = load(found)
+    value.backward()
+    assert noise.grad is not None and noise.grad.isfinite().all()
+    assert clean.grad is not None and clean.grad.isfinite().all()
+    # So little noise changes no choice: the load is a count.
+    counts = chosen.flatten(0, 1).sum(0).tolist()
+    assert value.item() == pytest.approx(squared_variation(counts), rel=1e-5)
+
+
 def gate_trace(scores: Tensor, worth: Tensor) -> LayerTrace:
     found = trace(
         torch.ones(*scores.shape, 2, dtype=torch.bool),

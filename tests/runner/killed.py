@@ -18,20 +18,20 @@ from unittest.mock import patch
 import torch._inductor.config  # noqa: F401  imported, for seconds, by torch.use_deterministic_algorithms
 
 import bench.evaluation.headline
-import bench.runner.execute
-from bench.record import Record
+import bench.runner.run_cell
+import bench.runner.work
 from bench.runner.cells import Cell
-from bench.runner.pool import work
+from bench.runner.work import Job, work
 from bench.training.checkpoint import Checkpoints
 from tests import world
 
 PHASES: dict[str, tuple[Any, str]] = {
-    "training": (bench.runner.execute, "train"),
+    "training": (bench.runner.run_cell, "train"),
     "checkpoint": (Checkpoints, "save_if_due"),
     "calibration": (bench.evaluation.headline, "calibrate"),
     "evaluation": (bench.evaluation.headline, "evaluate"),
-    "proof": (bench.runner.execute, "prove"),
-    "record": (Record, "write"),
+    "proof": (bench.runner.run_cell, "prove"),
+    "record": (bench.runner.work, "write_record"),
 }
 """Each phase, in order, and the function that it is."""
 
@@ -53,11 +53,11 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
     """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
     with ExitStack() as stack:
-        speed = partial(bench.runner.execute.measure_speed, least_seconds=0.0)
-        stack.enter_context(patch.object(bench.runner.execute, "measure_speed", speed))
+        speed = partial(bench.runner.run_cell.measure_speed, least_seconds=0.0)
+        stack.enter_context(patch.object(bench.runner.run_cell, "measure_speed", speed))
         stack.enter_context(
             patch.object(
-                bench.runner.execute, "train", _leaving_digest(bench.runner.execute.train, root)
+                bench.runner.run_cell, "train", _leaving_digest(bench.runner.run_cell.train, root)
             )
         )
         log = os.open(_log(root), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -65,7 +65,7 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
             stack.enter_context(
                 patch.object(where, name, _watched(phase, getattr(where, name), log, kill))
             )
-        outcome = work(cell, root, "killed", checkpoint_seconds=0)
+        outcome = work(cell, Job(root, root, "killed", checkpoint_seconds=0))
     assert outcome.status in ("ok", "off_budget", "kept"), outcome.detail
 
 

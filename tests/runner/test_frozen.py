@@ -12,20 +12,28 @@ import pytest
 import torch
 
 from bench.cli import main
-from bench.config.suite import TrainConfig
+from bench.config.suite import RowConfig, TrainConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.record import Record, read_records
 from bench.routing.contract import Router
-from bench.runner.cells import unmet_needs
-from bench.runner.execute import run_cell
+from bench.routing.registry import RouterCard, find
 from bench.runner.frozen import allowance
+from bench.runner.resolve import resolve
+from bench.runner.rows import unmet_needs
+from bench.runner.run_cell import run_cell
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import Allowance, Probe, train
 from tests import world
 from tests.world import CONFIG, FROZEN_ROWS, LEARNED, SEQ_LEN, backbone, frozen, row_id, split
 
 BATCH, STEPS = 4, 6
+
+
+def card(row: RowConfig) -> RouterCard:
+    return find(row.router).describe(row.options)
+
+
 FROZEN: dict[str, Any] = {"regime": "controller", "pretrain": {"tokens": 1024, "batch_size": 4}}
 
 
@@ -143,7 +151,7 @@ def test_a_cell_is_the_same_whoever_pretrained(
     assert "skipped  top2_moe: it chooses among expert0" in capsys.readouterr().out
     untrained, after = found["random@ffn"], found["mlp_gate"]
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(text.parent / "another"))
-    alone = run_cell(world.cell(text, "mlp_gate", **FROZEN), "")
+    alone = run_cell(resolve(world.cell(text, "mlp_gate", **FROZEN)), "", Path())
     assert {untrained.status, after.status} == {"ok"}
     assert world.without_clock(after) == world.without_clock(alone)
     assert untrained.training is not None
@@ -169,6 +177,6 @@ def test_rows_without_pretrained_paths_are_skipped_with_a_reason(
     text: Path, router: str, reason: str
 ) -> None:
     suite = world.suite(text, **FROZEN)
-    assert reason in unmet_needs(suite.row(router), 2, regime="controller")
-    assert bool(reason) == bool(unmet_needs(suite.row(router), 2, regime="controller"))
-    assert not unmet_needs(suite.row(router), 2)
+    assert reason in unmet_needs(card(suite.row(router)), 2, regime="controller")
+    assert bool(reason) == bool(unmet_needs(card(suite.row(router)), 2, regime="controller"))
+    assert not unmet_needs(card(suite.row(router)), 2)

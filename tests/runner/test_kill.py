@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.data import load_corpus
-from bench.record import Record
+from bench.record import read_record, record_path
 from bench.runner.cells import Cell
+from bench.runner.resolve import resolve
 from tests import world
 from tests.runner import killed
 from tests.runner.killed import PHASES, Kill
@@ -49,9 +50,13 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
     whole, cache = folder / "whole", folder / "cache"
     load_corpus(cell.suite.data, cache)
     assert run(server, cell, whole, cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(cache))
+        resolved = resolve(cell)
+    cell_id, key = resolved.cell_id, resolved.key
     seconds, open_phases = killed.phases_of(whole)
     assert not open_phases
-    expected = world.without_clock(Record.read(cell.path(whole)))
+    expected = world.without_clock(read_record(record_path(whole, cell_id)))
     hit, total = Counter[str](), 0
     for attempt in range(2 * kills):
         root = folder / f"killed-{attempt}"
@@ -67,10 +72,12 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
             total += 1
             hit.update(killed.phases_of(root)[1])
         assert run(server, cell, root, cache)
-        assert world.without_clock(Record.read(cell.path(root))) == expected
+        assert world.without_clock(read_record(record_path(root, cell_id))) == expected
         assert (root / "digest.txt").read_text() == (whole / "digest.txt").read_text()
         left = sorted(path.name for path in root.rglob("*") if path.is_file())
-        assert left == ["digest.txt", "seed-0.json"], "nothing is left lying about"
+        assert left == sorted(
+            ["digest.txt", "seed-0.json", f"{key}.json", f"{key}.details.json.gz"]
+        )
         if total >= kills and hit.keys() == seconds.keys():
             break
     assert total >= kills and hit.keys() == seconds.keys(), f"{total} kills: {hit}"

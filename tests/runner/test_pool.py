@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +11,13 @@ import pytest
 from filelock import FileLock
 
 from bench.data import load_corpus
-from bench.record import Record
+from bench.record import read_record, record_path, store_path
+from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
-from bench.runner.pool import CHECKPOINTS, SUPERSEDED, Outcome, run_cells, work
+from bench.runner.plugins import checks_path
+from bench.runner.pool import run_cells
+from bench.runner.resolve import resolve
+from bench.runner.work import CHECKPOINTS, CellResult, Job, work
 from tests import world
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +82,34 @@ def harmful(tmp_path: Path) -> Iterator[Path]:
 
 
 def from_plugin(text: Path, plugin: Path, *routers: str) -> list[Cell]:
-    return [replace(world.cell(text, router), plugin_files=(plugin,)) for router in routers]
+    return [
+        replace(world.cell(text, router), plugin_files=(plugin,), outside=True)
+        for router in routers
+    ]
+
+
+def admit(root: Path, *cells: Cell) -> None:
+    """Leave word that the checks of these plugins found nothing, so that they need not run."""
+    for cell in cells:
+        (file,) = cell.plugin_files
+        load_file(file)
+        path = checks_path(find(cell.row.router), cell.row.options, root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[]", encoding="utf-8")
+
+
+def job(root: Path, command: str = "c", **changes: Any) -> Job:
+    return Job(root, root, command, **changes)
+
+
+def place(cell: Cell, root: Path) -> Path:
+    """Where the reference to the cell's record lies."""
+    return record_path(root, resolve(cell).cell_id)
+
+
+def kept(cell: Cell, root: Path) -> Path:
+    """Where the record itself lies."""
+    return store_path(root, resolve(cell).key)
 
 
 def files(root: Path) -> list[str]:
@@ -88,63 +118,78 @@ def files(root: Path) -> list[str]:
 
 def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) -> None:
     cell = world.cell(text)
-    first = work(cell, tmp_path, "first")
-    before = cell.path(tmp_path).read_bytes()
-    second = work(cell, tmp_path, "second")
+    first = work(cell, job(tmp_path, "first"))
+    before = kept(cell, tmp_path).read_bytes()
+    second = work(cell, job(tmp_path, "second"))
     assert (first.status, second.status) == ("ok", "kept")
     assert first.detail == second.detail
-    assert cell.path(tmp_path).read_bytes() == before
-    assert files(tmp_path) == ["tiny/mlp_gate/b50-flops/seed-0.json"]
+    assert kept(cell, tmp_path).read_bytes() == before
+    key = resolve(cell).key
+    assert files(tmp_path) == [
+        f"records/{key[:2]}/{key}.details.json.gz",
+        f"records/{key[:2]}/{key}.json",
+        "tiny/mlp_gate/b50-flops/seed-0.json",
+    ]
 
 
-def test_a_record_of_another_key_is_moved_and_not_lost(text: Path, tmp_path: Path) -> None:
-    old, new = (
-        world.cell(text),
-        world.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2}),
-    )
-    assert old.path(tmp_path) == new.path(tmp_path)
-    work(old, tmp_path, "old")
-    before = old.path(tmp_path).read_bytes()
-    assert work(new, tmp_path, "new").status == "ok"
-    (moved,) = (tmp_path / SUPERSEDED).rglob("*.json.old")
-    assert moved.read_bytes() == before
-    assert Record.read(new.path(tmp_path)).key != Record.read(moved).key
+def test_two_trees_share_a_store_and_a_cell_is_run_once(text: Path, tmp_path: Path) -> None:
+    """As the settings of a study do with the board of their suite."""
+    cell, study = world.cell(text), tmp_path / "studies" / "s" / "small"
+    work(cell, job(tmp_path, "board"))
+    assert work(cell, Job(study, tmp_path, "study")).status == "kept"
+    assert read_record(place(cell, study)).provenance.command == "board"
+
+
+def test_other_conditions_are_said_and_the_first_are_found_again(
+    text: Path, tmp_path: Path
+) -> None:
+    one = world.cell(text)
+    other = world.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2})
+    assert place(one, tmp_path) == place(other, tmp_path)
+    work(one, job(tmp_path, "one"))
+    before = kept(one, tmp_path).read_bytes()
+    second = work(other, job(tmp_path, "other"))
+    assert second.status == "ok" and "made under other conditions" in second.detail
+    assert read_record(place(one, tmp_path)).key == resolve(other).key
+    third = work(one, job(tmp_path, "again"))
+    assert third.status == "kept" and kept(one, tmp_path).read_bytes() == before
+    assert read_record(place(one, tmp_path)).key == resolve(one).key
 
 
 def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) -> None:
     cell = world.cell(text)
-    path = cell.path(tmp_path)
+    path = kept(cell, tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text("{}", encoding="utf-8")
-    outcome = work(cell, tmp_path, "again")
+    outcome = work(cell, job(tmp_path, "again"))
     assert outcome.status == "crashed" and str(path) in outcome.detail
     assert path.read_text(encoding="utf-8") == "{}"
 
 
 def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
     cell = world.cell(text)
-    path = cell.path(tmp_path)
+    path = kept(cell, tmp_path)
     path.parent.mkdir(parents=True)
     (path.parent / f".{path.name}.abc123").write_text("half a rec", encoding="utf-8")
-    assert work(cell, tmp_path, "again").status == "ok"
-    assert files(tmp_path) == ["tiny/mlp_gate/b50-flops/seed-0.json"]
+    assert work(cell, job(tmp_path, "again")).status == "ok"
+    assert not list(path.parent.glob(".*"))
 
 
 def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
     text: Path, tmp_path: Path
 ) -> None:
     first, second = world.cell(text), world.cell(text, seed=1)
-    lock = FileLock(tmp_path / CHECKPOINTS / "tiny~mlp_gate~b50-flops~seed-0.lock")
+    lock = FileLock(tmp_path / CHECKPOINTS / f"{resolve(first).key}.lock")
     seen: list[str] = []
 
-    def report(outcome: Outcome) -> None:
+    def report(outcome: CellResult) -> None:
         seen.append(f"{outcome.cell} {outcome.status}")
         lock.release(force=True)
 
     (tmp_path / CHECKPOINTS).mkdir()
     with lock:
-        assert work(first, tmp_path, "now", wait=False).status == "busy"
-        run_cells([first, second], tmp_path, "both", 0, report)
+        assert work(first, job(tmp_path, "now"), wait=False).status == "busy"
+        run_cells([first, second], job(tmp_path, "both"), 0, report)
     assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
 
 
@@ -184,11 +229,11 @@ def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> Non
 def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
     cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    run_cells(cells, inside, "c", 0)
-    run_cells(cells, outside, "c", 2)
+    run_cells(cells, job(inside, "c"), 0)
+    run_cells(cells, job(outside, "c"), 2)
     for cell in cells:
-        assert world.without_clock(Record.read(cell.path(inside))) == world.without_clock(
-            Record.read(cell.path(outside))
+        assert world.without_clock(read_record(place(cell, inside))) == world.without_clock(
+            read_record(place(cell, outside))
         )
 
 
@@ -196,52 +241,54 @@ def test_a_cell_whose_process_dies_takes_no_other_with_it(
     text: Path, tmp_path: Path, harmful: Path
 ) -> None:
     cells = from_plugin(text, harmful, "killed", "harmless")
+    admit(tmp_path / "out", *cells)
     outcomes = {
-        outcome.cell.row.name: outcome for outcome in run_cells(cells, tmp_path / "out", "c", 1)
+        outcome.cell.row.name: outcome
+        for outcome in run_cells(cells, job(tmp_path / "out", "c"), 1)
     }
     assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
     assert outcomes["harmless"].status in ("ok", "off_budget")
-    assert not cells[0].path(tmp_path / "out").exists()
+    assert not place(cells[0], tmp_path / "out").exists()
 
 
 def test_memory_and_divergence_are_said_in_one_line(
     text: Path, tmp_path: Path, harmful: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.runner.execute.inadmissible", lambda *_: "")
+    monkeypatch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())
     (greedy,) = from_plugin(text, harmful, "greedy")
     diverging = world.cell(text)
     diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))
-    lack, nan = run_cells([greedy, diverging], tmp_path, "c", 0)
+    lack, nan = (work(cell, job(tmp_path)) for cell in (greedy, diverging))
     assert lack.status == "failed" and lack.detail.startswith(
         "MemoryError: tried to allocate 1 EiB (harmful.py:"
     )
     assert nan.status == "failed" and nan.detail == "The training loss is not finite."
-    assert Record.read(diverging.path(tmp_path)).status == "failed"
-    assert work(diverging, tmp_path, "c").status == "failed", "tried again"
+    assert read_record(place(diverging, tmp_path)).status == "failed"
+    assert work(diverging, job(tmp_path, "c")).status == "failed", "tried again"
 
 
 def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:
     first, failing = world.cell(text), world.cell(text, seed=1)
     failing = replace(failing, row=failing.row.model_copy(update={"lr_scale": 1e38}))
-    path = failing.path(tmp_path)
-    work(failing, tmp_path, "before")
+    path = place(failing, tmp_path)
+    work(failing, job(tmp_path, "before"))
     seen: list[str] = []
 
-    def report(outcome: Outcome) -> None:
+    def report(outcome: CellResult) -> None:
         if not seen:  # the other run, while this one is at its first cell
-            work(failing, tmp_path, "beside")
+            work(failing, job(tmp_path, "beside"))
         seen.append(outcome.status)
 
-    run_cells([first, failing], tmp_path, "both", 0, report)
+    run_cells([first, failing], job(tmp_path, "both"), 0, report)
     assert seen == ["ok", "failed"]
-    assert Record.read(path).provenance.command == "beside"
-    run_cells([failing], tmp_path, "after", 0)
-    assert Record.read(path).provenance.command == "after"
+    assert read_record(path).provenance.command == "beside"
+    run_cells([failing], job(tmp_path, "after"), 0)
+    assert read_record(path).provenance.command == "after"
 
 
 def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    outcome = work(world.cell(text), tmp_path / "file", "c")
+    outcome = work(world.cell(text), job(tmp_path / "file", "c"))
     assert (
         outcome.status == "crashed"
         and "NotADirectoryError" in outcome.detail
@@ -252,7 +299,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    outcome = work(world.cell(text), tmp_path / "out", "c")
+    outcome = work(world.cell(text), job(tmp_path / "out", "c"))
     tmp_path.chmod(0o700)
     assert (
         outcome.status == "crashed"
@@ -269,33 +316,13 @@ def test_the_disk_is_full_when_the_record_is_written(
 
     cell = world.cell(text)
     with monkeypatch.context() as patch:
-        patch.setattr("bench.record.os.fdopen", full)
-        outcome = work(cell, tmp_path, "c", checkpoint_seconds=0)
+        patch.setattr("bench.files.os.fdopen", full)
+        outcome = work(cell, job(tmp_path, "c", checkpoint_seconds=0))
     assert (
         outcome.status == "crashed"
         and "No space left on device" in outcome.detail
         and "\n" not in outcome.detail
     )
-    assert not cell.path(tmp_path).exists()
-    assert not list(cell.path(tmp_path).parent.glob(".*"))
-    assert work(cell, tmp_path, "c").status == "ok", "goes on from the last checkpoint"
-
-
-def test_a_worker_does_not_outlive_its_parent() -> None:
-    code = (
-        "import os, time; from bench.runner.pool import _follow; middle = os.fork();\n"
-        "if middle: os.waitpid(middle, 0); raise SystemExit\n"
-        "parent = os.getpid(); child = os.fork()\n"
-        "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
-        "_follow(parent); time.sleep(60)"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60
-    )
-    child, deadline = int(made.stdout), time.monotonic() + 20
-    while (
-        Path(f"/proc/{child}").exists()
-        and "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]
-    ):
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.1)
+    assert not kept(cell, tmp_path).exists()
+    assert not list(kept(cell, tmp_path).parent.glob(".*"))
+    assert work(cell, job(tmp_path, "c")).status == "ok", "goes on from the last checkpoint"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.stats.claims import Expectation, Prediction, claim_verdict, judge
+from bench.stats.claims import Expectation, Prediction, claim_verdict, judge_predictions
 
 
 def predict(
@@ -57,38 +57,40 @@ CLEAR = [-0.050, -0.051, -0.049, -0.050]
 def test_a_clear_difference_against_every_kind_of_claim(
     expect: Expectation, least: float, margin: float, verdict: str
 ) -> None:
-    assert judge([predict(CLEAR, expect, least, margin)], 0.05)[0].verdict == verdict
+    assert judge_predictions([predict(CLEAR, expect, least, margin)], 0.05)[0].verdict == verdict
 
 
 def test_a_claim_of_no_harm_is_a_one_sided_t_test_against_the_margin() -> None:
     differences = [-0.004, 0.003, 0.001, -0.002, 0.0]
-    found = judge([predict(differences, "not_lower")], 0.05)[0]
+    found = judge_predictions([predict(differences, "not_lower")], 0.05)[0]
     assert found.verdict == "confirmed" and found.wins == 5
     one_sided = float(stats.ttest_1samp(differences, -0.01, alternative="greater").pvalue)
     assert found.p == pytest.approx(2 * one_sided, rel=1e-6)
-    assert judge([predict([-value for value in differences], "not_higher")], 0.05)[
+    assert judge_predictions([predict([-value for value in differences], "not_higher")], 0.05)[
         0
     ].p == pytest.approx(found.p)
 
 
 @pytest.mark.parametrize("expect", ["lower", "higher", "equal", "not_lower", "not_higher"])
 def test_noise_larger_than_the_margin_leaves_every_claim_open(expect: Expectation) -> None:
-    assert judge([predict([-0.06, 0.05, 0.02], expect)], 0.05)[0].verdict == "open"
+    assert judge_predictions([predict([-0.06, 0.05, 0.02], expect)], 0.05)[0].verdict == "open"
 
 
 def test_a_claim_of_lower_mirrors_one_of_higher() -> None:
     draw = np.random.default_rng(3)
     for _ in range(50):
         values = draw.normal(draw.uniform(-0.03, 0.03), 0.01, 3).tolist()
-        one = judge([predict(values, "lower", 0.01, 0.02)], 0.05)[0]
-        other = judge([predict([-value for value in values], "higher", 0.01, 0.02)], 0.05)[0]
+        one = judge_predictions([predict(values, "lower", 0.01, 0.02)], 0.05)[0]
+        other = judge_predictions(
+            [predict([-value for value in values], "higher", 0.01, 0.02)], 0.05
+        )[0]
         assert (one.verdict, one.wins) == (other.verdict, other.wins)
         assert one.p == pytest.approx(other.p)
 
 
 def test_one_prediction_alone_is_a_paired_t_test() -> None:
     values = [-0.02, -0.035, -0.011, -0.03]
-    (found,) = judge([predict(values)], 0.05)
+    (found,) = judge_predictions([predict(values)], 0.05)
     expected = stats.ttest_1samp(values, 0.0)
     interval = expected.confidence_interval(0.95)
     assert found.p == pytest.approx(expected.pvalue)
@@ -99,7 +101,7 @@ def test_one_prediction_alone_is_a_paired_t_test() -> None:
 
 def test_equality_is_the_two_one_sided_tests() -> None:
     values = [0.002, -0.001, 0.003, 0.0005]
-    (found,) = judge([predict(values, "equal", margin=0.008)], 0.05)
+    (found,) = judge_predictions([predict(values, "equal", margin=0.008)], 0.05)
     below = stats.ttest_1samp(values, 0.008, alternative="less").pvalue
     above = stats.ttest_1samp(values, -0.008, alternative="greater").pvalue
     assert found.p == pytest.approx(max(below, above))
@@ -113,33 +115,35 @@ def test_two_predictions_are_corrected_by_holm() -> None:
     """
     first, second = [-0.02, -0.035, -0.011, -0.03], [-0.01, -0.018, -0.002, -0.011]
     alone = sorted(stats.ttest_1samp(values, 0.0).pvalue for values in (first, second))
-    found = judge([predict(first), predict(second, row="c")], 0.05)
+    found = judge_predictions([predict(first), predict(second, row="c")], 0.05)
     assert sorted(one.p for one in found) == pytest.approx(
         [min(1, 2 * alone[0]), max(2 * alone[0], alone[1])]
     )
 
 
 def test_three_wins_of_three_decide_nothing_by_themselves() -> None:
-    (found,) = judge([predict([-0.001, -0.01, -0.03])], 0.05)
+    (found,) = judge_predictions([predict([-0.001, -0.01, -0.03])], 0.05)
     assert found.wins == 3 and found.verdict == "open"
 
 
 def test_a_prediction_without_data_counts_in_the_correction() -> None:
     values = [-0.02, -0.035, -0.011, -0.03]
     empty = predict([])
-    found = judge([predict(values), empty], 0.05)
+    found = judge_predictions([predict(values), empty], 0.05)
     assert found[0].p == pytest.approx(2 * stats.ttest_1samp(values, 0.0).pvalue)
     assert found[1].verdict == "not run" and math.isnan(found[1].p) and found[1].seeds == ()
 
 
 @pytest.mark.parametrize("values", [[-0.05], []])
 def test_fewer_than_two_seeds_show_nothing(values: list[float]) -> None:
-    assert judge([predict(values)], 0.05)[0].verdict == ("open" if values else "not run")
+    assert judge_predictions([predict(values)], 0.05)[0].verdict == (
+        "open" if values else "not run"
+    )
 
 
 def test_a_failed_cell_confirms_and_refutes_nothing() -> None:
     assert (
-        judge(
+        judge_predictions(
             [predict(CLEAR, "lower", failed=True), predict(CLEAR, "higher", failed=True, row="c")],
             0.05,
         )[0].verdict
@@ -148,14 +152,16 @@ def test_a_failed_cell_confirms_and_refutes_nothing() -> None:
 
 
 def test_identical_rows_are_equal_and_no_better() -> None:
-    equal, lower = judge([predict([0.0] * 3, "equal"), predict([0.0] * 3, "lower")], 0.05)
+    equal, lower = judge_predictions(
+        [predict([0.0] * 3, "equal"), predict([0.0] * 3, "lower")], 0.05
+    )
     assert equal.verdict == "confirmed"
     assert lower.verdict == "refuted"
 
 
 def test_the_detectable_difference_is_found_four_times_in_five() -> None:
     values = [-0.02, -0.035, -0.011, -0.03, -0.024]
-    (found,) = judge([predict(values)], 0.05)
+    (found,) = judge_predictions([predict(values)], 0.05)
     sd = float(np.std(values, ddof=1))
     draws = np.random.default_rng(0).normal(found.detectable, sd, (20_000, 5))
     assert (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean() == pytest.approx(
@@ -166,7 +172,7 @@ def test_the_detectable_difference_is_found_four_times_in_five() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=6), st.floats(0.001, 0.05))
 def test_no_claim_and_its_opposite_are_both_confirmed(values: list[float], margin: float) -> None:
-    found = judge(
+    found = judge_predictions(
         [
             predict(values, "lower", margin=margin),
             predict(values, "higher", margin=margin, row="c"),
@@ -198,7 +204,7 @@ def test_wrong_verdicts_are_as_rare_as_declared() -> None:
             )
             for k in range(6)
         ]
-        wrong += any(one.verdict == "confirmed" for one in judge(family, 0.05))
+        wrong += any(one.verdict == "confirmed" for one in judge_predictions(family, 0.05))
     assert wrong / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 

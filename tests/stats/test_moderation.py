@@ -12,10 +12,17 @@ from bench.stats.moderation import (
     Prior,
     board_prior,
     fit_prior,
-    moderate,
     row_variances,
+    squeeze,
     trigamma_inverse,
 )
+from bench.stats.paired import PairedTests, paired_t
+
+
+def paired_tests(variance: list[float], df: list[float]) -> PairedTests:
+    """Paired tests that have these variances."""
+    nothing = np.full((len(df), 1), np.nan)
+    return PairedTests(nothing, np.array(df) + 1.0, np.zeros(len(df)), np.array(variance))
 
 
 @given(st.floats(1e-6, 1e6))
@@ -74,8 +81,8 @@ def test_variances_that_differ_by_chance_alone_have_an_infinite_prior() -> None:
 def test_nothing_to_learn_from_is_no_prior(variance: list[float], df: list[float]) -> None:
     prior = fit_prior(np.array(variance), np.array(df))
     assert float(prior.df) == 0.0
-    own = np.array([0.7, 1.3])
-    np.testing.assert_array_equal(moderate(own, np.array([2.0, 3.0]), prior).variance, own)
+    own = [0.7, 1.3]
+    np.testing.assert_array_equal(squeeze(paired_tests(own, [2.0, 3.0]), prior).variance, own)
 
 
 def test_missing_variances_are_as_if_not_there() -> None:
@@ -91,10 +98,10 @@ def test_missing_variances_are_as_if_not_there() -> None:
 
 def test_moderated_variance_is_the_posterior_mean_precision_up_to_the_cap() -> None:
     prior = Prior(np.array(3.0), np.array(2.0))
-    got = moderate(np.array([0.5, 8.0]), np.array([2.0, 2.0]), prior)
+    got = squeeze(paired_tests([0.5, 8.0], [2.0, 2.0]), prior)
     np.testing.assert_allclose(got.variance, [(3 * 2.0 + 2 * 0.5) / 5, (3 * 2.0 + 2 * 8.0) / 5])
     assert got.df.tolist() == [5.0, 5.0]
-    capped = moderate(np.array([0.5]), np.array([2.0]), Prior(np.array(np.inf), np.array(2.0)))
+    capped = squeeze(paired_tests([0.5], [2.0]), Prior(np.array(np.inf), np.array(2.0)))
     assert capped.df.tolist() == [2.0 + 2.0 * PRIOR_DF_CAP]
 
 
@@ -133,12 +140,12 @@ def test_board_prior_takes_the_smaller_weight_and_no_less_than_the_median() -> N
     own = fit_prior(differences, df)
     assert np.isfinite(own.df)
     prior = board_prior(differences, df, Prior(np.array(np.inf), np.array(1.0)))
-    assert float(prior.df) == pytest.approx(float(own.df))
-    assert float(prior.variance) == max(float(own.variance), 4.0)
+    assert prior.df.item() == pytest.approx(float(own.df))
+    assert prior.variance.item() == max(float(own.variance), 4.0)
     tighter = board_prior(differences, df, Prior(np.array(0.5), np.array(1.0)))
-    assert float(tighter.df) == 0.5
+    assert tighter.df.item() == 0.5
     none = board_prior(differences, df, Prior(np.array(0.0), np.array(np.nan)))
-    assert float(none.df) == 0.0
+    assert none.df.item() == 0.0
 
 
 def test_one_outlying_seed_cannot_make_a_difference() -> None:
@@ -149,3 +156,21 @@ def test_one_outlying_seed_cannot_make_a_difference() -> None:
     limit = np.sqrt(1.0 + PRIOR_DF_CAP)
     for n in (3, 5, 10):
         assert limit < stats.t.isf(0.025, (n - 1) * (1 + PRIOR_DF_CAP))
+
+
+def test_a_moderated_test_is_scipys_t_of_the_moderated_variance() -> None:
+    d = np.random.default_rng(2).normal(0.4, 1.0, (2, 4))
+    tests = squeeze(paired_t(d), Prior(np.array(3.0), np.array(0.7)))
+    variance = (3 * 0.7 + 3 * d.var(1, ddof=1)) / 6
+    t = (d.mean(1) - 0.1) / np.sqrt(variance / 4)
+    np.testing.assert_allclose(tests.above(0.1), stats.t.sf(t, 6), rtol=1e-12)
+    np.testing.assert_allclose(tests.below(0.1), stats.t.cdf(t, 6), rtol=1e-12)
+    np.testing.assert_allclose(tests.outside(0.1, 0.1), 2 * stats.t.sf(np.abs(t), 6), rtol=1e-12)
+
+
+def test_a_moderated_test_without_variance_gives_the_limit() -> None:
+    none = Prior(np.array(0.0), np.array(np.nan))
+    tests = squeeze(paired_t(np.array([[0.25] * 3, [0.0] * 3])), none)
+    assert tests.outside(0.0, 0.0).tolist() == [0.0, 1.0]
+    assert tests.inside(-0.25, 0.25).tolist() == [0.5, 0.0]
+    assert tests.inside(-0.1, 0.1).tolist() == [1.0, 0.0]

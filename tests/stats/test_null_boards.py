@@ -92,17 +92,16 @@ def test_power_on_whole_boards_is_the_theorys(
     found, theory = [], []
     for values in sim.batches(sim.normal, boards, 13, n, 4):
         values[:, 2] += effect * np.sqrt(2.0)
-        tests = sim.compare_family(
-            values, pairs, sim.fit_prior(*sim.row_variances(values)), 1.0, level
-        )
-        found.append(((tests.p <= level / len(pairs)) & (tests.plain.p <= level))[:, 0])
+        tests = sim.compare_family(values, pairs, sim.fit_prior(*sim.row_variances(values)))
+        p = tests.moderated.outside(0.0, 0.0)
+        found.append(((p <= level / len(pairs)) & (tests.plain.p <= level))[:, 0])
         effects, seeds = np.full(len(values), effect), np.full(len(values), float(n))
         theory.append(
             rejection_power(
                 effects,
                 seeds,
                 tests.moderated.prior_df[:, 0],
-                tests.prior.variance / 2.0,
+                tests.moderated.prior.variance[:, 0] / 2.0,
                 len(pairs),
                 level,
             )

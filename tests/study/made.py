@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from bench.record import Record, record_path
+from bench.record import Record, record_path, write_record
 from bench.study.config import StudyConfig
 from bench.study.load import suites_of
 from bench.study.results import study_folder
@@ -80,12 +80,13 @@ def one(
     config = suite.canonical()
     chosen = suite.row(row)
     kind = Kind(row, TRUE[row], chosen.role)
-    cell = {"options": chosen.options, "suite": suite.name}
+    cell = {"suite": suite.name}
     return record(
         kind,
         seed,
         budget=suite.budget,
         cell=cell,
+        row=chosen,
         provenance={"config": config, **changes.pop("provenance", {})},
         **changes,
     )
@@ -99,5 +100,5 @@ def fill(out: Path, declared: StudyConfig, size: str = "small", **changes: Any) 
         for row in rows:
             for seed in definition.numbers:
                 made = one(declared, setting, row.name, seed, size, **copy.deepcopy(changes))
-                made.write(record_path(folder / size / setting, made.cell))
+                write_record(made, record_path(folder / size / setting, made.cell))
     return folder

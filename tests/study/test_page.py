@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from bench.commands.publish import page_files, stale_pages
-from bench.record import Record, read_records
+from bench.record import read_record, read_records, write_record
 from bench.study.figures import figures
 from bench.study.results import collect
 from tests.study import made
@@ -29,7 +29,7 @@ def find(text: str, *parts: str) -> str:
 def edit(folder: Path, name: str, **changes: object) -> None:
     """Put another record in the place of one."""
     (path,) = [path for path, _ in read_records(folder) if str(path).endswith(name)]
-    Record.read(path).model_copy(update=changes).write(path)
+    write_record(read_record(path).model_copy(update=changes), path)
 
 
 def test_claims_figures_and_verdicts_stand_side_by_side(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_failed_cell_is_told_and_its_row_wins_nothing(tmp_path: Path) -> None:
 def test_records_of_other_conditions_stand_apart(tmp_path: Path, changes: dict, said: str) -> None:
     folder = made.fill(tmp_path, made.study())
     other = made.one(made.study(), "half", "mlp_gate", 2, **changes)
-    other.write(folder / "small/half/quick/mlp_gate/b50-flops/seed-2.json")
+    write_record(other, folder / "small/half/quick/mlp_gate/b50-flops/seed-2.json")
     text = page(folder)
     assert ("seeds 2, is left out" in text) == bool(said)
     assert said in text
@@ -141,8 +141,9 @@ def test_a_record_of_another_budget_is_no_cell_of_the_study(tmp_path: Path) -> N
 def test_seeds_beyond_the_size_do_not_count(tmp_path: Path) -> None:
     folder = made.fill(tmp_path, made.study())
     before = collect(made.study(), folder)[0].judged
-    made.one(made.study(), "half", "mlp_gate", 3).write(
-        folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json"
+    write_record(
+        made.one(made.study(), "half", "mlp_gate", 3),
+        folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json",
     )
     assert collect(made.study(), folder)[0].judged == before
     assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(

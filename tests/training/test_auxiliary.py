@@ -6,34 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config.suite import TrainConfig
 from bench.rng import key
-from bench.routing.losses import load_balance_single, router_z
-from bench.training.auxiliary import active_losses
-from bench.training.loop import Allowance, train
 from bench.training.utility import Oracle
 from tests import world
-from tests.training.test_utility import BATCH, IDS, SEEN, SEQ_LEN, Gate, build, fit, passed, split
+from tests.training.test_utility import BATCH, IDS, SEEN, Gate, build, fit, passed
 from tests.world import equipped
 
 
 def test_a_loss_that_is_off_has_no_labels_made() -> None:
     found, never, early = build(Gate), build(Gate), build(Gate)
-    for model, weights in ((found, {}), (never, {"labels": 0.0})):
-        recipe = TrainConfig.model_validate(
-            {"reference_tokens": 1, "batch_size": BATCH, "router": {"losses": weights}}
-        )
-        train(
-            model,
-            split(),
-            recipe,
-            Allowance(float("inf"), 2 * BATCH * SEQ_LEN),
-            seq_len=SEQ_LEN,
-            seed=0,
-        )
+    never.losses = tuple({} for _ in never.losses)
+    for model in (found, never):
+        fit(model, steps=2)
     assert "oracle/forward" in found.ledger.spent and "oracle/forward" not in never.ledger.spent
-    for router in early.decoder.routers:
-        router.aux_losses["labels"] = replace(router.aux_losses["labels"], until=0.5)
+    for terms in early.losses:
+        labels = terms["labels"]
+        terms["labels"] = replace(labels, loss=replace(labels.loss, until=0.5))
     fit(early, steps=6)
     assert len(SEEN) == 1 + 3  # progress 0, 1/6, 1/3
 
@@ -70,23 +58,6 @@ def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: li
     others = [row for row in range(BATCH) if row not in kept]
     assert part[others].isnan().all()
     assert costs[1] == pytest.approx(costs[0] * len(kept) / BATCH, rel=0.05)
-
-
-def test_standard_losses_are_weighed_by_name_and_a_routers_own_come_first() -> None:
-    gate, adaptive, plain = (
-        equipped(name).decoder.routers[0] for name in ("mlp_gate", "adaptive_moe", "hash")
-    )
-    assert [
-        (name, weight, loss.compute)
-        for name, weight, loss in active_losses(gate, {"router_z": 0.5})
-    ] == [("router_z", 0.5, router_z)]
-    own = {
-        name: loss.compute
-        for name, _, loss in active_losses(adaptive, {"load_balance": 1.0, "importance": 0.1})
-    }
-    assert own["load_balance"] is load_balance_single
-    assert set(own) == {"load_balance", "importance"}
-    assert active_losses(gate, {}) == active_losses(plain, {"load_balance": 1.0}) == []
 
 
 def test_a_standard_loss_is_charged_and_recorded() -> None:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.config.suite import TrainConfig
+from bench.config.suite import RouterTraining, TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model
+from bench.model.equip import resolve_losses
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -26,7 +27,6 @@ from bench.routing.contract import (
     experts,
 )
 from bench.routing.registry import Entry
-from bench.training.auxiliary import active_losses
 from bench.training.loop import Allowance, train
 from bench.training.optim import trapezoid
 from bench.training.step import Trained
@@ -268,11 +268,10 @@ def test_token_losses_are_shown_to_those_who_ask() -> None:
 
 def test_weights_by_name_win_over_the_routers_own() -> None:
     router = watched(0.5).decoder.routers[0]
-    assert [(name, weight) for name, weight, _ in active_losses(router, {})] == [("watched", 0.5)]
-    assert [
-        (name, weight) for name, weight, _ in active_losses(router, {"watched": 2.0, "other": 1.0})
-    ] == [("watched", 2.0)]
-    assert active_losses(router, {"watched": 0.0}) == []
+    for losses, weight in (({}, 0.5), ({"watched": 2.0, "other": 1.0}, 2.0)):
+        terms = resolve_losses(router, RouterTraining(losses=losses))
+        assert {name: term.weight for name, term in terms.items()} == {"watched": weight}
+    assert resolve_losses(router, RouterTraining(losses={"watched": 0.0})) == {}
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:

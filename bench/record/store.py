@@ -1,0 +1,155 @@
+"""Where records are kept: one store by content key, and references that say what a record is of.
+
+    results/records/ab/abcd….json              a record, readable, with a digest of itself
+    results/records/ab/abcd….details.json.gz   its bulky parts, covered by the digest
+    results/quick/mlp_gate/b50-flops/seed-0.json   a reference to it, for the board of `quick`
+
+A cell that a board and two studies share is thus run once and kept once.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.errors import UserError
+from bench.files import write_atomically
+from bench.record.schema import SCHEMA_VERSION, CellId, Record
+
+STORE = "records"
+REPRODUCED = "reproduce"
+"""Folder of a tree that holds reruns, which are compared with the records they repeat."""
+DETAILS = ("documents", "monitors", "passage", "curve")
+"""Fields that lie beside the record, compressed: nine tenths of its size."""
+_REFERENCE = "record"
+
+
+def store_path(root: Path, key: str) -> Path:
+    """Return the place of the record with a content key in the store of a tree."""
+    return root / STORE / key[:2] / f"{key}.json"
+
+
+def record_path(root: Path, cell: CellId) -> Path:
+    """Return the place of a cell: `root/<suite>/<row>/b<budget>-<match>/seed-<n>.json`."""
+    where = conditions(cell.budget, cell.match)
+    return root / cell.suite / cell.row / where / f"seed-{cell.seed}.json"
+
+
+def conditions(budget: float, match: str) -> str:
+    """Return the name of the folder for a budget and a match."""
+    return f"b{budget * 100:g}-{match}"
+
+
+def digest(record: Record) -> str:
+    """Return the SHA-256 of a record: of its file without this very digest, keys sorted."""
+    return _hash(_split(record)[0])
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record atomically: its details first, so that a killed run leaves no half of one."""
+    data, details = _split(record)
+    if details:
+        write_atomically(_beside(path), gzip.compress(details.encode(), mtime=0))
+    text = json.dumps({"digest": _hash(data), **data}, indent=1, sort_keys=True)
+    write_atomically(path, text + "\n")
+
+
+def refer(path: Path, record: Path) -> None:
+    """Write a reference at `path` to the record at `record`."""
+    target = Path(os.path.relpath(record, path.parent)).as_posix()
+    write_atomically(path, json.dumps({_REFERENCE: target}) + "\n")
+
+
+def target_of(path: Path) -> Path | None:
+    """Return the place that a reference names; None where there is no reference."""
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        return path.parent / data[_REFERENCE]
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        return None
+
+
+def read_record(path: Path) -> Record:
+    """Read one record, or the record that a reference names.
+
+    Raises:
+        UserError: not JSON, not a record of this schema, edited since it was written, or a
+            reference to a record that is not there.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if _REFERENCE in data:
+            data, path = _follow(path, str(data[_REFERENCE]))
+        said = data.pop("digest")
+        sound = _hash(data) == said
+        record = Record.model_validate(_joined(data, path) if sound else _without_details(data))
+    except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError) as error:
+        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+        raise UserError(
+            f"{path} is not a record of schema {SCHEMA_VERSION}: {found}. "
+            "Delete it and run its cell again."
+        ) from None
+    if not sound:
+        raise _edited(path)
+    return record
+
+
+def read_records(root: Path) -> Iterator[tuple[Path, Record]]:
+    """Yield every record below `root` with the path of its cell, in the order of paths."""
+    for path in sorted(root.rglob("seed-*.json")):
+        yield path, read_record(path)
+
+
+def _split(record: Record) -> tuple[dict[str, Any], str]:
+    """Return the data of a record's file, and the text of its details; empty if it has none."""
+    data = json.loads(record.model_dump_json())
+    details = {name: value for name in DETAILS if (value := data.pop(name))}
+    text = json.dumps(details, sort_keys=True, separators=(",", ":")) if details else ""
+    return {**data, "details": hashlib.sha256(text.encode()).hexdigest() if text else ""}, text
+
+
+def _without_details(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != "details"}
+
+
+def _joined(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a record's data with its details, which must be those that it was written with."""
+    if not data["details"]:
+        return _without_details(data)
+    try:
+        text = gzip.decompress(_beside(path).read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"its details {_beside(path).name} cannot be read ({error})") from None
+    if hashlib.sha256(text).hexdigest() != data["details"]:
+        raise _edited(_beside(path))
+    return {**_without_details(data), **json.loads(text)}
+
+
+def _follow(path: Path, target: str) -> tuple[dict[str, Any], Path]:
+    there = path.parent / target
+    if not there.is_file():
+        raise UserError(
+            f"{path} refers to {target}, which is not there. Restore it or run its cell again."
+        )
+    return json.loads(there.read_text(encoding="utf-8")), there
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.details.json.gz")
+
+
+def _edited(path: Path) -> UserError:
+    return UserError(
+        f"{path} does not match its own digest: it was changed after it was written. "
+        "Restore it or run its cell again."
+    )
+
+
+def _hash(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""Routers from outside: described and checked in processes of their own, never in the parent."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from bench.config.base import hash_of
+from bench.config.suite import RowConfig
+from bench.errors import unknown
+from bench.files import write_atomically
+from bench.record import RULES_VERSION, Check
+from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
+from bench.runner.isolation import in_fresh_process
+
+CHECKS = ".checks"
+"""Folder of a tree of records that keeps what checks found, by source and options."""
+LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
+"""A row that misses the budget is marked off budget, which says more."""
+
+
+def describe_rows(
+    rows: Sequence[RowConfig], plugin_files: Sequence[Path], row_names: Collection[str] = ()
+) -> list[RouterCard]:
+    """Return what is known of each row's router.
+
+    Args:
+        rows: the rows.
+        plugin_files: files that may register their routers; imported in a fresh process.
+        row_names: further names for the error about an unknown one.
+
+    Raises:
+        UserError: an unknown router or option, or a plugin that cannot be imported.
+    """
+    requests = [(row.router, row.options) for row in rows]
+    shipped = load_shipped()
+    if not plugin_files and all(_is_shipped(shipped, *request) for request in requests):
+        return [shipped[router].describe(options) for router, options in requests]
+    return in_fresh_process(_describe, requests, list(plugin_files), sorted(row_names))
+
+
+def _is_shipped(shipped: Mapping[str, Entry], router: str, options: Mapping[str, Any]) -> bool:
+    """Return whether no plugin's code is needed for a router, or for one that its options name."""
+    if router not in shipped:
+        return False
+    named = [options[name] for name in shipped[router].router.wraps if name in options]
+    inner = [one.get("router", "") if isinstance(one, Mapping) else one for one in named]
+    return all(name in shipped for name in inner)
+
+
+def _describe(
+    requests: list[tuple[str, dict[str, Any]]], plugin_files: list[Path], row_names: list[str]
+) -> list[RouterCard]:
+    known = load_all(plugin_files)
+    for router, _ in requests:
+        if router not in known:
+            advice = "Give a plugin's file with --plugin FILE.py."
+            raise unknown("router", router, {*known, *row_names}, advice)
+    return [known[router].describe(options) for router, options in requests]
+
+
+def checks_of(
+    entry: Entry, options: Mapping[str, Any], plugin_files: Sequence[Path], root: Path
+) -> tuple[Check, ...]:
+    """Return what `bench check` finds of a router from outside and of those it wraps.
+
+    A source is checked once with its options, in a process of its own; the answer is kept below
+    `root`. Shipped routers are checked by the tests, and have none.
+    """
+    if not entry.brings_from_outside(options):
+        return ()
+    file = checks_path(entry, options, root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if not file.is_file():
+            found = in_fresh_process(_check, entry.name, dict(options), list(plugin_files))
+            write_atomically(file, json.dumps(found, indent=1))
+        return tuple(map(Check.model_validate, json.loads(file.read_text(encoding="utf-8"))))
+
+
+def checks_path(entry: Entry, options: Mapping[str, Any], root: Path) -> Path:
+    """Return where the outcomes for a source with its options are kept."""
+    about = [entry.name, entry.source_hash(options), dict(options), RULES_VERSION, bench_hash()]
+    return root / CHECKS / f"{hash_of(json.loads(json.dumps(about, default=repr)))}.json"
+
+
+def bench_hash() -> str:
+    """Return the SHA-256 of the bench's own sources, on which the outcome of a check rests."""
+    files = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list[dict[str, Any]]:
+    """Run the checks of a router, and before it of those that it wraps, as plain data."""
+    import torch
+
+    from bench.conformance import CHECKS as ALL
+    from bench.conformance import run_checks
+
+    torch.set_num_threads(1)
+    for file in plugin_files:
+        load_file(file)
+    entry = load_all()[name]
+    pairs = [*entry.wrapped(options).values(), (entry, options)]
+    waivable = {check.name for check in ALL if check.waivable} | LEFT_TO_THE_RUN
+    found: list[dict[str, Any]] = []
+    for one, theirs in pairs:
+        if not one.brings_from_outside(theirs):
+            continue
+        for outcome in run_checks(one, options=theirs):
+            failed = outcome.status == "failed"
+            waived = failed and outcome.check in waivable
+            seen = f"expected {outcome.expected}; saw {outcome.seen}. {outcome.hint}"
+            found.append(
+                {
+                    "router": one.name,
+                    "check": outcome.check,
+                    "status": "waived" if waived else outcome.status,
+                    "reason": " ".join((seen if failed else outcome.reason).split()),
+                }
+            )
+    return found
+
+
+def offence(checks: Sequence[Check]) -> str:
+    """Return why no row may be made of a router with these outcomes; empty if it may."""
+    failed = next((check for check in checks if check.status == "failed"), None)
+    return f"`bench check {failed.router}` fails {failed.check}: {failed.reason}" if failed else ""

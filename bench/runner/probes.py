@@ -1,0 +1,106 @@
+"""Causal probes while a cell trains.
+
+The curve, how routing settles, and a word on how far it is.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from bench.conformance.unchanged import unchanged
+from bench.data import Windows, windows
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
+from bench.evaluation.headline import domain_losses, mean_loss
+from bench.files import write_atomically
+from bench.model.assemble import Model
+from bench.record import CurvePoint
+from bench.runner.resolve import ResolvedCell
+
+
+def cut(
+    resolved: ResolvedCell, split: Literal["calibration", "validation"], per_domain: int
+) -> Windows:
+    """Return fixed windows of a held-out split."""
+    corpus = resolved.corpus
+    held_out = corpus.calibration if split == "calibration" else corpus.validation
+    return windows(held_out, seq_len=resolved.cell.suite.seq_len, per_domain=per_domain)
+
+
+@dataclass
+class Watch:
+    """Causal probes during training.
+
+    Attributes:
+        resolved: the cell under way.
+        model: its model.
+        progress: file that says how far the cell is, for whoever waits; None for nobody.
+        curve: what the probes have found.
+        masks: a routed site -> its plans at every probe.
+    """
+
+    resolved: ResolvedCell
+    model: Model
+    progress: Path | None = None
+    curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
+    masks: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
+
+    def __post_init__(self) -> None:
+        count = self.resolved.cell.suite.evaluation.probe_windows
+        self.validation = cut(self.resolved, "validation", count)
+        self.calibration = cut(self.resolved, "calibration", count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the probes have found so far."""
+        return {"curve": [point.model_dump() for point in self.curve], "masks": self.masks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
+        self.masks = state["masks"]
+
+    def probe(
+        self, step: int, tokens: int, flops: float, seconds: float, train_loss: float
+    ) -> None:
+        """Calibrate and evaluate on a few windows of every domain.
+
+        Raises:
+            RuleBroken: a router learns from held-out text.
+        """
+        with unchanged(self.model.decoder, f"The probe at step {step}"):
+            calibrate(self.model, self.calibration, 1.0, self.resolved.dtype)
+            found = evaluate(
+                self.model,
+                self.validation,
+                self.resolved.cell.suite.evaluation.batch_size,
+                self.resolved.dtype,
+                keep=True,
+            )
+        loss = mean_loss(
+            domain_losses(found.nats, self.validation, self.resolved.corpus), self.resolved.corpus
+        )
+        self.curve.append(
+            CurvePoint(
+                step=step,
+                tokens=tokens,
+                flops=flops,
+                seconds=seconds,
+                train_loss=train_loss,
+                loss=loss,
+            )
+        )
+        for site, mask in found.masks.items():
+            self.masks.setdefault(site, []).append(mask)
+        if self.progress is not None:
+            share = len(self.curve) / self.resolved.cell.suite.train.probes
+            say(self.progress, str(self.resolved.cell), share, loss)
+
+
+def say(progress: Path, what: str, share: float, loss: float) -> None:
+    """Leave a word on how far something is; a full disk costs the word, not the run."""
+    with suppress(OSError):
+        write_atomically(progress, json.dumps({"cell": what, "share": share, "loss": loss}))

@@ -1,0 +1,150 @@
+"""Rows of a run: names that a user gave, resolved and checked before any cell is run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config.data import Route
+from bench.config.suite import ROW_NAME, Role, RowConfig, SuiteConfig
+from bench.errors import UserError, unknown
+from bench.model.equip import STANDARD_LOSSES
+from bench.routing.contract import Paths, Site
+from bench.routing.registry import RouterCard
+from bench.runner.plugins import describe_rows
+
+UNRANKED: tuple[Role, ...] = ("bracket", "informed")
+SIDE_INFORMATION = frozenset({"tags", "truth"})
+"""Needs that no router of a text without labels could have met.
+
+A row with one is `informed`, whatever its suite calls it.
+"""
+PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
+"""What the `joint` regime can give a router beyond the default."""
+PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
+"""Paths for which a frozen backbone has weights, or which need none."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a run.
+
+    Attributes:
+        rows: in the order of the run.
+        cards: row name -> what is known of its router.
+    """
+
+    rows: tuple[RowConfig, ...]
+    cards: Mapping[str, RouterCard]
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """Names of the rows that run a plugin's code."""
+        return frozenset(row.name for row in self.rows if self.cards[row.name].outside)
+
+
+def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> Rows:
+    """Find the rows of a comma-separated list of names; "all" is the suite's roster.
+
+    Raises:
+        UserError: a name that is neither a row of the suite nor a registered router, or the weight
+            of a loss that none of them has.
+    """
+    chosen = list(suite.rows) if routers == "all" else _named(suite, routers)
+    if not chosen:
+        raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
+    known_rows = {row.name for row in suite.rows}
+    cards = dict(
+        zip(
+            (row.name for row in chosen),
+            describe_rows(chosen, plugin_files, known_rows),
+            strict=True,
+        )
+    )
+    for index, row in enumerate(chosen):
+        card = cards[row.name]
+        if row.training is not None:
+            check_loss_names(row.training.losses, [card])
+        if card.needs & SIDE_INFORMATION and row.role not in UNRANKED:
+            chosen[index] = row.model_copy(update={"role": "informed"})
+    if weights := suite.train.router.losses:
+        others = [row for row in suite.rows if row.name not in cards]
+        also = describe_rows(others, plugin_files, known_rows) if others else []
+        check_loss_names(weights, [*cards.values(), *also])
+    return Rows(tuple(chosen), cards)
+
+
+def _named(suite: SuiteConfig, routers: str) -> list[RowConfig]:
+    names = [name.strip() for name in routers.split(",") if name.strip()]
+    if odd := next((name for name in names if re.fullmatch(ROW_NAME, name) is None), None):
+        raise UserError(
+            f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. "
+            "See `python -m bench list`."
+        )
+    return [suite.row(name) for name in dict.fromkeys(names)]
+
+
+def check_loss_names(weights: Mapping[str, float], cards: Sequence[RouterCard]) -> None:
+    """Refuse the weight of a loss that no router has, or whose labels nobody makes.
+
+    Args:
+        weights: of losses, by name.
+        cards: the routers that they are for.
+
+    Raises:
+        UserError: such a weight.
+    """
+    known = {*STANDARD_LOSSES, *(name for card in cards for name in card.losses)}
+    for name, weight in weights.items():
+        if name not in known:
+            raise unknown("auxiliary loss", name, known, "Set `losses` to weights of these.")
+        using = [card for card in cards if weight and name in card.losses]
+        if using and all("utility" in card.losses[name] - card.needs for card in using):
+            raise UserError(
+                f"losses: {name} is {weight:g}, but the router finds no oracle utility unless its "
+                f"own option asks for it. Set the option {name!r} of the row instead."
+            )
+
+
+def unmet_needs(
+    card: RouterCard, num_domains: int, route: Route | None = None, regime: str = "joint"
+) -> str:
+    """Return why a suite cannot run a router; empty if it can.
+
+    Args:
+        card: the router.
+        num_domains: domains of the suite's data.
+        route: kind of right paths that the data tell, if any.
+        regime: of the suite.
+    """
+    paths, needs = card.paths, card.needs
+    without = [name for name in paths.names if name not in PRETRAINED]
+    if regime == "controller" and without:
+        return f"it chooses among {', '.join(without)}, of which the frozen backbone has none"
+    if "tags" in needs and num_domains < 2:
+        return "it needs domain tags, and the data has one domain"
+    if "truth" in needs and route is None:
+        return (
+            "it needs the right path of each token, and the data do not tell it; "
+            "source: planted does"
+        )
+    if "truth" in needs and (paths.base is not None) != (route == "depth"):
+        return (
+            f"it chooses among {', '.join(paths.names)}, and the data tell right paths of the "
+            f"kind {route!r}"
+        )
+    if "utility" in needs and paths.base is None:
+        return "it needs utility, which is that of an upgrade, and its paths have no base"
+    missing = sorted(needs - PROVIDED)
+    return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
+
+
+def control_of(suite: SuiteConfig, row: RowConfig, paths: Paths) -> str | None:
+    """Return the row of `random` over the same paths that a row is compared with, if any."""
+    if row.role in ("bracket", "control"):
+        return None
+    if row.control:
+        return row.control
+    base = "random@ffn" if paths.base else "random@experts"
+    name = "random@block" if paths.site is Site.BLOCK else base
+    return name if name in {listed.name for listed in suite.rows} else None

@@ -1,0 +1,304 @@
+"""Run one cell from text to record: train, evaluate, judge."""
+
+import datetime
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.backbone.compiled import compile_parts
+from bench.conformance.causality import prove
+from bench.conformance.unchanged import unchanged
+from bench.conformance.unwatched import side_work
+from bench.data import Corpus, Windows, statistics
+from bench.errors import Diverged, RuleBroken, UserError, let_through, located
+from bench.evaluation.headline import (
+    Headline,
+    document_losses,
+    domain_losses,
+    mean_loss,
+    measure,
+    off_budget,
+)
+from bench.evaluation.latency import measure_speed
+from bench.evaluation.monitors import monitors, passage
+from bench.evaluation.right_paths import right_paths
+from bench.evaluation.supervision import measure_supervision
+from bench.evaluation.utility import utility_correlation
+from bench.flops.counter import UncountedOp
+from bench.flops.meter import Meter
+from bench.model.assemble import Model, assemble
+from bench.record import Causality, Flops, Provenance, Record, Status, Training
+from bench.routing.contract import Policy, TrainStatistics
+from bench.runner.frozen import allowance, freeze, training_budget
+from bench.runner.plugins import checks_of, offence
+from bench.runner.probes import Watch, cut
+from bench.runner.provenance import commit_state, processor
+from bench.runner.resolve import ResolvedCell
+from bench.runner.rows import UNRANKED
+from bench.training.checkpoint import Checkpoints
+from bench.training.loop import Trained, train
+
+
+@dataclass(frozen=True)
+class TrainedCell:
+    """A trained model and what its training showed.
+
+    Attributes:
+        model: the model.
+        trained: what training came to.
+        watch: the causal probes.
+        meter: runs routers under the counter.
+        pretraining: FLOPs of the frozen backbone; 0 in other regimes.
+    """
+
+    model: Model
+    trained: Trained
+    watch: Watch
+    meter: Meter
+    pretraining: float
+
+
+@dataclass(frozen=True)
+class EvaluatedCell:
+    """What the official evaluation of a trained model showed.
+
+    Attributes:
+        headline: losses and spend at B.
+        validation: the windows.
+        causality: what the search for a look ahead came to.
+    """
+
+    headline: Headline
+    validation: Windows
+    causality: Causality
+
+
+def run_cell(
+    resolved: ResolvedCell,
+    command: str,
+    store: Path,
+    checkpoints: Checkpoints | None = None,
+    progress: Path | None = None,
+) -> Record:
+    """Train, calibrate, evaluate, and return what came of it.
+
+    Whatever goes wrong inside the cell is a result too: a run that diverges or breaks off leaves a
+    record of status "failed", one whose router breaks a rule "invalid", with the reason.
+
+    Args:
+        resolved: what to run.
+        command: the command line to name in the record.
+        store: tree of records that keeps what checks of plugins found.
+        checkpoints: where an interrupted run left its state; None to start afresh and leave none.
+        progress: file that says how far the cell is; None to say nothing.
+    """
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    cell = resolved.cell
+    blank = Record(
+        key=resolved.key,
+        status="failed",
+        cell=resolved.cell_id,
+        row=cell.row,
+        provenance=_provenance(resolved, command, started),
+    )
+    try:
+        checks = checks_of(resolved.entry, cell.row.options, cell.plugin_files, store)
+        blank = blank.model_copy(update={"checks": checks})
+        if broken := offence(checks):
+            return blank.model_copy(update={"status": "invalid", "reason": broken})
+        trained = train_cell(resolved, checkpoints, progress)
+        evaluated = evaluate_cell(resolved, trained)
+        found = _measured(resolved, trained, evaluated)
+        return Record.model_validate({**dict(blank), **found, **judge_cell(resolved, evaluated)})
+    except (RuleBroken, UncountedOp) as error:
+        return blank.model_copy(update={"status": "invalid", "reason": str(error)})
+    except (Diverged, UserError) as error:
+        return blank.model_copy(update={"reason": str(error)})
+    except BaseException as error:
+        let_through(error)
+        return blank.model_copy(update={"reason": located(error)})
+
+
+def train_cell(
+    resolved: ResolvedCell, checkpoints: Checkpoints | None = None, progress: Path | None = None
+) -> TrainedCell:
+    """Assemble the model of a cell and train it to the end of its allowance.
+
+    Raises:
+        Diverged: the loss is not finite.
+        RuleBroken: the router broke a rule.
+        UserError: no size of the router meets the budget, or its cost cannot be counted.
+    """
+    cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
+    model = assemble(resolved.blueprint(), cell.seed, cell.row.router_seed)
+    pretraining = freeze(resolved, model, progress)
+    model.decoder.to(suite.device)
+    model.decoder.truth = corpus.truth
+    if suite.compile:
+        compile_parts(model.decoder)
+    watch, meter = Watch(resolved, model, progress), model.meter(cell.seed)
+    if checkpoints is not None:
+        checkpoints.parts["watch"] = watch
+    trained = train(
+        model,
+        corpus.train,
+        suite.train.model_copy(update={"router": cell.training}),
+        allowance(cell, model),
+        seq_len=suite.seq_len,
+        seed=cell.seed,
+        router_seed=cell.row.router_seed,
+        lr_scale=cell.row.lr_scale,
+        dtype=resolved.dtype,
+        statistics=lambda: _statistics(corpus),
+        probe=watch.probe,
+        checkpoints=checkpoints,
+        meter=meter,
+    )
+    return TrainedCell(model, trained, watch, meter, pretraining)
+
+
+def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
+    """Calibrate and evaluate a trained model, and search it for a look ahead.
+
+    Raises:
+        RuleBroken: the router broke a rule.
+    """
+    cell, model, config = resolved.cell, found.model, resolved.cell.suite.evaluation
+    validation = cut(resolved, "validation", config.validation_windows)
+    calibration = cut(resolved, "calibration", config.calibration_windows)
+    with unchanged(model.decoder, "The official evaluation"):
+        headline = measure(
+            model,
+            resolved.corpus,
+            calibration,
+            validation,
+            config,
+            resolved.dtype,
+            found.meter.decide,
+        )
+    causality = prove(
+        model.decoder,
+        validation,
+        headline.visited,
+        cell.seed,
+        config.batch_size,
+        resolved.dtype,
+    )
+    if cell.outside and (worked := side_work(model, validation)):
+        raise RuleBroken(worked)
+    return EvaluatedCell(headline, validation, causality)
+
+
+def judge_cell(resolved: ResolvedCell, found: EvaluatedCell) -> dict[str, Any]:
+    """Return status and reason of a cell: may it be ranked?"""
+    unranked = resolved.cell.row.role in UNRANKED
+    missed = "" if unranked else off_budget(found.headline.audit)
+    if not found.causality.passed:
+        return {"status": "invalid", "reason": found.causality.detail}
+    status: Status = "off_budget" if missed else "ok"
+    return {"status": status, "reason": missed}
+
+
+def _measured(
+    resolved: ResolvedCell, trained: TrainedCell, evaluated: EvaluatedCell
+) -> dict[str, Any]:
+    """Fields of the record that are measured."""
+    cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
+    model, watch, dtype = trained.model, trained.watch, resolved.dtype
+    headline, validation = evaluated.headline, evaluated.validation
+    evaluation, decoder, ledger = headline.evaluation, model.decoder, model.evaluation_ledger
+    batch_size = suite.evaluation.batch_size
+    policies: tuple[Policy | None, ...] = (None, "on_policy")
+    utility = [
+        utility_correlation(model, watch.validation, batch_size, cell.seed, dtype, policy)
+        for policy in policies
+    ]
+    gradients = trained.trained.gradients
+    return {
+        "loss": headline.loss,
+        "calibrated_loss": mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
+        "domain_loss": headline.domain_loss,
+        "headline_domains": corpus.headline_domains,
+        "documents": document_losses(evaluation.nats, validation, corpus),
+        "budget": headline.audit,
+        "flops": _flops(resolved, trained, headline),
+        "training": _training(model, headline, trained.trained),
+        "speed": measure_speed(model, validation, dtype),
+        "causality": evaluated.causality,
+        "curve": tuple(watch.curve),
+        "monitors": monitors(
+            decoder, ledger, corpus, validation, evaluation, watch.masks, gradients, *utility
+        ),
+        "supervision": measure_supervision(
+            model, corpus.train, suite.seq_len, suite.evaluation, cell.seed, dtype
+        ),
+        "truth": right_paths(decoder, suite, corpus, validation, evaluation),
+        "auxiliary": trained.trained.auxiliary,
+        "passage": passage(ledger, decoder, corpus, validation, evaluation)
+        if cell.seed == 0
+        else None,
+    }
+
+
+def _statistics(corpus: Corpus) -> TrainStatistics:
+    unigram, bigram = statistics(corpus)
+    return TrainStatistics(
+        torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram)
+    )
+
+
+def _provenance(resolved: ResolvedCell, command: str, started: str) -> Provenance:
+    commit, dirty = commit_state()
+    return Provenance(
+        command=command,
+        commit=commit,
+        dirty=dirty,
+        started=started,
+        processor=processor(),
+        config=resolved.cell.suite.canonical(),
+        config_hash=resolved.config_hash,
+        router_hash=resolved.identity,
+        data_hash=resolved.corpus.content_hash,
+        **resolved.machine,
+    )
+
+
+def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Flops:
+    model, trained = found.model, found.trained
+    at_budget = headline.audit.headline == "interpolated"
+    ledger = model.evaluation_ledger
+    return Flops(
+        active=model.solution.target if at_budget else headline.evaluation.active,
+        executed=headline.evaluation.executed,
+        dense=model.solution.dense,
+        training=dict(sorted(model.ledger.spent.items())),
+        training_total=model.ledger.total,
+        training_budget=training_budget(resolved.cell, model),
+        optimizer=trained.optimizer_flops,
+        evaluation=ledger.total,
+        pretraining=found.pretraining,
+    )
+
+
+def _training(model: Model, headline: Headline, trained: Trained) -> Training:
+    shares = [mask.float().mean((0, 1)).tolist() for mask in headline.evaluation.masks.values()]
+    total = sum(p.numel() for p in model.decoder.parameters())
+    return Training(
+        steps=trained.steps,
+        tokens=trained.tokens,
+        seconds=trained.seconds,
+        tokens_per_second=trained.tokens / trained.seconds if trained.steps else 0.0,
+        peak_memory_mb=peak_memory_mb(),
+        parameters_total=total,
+        parameters_active=model.active_parameters(shares),
+    )
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process, or of the GPU where one is used."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,46 @@
+"""Fresh processes end with their parent, print nothing to stdout, and die alone."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.runner.isolation import in_fresh_process
+
+
+def test_a_function_runs_in_another_process_and_its_errors_come_back() -> None:
+    assert in_fresh_process(os.getpid) != os.getpid()
+    with pytest.raises(UserError, match="died"):
+        in_fresh_process(os._exit, 3)
+    with pytest.raises(ValueError, match="invalid literal"):
+        in_fresh_process(int, "x")
+
+
+def test_prints_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    in_fresh_process(os.system, "echo loud")
+    out, err = capfd.readouterr()
+    assert "loud" not in out and "loud" in err
+
+
+def test_a_worker_does_not_outlive_its_parent() -> None:
+    code = (
+        "import os, time; from bench.runner.isolation import _begin; middle = os.fork();\n"
+        "if middle: os.waitpid(middle, 0); raise SystemExit\n"
+        "parent = os.getpid(); child = os.fork()\n"
+        "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
+        "_begin(parent, False); time.sleep(60)"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    child, deadline = int(made.stdout), time.monotonic() + 20
+    while (
+        Path(f"/proc/{child}").exists()
+        and "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2]
+    ):
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.1)

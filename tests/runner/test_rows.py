@@ -1,0 +1,55 @@
+"""Rows of a run: names are found or refused before the first cell."""
+
+from typing import Any
+
+import pytest
+
+from bench.config.load import parse_suite
+from bench.errors import UserError
+from bench.runner.rows import parse_rows
+
+SUITE: dict[str, Any] = {
+    "name": "s",
+    "purpose": "p",
+    "regime": "joint",
+    "backbone": "tiny",
+    "routed_layers": [1, 2],
+    "seq_len": 32,
+    "budget": 0.5,
+    "match": "flops",
+    "seeds": 3,
+    "data": {},
+    "train": {"reference_tokens": 100},
+    "rows": [{"name": "mlp_gate"}, {"name": "random@ffn", "role": "control"}],
+}
+
+
+def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None:
+    train = {"reference_tokens": 100, "router": {"losses": {"router_y": 0.1}}}
+    with pytest.raises(
+        UserError,
+        match=r"^Unknown auxiliary loss 'router_y'. Did you mean 'router_z'\? Available: .*\S$",
+    ):
+        parse_rows(parse_suite({**SUITE, "train": train}, "s"), "all")
+    own = {"name": "mod", "training": {"losses": {"centre": 0.1}}}
+    assert parse_rows(parse_suite({**SUITE, "rows": [own]}, "s"), "all")
+    with pytest.raises(UserError, match="Unknown auxiliary loss 'centre'"):
+        parse_rows(parse_suite({**SUITE, "rows": [{**own, "name": "mlp_gate"}, "mod"]}, "s"), "all")
+    suite_wide = {**train, "router": {"losses": {"centre": 0.1, "load": 0.1}}}
+    assert parse_rows(
+        parse_suite({**SUITE, "train": suite_wide, "rows": ["mlp_gate", "mod"]}, "s"), "mlp_gate"
+    )
+
+
+def test_rows_of_a_list_of_names() -> None:
+    suite = parse_suite(SUITE, "s")
+    assert [row.name for row in parse_rows(suite, "all").rows] == ["mlp_gate", "random@ffn"]
+    assert [
+        (row.name, row.router, row.role) for row in parse_rows(suite, " mod ,random@ffn").rows
+    ] == [
+        ("mod", "mod", "ranked"),
+        ("random@ffn", "random", "control"),
+    ]
+    for wrong in ("", " , ", "mlp_gat", "mod,nothing"):
+        with pytest.raises(UserError):
+            parse_rows(suite, wrong)
