@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.config.suite import RowConfig
+from bench.config.suite import Role, RowConfig
 from bench.record import (
     BudgetAudit,
     Causality,
@@ -20,7 +20,6 @@ from bench.record import (
     Passage,
     Provenance,
     Record,
-    Role,
     Speed,
     SpendPoint,
     Training,
