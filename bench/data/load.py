@@ -111,7 +111,7 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
             " Remove repeated text, or raise max_overlap."
         )
     shuffled = sorted(splits["train"], key=lambda document: document.digest)
-    tokenizer = make_tokenizer(config, (document.text for document in shuffled))
+    tokenizer = make_tokenizer(config, (document.data.decode() for document in shuffled))
     with _writing(directory):
         store.write(directory, splits, tokenizer, shares, headline, intake)
 

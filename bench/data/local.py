@@ -6,6 +6,7 @@ given: no character in it is a pattern.
 
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def _visible(root: Path, intake: Intake) -> list[Path]:
         if not file.is_file():
             continue
         if any(part.startswith(".") for part in file.relative_to(root).parts):
-            intake.dropped["hidden file"] += 1
+            intake.dropped["hidden (files)"] += 1
         elif file.suffix.lower() not in _KNOWN:
-            intake.dropped["file of another kind"] += 1
+            intake.dropped["of another kind (files)"] += 1
         else:
             found.append(file)
     return found
@@ -86,10 +87,13 @@ def does_not_exist(root: Path) -> str:
     # The names that exist, up to the first that does not.
     while rest and exists(place / rest[0]):
         place, rest = place / rest[0], rest[1:]
-    names = [entry.name for entry in place.iterdir()] if place.is_dir() and rest else []
-    hidden = rest[0].startswith(".") if rest else False
-    names = [name for name in names if hidden or not name.startswith(".")]
-    close = difflib.get_close_matches(rest[0], names, n=1) if rest else []
+    names: list[str] = []
+    with suppress(OSError):  # no folder, or one that may not be read
+        names = [entry.name for entry in place.iterdir()]
+    wanted = rest[0] if rest else ""
+    if not wanted.startswith("."):
+        names = [name for name in names if not name.startswith(".")]
+    close = difflib.get_close_matches(wanted, names, n=1)
     guess = ""
     if close:
         whole = place.joinpath(close[0], *rest[1:])

@@ -37,7 +37,7 @@ def check_windows(corpus: Corpus, suite: SuiteConfig) -> None:
                 f" {held} windows of {size} tokens: set it to at most {held}"
             )
     if problems:
-        raise UserError(f"{'; '.join(problems)}; or give more text.")
+        raise UserError(f"{'; '.join(problems)}, or give more text.")
 
 
 def _shortest(corpus: Corpus, split: Split) -> tuple[str, int]:

@@ -58,7 +58,7 @@ def test_hidden_files_and_other_kinds_are_counted_and_not_read(folder: Path) -> 
     found = source(DataConfig(source="local", path=str(folder)))
     assert not any("hidden" in document.text for document in found.documents())
     assert found.intake.files == 3
-    assert found.intake.dropped == {"hidden file": 2, "file of another kind": 1}
+    assert found.intake.dropped == {"hidden (files)": 2, "of another kind (files)": 1}
 
 
 @pytest.mark.parametrize("text", ["a\r\nb\rc\n", "\ufeffstart\n"])
