@@ -184,13 +184,6 @@ class DataConfig(Part):
             return self
         return self.model_copy(update={"planted": self.planted.model_copy(update={"seed": seed})})
 
-    def identity(self) -> dict[str, Any]:
-        """Return the canonical form without the places of local files, for keys that also hold the
-        corpus's content hash.
-        """
-        places = ("path", "tokenizer_file") if self.source == "local" else ("tokenizer_file",)
-        return {name: value for name, value in self.canonical().items() if name not in places}
-
     @property
     def max_bytes(self) -> int | None:
         """Text to read at most, bytes."""

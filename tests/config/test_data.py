@@ -71,18 +71,6 @@ def test_spellings_of_one_path_are_one_configuration(
     assert DataConfig.model_validate(canonical(whole)).canonical() == canonical(whole)
 
 
-def test_the_identity_of_local_data_holds_no_place() -> None:
-    local = DataConfig.model_validate({"path": "a.jsonl", "text_column": "body"})
-    moved = local.model_copy(update={"path": "b.jsonl"})
-    assert (
-        moved.identity()
-        == local.identity()
-        != DataConfig.model_validate({"path": "a.jsonl"}).identity()
-    )
-    hub = [DataConfig.model_validate({"path": f"owner/{name}"}).identity() for name in "ab"]
-    assert hub[0] != hub[1]
-
-
 def test_defaults_are_written_out() -> None:
     hub = DataConfig.model_validate(
         {"path": "HuggingFaceFW/fineweb-edu", "name": "sample-10BT", "tokenizer": "bpe"}
