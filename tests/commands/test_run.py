@@ -248,3 +248,13 @@ def test_a_stale_board_is_told_with_what_changed(
     assert main(check) == 1
     said = capsys.readouterr().out
     assert "-" in said and "my_gate" in said and "mlp_gate" in said
+
+
+def test_run_shows_the_card_of_own_text_and_a_line_of_other(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(suite, "--routers", "dense_matched", "--seeds", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 file, " in lines[0] and " bytes per token" in lines[0]
+    assert lines[1] == "left out: nothing"
+    assert any(line.startswith("domain ") and line.endswith(" overlap") for line in lines[:8])

@@ -170,3 +170,11 @@ def test_every_field_is_explained() -> None:
     assert {
         name for name, field in SuiteConfig.model_fields.items() if not field.description
     } <= plain
+
+
+def test_an_assigned_path_brings_its_own_source() -> None:
+    found = load_suite("quick", assignments=["data.path=my.jsonl"]).data
+    assert (found.source, found.path) == ("local", "my.jsonl")
+    assert load_suite("quick", assignments=["data.path=owner/name"]).data.source == "hub"
+    with pytest.raises(UserError, match=r"'embedded' with path 'my\.jsonl'"):
+        load_suite("quick", assignments=["data.path=my.jsonl", "data.source=embedded"])
