@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from bench.board.figures import looks
 from bench.board.model import Board, Row
-from bench.board.plot import styles
 from bench.board.text import BITS, interval, number, percent
 from bench.stats import hierarchical_bootstrap
 
@@ -32,13 +32,13 @@ def domain_differences(board: Board) -> DomainTable | None:
     theirs = _documents(control) if control else {}
     if not theirs:
         return None
-    coloured = styles(board)
+    styles = looks(board)
     found = {
         row.name: {
             one.domain: one for one in hierarchical_bootstrap(mine, theirs, resamples=_RESAMPLES)
         }
         for row in board.ranked
-        if coloured[row.name] != "faint"
+        if not styles[row.label].faint
         and row is not control
         and _shared(mine := _documents(row), theirs)
     }

@@ -7,38 +7,50 @@ import math
 from collections.abc import Callable
 from statistics import fmean, median
 
-from bench.board.model import Board
-from bench.board.text import BITS, listing, number, probability, quantity
+from bench.board import measures
+from bench.board.model import Board, Row
+from bench.board.text import BITS, listing, number, plain, probability, quantity
 from bench.board.verdicts import word
 
 
 def summary(board: Board) -> str:
-    """What the board shows, in one plain sentence without markup."""
+    """Say in one plain sentence what the board shows, and for which seeds, size and data."""
     routers = [row for row in board.ranked if row.role == "ranked"]
     if not routers:
         return "No router can be ranked yet."
     matched = board.matched_control
-    beaten = [
-        row
-        for row in routers
-        if (found := board.outcome(row, row.first.cell.control)) and word(found) == "better"
-    ]
-    beat_dense = [
-        row for row in routers if (found := board.outcome(row, matched)) and word(found) == "better"
-    ]
-    judged = [row for row in routers if board.outcome(row, matched)]
-    many = f"{len(routers)} ranked routers" if len(routers) > 1 else "one ranked router"
-    said = f"Of {many}, {len(beaten) or 'none'} beat{'s' if len(beaten) < 2 else ''} random choice on the same paths"
-    if judged:
-        plural = "s" if len(beat_dense) < 2 else ""
-        said += f", and {len(beat_dense) or 'none'} beat{plural} {matched}, the unrouted model of the same cost"
+
+    def beaten(control: Callable[[Row], str | None]) -> list[str]:
+        found = [board.outcome(row, control(row)) for row in routers]
+        return [outcome.row for outcome in found if outcome and word(outcome) == "better"]
+
+    many = f"{len(routers)} router{'s' * (len(routers) > 1)}"
+    said = f"{len(beaten(lambda row: row.first.cell.control))} of {many} beat random choice"
+    said += " on the same paths"
+    if any(board.outcome(row, matched) for row in routers):
+        said += f", and {len(beaten(lambda row: matched))} beat {matched}, the unrouted model of "
+        said += "the same cost"
     best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
-    tiers = (
-        f"the first tier holds {listing(best)}"
-        if len(best) < len(board.ranked)
-        else "all rows share one tier"
-    )
-    return f"{said}, over {len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}; {tiers}."
+    shared = len(best) == len(board.ranked)
+    tiers = "all rows share one tier" if shared else f"the first tier holds {listing(best)}"
+    return f"{_reach(board)}, {said}; {tiers}."
+
+
+def _reach(board: Board) -> str:
+    """Say how far the findings of a board reach: seeds, size and data."""
+    rows = board.ranked
+    sizes = [row.mean(measures.from_training("parameters_active")) for row in rows]
+    tokens = [row.mean(measures.from_training("tokens")) for row in rows]
+    active, seen = (max((one for one in some if one), default=None) for some in (sizes, tokens))
+    data = board.config.get("data") or {}
+    kind = "a generated task" if data.get("planted") else "text"
+    if data.get("path") or data.get("name"):
+        kind = f"text of {plain(str(data.get('path') or data['name']), 60)}"
+    many = f"{len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}"
+    if active is None or seen is None:
+        return f"Over {many} on {kind}"
+    size = f"models of {quantity(active)} active parameters"
+    return f"Over {many} of {size}, trained on {quantity(seen)} tokens of {kind}"
 
 
 def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:

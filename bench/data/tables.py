@@ -31,7 +31,7 @@ def stream(config: DataConfig, loader: str, **options: Any) -> Generator[Documen
         from datasets.exceptions import DatasetsError
     except ImportError:
         raise UserError(
-            f"Reading {config.path!r} needs the package datasets: pip install -c constraints.txt -e '.[hub]'"
+            f"Reading {config.path!r} needs the package datasets: pip install -c constraints.txt -e ."
         ) from None
     try:
         table = datasets.load_dataset(loader, streaming=True, **options)
