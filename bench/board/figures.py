@@ -27,7 +27,7 @@ NUM_FOCUS = 6
 """Routers drawn in colour. A reader cannot tell more apart; the others are faint."""
 
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)), "-", (0, (4, 1)))
-_MARKERS = "os^DvPX*"
+_MARKERS = "os^DvPX*<>dph8"
 _SERIES = {f"s{index}" for index in range(NUM_SERIES - 1)}  # the last is the grey of controls
 
 
@@ -64,8 +64,8 @@ def looks(board: Board) -> dict[str, Look]:
     controls = [row.label for row in board.ranked if row.role == "control"]
     for index, name in enumerate(controls):
         shade = "s6" if name == whole(board.matched_control) else "s7"
-        found[name] = Look(shade, (0, (5, 2)), _MARKERS[(index + 5) % len(_MARKERS)])
-    for index, row in enumerate(board.brackets):
+        found[name] = Look(shade, (0, (5, 2)), _MARKERS[(NUM_FOCUS + index) % len(_MARKERS)])
+    for index, row in enumerate(board.brackets, NUM_FOCUS + len(controls)):
         found[row.label] = Look("ink", (0, (1, 2)), _MARKERS[index % len(_MARKERS)])
     return found
 
@@ -76,7 +76,7 @@ def figures(board: Board) -> list[Figure]:
 
 
 def figure_files(boards: Sequence[Board], directory: Path) -> dict[Path, Figure]:
-    """Where each figure of a suite's boards belongs; boards at several budgets get a folder each."""
+    """Where each figure of a suite's boards belongs; each of several budgets has a folder."""
     made: dict[Path, Figure] = {}
     for board in boards:
         folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory

@@ -70,7 +70,8 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     if found:
         smallest = number(BITS * median(found))
         lines.append(
-            f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons)."
+            f"The smallest difference found with 80 % power is {smallest} bits per byte "
+            "(median over the declared comparisons)."
         )
     apart = [
         record.flops.pretraining
@@ -86,17 +87,20 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
             False: "told apart: the harness is in doubt",
             None: "too few seeds to say",
         }[floor.passed]
-        limits = f"{number(BITS * floor.difference, 4, signed=True)} ± {number(BITS * floor.floor, 4)} bits per byte"
+        limits = f"{number(BITS * floor.difference, 4, signed=True)} "
+        limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
         lines.append(
             f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; {told}."
         )
     if math.isfinite(judgement.correlation):
         lines.append(
-            f"Losses of two rows correlate over seeds with {number(judgement.correlation, 2)} on average; comparisons are paired."
+            "Losses of two rows correlate over seeds with "
+            f"{number(judgement.correlation, 2)} on average; comparisons are paired."
         )
     if judgement.friedman:
         lines.append(
-            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: p {probability(judgement.friedman.p)}."
+            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: "
+            f"p {probability(judgement.friedman.p)}."
         )
     lines += [shown(note) for note in judgement.notes]
     lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
@@ -110,7 +114,8 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
 
 def pretraining_apart(flops: float) -> str:
     """What is said of the backbone that all rows of a seed share."""
-    return f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining, which no row is charged."
+    took = f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining"
+    return f"{took}, which no row is charged."
 
 
 def disagreements(board: Board, shown: Callable[[str], str]) -> str:

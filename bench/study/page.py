@@ -62,7 +62,8 @@ def _summary(study: StudyConfig, results: Sequence[SizeResults]) -> str:
         ]
         claims = f"{len(study.claims)} claim{'s' * (len(study.claims) != 1)}"
         said.append(
-            f"At size {found.name}, {found.size.seeds} seeds, of {claims}: {listing(words) or 'none in its grid'}."
+            f"At size {found.name}, {found.size.seeds} seeds, of {claims}: "
+            f"{listing(words) or 'none in its grid'}."
         )
     return " ".join(said)
 

@@ -12,7 +12,7 @@ import pytest
 from bench.board import write_figures
 from bench.board.build import boards_of
 from bench.board.charts import domains, forest, loads, rank_intervals, settling
-from bench.board.drawing import PALETTE, Figure, digest_of
+from bench.board.drawing import NUM_SERIES, PALETTE, Figure, digest_of
 from bench.board.figures import (
     NUM_FOCUS,
     figures,
@@ -20,6 +20,7 @@ from bench.board.figures import (
     loss_curves,
     pareto,
     sensitivity,
+    series,
     spend_sweep,
 )
 from tests.board.synthetic import QUICK, Kind, many, record, records
@@ -116,8 +117,10 @@ def test_few_rows_are_coloured_and_every_line_has_a_hover_title() -> None:
 
 
 def test_rows_differ_without_colour() -> None:
-    shown = [(look.dashes, look.marker) for look in looks(BOARD).values() if not look.faint]
+    shown = [look.marker for look in looks(BOARD).values() if not look.faint]
     assert len(shown) == len(set(shown)) >= 8
+    lines = [(look.dashes, look.marker) for look in map(series, range(NUM_SERIES))]
+    assert len(set(lines)) == NUM_SERIES
 
 
 def test_the_legend_lies_beside_the_lines() -> None:

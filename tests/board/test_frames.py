@@ -71,6 +71,7 @@ def test_a_row_without_curves_has_no_line() -> None:
 
 
 def test_importing_bench_loads_no_pandas() -> None:
-    code = "import sys, bench, bench.cli, bench.board; print({'pandas', 'matplotlib'} & {*sys.modules})"
+    code = "import sys, bench, bench.cli, bench.board\n"
+    code += "print({'pandas', 'matplotlib'} & {*sys.modules})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"

@@ -142,6 +142,7 @@ def test_hostile_names_stay_text():
                     domain_loss=domains,
                     cell={"options": {name: name}},
                     auxiliary={name: 1.0},
+                    **({} if index < 4 else {"monitors": ()}),  # each costs a drawing
                     provenance={"command": name},
                 )
             )
