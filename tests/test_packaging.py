@@ -79,8 +79,7 @@ def test_the_corpus_is_pinned_to_the_versions_of_its_manifest() -> None:
 def test_every_import_is_of_a_declared_package() -> None:
     """A package that another one happens to bring works until it does not."""
     declared = {
-        canonicalize_name(requirement.name)
-        for requirement in [*DEPENDENCIES, *EXTRAS["corpus"]]
+        canonicalize_name(requirement.name) for requirement in [*DEPENDENCIES, *EXTRAS["corpus"]]
     }
     distributions = packages_distributions()
     for file in [*(ROOT / "bench").rglob("*.py"), *(ROOT / "routers").rglob("*.py")]:

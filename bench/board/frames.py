@@ -62,7 +62,7 @@ def _cell(record: Record) -> Observation:
     return {
         "suite": cell.suite,
         "row": cell.row,
-        "router": cell.router,
+        "router": record.row.router,
         "family": cell.family,
         "role": cell.role,
         "match": cell.match,
