@@ -54,8 +54,9 @@ def test_every_data_file_is_packaged() -> None:
     }
     there = {
         file
-        for file in (ROOT / "bench").rglob("*")
-        if file.is_file() and file.suffix not in {".py", ".pyc"}
+        for folder in ("bench", "routers")
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and file.suffix not in {".py", ".pyc", ".md"}
     }
     assert there == packaged
 
