@@ -38,8 +38,6 @@ WITH: dict[str, dict[str, Any]] = {
     "random.layers": {"over": "block"},
 }
 """Option -> others without which it does nothing."""
-NO_PRICE = {("mod", "centre")}
-"""A loss of theirs uses log_sigmoid, whose price is still to come in bench.flops.operations."""
 
 
 def choices(kind: Any, option: str) -> list[Any]:
@@ -58,9 +56,6 @@ CASES = [
         name,
         {**WITH.get(f"{name}.{option}", WITH.get(option, {})), option: value},
         id=f"{name} {option}={value}",
-        marks=[pytest.mark.xfail(reason="log_sigmoid has no price yet", strict=True)]
-        if (name, option) in NO_PRICE
-        else [],
     )
     for name, router in SHIPPED.items()
     for option, kind in typing.get_type_hints(router.__init__).items()
