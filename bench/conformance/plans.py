@@ -18,7 +18,7 @@ from bench.conformance.subject import (
     SEQ_LEN,
     Subject,
 )
-from bench.flops.meter import plan_fault
+from bench.flops.meter import counts_fault, plan_fault
 from bench.model.assemble import layers_used, sample_input
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
@@ -96,7 +96,7 @@ def plan_is_well_formed(subject: Subject) -> None:
         sound = isinstance(plan, RoutingPlan)  # pyright: ignore[reportUnnecessaryIsInstance]
         demand(sound, f"a RoutingPlan {where}", type(plan).__name__)
         shape = (*inputs.tokens.shape, len(router.paths.names))
-        wrong = plan_fault(replace(plan, counts=None), shape)
+        wrong = plan_fault(plan, shape)
         if wrong is not None:
             demand(False, f"{wrong[0]} {where}", wrong[1])
         for name, part in (("weight", plan.weight), ("scores", plan.scores)):
@@ -120,7 +120,7 @@ def plan_is_well_formed(subject: Subject) -> None:
 def counts_match_mask(subject: Subject) -> None:
     """A plan that states its counts has a mask with exactly those."""
     for router, inputs, plan in first_plans(subject):
-        wrong = plan_fault(plan, (*inputs.tokens.shape, len(router.paths.names)))
+        wrong = counts_fault(plan)
         where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
         if wrong is not None:
             demand(False, f"{wrong[0]} {where}", wrong[1])

@@ -70,7 +70,7 @@ class Meter:
 
 def check_plan(plan: RoutingPlan, inputs: RouterInput, num_paths: int, where: str) -> None:
     """Raise `RuleBroken` for a plan that dispatch or ledger cannot rely on."""
-    fault = plan_fault(plan, (*inputs.tokens.shape, num_paths))
+    fault = plan_fault(plan, (*inputs.tokens.shape, num_paths)) or counts_fault(plan)
     if fault is not None:
         raise RuleBroken(f"{where}: expected {fault[0]}; saw {fault[1]}.")
 
@@ -82,15 +82,21 @@ def plan_fault(plan: RoutingPlan, shape: tuple[int, ...]) -> tuple[str, str] | N
         plan: as a router returns it.
         shape: `(batch, seq, path)`.
     """
-    mask, weight, counts = plan.mask, plan.weight, plan.counts
+    mask, weight = plan.mask, plan.weight
     if tuple(mask.shape) != shape or mask.dtype is not torch.bool:
         return f"plan.mask torch.bool {shape}", f"{mask.dtype} {tuple(mask.shape)}"
     if weight is not None and tuple(weight.shape) != shape:
         return f"plan.weight of shape {shape}", str(tuple(weight.shape))
     if plan.merge is not None and bool((mask.sum(-1) != 1).any()):
         return "one path a token in plan.mask, as experts are merged", "none or several for some"
-    if counts is not None:
-        seen = mask.sum(1).unique(dim=0).tolist()
-        if seen != [list(counts)]:
-            return f"a mask with plan.counts {counts} in every sequence", f"{seen[:3]}"
     return None
+
+
+def counts_fault(plan: RoutingPlan) -> tuple[str, str] | None:
+    """Return what was expected of the counts of a plan and what was seen, or None if they hold."""
+    if plan.counts is None:
+        return None
+    seen = plan.mask.sum(1).unique(dim=0).tolist()
+    if seen == [list(plan.counts)]:
+        return None
+    return f"a mask with plan.counts {plan.counts} in every sequence", f"{seen[:3]}"
