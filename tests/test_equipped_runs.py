@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.conformance.audit import audit
 from bench.evaluation.evaluate import evaluate
 from bench.routing.losses import load_balance_single, router_z
 from bench.training.auxiliary import active_losses
 from bench.training.checkpoint import Checkpoints
 from bench.training.optim import trapezoid
+from tests.audit import audit
 from tests.equipped import ALL, SMALL, STEPS, built, fit, same
 from tests.small import SEQ_LEN, run_of, tokens, windows
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from bench.backbone.layers import rms_norm
 from bench.backbone.passes import History
 from bench.conformance import run_checks
-from bench.conformance.audit import audit
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import (
     BLOCK_GATE,
@@ -28,6 +27,7 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from bench.training.utility import Oracle
+from tests.audit import audit
 from tests.backbone.test_layers import HEADS, attention, noise, rotated, unit
 from tests.small import SEQ_LEN, blueprint, run_of, tokens, trained_like
 
