@@ -76,11 +76,12 @@ def migrated(data: dict[str, Any]) -> Record:
     training = cell.training.model_dump(exclude_defaults=True)
     identity = find(cell.row.router).identity(cell.row.options, training)
     machine = {name: made[name] for name in MACHINE}
+    text = hash_of([made["data_hash"], data["headline_domains"]])
     del cell_data["router"], cell_data["options"], made["plugin_hash"]
     fields = {
         **data,
         "schema_version": 2,
-        "key": content_key(cell, identity, made["data_hash"], machine),
+        "key": content_key(cell, identity, text, machine),
         "cell": cell_data,
         "row": cell.row,
         "provenance": {**made, "router_hash": identity, "config_hash": config_hash(cell)},

@@ -105,9 +105,11 @@ class Pass:
         if self.history is not None and self.generator is not None:
             self.history.noise[router] = self.generator.get_state()
         plan = self.decide(router, inputs)
-        if self.valid is not None:
-            plan = replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
-        return inputs, plan
+        # The mask is copied: what a router writes to its own later changes nothing that is run,
+        # charged or measured.
+        if self.valid is None:
+            return inputs, replace(plan, mask=plan.mask.clone())
+        return inputs, replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
 
     def own_attention(self) -> Float[Tensor, "batch seq"]:
         """`attention`, 0 for tokens that took part in none."""

@@ -2,8 +2,16 @@
 
 from bench.board.build import build_board
 from bench.board.figures import write_figures
-from bench.board.markdown import render_leaderboard
+from bench.board.frames import load_records
 from bench.board.model import Board
+from bench.board.pages import render_leaderboard
 from bench.board.report import render_report
 
-__all__ = ["Board", "build_board", "render_leaderboard", "render_report", "write_figures"]
+__all__ = [
+    "Board",
+    "build_board",
+    "load_records",
+    "render_leaderboard",
+    "render_report",
+    "write_figures",
+]

@@ -42,7 +42,8 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
     )
     if not suites:
         raise UserError(
-            f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or name another folder."
+            f"No records below {str(root)!r}. Run `python -m bench run --out {root}` first, or "
+            "name another folder."
         )
     if suite is not None and suite not in suites:
         raise unknown("suite", suite, suites, f"Suites are looked for below {str(root)!r}.")
@@ -87,7 +88,8 @@ def _read(folder: Path) -> list[Record]:
         cell = (record.cell.row, record.cell.seed, record.cell.match, record.cell.budget)
         if cell in places:
             raise UserError(
-                f"{path} and {places[cell]} are records of one cell, {cell[0]!r} seed {cell[1]}. Delete the one you did not mean."
+                f"{path} and {places[cell]} are records of one cell, {cell[0]!r} seed {cell[1]}. "
+                "Delete the one you did not mean."
             )
         places[cell] = path
         records.append(record)
@@ -178,13 +180,17 @@ def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
     )
     most = min(votes, key=lambda text: (-votes[text], text))
     others = len(declared) - votes[most]
-    said = f"{others} of {len(declared)} records were made when other comparisons were declared; those of most records hold."
+    said = (
+        f"{others} of {len(declared)} records were made when other comparisons were declared; "
+        "those of most records hold."
+    )
     notes = [said] if others else []
     config = records[declared.index(most)].provenance.config
     if not any(sound):
         looks = ", ".join(map(str, comparison(config)["looks"]))
         notes.append(
-            f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, at all seeds."
+            f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, "
+            "at all seeds."
         )
     return without_impossible(config) if not any(sound) else config, notes
 
@@ -211,7 +217,7 @@ def _entrant(row: Row) -> Entrant:
 
 
 def is_sensitivity(cell: CellId) -> bool:
-    """Whether a cell belongs to a learning-rate sweep, `row@lr0.5`, on seeds that no ranking uses."""
+    """Whether a cell belongs to a learning-rate sweep, `row@lr0.5`, on seeds of its own."""
     return _SENSITIVITY.search(cell.row) is not None
 
 

@@ -1,233 +1,344 @@
-"""Figures with one line a row: differences with the margin, rank intervals, domains."""
+"""Figures with one line a row: differences, ranks, domains, and loads."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from bench.board.columns import verdict_text
-from bench.board.measures import domain_losses
+from bench.board.drawing import LOSS, Figure, colour, legend, subplots, tip
+from bench.board.frames import tidy
 from bench.board.model import Board, Row, comparison
-from bench.board.svg import Canvas, Figure, Scale, decimals
-from bench.board.text import BITS, interval, number, plain
+from bench.board.text import BITS, number, percent, plain, whole
 from bench.board.verdicts import word
-from bench.stats import Outcome, Rank
 
-_ROW, _TOP, _NAMES, _PANEL, _GAP, _DOMAIN = 22, 44, 148, 194, 14, 76
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+ROW = 24
+"""Height of a line, pixels."""
+
+MOST_ROWS = 24
+"""Rows of a heat map of loads; each router's own section has the rest."""
+
+_VERDICTS = {
+    "better": ("good", "o", True),
+    "worse": ("bad", "s", True),
+    "equivalent": ("s0", "D", True),
+    "inconclusive": ("muted", "o", False),
+    "untestable": ("muted", "X", False),
+}
 
 
 def forest(board: Board) -> list[Figure]:
     """Differences to both controls with simultaneous intervals and the margin of equivalence."""
-    panels = (
-        (
-            "random, same paths",
-            {row.name: board.outcome(row, row.first.cell.control) for row in board.ranked},
-        ),
-        (
-            board.matched_control,
-            {row.name: board.outcome(row, board.matched_control) for row in board.ranked},
-        ),
-    )
-    rows = [row for row in board.ranked if any(found[row.name] for _, found in panels)]
-    if not rows:
+    import pandas as pd
+
+    pairs = [
+        (row.label, title, outcome)
+        for title, own in (("random, same paths", True), (board.matched_control, False))
+        for row in board.ranked
+        if (outcome := board.outcome(row, row.first.cell.control if own else title))
+    ]
+    if not pairs:
         return []
-    description = (
-        "Mean difference to each control, paired by seed, with the simultaneous interval; left of zero the row is better. The grey zone is "
-        "the margin of equivalence. Filled dots are decided (better, worse or equivalent), hollow ones are not; an arrow head says that an "
-        "interval goes on."
+    data = pd.DataFrame(
+        {
+            "row": name,
+            "control": whole(control),
+            "difference": BITS * outcome.difference,
+            "low": BITS * outcome.interval[0],
+            "high": BITS * outcome.interval[1],
+            "verdict": word(outcome),
+            "verdict (p)": verdict_text(outcome),
+            "seeds": outcome.n,
+        }
+        for name, control, outcome in pairs
     )
-    size = _NAMES + 2 * _PANEL + _GAP + 10, _TOP + _ROW * len(rows) + 36
-    canvas = Canvas(*size, "Differences to the controls", description)
-    _names(canvas, rows)
-    for index, (heading, found) in enumerate(panels):
-        left = _NAMES + index * (_PANEL + _GAP)
-        _forest_panel(
-            canvas,
-            left,
-            heading,
-            [found[row.name] for row in rows],
-            BITS * float(comparison(board.config)["margin"]),
-        )
-    data = [
-        (row.name, heading, *_numbers(outcome))
-        for heading, found in panels
-        for row in rows
-        if (outcome := found[row.name])
-    ]
-    return [
-        canvas.figure(
-            "forest", ("router", "control", "difference", "interval", "verdict (p)"), data
-        )
-    ]
-
-
-def _names(canvas: Canvas, rows: Sequence[Row]) -> None:
-    """Names down the left side, a hairline under each."""
-    for index, row in enumerate(rows):
-        y = _TOP + _ROW * index
-        group = canvas.group(title=row.name)
-        canvas.line(0, y + _ROW, canvas.width, y + _ROW, "grid", group)
-        canvas.text(0, y + 15, plain(row.name, 20), "", group)
-
-
-def _numbers(outcome: Outcome) -> tuple[str, str, str]:
-    low, high = (BITS * end for end in outcome.interval)
-    return (
-        number(BITS * outcome.difference, signed=True),
-        interval(low, high, signed=True),
-        verdict_text(outcome),
+    words = (
+        "Mean difference to each control, paired by seed, with the simultaneous interval; left of "
+        "zero the row is better. The grey zone is the margin of equivalence. The shape of a mark "
+        "shows the verdict. An arrow marks an interval that goes on."
     )
+    margin = BITS * float(comparison(board.config)["margin"])
+    draw = partial(_forest, margin=margin)
+    return [Figure("forest", "Differences to the controls", words, data, draw)]
 
 
-def _forest_panel(
-    canvas: Canvas, left: float, heading: str, outcomes: Sequence[Outcome | None], margin: float
-) -> None:
-    """One control: axis, margin, and an interval a row.
+def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
+    names, controls = list(data["row"].unique()), list(data["control"].unique())
+    canvas, panels = subplots(740, 110 + ROW * len(names), len(controls), sharey=True)
+    for axes, control in zip(panels, controls, strict=True):
+        part = data[data["control"] == control]
+        ends = sorted(abs(end) for end in (*part["low"], *part["high"]) if math.isfinite(end))
+        means = [1.3 * abs(mean) for mean in part["difference"] if math.isfinite(mean)]
+        reach = max([2.5 * margin, *means, *ends[: 3 * len(ends) // 4][-1:]])
+        axes.axvspan(-margin, margin, color=colour("muted"), alpha=0.14, linewidth=0)
+        axes.axvline(0, color=colour("ink"), linewidth=1)
+        for one in part.to_dict("records"):
+            _interval(axes, names.index(one["row"]), one, reach)
+        axes.set(xlim=(-reach, reach), ylim=(len(names) - 0.4, -0.6))
+        axes.set_title(f"to {plain(control, 24)}", fontweight="bold", pad=8)
+        axes.set_xlabel(f"better ← {LOSS} → worse")
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value, 2, signed=True))
+        axes.grid(axis="y", linestyle=":")
+    panels[0].set_yticks(range(len(names)), [plain(name, 22) for name in names])
+    _verdict_key(panels[-1], set(data["verdict"]))
+    return canvas
 
-    The axis shows every mean and three intervals in four whole.
-    """
-    judged = [outcome for outcome in outcomes if outcome]
-    ends = sorted(
-        abs(BITS * end) for outcome in judged for end in outcome.interval if math.isfinite(end)
+
+def _interval(axes: "Axes", y: int, one: Mapping[str, Any], reach: float) -> None:
+    """An interval with caps, its mean, and an arrow where it leaves the axes."""
+    shade, marker, filled = _VERDICTS[one["verdict"]]
+    if not math.isfinite(one["difference"]):
+        return
+    said = f"{one['row']} to {one['control']}: {number(one['difference'], signed=True)}"
+    said += f" [{number(one['low'], signed=True)}, {number(one['high'], signed=True)}]"
+    said += f", {one['verdict (p)']}, n = {one['seeds']}"
+    low, high = (
+        max(-reach, min(reach, end)) if math.isfinite(end) else one["difference"]
+        for end in (one["low"], one["high"])
     )
-    means = [
-        1.3 * abs(BITS * outcome.difference)
-        for outcome in judged
-        if math.isfinite(outcome.difference)
-    ]
-    reach = max([2.5 * margin, *means, *ends[: 3 * len(ends) // 4][-1:]])
-    scale = Scale(-reach, reach, left + 8, left + _PANEL - 8)
-    bottom = _TOP + _ROW * len(outcomes)
-    canvas.rect(scale(-margin), _TOP, (scale(margin) - scale(-margin), bottom - _TOP), "zone")
-    canvas.line(scale(0), _TOP, scale(0), bottom, "zero")
-    canvas.text(scale(0), 14, f"to {plain(heading, 24)}", "strong mid")
-    canvas.text(left + 8, _TOP - 8, "better", "quiet")
-    canvas.text(left + _PANEL - 8, _TOP - 8, "worse", "quiet end")
-    ticks = scale.ticks(5)
-    for value in ticks:
-        canvas.text(
-            scale(value), bottom + 16, number(value, decimals(ticks), signed=True), "quiet mid"
-        )
-    canvas.text(scale(0), bottom + 32, "bits per byte", "quiet mid")
-    for index, outcome in enumerate(outcomes):
-        if outcome and math.isfinite(outcome.difference):
-            _forest_mark(canvas, scale, _TOP + _ROW * (index + 0.5), outcome)
+    (bar,) = axes.plot([low, high], [y, y], color=colour(shade), linewidth=1.75, marker="|",
+                       markersize=9, markeredgewidth=1.75)  # fmt: skip
+    tip(bar, said)
+    for end, at, arrow in ((one["low"], low, "<"), (one["high"], high, ">")):
+        if math.isfinite(end) and end != at:
+            axes.plot(at, y, arrow, color=colour(shade), markersize=7, clip_on=False)
+    (dot,) = axes.plot(one["difference"], y, marker, color=colour(shade), markersize=6,
+                       markerfacecolor=colour(shade if filled else "surface"),
+                       markeredgewidth=1.25)  # fmt: skip
+    tip(dot, said)
 
 
-def _forest_mark(canvas: Canvas, scale: Scale, y: float, outcome: Outcome) -> None:
-    """An interval and its mean, with the numbers on hover."""
-    verdict, mean = word(outcome), BITS * outcome.difference
-    group = canvas.group(
-        verdict,
-        f"{outcome.row} to {outcome.control}: {' '.join(_numbers(outcome))}, n = {outcome.n}",
-    )
-    for end, towards in zip(outcome.interval, (-1, 1), strict=True):
-        if math.isfinite(end):
-            stop = scale(scale.clamp(BITS * end))
-            canvas.line(scale(mean), y, stop, y, "bar", group)
-            if BITS * end != scale.clamp(BITS * end):
-                canvas.path(
-                    [(stop - 5 * towards, y - 4), (stop, y), (stop - 5 * towards, y + 4)],
-                    "curve",
-                    group,
-                )
-    canvas.circle(
-        scale(mean),
-        y,
-        4.5,
-        "dot" if verdict in ("better", "worse", "equivalent") else "hollow",
-        group,
-    )
+def _verdict_key(axes: "Axes", present: set[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    shown = [name for name in _VERDICTS if name in present]
+    marks = [
+        Line2D([], [], color=colour(shade), marker=marker, markersize=6, linewidth=1.75,
+               markerfacecolor=colour(shade if filled else "surface"))
+        for shade, marker, filled in (_VERDICTS[name] for name in shown)
+    ]  # fmt: skip
+    legend(axes, marks, shown)
 
 
 def rank_intervals(board: Board) -> list[Figure]:
-    """The ranks each row may hold, from simultaneous comparisons of all pairs."""
-    ranks, rows = board.judgement.ranks, board.ranked
-    if len(rows) < 2:
+    """The ranks that each row may hold, from simultaneous comparisons of all pairs."""
+    import pandas as pd
+
+    if len(board.ranked) < 2:
         return []
-    description = (
-        "From the best to the worst rank that the simultaneous comparison of all pairs leaves open; the dot is the order of the mean "
-        "losses. Rows of one tier, numbered at the right, are not told apart from its first row."
-    )
-    bottom = _TOP + _ROW * len(rows)
-    canvas = Canvas(_NAMES + 402, bottom + 8, "Ranks that each row may hold", description)
-    scale = Scale(1, len(rows), _NAMES + 16, _NAMES + 350)
-    _names(canvas, rows)
-    canvas.text((scale.start + scale.end) / 2, 14, "rank", "strong mid")
-    canvas.text(canvas.width, 14, "tier", "strong end")
-    inner = (round(tick) for tick in scale.ticks(6))
-    for value in sorted(
+    ranks = [board.judgement.ranks[row.name] for row in board.ranked]
+    data = pd.DataFrame(
         {
-            1,
-            len(rows),
-            *(tick for tick in inner if min(tick - 1, len(rows) - tick) >= len(rows) / 12),
+            "row": whole(one.row),
+            "order": place + 1,
+            "low": one.low,
+            "high": one.high,
+            "tier": one.tier,
         }
-    ):
-        canvas.line(scale(value), _TOP, scale(value), bottom, "grid")
-        canvas.text(scale(value), _TOP - 8, str(value), "quiet mid")
-    for index, row in enumerate(rows):
-        rank, y = ranks[row.name], _TOP + _ROW * (index + 0.5)
-        group = canvas.group(
-            "s0" if row.role == "ranked" else "muted",
-            f"{row.name}: rank {rank.low} to {rank.high}, tier {rank.tier}",
-        )
-        canvas.line(scale(rank.low), y, scale(rank.high), y, "wide", group)
-        canvas.circle(scale(index + 1), y, 4, "dot", group)
-        canvas.text(canvas.width, y + 4, str(rank.tier), "quiet end", group)
-    data = [
-        (name, str(i + 1), f"{rank.low} to {rank.high}", str(rank.tier))
-        for i, (name, rank) in enumerate(_ordered(board))
-    ]
-    return [canvas.figure("ranks", ("router", "order of means", "ranks", "tier"), data)]
+        for place, one in enumerate(ranks)
+    )
+    words = (
+        "From the best to the worst rank that the simultaneous comparison of all pairs leaves "
+        "open; the dot is the order of the mean losses. The comparison does not tell rows of one "
+        "tier, numbered at the right, apart from the tier's first row."
+    )
+    routers = {row.label for row in board.ranked if row.role == "ranked"}
 
+    def draw(data: "pd.DataFrame") -> "Canvas":
+        canvas, (axes,) = subplots(660, 90 + ROW * len(data))
+        for y, one in enumerate(data.to_dict("records")):
+            shade = colour("s0" if one["row"] in routers else "muted")
+            (bar,) = axes.plot([one["low"], one["high"]], [y, y], color=shade, linewidth=8,
+                               alpha=0.35, solid_capstyle="round")  # fmt: skip
+            tip(bar, f"{one['row']}: rank {one['low']} to {one['high']}, tier {one['tier']}")
+            axes.plot(one["order"], y, "o" if one["row"] in routers else "s", color=shade)
+        axes.set_yticks(range(len(data)), [plain(name, 22) for name in data["row"]])
+        axes.set(xlabel="rank (dot: order of the means)", ylim=(len(data) - 0.4, -0.6))
+        axes.locator_params(axis="x", integer=True)
+        tiers = axes.secondary_yaxis("right")
+        tiers.set_yticks(range(len(data)), [f"tier {tier}" for tier in data["tier"]])
+        tiers.tick_params(length=0)
+        return canvas
 
-def _ordered(board: Board) -> list[tuple[str, Rank]]:
-    return [(row.name, board.judgement.ranks[row.name]) for row in board.ranked]
+    return [Figure("ranks", "Ranks that each row may hold", words, data, draw)]
 
 
 def domains(board: Board) -> list[Figure]:
     """Loss by domain, shaded within each domain from its best row to its worst."""
-    losses = {
-        row.name: domain_losses(row) for row in (*board.ranked, *board.brackets, *board.informed)
-    }
-    rows = [row for row in (*board.ranked, *board.brackets, *board.informed) if losses[row.name]]
-    if not rows:
+    rows = (*board.ranked, *board.brackets, *board.informed)
+    frame = tidy((record for row in rows for record in row.good), "domains")
+    if frame.empty:
         return []
-    headline = rows[0].first.headline_domains
-    names = sorted(
-        {name for one in losses.values() for name in one},
-        key=lambda name: (name not in headline, name),
+    finite = frame[frame["loss"].map(math.isfinite)]
+    means = finite.groupby(["row", "headline", "domain"], sort=False)["loss"].mean()
+    data = means.reset_index().sort_values(["headline", "domain"], ascending=[False, True])
+    order = {row.label: place for place, row in enumerate(rows)}
+    data = data.sort_values("row", key=lambda names: names.map(order), kind="stable")
+    headline = [plain(name, 30) for name in rows[0].first.headline_domains]
+    words = (
+        "Bits per byte in each domain, mean over seeds; within a column, the stronger the colour "
+        f"the lower the loss. The headline is the mean over {', '.join(headline)}; the others "
+        "stand apart."
     )
-    description = (
-        "Bits per byte in each domain, mean over seeds; within a column, the stronger the colour the lower the loss. "
-        f"The headline is the mean over {', '.join(headline) or 'the headline domains'}; the others are reported apart."
-    )
-    canvas = Canvas(
-        _NAMES + _DOMAIN * len(names), _TOP + _ROW * len(rows) + 4, "Loss by domain", description
-    )
-    _names(canvas, rows)
-    for column, name in enumerate(names):
-        x = _NAMES + _DOMAIN * column
-        canvas.text(
-            x + _DOMAIN / 2, 14, plain(name, 12), "strong mid" if name in headline else "mid"
-        )
-        canvas.text(x + _DOMAIN / 2, 30, "headline" if name in headline else "apart", "quiet mid")
-        _domain_cells(canvas, x, name, [(row.name, losses[row.name].get(name)) for row in rows])
-    data = [
-        (row.name, *(number(BITS * losses[row.name].get(name, math.nan)) for name in names))
-        for row in rows
-    ]
-    return [canvas.figure("domains", ("router", *names), data)]
+    wide = data.pivot(index="row", columns="domain", values="loss").reindex(list(order))
+    wide = wide[list(dict.fromkeys(data["domain"]))].reset_index()
+    draw = partial(_domains, apart=set(data["domain"][~data["headline"]]))
+    data = data.reset_index(drop=True)
+    return [Figure("domains", "Loss by domain", words, data, draw, wide)]
 
 
-def _domain_cells(
-    canvas: Canvas, x: float, domain: str, cells: Sequence[tuple[str, float | None]]
+def _domains(data: "pd.DataFrame", apart: set[str]) -> "Canvas":
+    names, rows = list(dict.fromkeys(data["domain"])), list(dict.fromkeys(data["row"]))
+    wide = data.pivot(index="row", columns="domain", values="loss").loc[rows, names]
+    span = (wide.max() - wide.min()).replace(0, 1)
+    canvas, (axes,) = subplots(180 + 82 * max(4, len(names)), 90 + ROW * len(rows))
+    shown = [f"{plain(name, 12)}{chr(10)}(apart)" if name in apart else plain(name, 12)
+             for name in names]  # fmt: skip
+    heat(axes, (wide.max() - wide) / span, wide, ".3f", rows, shown)
+    return canvas
+
+
+def heat(
+    axes: "Axes",
+    shade: "pd.DataFrame",
+    values: "pd.DataFrame",
+    form: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
 ) -> None:
-    """One column of the heat map."""
-    known = [loss for _, loss in cells if loss is not None]
-    best, worst = min(known), max(known)
-    for index, (name, loss) in enumerate(cells):
-        if loss is not None:
-            y = _TOP + _ROW * index
-            share = (worst - loss) / (worst - best) if worst > best else 0.0
-            group = canvas.group(title=f"{name}, {domain}: {number(BITS * loss)} bits per byte")
-            canvas.rect(x + 1, y + 1, (_DOMAIN - 2, _ROW - 2), "heat", group, opacity=0.5 * share)
-            canvas.text(x + _DOMAIN / 2, y + 15, number(BITS * loss), "mid", group)
+    """Draw a heat map of one colour: `shade` from 0 to 1 is its strength, `values` are written."""
+    import seaborn as sns
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    hue = to_rgb(colour("heat"))
+    ramp = LinearSegmentedColormap.from_list("heat", [(*hue, 0.0), (*hue, 0.55)])
+    sns.heatmap(
+        shade.to_numpy(float), annot=values.to_numpy(float), fmt=form, cmap=ramp, vmin=0, vmax=1,
+        cbar=False, ax=axes, linewidths=1, linecolor=colour("surface"),
+        annot_kws={"color": colour("ink"), "fontsize": 11},
+        yticklabels=[plain(name, 26) for name in rows], xticklabels=list(columns),
+    )  # fmt: skip
+    axes.collections[0].set_clip_on(False)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.tick_params(axis="x", rotation=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.grid(visible=False)
+    axes.set(xlabel="", ylabel="")
+
+
+def loads(board: Board) -> list[Figure]:
+    """Share of tokens on each path: by layer and expert, and of gates by layer."""
+    rows = (*board.ranked, *board.informed)[:MOST_ROWS]
+    frame = tidy((record for row in rows for record in row.good), "loads")
+    if frame.empty:
+        return []
+    keys = ["row", "layer", "index"]
+    data = frame.groupby(keys, sort=False)["load"].mean().reset_index()
+    paths = data.groupby("row")["index"].transform("max") + 1
+    gates = data[(paths == 2) & (data["index"] == 1)].drop(columns="index")
+    experts = data[paths > 2]
+    made: list[Figure] = []
+    if len(experts):
+        words = (
+            "Share of tokens on each expert, by router and layer, mean over seeds; the stronger "
+            "the colour the larger the share, up to twice an even one. Shares add up to more than "
+            "100 % where a token takes several experts."
+        )
+        made.append(Figure("load-experts", "Load by layer and expert", words, experts, _experts))
+    if len(gates):
+        words = (
+            "Share of tokens on the upgraded path, by router and layer, mean over seeds; the "
+            "stronger the colour the larger the share."
+        )
+        made.append(Figure("load-gates", "Upgraded tokens by layer", words, gates, _gates))
+    return made
+
+
+def _experts(data: "pd.DataFrame") -> "Canvas":
+    wide = data.pivot(index=["row", "layer"], columns="index", values="load")
+    wide = wide.reindex(list(dict.fromkeys(zip(data["row"], data["layer"], strict=True))))
+    names = [f"{plain(row, 22)} · {layer}" for row, layer in wide.index]
+    even = wide.mean(axis=1)  # more than 1 / experts where a token takes several
+    canvas, (axes,) = subplots(200 + 56 * max(6, len(wide.columns)), 80 + ROW * len(wide))
+    columns = [str(index) for index in wide.columns]
+    heat(axes, wide.div(2 * even, axis=0), 100 * wide, ".1f", names, columns)
+    axes.set(ylabel="router · layer", title="share of tokens on each expert, %")
+    return canvas
+
+
+def _gates(data: "pd.DataFrame") -> "Canvas":
+    wide = data.pivot(index="row", columns="layer", values="load")
+    wide = wide.reindex(list(dict.fromkeys(data["row"])))
+    canvas, (axes,) = subplots(200 + 82 * max(4, len(wide.columns)), 80 + ROW * len(wide))
+    heat(axes, wide, 100 * wide, ".1f", list(wide.index), [f"layer {at}" for at in wide.columns])
+    axes.set_title("share of tokens on the upgraded path, %")
+    return canvas
+
+
+def settling(row: Row) -> list[Figure]:
+    """Draw how early one router settles, and the gradients of router and paths, by layer."""
+    import pandas as pd
+
+    points = [
+        {"layer": monitor.layer, "part": part, "seed": record.cell.seed,
+         "training": (place + 1) / len(values), "value": value}
+        for record in row.good
+        for monitor in record.monitors
+        for part, values in (
+            ("choices", (*monitor.saturation, 1.0) if monitor.saturation else ()),
+            ("router", monitor.router_gradient),
+            ("paths", monitor.paths_gradient),
+        )
+        for place, value in enumerate(values)
+        if math.isfinite(value)
+    ]  # fmt: skip
+    if not points:
+        return []
+    frame = pd.DataFrame(points)
+    keys = ["layer", "part", "training"]
+    data = frame.groupby(keys, sort=False)["value"].mean().reset_index()
+    data = data[(data["part"] == "choices") | (data["value"] > 0)]
+    last = data.groupby(["layer", "part"], sort=False).last().reset_index()
+    first = data.groupby(["layer", "part"], sort=False)["value"].first().to_numpy()
+    shown = last.drop(columns="training").rename(columns={"value": "last"})
+    shown.insert(2, "first", first)
+    words = (
+        "Left: share of the final choices on the probe that the router had made already, over "
+        "training; a router that settles before the paths have learnt anything has chosen blindly. "
+        "Right: L2 norm of the gradient of the router and of the paths that it chooses among, in "
+        "the step before each probe and before any clipping. Means over seeds."
+    )
+    return [Figure("settling", "How routing settles", words, data, _settling, shown)]
+
+
+def _settling(data: "pd.DataFrame") -> "Canvas":
+    import seaborn as sns
+
+    canvas, (left, right) = subplots(760, 300, 2)
+    layers = sorted(data["layer"].unique())
+    shades = {layer: colour(f"s{place % 8}") for place, layer in enumerate(layers)}
+    named = data.assign(layer=data["layer"])
+    choices = named[named["part"] == "choices"]
+    gradients = named[named["part"] != "choices"]
+    if len(choices):
+        sns.lineplot(choices, x="training", y="value", hue="layer", style="layer", palette=shades,
+                     ax=left, errorbar=None, legend=False)  # fmt: skip
+    if len(gradients):
+        sns.lineplot(gradients, x="training", y="value", hue="layer", style="part",
+                     palette=shades, ax=right, errorbar=None)  # fmt: skip
+        sns.move_legend(right, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        right.set_yscale("log")
+        for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+            which(lambda value, _: f"{value:.2g}")
+    left.set(ylim=(0, 1.02), ylabel="share of final choices")
+    right.set(ylabel="norm of the gradient")
+    for axes in (left, right):
+        axes.set(xlabel="share of training", xlim=(0, 1))
+        axes.xaxis.set_major_formatter(lambda value, _: percent(value, 0))
+    return canvas

@@ -26,12 +26,14 @@ class Cell:
         value: to sort by; None sorts last.
         foreign: the text is a plugin's own and is to be escaped.
         link: an address that the text leads to.
+        verdict: the verdict that the text holds, for its colour.
     """
 
     text: str
     value: float | int | None = None
     foreign: bool = False
     link: str | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,83 @@ class Column:
     cell: Callable[[Row], Cell]
     numeric: bool = True
     foreign: bool = False
+
+
+def first_columns(board: Board) -> list[Column]:
+    """The columns of the first table, which fits a screen; `verdict_columns` has the intervals."""
+    matched = board.matched_control
+
+    def loss(row: Row) -> Cell:
+        return Cell(number(row.shown_loss and BITS * row.shown_loss), row.shown_loss)
+
+    def against(control: Callable[[Row], str | None]) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
+            if (outcome := board.outcome(row, control(row))) is None:
+                return Cell(MISSING)
+            said = f"{number(BITS * outcome.difference, signed=True)} {word(outcome)}"
+            return Cell(said, outcome.difference, verdict=word(outcome))
+
+        return cell
+
+    return [
+        _family(),
+        Column("bits per byte", "headline loss, mean over seeds", loss),
+        Column(
+            "against random",
+            "difference to random choice on the same paths, bits per byte, and its verdict",
+            against(lambda row: row.first.cell.control),
+        ),
+        Column(
+            f"against {matched}",
+            "difference to the unrouted model that costs the budget, and its verdict",
+            against(lambda row: matched),
+            foreign=True,
+        ),
+        Column("verdict", "which of the two controls the row beats", _beaten(board), False, True),
+        Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
+        _speed(board),
+    ]
+
+
+_PARTS = {
+    "control": "control",
+    "twin": "A/A twin",
+    "bracket": "bracket",
+    "informed": "side information",
+}
+
+
+def _beaten(board: Board) -> Callable[[Row], Cell]:
+    """Read which controls a row beats."""
+
+    def cell(row: Row) -> Cell:
+        controls = {"random": row.first.cell.control, board.matched_control: board.matched_control}
+        found = {name: board.outcome(row, control) for name, control in controls.items()}
+        judged = {name: word(outcome) for name, outcome in found.items() if outcome}
+        beaten = [name for name, verdict in judged.items() if verdict == "better"]
+        if not judged:
+            return Cell(_PARTS.get(row.role, MISSING))
+        if len(beaten) == len(judged) > 1:
+            return Cell("beats both", verdict="better")
+        if not beaten:
+            return Cell("beats neither" if len(judged) > 1 else f"no win over {next(iter(judged))}")
+        return Cell(f"beats {beaten[0]}", verdict="better" if len(judged) == 1 else "")
+
+    return cell
+
+
+def _family() -> Column:
+    return Column(
+        "family", "of routers", lambda row: Cell(row.first.cell.family, foreign=True), False
+    )
+
+
+def _speed(board: Board) -> Column:
+    def speed(row: Row) -> Cell:
+        ratio = measures.relative_throughput(row, board.dense)
+        return Cell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
+
+    return Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed)
 
 
 def verdict_columns(board: Board) -> list[Column]:
@@ -94,7 +173,7 @@ def _comparison(
         return (
             Cell(MISSING)
             if (outcome := found(row)) is None
-            else Cell(verdict_text(outcome), outcome.p_adjusted)
+            else Cell(verdict_text(outcome), outcome.p_adjusted, verdict=word(outcome))
         )
 
     def won(row: Row) -> Cell:
@@ -135,10 +214,6 @@ def verdict_text(outcome: Outcome) -> str:
 def cost_columns(board: Board) -> list[Column]:
     """What inference and training cost, in FLOPs, tokens, parameters, time and memory."""
 
-    def speed(row: Row) -> Cell:
-        ratio = measures.relative_throughput(row, board.dense)
-        return Cell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
-
     def memory(row: Row) -> Cell:
         used = row.mean(measures.from_training("peak_memory_mb"))
         return Cell(MISSING if used is None else f"{used:,.0f} MB", used)
@@ -175,7 +250,7 @@ def cost_columns(board: Board) -> list[Column]:
             "parameters that a token meets, mean",
             _mean(measures.from_training("parameters_active"), quantity),
         ),
-        Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed),
+        _speed(board),
         *([latency] if timed else []),
         Column("memory", "peak, in training", memory),
     ]
@@ -200,12 +275,7 @@ def audit_columns(board: Board) -> list[Column]:
         return lambda row: _reached(row, limit)
 
     return [
-        Column(
-            "family",
-            "of routers",
-            lambda row: Cell(row.first.cell.family, foreign=True),
-            numeric=False,
-        ),
+        _family(),
         Column("paper", "the source", paper, numeric=False),
         Column(
             "spend",

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from bench.board.drawing import NUM_SERIES
 from bench.board.model import Row
 from bench.board.monitors import layers_of
-from bench.board.svg import NUM_SERIES, Canvas, Figure
-from bench.board.text import number, percent, plain
+from bench.board.text import plain
 from bench.record import LayerMonitor
-
-_LINE, _TOP, _NAMES, _LOAD, _CELL, _GAP = 18, 48, 128, 96, 12, 18
 
 
 @dataclass(frozen=True)
@@ -38,64 +36,17 @@ class PassageLayer:
     key: tuple[tuple[str, str], ...]
 
 
-def routes(row: Row) -> Figure | None:
-    """Share of tokens on each path by layer, and its probability by position, token frequency and
-    domain; mean over seeds.
-
-    Of two paths only the second, the upgraded one, is drawn. None where the row has no choice to
-    show.
-    """
-    lines = [line for layer in layers_of(row) for line in _lines(layer)]
-    if not lines:
-        return None
-    names = sorted({domain for line in lines for domain in line.by_domain})
-    blocks = (
-        ("position, first to last", 16),
-        ("frequency, rare to common", 10),
-        ("domain", len(names)),
-    )
-    widths = (_CELL * 16, 18 * 10, 62 * len(names))
-    width = _NAMES + _LOAD + sum(widths) + _GAP * len(blocks)
-    description = (
-        f"Share of tokens that {row.name} sends down each path, by layer (left), and the same share by position in the sequence, by token "
-        f"frequency and by domain ({', '.join(names)}); the stronger the colour the larger the share."
-    )
-    canvas = Canvas(width, _TOP + _LINE * len(lines) + 6, "Where the tokens go", description)
-    canvas.text(_NAMES, 14, "load", "strong")
-    left = float(_NAMES + _LOAD + _GAP)
-    starts: list[float] = []
-    for (heading, _), wide in zip(blocks, widths, strict=True):
-        starts.append(left)
-        canvas.text(left, 14, heading, "strong")
-        left += wide + _GAP
-    wide = widths[2] / max(1, len(names))
-    for index, domain in enumerate(names):
-        canvas.text(starts[2] + wide * (index + 0.5), 34, plain(domain, 8), "quiet mid")
-    for index, line in enumerate(lines):
-        cells = (
-            line.by_position,
-            line.by_frequency,
-            [line.by_domain.get(domain, 0.0) for domain in names],
-        )
-        _draw(
-            canvas,
-            _TOP + _LINE * index,
-            line,
-            [
-                (x, span / max(1, len(c)), c)
-                for x, span, c in zip(starts, widths, cells, strict=True)
-            ],
-        )
-    data = [
-        (line.name, percent(line.load), *(percent(line.by_domain.get(domain)) for domain in names))
-        for line in lines
-    ]
-    return canvas.figure("routes", ("layer and path", "load", *names), data)
-
-
 @dataclass(frozen=True)
-class _Line:
-    """One path of one layer."""
+class PathLoad:
+    """Share of tokens that one layer sends down one path, mean over seeds.
+
+    Attributes:
+        name: layer and path.
+        load: over all tokens.
+        by_position: in 16 equal parts of the sequence.
+        by_frequency: in 10 parts of the vocabulary, rare tokens first.
+        by_domain: domain -> share.
+    """
 
     name: str
     load: float
@@ -104,54 +55,37 @@ class _Line:
     by_domain: dict[str, float]
 
 
-def _lines(monitors: Sequence[LayerMonitor]) -> list[_Line]:
+def routes(row: Row) -> list[PathLoad]:
+    """Read where a router sends its tokens, a line for each layer and path.
+
+    Of two paths only the second, the upgraded one, is listed. Empty where the row has no choice.
+    """
+    return [line for layer in layers_of(row) for line in _loads(layer)]
+
+
+def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
     """The paths of one layer, averaged over seeds."""
     first = monitors[0]
-    paths = range(len(first.paths)) if len(first.paths) != 2 else (1,)
     if len(first.paths) < 2:
         return []
 
     def mean(rows: Sequence[Sequence[Sequence[float]]], path: int) -> list[float]:
         return [fmean(one[path] for one in cell) for cell in zip(*rows, strict=False)]
 
+    def domain(name: str, path: int) -> float:
+        having = [one.load_by_domain[name] for one in monitors if name in one.load_by_domain]
+        return fmean(shares[path] for shares in having)
+
     return [
-        _Line(
+        PathLoad(
             f"layer {first.layer}, {first.paths[path]}",
             fmean(monitor.load[path] for monitor in monitors),
             mean([monitor.load_by_position for monitor in monitors], path),
             mean([monitor.load_by_frequency for monitor in monitors], path),
-            {
-                name: fmean(
-                    m.load_by_domain[name][path] for m in monitors if name in m.load_by_domain
-                )
-                for name in first.load_by_domain
-            },
+            {name: domain(name, path) for name in first.load_by_domain},
         )
-        for path in paths
+        for path in (range(len(first.paths)) if len(first.paths) > 2 else (1,))
     ]
-
-
-def _draw(
-    canvas: Canvas, y: float, line: _Line, blocks: Sequence[tuple[float, float, Sequence[float]]]
-) -> None:
-    """Name, load as a bar, and the three heat strips of one path."""
-    spoken = "; ".join(" ".join(number(value, 2) for value in values) for _, _, values in blocks)
-    group = canvas.group(
-        title=f"{line.name}: load {percent(line.load)}; by position, frequency, domain: {spoken}"
-    )
-    canvas.text(0, y + 13, plain(line.name, 20), "", group)
-    canvas.rect(_NAMES, y + 3, (max(1.0, 44 * line.load), _LINE - 6), "heat", group)
-    canvas.text(_NAMES + 50, y + 13, percent(line.load), "quiet", group)
-    for left, wide, values in blocks:
-        for index, value in enumerate(values):
-            canvas.rect(
-                left + wide * index,
-                y + 1,
-                (wide - 1, _LINE - 2),
-                "heat",
-                group,
-                opacity=0.04 + 0.96 * min(1.0, max(0.0, value)),
-            )
 
 
 def passage(row: Row) -> tuple[PassageLayer, ...]:

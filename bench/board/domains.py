@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from bench.board.figures import looks
 from bench.board.model import Board, Row
-from bench.board.plot import styles
 from bench.board.text import BITS, interval, number, percent
 from bench.stats import hierarchical_bootstrap
 
@@ -32,13 +32,13 @@ def domain_differences(board: Board) -> DomainTable | None:
     theirs = _documents(control) if control else {}
     if not theirs:
         return None
-    coloured = styles(board)
+    styles = looks(board)
     found = {
         row.name: {
             one.domain: one for one in hierarchical_bootstrap(mine, theirs, resamples=_RESAMPLES)
         }
         for row in board.ranked
-        if coloured[row.name] != "faint"
+        if not styles[row.label].faint
         and row is not control
         and _shared(mine := _documents(row), theirs)
     }
@@ -49,14 +49,16 @@ def domain_differences(board: Board) -> DomainTable | None:
     for row, by_domain in found.items():
         cells = [by_domain[name] for name in names if name in by_domain]
         texts = [
-            f"{number(BITS * one.mean, signed=True)} {interval(BITS * one.low, BITS * one.high, signed=True)}"
+            f"{number(BITS * one.mean, signed=True)} "
+            f"{interval(BITS * one.low, BITS * one.high, signed=True)}"
             for one in cells
         ]
         lines.append((row, *texts))
     some = next(iter(next(iter(found.values())).values()))
     note = (
-        f"Bits per byte to {board.matched_control} at the calibrated setting, with bootstrap intervals over {some.seeds} seeds and the "
-        "validation documents. They are nominal 95 % intervals; at this number of seeds such an interval may hold the truth in only "
+        f"Bits per byte to {board.matched_control} at the calibrated setting, with bootstrap "
+        f"intervals over {some.seeds} seeds and the validation documents. They are nominal 95 % "
+        "intervals; at this number of seeds such an interval may hold the truth in only "
         f"{percent(some.coverage, 0)} of cases. They carry no verdict."
     )
     return DomainTable(("router", *names), tuple(lines), note)

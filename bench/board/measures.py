@@ -1,12 +1,11 @@
 """Figures of a row that the board derives from its records: costs, win counts, speed to a loss."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-import numpy as np
 from scipy import special
 
 from bench.board.model import Board, Row
@@ -126,62 +125,25 @@ def mean_cost_to_reach(row: Row, loss: float) -> tuple[float | None, int]:
     return (fmean(costs) if costs else None), len(costs)
 
 
-@dataclass(frozen=True)
-class MeanCurve:
-    """Curves of several seeds on one grid.
+def frontier(points: Sequence[tuple[float, float]], same: float = 0.0) -> list[tuple[float, float]]:
+    """Find the (cost, loss) points that no other beats in both, by rising cost.
 
-    Mean, lowest and highest loss (nats a byte) at each x.
+    Args:
+        points: (cost, loss) of each row; costs are positive where `same` is.
+        same: share within which two costs count as equal, so that of rows of equal cost the best
+            stands alone.
     """
-
-    x: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-
-
-def mean_curve(row: Row, axis: str, points: int = 60) -> MeanCurve:
-    """Loss over `axis` ("flops", "tokens" or "seconds") on the range that all seeds cover.
-
-    Empty without curves.
-    """
-    curves = [[point for point in record.curve if math.isfinite(point.loss)] for record in row.good]
-    curves = [curve for curve in curves if len(curve) > 1]
-    if not curves:
-        return MeanCurve([], [], [], [])
-    start = max(getattr(curve[0], axis) for curve in curves)
-    end = min(getattr(curve[-1], axis) for curve in curves)
-    grid = np.linspace(start, max(start, end), points)
-    losses = np.stack(
-        [
-            np.interp(grid, [getattr(p, axis) for p in curve], [p.loss for p in curve])
-            for curve in curves
-        ]
-    )
-    return MeanCurve(
-        grid.tolist(), losses.mean(0).tolist(), losses.min(0).tolist(), losses.max(0).tolist()
-    )
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, loss) points that no other beats in both, by rising cost."""
     best: list[tuple[float, float]] = []
-    for cost, loss in sorted(points):
-        if not best or loss < best[-1][1]:
+    # From the lowest loss upwards, a point must be cheaper than every better one.
+    for loss, cost in sorted({(loss, cost) for cost, loss in points}):
+        if not best or cost < best[-1][0] * (1 - same):
             best.append((cost, loss))
-    return best
+    return best[::-1]
 
 
-def domain_losses(row: Row) -> dict[str, float]:
-    """Domain -> mean loss over the seeds, nats a byte."""
-    names = sorted(
-        {
-            name
-            for record in row.good
-            for name, loss in record.domain_loss.items()
-            if math.isfinite(loss)
-        }
-    )
-    means = {
-        name: row.mean(lambda record, name=name: record.domain_loss.get(name)) for name in names
-    }
-    return {name: mean for name, mean in means.items() if mean is not None}
+def positive(text: str) -> float | None:
+    """Read a factor written as digits, `0.5` or `1e-3`; None if it is no positive number."""
+    if not re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", text):
+        return None
+    value = float(text)
+    return value if 0 < value < math.inf else None

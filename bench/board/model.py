@@ -7,6 +7,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
+from bench.board.text import whole
 from bench.board.verdicts import Judgement
 from bench.config.suite import Role
 from bench.record import Record
@@ -41,6 +42,11 @@ class Row:
     def good(self) -> tuple[Record, ...]:
         """Records that were run to the end and kept the rules."""
         return tuple(record for record in self.records if counts(record))
+
+    @property
+    def label(self) -> str:
+        """The name in a frame."""
+        return whole(self.name)
 
     @property
     def role(self) -> Role:

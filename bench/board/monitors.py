@@ -10,8 +10,6 @@ from statistics import fmean, pstdev
 
 from bench.board.columns import Cell, Column
 from bench.board.model import Board, Row
-from bench.board.plot import Plot
-from bench.board.svg import NUM_SERIES, Figure, padded
 from bench.board.text import number, percent, quantity
 from bench.record import LayerMonitor
 
@@ -196,81 +194,3 @@ def layer_table(row: Row) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             (str(same[0].layer), *(monitor.show(_mean(monitor, same)) for monitor in shown), shares)
         )
     return ("layer", *(monitor.title for monitor in shown), "load"), lines
-
-
-def settling(row: Row) -> list[Figure]:
-    """Saturation, and the gradient norms of router and paths, over training.
-
-    A line a layer, mean over seeds.
-    """
-    saturation: dict[str, list[float]] = {}
-    gradients: dict[str, list[float]] = {}
-    for same in layers_of(row):
-        name = f"layer {same[0].layer}"
-        saturation[name] = [*_mean_over([layer.saturation for layer in same]), 1.0]
-        for part, seeds in (
-            ("router", [layer.router_gradient for layer in same]),
-            ("paths", [layer.paths_gradient for layer in same]),
-        ):
-            gradients[f"{name}, {part}"] = [
-                math.log10(norm) if 0 < norm < math.inf else math.nan for norm in _mean_over(seeds)
-            ]
-    found = (
-        _lines(
-            "How early routing settles",
-            "Share of the final choices on the probe that were made already, over training. A router that settles before the paths have "
-            "learnt anything has chosen blindly.",
-            {name: line for name, line in saturation.items() if len(line) > 1},
-            (0.0, 1.0),
-            "share of final choices",
-        ),
-        _lines(
-            "Gradient norms",
-            "L2 norm of the gradient of the router (solid) and of the paths it chooses among (dashed) in the step before each probe, "
-            "before any clipping.",
-            {name: line for name, line in gradients.items() if any(map(math.isfinite, line))},
-            None,
-            "log10 of the norm",
-        ),
-    )
-    return [figure for figure in found if figure]
-
-
-def _mean_over(seeds: Sequence[Sequence[float]]) -> list[float]:
-    """Mean at each probe, over the seeds that have as many probes as the first."""
-    same = [values for values in seeds if len(values) == len(seeds[0])]
-    return [fmean(values) for values in zip(*same, strict=True)]
-
-
-def _lines(
-    title: str,
-    description: str,
-    lines: dict[str, list[float]],
-    y: tuple[float, float] | None,
-    label: str,
-) -> Figure | None:
-    if not lines:
-        return None
-    spans = padded([value for line in lines.values() for value in line])
-    plot = Plot(
-        title,
-        description,
-        (0, 1),
-        y or spans,
-        ("share of training", label),
-        lambda x: percent(x, 0),
-    )
-    layers = list(dict.fromkeys(name.partition(", ")[0] for name in lines))
-    for name, line in lines.items():
-        layer, _, part = name.partition(", ")
-        shares = [(index + 1) / len(line) for index in range(len(line))]
-        known = [(x, value) for x, value in zip(shares, line, strict=True) if math.isfinite(value)]
-        look = f"s{layers.index(layer) % NUM_SERIES} curve" + (" dash1" if part == "paths" else "")
-        plot.curve(name, [x for x, _ in known], [value for _, value in known], look)
-    data = [(name, *(number(value) for value in line)) for name, line in lines.items()]
-    probes = max(len(line) for line in lines.values())
-    return plot.figure(
-        title.lower().replace(" ", "-"),
-        ("layer", *(f"probe {index + 1}" for index in range(probes))),
-        data,
-    )

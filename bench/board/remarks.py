@@ -7,38 +7,50 @@ import math
 from collections.abc import Callable
 from statistics import fmean, median
 
-from bench.board.model import Board
-from bench.board.text import BITS, listing, number, probability, quantity
+from bench.board import measures
+from bench.board.model import Board, Row
+from bench.board.text import BITS, listing, number, plain, probability, quantity
 from bench.board.verdicts import word
 
 
 def summary(board: Board) -> str:
-    """What the board shows, in one plain sentence without markup."""
+    """Say in one plain sentence what the board shows, and for which seeds, size and data."""
     routers = [row for row in board.ranked if row.role == "ranked"]
     if not routers:
         return "No router can be ranked yet."
     matched = board.matched_control
-    beaten = [
-        row
-        for row in routers
-        if (found := board.outcome(row, row.first.cell.control)) and word(found) == "better"
-    ]
-    beat_dense = [
-        row for row in routers if (found := board.outcome(row, matched)) and word(found) == "better"
-    ]
-    judged = [row for row in routers if board.outcome(row, matched)]
-    many = f"{len(routers)} ranked routers" if len(routers) > 1 else "one ranked router"
-    said = f"Of {many}, {len(beaten) or 'none'} beat{'s' if len(beaten) < 2 else ''} random choice on the same paths"
-    if judged:
-        plural = "s" if len(beat_dense) < 2 else ""
-        said += f", and {len(beat_dense) or 'none'} beat{plural} {matched}, the unrouted model of the same cost"
+
+    def beaten(control: Callable[[Row], str | None]) -> list[str]:
+        found = [board.outcome(row, control(row)) for row in routers]
+        return [outcome.row for outcome in found if outcome and word(outcome) == "better"]
+
+    many = f"{len(routers)} router{'s' * (len(routers) > 1)}"
+    said = f"{len(beaten(lambda row: row.first.cell.control))} of {many} beat random choice"
+    said += " on the same paths"
+    if any(board.outcome(row, matched) for row in routers):
+        said += f", and {len(beaten(lambda row: matched))} beat {matched}, the unrouted model of "
+        said += "the same cost"
     best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
-    tiers = (
-        f"the first tier holds {listing(best)}"
-        if len(best) < len(board.ranked)
-        else "all rows share one tier"
-    )
-    return f"{said}, over {len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}; {tiers}."
+    shared = len(best) == len(board.ranked)
+    tiers = "all rows share one tier" if shared else f"the first tier holds {listing(best)}"
+    return f"{_reach(board)}, {said}; {tiers}."
+
+
+def _reach(board: Board) -> str:
+    """Say how far the findings of a board reach: seeds, size and data."""
+    rows = board.ranked
+    sizes = [row.mean(measures.from_training("parameters_active")) for row in rows]
+    tokens = [row.mean(measures.from_training("tokens")) for row in rows]
+    active, seen = (max((one for one in some if one), default=None) for some in (sizes, tokens))
+    data = board.config.get("data") or {}
+    kind = "a generated task" if data.get("planted") else "text"
+    if data.get("path") or data.get("name"):
+        kind = f"text of {plain(str(data.get('path') or data['name']), 60)}"
+    many = f"{len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}"
+    if active is None or seen is None:
+        return f"Over {many} on {kind}"
+    size = f"models of {quantity(active)} active parameters"
+    return f"Over {many} of {size}, trained on {quantity(seen)} tokens of {kind}"
 
 
 def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
@@ -58,7 +70,8 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     if found:
         smallest = number(BITS * median(found))
         lines.append(
-            f"The smallest difference found with 80 % power is {smallest} bits per byte (median over the declared comparisons)."
+            f"The smallest difference found with 80 % power is {smallest} bits per byte "
+            "(median over the declared comparisons)."
         )
     apart = [
         record.flops.pretraining
@@ -74,17 +87,20 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
             False: "told apart: the harness is in doubt",
             None: "too few seeds to say",
         }[floor.passed]
-        limits = f"{number(BITS * floor.difference, 4, signed=True)} ± {number(BITS * floor.floor, 4)} bits per byte"
+        limits = f"{number(BITS * floor.difference, 4, signed=True)} "
+        limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
         lines.append(
             f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; {told}."
         )
     if math.isfinite(judgement.correlation):
         lines.append(
-            f"Losses of two rows correlate over seeds with {number(judgement.correlation, 2)} on average; comparisons are paired."
+            "Losses of two rows correlate over seeds with "
+            f"{number(judgement.correlation, 2)} on average; comparisons are paired."
         )
     if judgement.friedman:
         lines.append(
-            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: p {probability(judgement.friedman.p)}."
+            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: "
+            f"p {probability(judgement.friedman.p)}."
         )
     lines += [shown(note) for note in judgement.notes]
     lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
@@ -98,7 +114,8 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
 
 def pretraining_apart(flops: float) -> str:
     """What is said of the backbone that all rows of a seed share."""
-    return f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining, which no row is charged."
+    took = f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining"
+    return f"{took}, which no row is charged."
 
 
 def disagreements(board: Board, shown: Callable[[str], str]) -> str:

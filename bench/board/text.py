@@ -30,6 +30,11 @@ def plain(text: str, limit: int = 80) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def whole(text: str) -> str:
+    """`text` as Unicode that can be encoded: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def escape(text: str, limit: int = 300) -> str:
     """`text` as literal Markdown prose, safe in a table cell and where GitHub would make links,
     maths or emoji.
@@ -113,23 +118,20 @@ def seeds(values: Sequence[int]) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A GitHub table padded to read in a terminal; `align` has one of `l` and `r` a column.
+def table(rows: Sequence[Sequence[str]], header: Sequence[str], align: str) -> str:
+    """A GitHub table; `align` has one of `l` and `r` a column. Empty without rows."""
+    import tabulate
 
-    Widths count code points, so that the bytes do not depend on which Unicode tables are installed.
-    """
-    widths = [
-        max(3, *(len(line[column]) for line in (header, *rows))) for column in range(len(header))
-    ]
-    rule = [
-        ("-" * (width - 1) + ":") if side == "r" else "-" * width
-        for width, side in zip(widths, align, strict=True)
-    ]
-    padded = [
-        [
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(line, widths, align, strict=True)
-        ]
-        for line in (header, rule, *rows)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    if not rows:
+        return ""
+    # Widths count code points: the bytes must not depend on an installed table of wide letters.
+    tabulate.WIDE_CHARS_MODE = False
+    sides = ["right" if side == "r" else "left" for side in align]
+    return tabulate.tabulate(
+        rows, header, "pipe", disable_numparse=True, colalign=sides, missingval=MISSING
+    )
+
+
+def anchor(title: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

@@ -54,7 +54,8 @@ def truth_columns(board: Board) -> list[Column]:
     return [
         Column(
             "right paths",
-            "tokens on their right path, site by site; one may matter little (what ignoring the token would reach)",
+            "tokens on their right path, site by site; one may matter little (what ignoring the "
+            "token would reach)",
             accuracy,
         ),
         Column("regret", f"loss above that of `{ORACLE}`, paired by seed, bits a token", regret),

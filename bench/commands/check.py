@@ -11,7 +11,7 @@ from bench.config.read_yaml import read_value
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.conformance import Outcome
+    from bench.conformance import CheckResult
     from bench.routing.registry import Entry
 
 LARGEST_SEED = 2**32
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         name: read_value(f"{name}={text}") for name, text in _pairs("--set", arguments.set).items()
     }
     reasons = _pairs("--expect-failure", arguments.expect_failure)
-    reports: list[tuple[Entry, list[Outcome]]] = []
+    reports: list[tuple[Entry, list[CheckResult]]] = []
     for entry in resolve(arguments.router):
         # what is wrong with them is bad input; what is wrong with the router is for the checks to
         # say
@@ -84,9 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _print(*reports[-1])
     if arguments.json:
-        json.dump([_plain(entry, outcomes) for entry, outcomes in reports], sys.stdout, indent=2)
+        json.dump([_plain(entry, results) for entry, results in reports], sys.stdout, indent=2)
         print()
-    return 0 if all(outcome.ok for _, outcomes in reports for outcome in outcomes) else 1
+    return 0 if all(result.ok for _, results in reports for result in results) else 1
 
 
 def _name_or_file(text: str) -> str:
@@ -100,26 +100,28 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
-def _print(entry: "Entry", outcomes: "list[Outcome]") -> None:
+def _print(entry: "Entry", results: "list[CheckResult]") -> None:
     print(f"{entry.name} ({entry.family})")
-    for outcome in outcomes:
+    for result in results:
         print(
-            f"  {MARKS[outcome.status]:10} {outcome.check}"
-            + (f" ({outcome.reason})" if outcome.reason else "")
+            f"  {MARKS[result.status]:10} {result.check}"
+            + (f" ({result.reason})" if result.reason else "")
         )
-        if outcome.status == "failed":
+        if result.status == "failed":
             print(
-                f"      expected: {outcome.expected}\n      seen:     {outcome.seen}\n      hint:     {outcome.hint}"
+                f"      expected: {result.expected}\n      seen:     {result.seen}\n      hint:     {result.hint}"
             )
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
-    print(f"{len(outcomes)} checks, {failed} failed")
+    failed, not_run = (
+        sum(result.status == status for result in results) for status in ("failed", "not_run")
+    )
+    print(f"{len(results)} checks, {failed} failed{f', {not_run} not run' if not_run else ''}")
 
 
-def _plain(entry: "Entry", outcomes: "list[Outcome]") -> dict[str, Any]:
-    checks = [outcome.as_dict() for outcome in outcomes]
+def _plain(entry: "Entry", results: "list[CheckResult]") -> dict[str, Any]:
+    checks = [result.as_dict() for result in results]
     return {
         "router": entry.name,
         "family": entry.family,
-        "passed": all(outcome.ok for outcome in outcomes),
+        "passed": all(result.ok for result in results),
         "checks": checks,
     }

@@ -1,9 +1,7 @@
-"""Writing what is read: the board, its figures and the pages of studies.
-
-Or finding those that are stale.
-"""
+"""Write the board, its figures and the pages of studies, or find those that are stale."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,8 @@ from bench.commands.places import writing
 from bench.files import write_atomically
 
 if TYPE_CHECKING:
+    from bench.board import Board
+    from bench.board.drawing import Figure
     from bench.study.config import StudyConfig
 
 COMMAND = "python -m bench leaderboard"
@@ -23,26 +23,74 @@ SHOWN = 40
 
 def render(root: Path, target: Path, console: Console) -> None:
     """Write the board and the figures, and say where they are."""
-    from bench.board import build_board, render_leaderboard, write_figures
+    from bench.board import build_board, write_figures
 
     boards = build_board(root)
-    text, again = render_leaderboard(boards, command=COMMAND), f"run `{COMMAND} --results {root}`"
+    text, again = _page(boards, root, target), f"run `{COMMAND} --results {root}`"
     with writing(target, f"{again}, or with --out FILE to write elsewhere"):
         write_atomically(target, text)
     console.print(f"board    {target}", markup=False)
-    for suite in dict.fromkeys(board.suite for board in boards):
+    for suite, found in _by_suite(boards).items():
         folder = root / suite / "figures"
         with writing(folder, again):
-            figures = write_figures([board for board in boards if board.suite == suite], folder)
+            figures = write_figures(found, folder)
         if figures:
             console.print(f"figures  {folder}/ ({len(figures)} files)", markup=False)
 
 
-def board_text(root: Path) -> str:
-    """Render the board of a tree of records."""
-    from bench.board import build_board, render_leaderboard
+def _page(boards: "list[Board]", root: Path, target: Path) -> str:
+    """The text of the board; its pictures are named from the folder that it lies in."""
+    from bench.board import render_leaderboard
 
-    return render_leaderboard(build_board(root), command=COMMAND)
+    folder = os.path.relpath(root, target.parent).replace(os.sep, "/")
+    return render_leaderboard(boards, command=COMMAND, folder=folder)
+
+
+def _by_suite(boards: "list[Board]") -> "dict[str, list[Board]]":
+    found: dict[str, list[Board]] = {}
+    for board in boards:
+        found.setdefault(board.suite, []).append(board)
+    return found
+
+
+def stale_board(root: Path, target: Path) -> list[str]:
+    """List the faults of the board and its figures, a line each; empty where all are fresh.
+
+    The page is compared byte for byte, a figure by the digest of its data.
+    """
+    from bench.board import build_board
+    from bench.board.figures import figure_files, figures_there
+
+    boards = build_board(root)
+    lines = _changed(target, _page(boards, root, target), COMMAND)
+    for suite, found in _by_suite(boards).items():
+        folder = root / suite / "figures"
+        made = figure_files(found, folder)
+        lines += [line for path, figure in made.items() for line in _stale(path, figure, COMMAND)]
+        for path in sorted(figures_there(folder) - made.keys()):
+            lines.append(f"{path} is a figure that no record gives. Run `{COMMAND}`.")
+    return lines
+
+
+def _changed(path: Path, text: str, command: str) -> list[str]:
+    """How a page on disk differs from its text; empty if it does not."""
+    there = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if there == text:
+        return []
+    sides = there.splitlines(), text.splitlines()
+    changes = list(difflib.unified_diff(*sides, str(path), "from its records", n=0, lineterm=""))
+    fault = f"{path} is not what its records give: {len(changes)} lines of difference."
+    return [*changes[:SHOWN], f"{fault} Run `{command}` and commit what it writes."]
+
+
+def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
+    """Whether a figure on disk shows other data; how a library draws them may differ."""
+    from bench.board.drawing import digest_of
+
+    there = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if digest_of(there) == figure.digest:
+        return []
+    return [f"{path} does not show what its records give. Run `{command}`."]
 
 
 def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
@@ -50,53 +98,40 @@ def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
     from bench.study.results import study_folder
 
     folder = study_folder(out, study.name)
-    files = page_files(study, folder)
+    page, figures = page_files(study, folder)
+    files = {PAGE: page} | {name: figure.standalone() for name, figure in figures.items()}
     with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
         for name, text in files.items():
             write_atomically(folder / name, text)
     console.print(f"page     {folder / PAGE}", markup=False)
 
 
-def page_files(study: "StudyConfig", folder: Path) -> dict[str, str]:
-    """File name -> content, of the page and its figures, from the records below `folder`."""
-    from bench.board.svg import standalone
+def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figure]]":
+    """The page and its figures (file name -> figure), from the records below `folder`."""
     from bench.study.figures import figures
     from bench.study.page import render_page
     from bench.study.results import collect
 
     results = collect(study, folder)
-    drawn = {
-        name: standalone(figure)
-        for found in results
-        for name, figure in figures(study, found).items()
-    }
-    return {PAGE: render_page(study, results), **drawn}
+    drawn = {name: one for found in results for name, one in figures(study, found).items()}
+    return render_page(study, results), drawn
 
 
 def stale_pages(out: Path, name: str | None = None) -> list[str]:
-    """What is wrong with the pages in a tree of records, a line each; empty where all are fresh."""
+    """List the faults of the pages in a tree of records, a line each; empty where all are fresh."""
     from bench.study.load import load_study
     from bench.study.results import study_folder
 
     lines: list[str] = []
     for study in [load_study(name)] if name else studies_in(out):
         folder = study_folder(out, study.name)
-        for file, text in page_files(study, folder).items():
-            path = folder / file
-            there = path.read_text(encoding="utf-8") if path.is_file() else ""
-            if there != text:
-                changes = difflib.unified_diff(
-                    there.splitlines(),
-                    text.splitlines(),
-                    str(path),
-                    "from its records",
-                    n=0,
-                    lineterm="",
-                )
-                lines += list(changes)[:SHOWN] if file == PAGE else []
-                lines.append(
-                    f"{path} is not what its records give. Run `python -m bench study {study.name} --render --out {out}`."
-                )
+        command = f"python -m bench study {study.name} --render --out {out}"
+        page, figures = page_files(study, folder)
+        lines += _changed(folder / PAGE, page, command)
+        for file, figure in figures.items():
+            lines += _stale(folder / file, figure, command)
+        for path in sorted({*folder.glob("*.svg")} - {folder / file for file in figures}):
+            lines.append(f"{path} is a figure that no record gives. Delete it.")
     return lines
 
 

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     1 if a cell failed or broke a rule.
     """
     from bench.commands.publish import render
-    from bench.data import load_corpus
+    from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.pool import run_cells
     from bench.runner.rows import parse_rows, unmet_needs
@@ -76,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
     console = Console(highlight=False)
+    own = suite.data.source in ("local", "hub")
+    said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
+    console.print(said, markup=False, soft_wrap=True)
     parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
     for row in parsed.rows:
         card = parsed.cards[row.name]

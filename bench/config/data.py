@@ -12,6 +12,13 @@ from bench.config.base import Part, added
 
 TABLE_SUFFIXES = (".parquet", ".jsonl", ".json")
 TEXT_SUFFIXES = (".txt", ".md")
+_FILE_SUFFIXES = (
+    *TABLE_SUFFIXES,
+    *TEXT_SUFFIXES,
+    *(".csv", ".tsv", ".arrow", ".html", ".xml", ".yaml", ".pdf", ".docx"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"),
+)
+"""Endings of files, readable or not; a name with one is no data set on the hub."""
 STREAM_TOKENS = 2**25
 """Tokens taken from a hub stream unless the suite says how many it needs."""
 PLANTED_TOKENS = 2**20
@@ -103,15 +110,16 @@ class PlantedConfig(Part):
 class DataConfig(Part):
     """Where the text comes from, how it becomes tokens, and how much is held out.
 
-    Without `source` it follows from `path`: no path is the embedded corpus, a path that exists or
-    looks like a file is local, `owner/name` is a data set on the hub.
+    Without `source` it follows from `path`: no path is the embedded corpus, `owner/name` is a data
+    set on the hub unless it exists or begins with a folder that does, all others are local. A
+    local path is kept in one spelling, relative to the working directory where it lies below it.
     """
 
     source: Literal["embedded", "local", "hub", "planted"] = Field(
         default="embedded", description="registered source of the text"
     )
     path: str | None = Field(
-        default=None, description="file, folder or glob; or owner/name on the hub"
+        default=None, description="file or folder, as it is spelt; or owner/name on the hub"
     )
     name: str | None = Field(
         default=None, description="configuration of a hub data set, e.g. sample-10BT"
@@ -195,6 +203,10 @@ class DataConfig(Part):
         known.setdefault(
             "source", "planted" if "planted" in known else _source_of(known.get("path"))
         )
+        local = ("path", "tokenizer_file") if known["source"] == "local" else ("tokenizer_file",)
+        for name in local:
+            if isinstance(known.get(name), str):
+                known[name] = _spelt(known[name])
         known.setdefault("vocab_size", 4096 if known.get("tokenizer") == "bpe" else 256)
         if known["source"] == "hub":
             known.setdefault("max_tokens", STREAM_TOKENS)
@@ -234,7 +246,31 @@ def _source_of(path: object) -> str:
     text = str(path)
     file_like = (
         text.startswith((".", "/", "~"))
-        or any(sign in text for sign in "*?[\\")
-        or text.endswith(TABLE_SUFFIXES + TEXT_SUFFIXES)
+        or any(sign in text for sign in "*?[\\:")
+        or text.lower().endswith(_FILE_SUFFIXES)
+        or text.count("/") != 1
     )
-    return "local" if file_like or text.count("/") != 1 or Path(text).exists() else "hub"
+    # A mistyped name in a folder that exists is a mistyped file.
+    return "local" if file_like or exists(Path(text.partition("/")[0])) else "hub"
+
+
+def _spelt(path: str) -> str:
+    """Return the one spelling of a local path: `a.txt` for `./a.txt` and for its absolute path.
+
+    Links are followed up to the last folder, so that a file keeps its own name.
+    """
+    try:
+        whole = Path(path).expanduser().absolute()
+        whole = whole.resolve() if whole.name == ".." else whole.parent.resolve() / whole.name
+        here = Path.cwd().resolve()
+    except (OSError, RuntimeError):  # no such user, too long a name, no working directory
+        return path
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
+def exists(path: Path) -> bool:
+    """Return whether something lies at a path; a name that no file can have does not exist."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -58,6 +58,10 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
             target[parent] = dict(child)
             target = target[parent]
         target[last] = read_value(assignment)
+    named = {assignment.partition("=")[0] for assignment in assignments}
+    if "data.path" in named and "data.source" not in named:
+        # The suite's source belongs to the suite's path.
+        data["data"].pop("source", None)
     return data
 
 

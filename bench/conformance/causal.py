@@ -5,7 +5,7 @@ calibrated model.
 import torch
 
 from bench.conformance.check import Exempt, demand, rule
-from bench.conformance.memory import digest
+from bench.conformance.life import digest
 from bench.conformance.subject import Subject
 from bench.evaluation.evaluate import evaluate
 from bench.record import Causality

@@ -1,11 +1,13 @@
-"""What a check is, and what may come of it."""
+"""Define a check, run it on a router, and say what came of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from bench.conformance.subject import Subject
-from bench.errors import let_through, told, unknown
+from bench.errors import let_through, located, told, unknown
 
 Status = Literal["passed", "failed", "exempt", "expected_failure", "not_run"]
 
@@ -37,7 +39,7 @@ class Check:
         rule: what it asks for, one sentence.
         hint: what usually breaks it and how to mend that.
         examine: raises `Violation` where the rule is broken and `Exempt` where it does not apply.
-        essential: later checks mean nothing once this one fails.
+        essential: all later checks depend on this one.
         waivable: a router may list it among its expected failures. Rules that keep a row honest are
             not.
     """
@@ -51,8 +53,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one check; `expected`, `seen` and `hint` are empty unless it failed."""
+class CheckResult:
+    """The result of one check; `expected`, `seen` and `hint` are empty unless it failed."""
 
     check: str
     status: Status
@@ -67,104 +69,112 @@ class Outcome:
         return self.status not in ("failed", "not_run")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, without what is empty."""
+        """Return plain data, without empty fields."""
         return {name: value for name, value in asdict(self).items() if value}
 
 
 def rule(
     hint: str, *, essential: bool = False, waivable: bool = False
 ) -> Callable[[Callable[[Subject], None]], Check]:
-    """Decorator that makes a function into a check.
-
-    Its name and the first line of its docstring are the check's.
-    """
+    """Make a function into a check; its name and the first line of its docstring are the check's."""
 
     def make(examine: Callable[[Subject], None]) -> Check:
-        return Check(
-            examine.__name__,
-            (examine.__doc__ or "").splitlines()[0],
-            hint,
-            examine,
-            essential,
-            waivable,
-        )
+        said = (examine.__doc__ or "").splitlines()[0]
+        return Check(examine.__name__, said, hint, examine, essential, waivable)
 
     return make
 
 
-def examine_one(check: Check, subject: Subject, expected_failures: Mapping[str, str]) -> Outcome:
+def fault(error: BaseException, subject: Subject) -> str:
+    """Describe an exception with the line of the router's own source that raised or led to it."""
+    while error.__cause__ is not None:  # what the harness made of an error is less than the error
+        error = error.__cause__
+    places = [
+        f"{frame.f_code.co_qualname} ({Path(frame.f_code.co_filename).name}:{line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename in subject.sources
+    ]
+    if not places:
+        return located(error)
+    return told(error) if places[-1] in told(error) else f"{told(error)} in {places[-1]}"
+
+
+def examine_one(
+    check: Check, subject: Subject, expected_failures: Mapping[str, str]
+) -> CheckResult:
     """Run one check. Whatever a plugin raises is a failure of the check, never of the bench."""
+    found = _examine(check, subject)
     reason = expected_failures.get(check.name, "")
+    if not reason:
+        return found
+    if found.status == "failed":
+        return CheckResult(check.name, "expected_failure", found.expected, found.seen, "", reason)
+    seen = f"the check does not apply: {found.reason}" if found.reason else "no failure"
+    expected = "a failure, since it is listed as expected"
+    advice = "Take the check off the list of expected failures."
+    return CheckResult(check.name, "failed", expected, seen, advice, reason)
+
+
+def _examine(check: Check, subject: Subject) -> CheckResult:
     try:
         check.examine(subject)
     except Exempt as exempt:
-        if not reason:
-            return Outcome(check.name, "exempt", reason=str(exempt))
-        expected, seen = (
-            "a failure, since it is listed as expected",
-            f"the check does not apply: {exempt}",
-        )
-        return Outcome(
-            check.name,
-            "failed",
-            expected,
-            seen,
-            "Take the check off the list of expected failures.",
-            reason,
-        )
-    except Violation as violation:
-        expected, seen = violation.expected, violation.seen
+        return CheckResult(check.name, "exempt", reason=str(exempt))
+    except Violation as broken:
+        return CheckResult(check.name, "failed", broken.expected, broken.seen, check.hint)
     except BaseException as error:
         let_through(error)
-        expected, seen = check.rule, told(error)
-    else:
-        if not reason:
-            return Outcome(check.name, "passed")
-        expected, seen = "a failure, since it is listed as expected", "no failure"
-        return Outcome(
-            check.name,
-            "failed",
-            expected,
-            seen,
-            "Take the check off the list of expected failures.",
-            reason,
-        )
-    if reason:
-        return Outcome(check.name, "expected_failure", expected, seen, reason=reason)
-    return Outcome(check.name, "failed", expected, seen, check.hint)
+        seen, advice = fault(error, subject), "Mend the line that raises the error."
+        return CheckResult(check.name, "failed", "no error", seen, advice)
+    return CheckResult(check.name, "passed")
 
 
 def validate_waivers(checks: Sequence[Check], expected_failures: Mapping[str, str]) -> None:
-    """Raise a `UserError` for an expected failure that names no check, or one that cannot be
-    waived.
-    """
+    """Raise a `UserError` for an expected failure that names no check, or cannot be waived."""
     waivable = [check.name for check in checks if check.waivable]
     for name in expected_failures:
         if name not in waivable:
-            raise unknown(
-                "check among the expected failures",
-                name,
-                waivable,
-                "Other checks cannot be waived.",
-            )
+            kind, advice = "check among the expected failures", "Other checks cannot be waived."
+            raise unknown(kind, name, waivable, advice)
 
 
-def examine_all(
-    checks: Sequence[Check], subject: Subject, expected_failures: Mapping[str, str]
-) -> list[Outcome]:
-    """Run checks in order; after an essential one fails the rest are listed as not run.
+@dataclass
+class Examination:
+    """The checks of one router, each run once, after the essential ones before it.
+
+    Attributes:
+        checks: in order.
+        subject: the router.
+        expected_failures: check -> reason.
 
     Raises:
         UserError: an expected failure that names no check, or one that cannot be waived.
     """
-    validate_waivers(checks, expected_failures)
-    outcomes: list[Outcome] = []
-    broken = ""
-    for check in checks:
-        if broken:
-            outcomes.append(Outcome(check.name, "not_run", reason=f"{broken} failed"))
-            continue
-        outcomes.append(examine_one(check, subject, expected_failures))
-        if check.essential and not outcomes[-1].ok:
-            broken = check.name
-    return outcomes
+
+    checks: Sequence[Check]
+    subject: Subject
+    expected_failures: Mapping[str, str]
+    _results: dict[str, CheckResult] = field(default_factory=dict[str, CheckResult])
+
+    def __post_init__(self) -> None:
+        validate_waivers(self.checks, self.expected_failures)
+
+    def result(self, check: Check) -> CheckResult:
+        """Return the result of a check: "not_run" where an essential one before it failed."""
+        if check.name not in self._results:
+            broken = next((one for one in self._before(check) if not self.result(one).ok), None)
+            self._results[check.name] = (
+                examine_one(check, self.subject, self.expected_failures)
+                if broken is None
+                else CheckResult(check.name, "not_run", reason=f"{broken.name} failed")
+            )
+        return self._results[check.name]
+
+    def _before(self, check: Check) -> Iterator[Check]:
+        for earlier in self.checks[: self.checks.index(check)]:
+            if earlier.essential:
+                yield earlier
+
+    def results(self) -> list[CheckResult]:
+        """Run all checks in order."""
+        return [self.result(check) for check in self.checks]

@@ -1,7 +1,9 @@
-"""Checks of the plans that a router makes."""
+"""Check the plans that a router makes."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool
@@ -9,14 +11,19 @@ from torch import Tensor
 
 from bench.backbone.passes import ask, autocast
 from bench.conformance.check import Exempt, demand, rule
-from bench.conformance.memory import digest
-from bench.conformance.subject import BATCH_SIZE, DECODER, SEQ_LEN, Subject
-from bench.flops.ledger import SiteCost
+from bench.conformance.subject import (
+    BATCH_SIZE,
+    DECODER,
+    SELECTIONS,
+    SEQ_LEN,
+    Subject,
+)
+from bench.flops.meter import counts_fault, plan_fault
+from bench.model.assemble import layers_used, sample_input
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.routing.select import tokens_kept
 
-SELECTIONS: tuple[Selection, ...] = ("topk", "causal")
 MOMENTS = 32
 """Of training at which capacity is looked at, one in each part, so that no stay of a sixteenth of
 it escapes.
@@ -42,29 +49,81 @@ def traces_of(subject: Subject) -> Iterator[tuple[Selection, LayerTrace]]:
             yield selection, trace
 
 
+@torch.no_grad()
+def first_plans(subject: Subject) -> Iterator[tuple[Router, RouterInput, RoutingPlan]]:
+    """Ask the routers of all layers in use for plans, outside of any model; none is run."""
+    used = layers_used(subject.probe, subject.blueprint.routed_layers)
+    routers = [subject.build(layer) for layer in used]
+    for selection in SELECTIONS:
+        previous: LayerTrace | None = None
+        for router in routers:
+            inputs = replace(
+                sample_input(subject.blueprint, router, BATCH_SIZE),
+                selection=selection,
+                previous=previous,
+            )
+            if selection == "causal":
+                inputs = replace(inputs, generator=None, progress=1.0)
+            plan = ask(router, inputs)
+            yield router, inputs, plan
+            # Some update has to stand for that of the paths.
+            updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
+            layer, paths = router.spec.layer, router.paths
+            previous = LayerTrace(layer, paths, inputs, plan, inputs.hidden, {**updates})
+
+
+def place_of(subject: Subject) -> str:
+    """Where the router decides: its `forward` with file and line."""
+    forward = inspect.unwrap(subject.entry.router.forward)
+    code = getattr(forward, "__code__", None)
+    if code is None:
+        return f"{subject.entry.router.__name__}.forward"
+    return f"{code.co_qualname} ({Path(code.co_filename).name}:{code.co_firstlineno})"
+
+
 @rule(
-    "mask is bool and weight floating point, both [batch, seq, path] with a path a name in `paths`; look for 0/0 and log 0."
+    "mask is bool and weight floating point, both [batch, seq, path] with a path a name in "
+    "`paths`; look for 0/0 and log 0.",
+    essential=True,
 )
 def plan_is_well_formed(subject: Subject) -> None:
-    """Masks, weights and scores have the shapes and types of the contract, and are finite."""
-    for selection, trace in traces_of(subject):
-        shape = (*trace.inputs.tokens.shape, len(trace.paths.names))
-        plan, where = trace.plan, f"in layer {trace.layer}, {selection}"
-        demand(plan.mask.dtype is torch.bool, f"a bool mask {where}", plan.mask.dtype)
-        parts = {"mask": plan.mask, "weight": plan.weight, "scores": plan.scores}
-        for name, part in parts.items():
+    """Masks, weights and scores have the shapes and types of the contract, and are finite.
+
+    Plans are looked at before any is run.
+    """
+    for router, inputs, plan in first_plans(subject):
+        where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
+        sound = isinstance(plan, RoutingPlan)  # pyright: ignore[reportUnnecessaryIsInstance]
+        demand(sound, f"a RoutingPlan {where}", type(plan).__name__)
+        shape = (*inputs.tokens.shape, len(router.paths.names))
+        wrong = plan_fault(plan, shape)
+        if wrong is not None:
+            demand(False, f"{wrong[0]} {where}", wrong[1])
+        for name, part in (("weight", plan.weight), ("scores", plan.scores)):
             if part is None:
                 continue
             demand(
                 tuple(part.shape) == shape, f"{name} of shape {shape} {where}", tuple(part.shape)
             )
+            demand(
+                part.is_floating_point(), f"floating-point numbers in {name} {where}", part.dtype
+            )
             used = part if name == "scores" else part[plan.mask]
             demand(bool(used.isfinite().all()), f"finite {name} {where}", "nan or infinity")
-            demand(
-                name == "mask" or part.is_floating_point(),
-                f"floating-point {name} {where}",
-                part.dtype,
-            )
+
+
+@rule(
+    "Leave `counts` out unless the numbers are fixed beforehand: the dispatcher runs what they "
+    "say, the ledger charges what the mask says.",
+    essential=True,
+)
+def counts_match_mask(subject: Subject) -> None:
+    """A plan that states its counts has a mask with exactly those."""
+    for router, inputs, plan in first_plans(subject):
+        wrong = counts_fault(plan)
+        where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
+        if wrong is not None:
+            demand(False, f"{wrong[0]} {where}", wrong[1])
 
 
 @rule("Give every token a path, or declare `allows_none = True`.")
@@ -79,21 +138,6 @@ def every_token_has_a_path(subject: Subject) -> None:
             f"a path for every token in layer {trace.layer}, {selection}",
             f"{none} tokens without",
         )
-
-
-@rule(
-    "Leave `counts` out unless the numbers are fixed beforehand: the dispatcher runs what they say, the ledger charges what the mask says."
-)
-def counts_match_mask(subject: Subject) -> None:
-    """A plan that states its counts has a mask with exactly those."""
-    for selection, trace in traces_of(subject):
-        if trace.plan.counts is not None:
-            seen = trace.plan.mask.sum(1).unique(dim=0).tolist()
-            demand(
-                seen == [list(trace.plan.counts)],
-                f"{list(trace.plan.counts)} tokens on each path, {selection}",
-                f"masks with {seen}",
-            )
 
 
 @rule(
@@ -196,82 +240,3 @@ def _near_threshold(router: Router, plan: RoutingPlan) -> Bool[Tensor, "batch se
     return (
         scores[..., 1] - scores[..., 0] + router.knob
     ).abs() <= BFLOAT16_STEP * scores.abs().max()
-
-
-@rule("Compare scores with -knob, as bench.routing.upgrade does, so that spending rises with it.")
-def knob_raises_spending(subject: Subject) -> None:
-    """The FLOPs that causal evaluation spends never fall as the knob rises, and it reaches both
-    ways.
-    """
-    model = subject.assemble()
-    for router, site, inputs in zip(
-        model.decoder.routers, model.evaluation_ledger.sites, subject.inputs("causal"), strict=True
-    ):
-        if router.knob is None:
-            raise Exempt("the router has no knob")
-        spends: list[float] = []
-        for value in (-1e6, -1.0, -0.1, 0.0, 0.1, 1.0, 1e6):
-            router.knob.fill_(value)
-            with torch.no_grad():
-                spends.append(_spend(site, ask(router, inputs)))
-        demand(
-            spends == sorted(spends),
-            "spending that rises with the knob",
-            [round(s) for s in spends],
-        )
-        demand(
-            spends[0] < spends[-1],
-            "a knob that changes spending",
-            f"{spends[0]:.0f} FLOPs a token at either end",
-        )
-
-
-def _spend(site: SiteCost, plan: RoutingPlan) -> float:
-    return site.active(plan.mask.sum(1)) / plan.mask[..., 0].numel()
-
-
-@rule("Work on copies: x + y instead of x += y, torch.where instead of assignment to a slice.")
-def inputs_are_left_alone(subject: Subject) -> None:
-    """A router changes nothing that it is shown.
-
-    Neither its inputs, nor what the routed layer before left.
-    """
-    changed: set[str] = set()
-
-    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
-        before = {name: value.clone() for name, value in _visible(inputs).items()}
-        plan = ask(router, inputs)
-        changed.update(
-            name
-            for name, value in _visible(inputs).items()
-            if digest(value) != digest(before[name])
-        )
-        return plan
-
-    model = subject.trained
-    for selection in SELECTIONS:
-        with torch.no_grad():
-            subject.run(model, *subject.batch(BATCH_SIZE), selection, decide=decide)
-        demand(
-            not changed,
-            f"inputs as they were, {selection}",
-            f"{', '.join(sorted(changed))} changed",
-        )
-
-
-def _visible(inputs: RouterInput) -> dict[str, Tensor]:
-    """All tensors that a router can reach."""
-    found = {name: value for name, value in vars(inputs).items() if isinstance(value, Tensor)}
-    before = inputs.previous
-    if before is not None:
-        found |= {
-            f"previous.{name}": value
-            for name, value in _visible(replace(before.inputs, previous=None)).items()
-        }
-        found |= {
-            f"previous.plan.{name}": value
-            for name, value in vars(before.plan).items()
-            if isinstance(value, Tensor)
-        }
-        found["previous.update"] = before.update
-    return found

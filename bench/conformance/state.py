@@ -1,14 +1,10 @@
-"""Checks of what a router keeps in mind, and of where it keeps it."""
+"""Check what a router keeps in mind, and where it keeps it."""
 
 import copy
 import random
-import sys
-import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -16,16 +12,13 @@ from torch import Tensor
 
 from bench.backbone.passes import ask
 from bench.conformance.check import demand, rule
-from bench.conformance.memory import changed_places, digest, hidden_state
-from bench.conformance.plans import SELECTIONS
-from bench.conformance.subject import Subject
-from bench.evaluation.calibrate import calibrate
+from bench.conformance.life import digest
+from bench.conformance.subject import BATCH_SIZE, SELECTIONS, Subject
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 RESUME_STEPS = 3
-THREAD_PROBE_SECONDS = 0.05
 
 
 def plan_digest(router: Router, inputs: RouterInput) -> str:
@@ -42,9 +35,7 @@ def deterministic(subject: Subject) -> None:
     """The same inputs and noise give the same plan, whatever the global random state, which no
     method touches.
     """
-    before = _global_randomness()
-    subject.short_life()
-    touched = [name for name, state in _global_randomness().items() if state != before[name]]
+    touched = subject.life.drawn_from
     demand(not touched, "global random state as it was", f"that of {', '.join(touched)} changed")
     for selection in SELECTIONS:
         for router, inputs in zip(
@@ -60,17 +51,6 @@ def deterministic(subject: Subject) -> None:
                 f"the same plan twice, {selection}",
                 f"another plan in layer {router.spec.layer}",
             )
-
-
-def _global_randomness() -> dict[str, str]:
-    """Digest of the state of each global generator.
-
-    A type checker, where one is at work, draws from Python's own.
-    """
-    states: dict[str, Any] = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
-    if "beartype" not in sys.modules:
-        states["Python"] = random.getstate()
-    return {name: digest(state) for name, state in states.items()}
 
 
 @contextmanager
@@ -92,118 +72,14 @@ def _other_randomness(seed: int) -> Generator[None]:
 
 
 @rule(
-    "Compute the plan anew at every call; keep no cache keyed by `id`, address or content, and count no calls."
-)
-def plan_depends_on_inputs_alone(subject: Subject) -> None:
-    """A call in between, or other content in the same tensors, does not change what a router
-    decides.
-    """
-    one, two = (subject.batch(4, stream) for stream in ("one", "two"))
-    for selection in SELECTIONS:
-        with torch.no_grad():
-            ours, others = (
-                [trace.inputs for trace in subject.run(subject.trained, *batch, selection)[1]]
-                for batch in (one, two)
-            )
-        for router, first, second in zip(
-            subject.trained.decoder.routers, ours, others, strict=True
-        ):
-            first, second = _alone(first), _alone(second)
-            where = f"in layer {router.spec.layer}, {selection}"
-            expected = (
-                plan_digest(router, subject.fresh(first)),
-                plan_digest(copy.deepcopy(router), subject.fresh(second)),
-            )
-            demand(
-                plan_digest(router, subject.fresh(first)) == expected[0],
-                f"the same plan after another call {where}",
-                "another plan",
-            )
-            for name, value in vars(first).items():
-                if isinstance(value, Tensor):
-                    getattr(first, name).copy_(getattr(second, name))
-            demand(
-                plan_digest(router, subject.fresh(first)) == expected[1],
-                f"a plan for what the tensors hold now {where}",
-                "a stale plan",
-            )
-
-
-def _alone(inputs: RouterInput) -> RouterInput:
-    """Copies of the inputs, without the trace of the layer before."""
-    copies = {
-        name: value.clone() for name, value in vars(inputs).items() if isinstance(value, Tensor)
-    }
-    return replace(inputs, previous=None, **copies)
-
-
-@rule(
-    "Train by losses and through the graph; the backbone, the paths and other routers are not a router's to write to."
-)
-def leaves_the_model_alone(subject: Subject) -> None:
-    """No method of a router changes parameters or buffers of the model that are not its own."""
-    model = subject.assemble()
-    changed: set[str] = set()
-
-    def watched(router: Router, call: Callable[..., Any]) -> Callable[..., Any]:
-        own = {id(tensor) for tensor in (*router.parameters(), *router.buffers())}
-        foreign = {
-            name: t
-            for name, t in model.decoder.state_dict(keep_vars=True).items()
-            if id(t) not in own
-        }
-
-        def watch(*arguments: Any) -> Any:
-            before = {name: t.detach().clone() for name, t in foreign.items()}
-            try:
-                return call(*arguments)
-            finally:
-                changed.update(
-                    name for name, t in foreign.items() if not torch.equal(t, before[name])
-                )
-
-        return watch
-
-    with ExitStack() as stack:
-        for router in model.decoder.routers:
-            for method in ("forward", "fit", "after_step"):
-                stack.enter_context(
-                    mock.patch.object(router, method, watched(router, getattr(router, method)))
-                )
-        subject.train(model, steps=3)
-        evaluate(model, subject.windows(8), batch_size=8)
-    demand(
-        not changed,
-        "the rest of the model as it was",
-        f"changes in {', '.join(sorted(changed)[:3])}",
-    )
-
-
-@rule(
-    "Register buffers for state that training changes (in `build`), and pass what an auxiliary loss needs through plan.extras."
+    "Register buffers for state that training changes (in `build`), and pass what an auxiliary "
+    "loss needs through plan.extras."
 )
 def no_hidden_state(subject: Subject) -> None:
-    """Training and evaluation change nothing that the state_dict does not save.
-
-    Attributes, class attributes, global variables.
-    """
-    model = subject.assemble()
-    before = [hidden_state(router) for router in model.decoder.routers]
-    subject.train(
-        model, steps=3, seed=subject.seed + 1000
-    )  # text of its own: what other checks showed may be remembered already
-    windows = subject.windows(8, "hidden state")
-    calibrate(model, windows, 1.0)
-    evaluate(model, windows, batch_size=8)
-    changed = {
-        place
-        for router, state in zip(model.decoder.routers, before, strict=True)
-        for place in changed_places(state, hidden_state(router))
-    }
+    """Training and evaluation change no attribute of a router that the state_dict does not save."""
+    changed = subject.life.changed
     demand(
-        not changed,
-        "all state in parameters and buffers",
-        f"changes in {', '.join(sorted(changed)[:3])}",
+        not changed, "all state in parameters and buffers", f"changes in {', '.join(changed[:3])}"
     )
 
 
@@ -239,29 +115,48 @@ def _go_on(subject: Subject, model: Model) -> dict[str, str]:
     return found | {"losses": digest(evaluate(model, subject.windows(8), batch_size=8).nats)}
 
 
-@rule("Compute in the thread that calls: what another one does is not counted.")
-def works_on_one_thread(subject: Subject) -> None:
-    """While a router decides, no other thread of the process computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        pairs = list(
-            zip(
-                subject.trained.decoder.routers,
-                subject.inputs("causal", size=64, model=subject.trained),
-                strict=True,
-            )
+@rule("Work on copies: x + y instead of x += y, torch.where instead of assignment to a slice.")
+def inputs_are_left_alone(subject: Subject) -> None:
+    """A router changes nothing that it is shown.
+
+    Neither its inputs, nor what the routed layer before left.
+    """
+    changed: set[str] = set()
+
+    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+        before = {name: value.clone() for name, value in _visible(inputs).items()}
+        plan = ask(router, inputs)
+        changed.update(
+            name
+            for name, value in _visible(inputs).items()
+            if digest(value) != digest(before[name])
         )
-        everywhere, here = time.process_time(), time.thread_time()
-        while time.thread_time() - here < THREAD_PROBE_SECONDS:
-            for router, inputs in pairs:
-                with torch.no_grad():
-                    ask(router, inputs)
-        here, everywhere = time.thread_time() - here, time.process_time() - everywhere
-    finally:
-        torch.set_num_threads(threads)
-    demand(
-        everywhere < 1.5 * here,
-        "all work on the calling thread",
-        f"{everywhere:.3f} s of CPU, {here:.3f} s of them here",
-    )
+        return plan
+
+    model = subject.trained
+    for selection in SELECTIONS:
+        with torch.no_grad():
+            subject.run(model, *subject.batch(BATCH_SIZE), selection, decide=decide)
+        demand(
+            not changed,
+            f"inputs as they were, {selection}",
+            f"{', '.join(sorted(changed))} changed",
+        )
+
+
+def _visible(inputs: RouterInput) -> dict[str, Tensor]:
+    """All tensors that a router can reach."""
+    found = {name: value for name, value in vars(inputs).items() if isinstance(value, Tensor)}
+    before = inputs.previous
+    if before is not None:
+        found |= {
+            f"previous.{name}": value
+            for name, value in _visible(replace(before.inputs, previous=None)).items()
+        }
+        found |= {
+            f"previous.plan.{name}": value
+            for name, value in vars(before.plan).items()
+            if isinstance(value, Tensor)
+        }
+        found["previous.update"] = before.update
+    return found

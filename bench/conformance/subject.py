@@ -2,6 +2,7 @@
 and training loop.
 """
 
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,14 +16,30 @@ from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
 from bench.config.suite import TrainConfig
 from bench.conformance.causality import prove
+from bench.conformance.life import Life, live
+from bench.conformance.text import counts_of, ruled_text, windows_of
 from bench.data import Split, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
-from bench.model.assemble import Blueprint, Model, assemble, layers_used, router_spec
+from bench.model.assemble import (
+    CAPACITY_GUESS,
+    Blueprint,
+    Model,
+    assemble,
+    layers_used,
+    router_spec,
+)
 from bench.record import Causality
 from bench.rng import generator
-from bench.routing.contract import LayerTrace, Router, RouterInput, Selection, TrainStatistics
+from bench.routing.contract import (
+    LayerTrace,
+    Router,
+    RouterInput,
+    Selection,
+    TrainStatistics,
+)
+from bench.routing.fingerprint import own_modules
 from bench.routing.registry import Entry
 from bench.training.loop import Allowance, train
 
@@ -42,6 +59,7 @@ TRAIN_STEPS = 20
 SHORT_LIFE = 5
 """Steps of training, so that the beginning, the middle and the end are lived through."""
 RECIPE = TrainConfig(reference_tokens=1, batch_size=BATCH_SIZE)
+SELECTIONS: tuple[Selection, ...] = ("topk", "causal")
 
 
 @dataclass
@@ -132,73 +150,60 @@ class Subject:
                 statistics=statistics,
             )
 
-    def short_life(self) -> None:
-        """Build, train, calibrate and evaluate a model once, for whoever watches what that does."""
-        model, windows = self.assemble(), self.windows(4)
-        self.train(model, steps=SHORT_LIFE)
-        calibrate(model, windows, 1.0)
-        evaluate(model, windows, batch_size=4)
+    @cached_property
+    def life(self) -> Life:
+        """Build, train, calibrate and evaluate a model once, and note what that leaves behind."""
 
-    def build(self, **changes: Any) -> Router:
-        """A built router outside any model, from a generator keyed by the seed, its spec changed if
-        need be.
+        def run(model: Model) -> None:
+            self.train(model, steps=SHORT_LIFE)
+            windows = self.windows(8, "life")
+            calibrate(model, windows, 1.0)
+            evaluate(model, windows, batch_size=4)
+
+        return live(self.assemble, run)
+
+    def build(self, layer: int | None = None, **changes: Any) -> Router:
+        """Build a router outside any model, from a generator keyed by the seed.
+
+        Args:
+            layer: by default the first of those in use.
+            changes: of its spec.
         """
-        layer = layers_used(self.probe, self.blueprint.routed_layers)[0]
+        used = layers_used(self.probe, self.blueprint.routed_layers)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             router = self.make()
             spec = router_spec(
-                self.blueprint, router, layer, self.model.solution.capacity, self.seed
+                self.blueprint,
+                router,
+                used[0] if layer is None else layer,
+                CAPACITY_GUESS,
+                self.seed,
             )
             router.build(replace(spec, **changes))
         return router
 
     @cached_property
-    def split(self) -> Split:
-        """Text with structure to learn.
-
-        The next token depends on this one and on the domain, with noise.
-        """
-        length, documents = 4096, 16
-        stream = np.random.Generator(np.random.Philox(self.seed))
-        noise = stream.integers(0, DECODER.vocab_size, (NUM_DOMAINS, length))
-        noisy = stream.random((NUM_DOMAINS, length)) < 0.25
-        tokens = noise.copy()
-        for step in range(1, length):
-            rule_says = (
-                tokens[:, step - 1] * 5 + 7 * np.arange(NUM_DOMAINS) + 1
-            ) % DECODER.vocab_size
-            tokens[:, step] = np.where(noisy[:, step], noise[:, step], rule_says)
-        total = NUM_DOMAINS * documents
-        return Split(
-            tokens=tokens.ravel().astype(np.uint8),
-            offsets=np.linspace(0, tokens.size, total + 1).astype(np.int64),
-            document_tags=np.repeat(np.arange(NUM_DOMAINS, dtype=np.uint8), documents),
-            document_names=tuple(f"document{index}" for index in range(total)),
+    def sources(self) -> frozenset[str]:
+        """The files that define the router."""
+        files = (
+            getattr(sys.modules.get(name), "__file__", None)
+            for name in own_modules(self.entry.router)
         )
+        return frozenset(file for file in files if file)
+
+    @cached_property
+    def split(self) -> Split:
+        """Text with structure to learn."""
+        return ruled_text(self.seed, DECODER.vocab_size, NUM_DOMAINS)
 
     def statistics(self) -> TrainStatistics:
-        """Counts over the text."""
-        tokens, size = self.split.tokens.astype(np.int64), DECODER.vocab_size
-        pairs = np.bincount(tokens[:-1] * size + tokens[1:], minlength=size * size).reshape(
-            size, size
-        )
-        return TrainStatistics(
-            torch.from_numpy(np.bincount(tokens, minlength=size)), torch.from_numpy(pairs)
-        )
+        """Count over the text."""
+        return counts_of(self.split, DECODER.vocab_size)
 
     def windows(self, count: int, stream: str = "windows") -> Windows:
         """Windows for evaluation, domains in turn, from a stream of random places by name."""
-        noise = generator(self.seed, stream)
-        tags = np.arange(count) % NUM_DOMAINS
-        length = len(self.split.tokens) // NUM_DOMAINS
-        starts = (
-            tags * length + torch.randint(length - SEQ_LEN - 1, (count,), generator=noise).numpy()
-        )
-        positions = starts[:, None] + np.arange(SEQ_LEN + 1)
-        return Windows(
-            self.split.tokens[positions].astype(np.int64), tags, self.split.documents_at(positions)
-        )
+        return windows_of(self.split, count, SEQ_LEN, generator(self.seed, stream))
 
     def batch(
         self, size: int, stream: str = "batch", seq_len: int = SEQ_LEN

@@ -4,9 +4,11 @@ NumPy only, no torch.
 """
 
 from bench.config.data import DataConfig
+from bench.data.card import corpus_card, corpus_line
 from bench.data.corpus import Corpus, Split
 from bench.data.load import load_corpus
 from bench.data.sampling import Batch, Windows, statistics, train_batch, windows
+from bench.data.supply import check_windows
 
 __all__ = [
     "Batch",
@@ -14,6 +16,9 @@ __all__ = [
     "DataConfig",
     "Split",
     "Windows",
+    "check_windows",
+    "corpus_card",
+    "corpus_line",
     "load_corpus",
     "statistics",
     "train_batch",

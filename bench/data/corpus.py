@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.data import Route
+from bench.data.documents import Intake
 from bench.data.tokenizer import Tokenizer
 
 
@@ -71,6 +72,7 @@ class Corpus:
             it, -1 for any; None where nobody knows. For routers that may have it and for judging
             the others.
         route: what `truth` names: cheap or full paths ("depth"), or experts.
+        intake: counts of its reading; None for text that is generated.
     """
 
     domains: tuple[str, ...]
@@ -83,6 +85,7 @@ class Corpus:
     tokenizer: Tokenizer
     truth: Callable[[NDArray[np.integer]], NDArray[np.int64]] | None = None
     route: Route | None = None
+    intake: Intake | None = None
 
     @property
     def vocab_size(self) -> int:

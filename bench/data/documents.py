@@ -1,8 +1,9 @@
 """Documents, and what a source of them must offer."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
@@ -31,6 +32,23 @@ class Document:
         return hashlib.sha256(self.data).hexdigest()
 
 
+@dataclass
+class Intake:
+    """Counts of a corpus's reading, for its card; filled while documents are read and dealt.
+
+    Attributes:
+        files: files read; None where the text does not come from files.
+        dropped: reason -> documents, rows or files left out.
+        long: documents kept in training because they are too large to be held out.
+        stopped: whether reading ended at `max_tokens`.
+    """
+
+    files: int | None = None
+    dropped: Counter[str] = field(default_factory=Counter[str])
+    long: int = 0
+    stopped: bool = False
+
+
 @dataclass(frozen=True)
 class Source:
     """Text to build a corpus from.
@@ -39,10 +57,12 @@ class Source:
         key: whatever identifies the text cheaply: equal keys mean equal documents. Part of the
             cache key.
         documents: reads them; raises `UserError` where the text cannot be had.
+        intake: counts of that reading.
     """
 
     key: dict[str, object]
     documents: Callable[[], Iterable[Document]]
+    intake: Intake = field(default_factory=Intake)
 
 
 def truncate(text: str, limit: int) -> str:

@@ -16,15 +16,17 @@ import importlib.metadata
 import importlib.util
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
 from bench.config.data import DataConfig
 from bench.data import extract
-from bench.data.documents import Document, Source, truncate
+from bench.data.documents import Document, Intake, Source, truncate
 from bench.data.overlap import drop_near_duplicates
 from bench.errors import UserError
 
@@ -68,7 +70,12 @@ def source(config: DataConfig) -> Source:
         "domain": DOMAIN_BYTES,
         "near_duplicate": NEAR_DUPLICATE,
     }
-    return Source({"manifest": read_manifest(), **chosen}, partial(_documents, config.max_bytes))
+    intake = Intake()
+    return Source(
+        {"manifest": read_manifest(), **chosen},
+        partial(_documents, config.max_bytes, intake.dropped),
+        intake,
+    )
 
 
 def read_manifest() -> dict[str, Any]:
@@ -76,7 +83,7 @@ def read_manifest() -> dict[str, Any]:
     return json.loads(MANIFEST.read_text(encoding="utf-8"))
 
 
-def _documents(max_bytes: int | None) -> Iterator[Document]:
+def _documents(max_bytes: int | None, dropped: Counter[str]) -> Iterator[Document]:
     manifest = read_manifest()
     domains: dict[str, list[Document]] = {}
     for package in PACKAGES:
@@ -91,27 +98,33 @@ def _documents(max_bytes: int | None) -> Iterator[Document]:
             domains.setdefault(document.domain, []).append(document)
     limit = min(DOMAIN_BYTES, max_bytes // len(domains)) if max_bytes else DOMAIN_BYTES
     for documents in domains.values():
-        yield from select(documents, limit)
+        yield from select(documents, limit, dropped)
 
 
-def select(documents: Iterable[Document], limit: int) -> Iterator[Document]:
-    """The documents of one domain that are kept, in hash order.
+def select(documents: Iterable[Document], limit: int, dropped: Counter[str]) -> Iterator[Document]:
+    """Choose the documents of one domain, in hash order.
 
-    Distinct ones, up to `limit` bytes.
+    Args:
+        documents: all of them.
+        limit: bytes to keep at most.
+        dropped: counts the documents left out, by reason.
     """
-    distinct = {
-        document.digest: document
-        for document in documents
-        if len(document.data) >= SMALLEST_DOCUMENT
-    }
-    kept = 0
-    for document in drop_near_duplicates(
-        (distinct[digest] for digest in sorted(distinct)), NEAR_DUPLICATE
-    ):
-        kept += len(document.data)
-        if kept > limit:
-            return
+    given = list(documents)
+    long = [document for document in given if len(document.data) >= SMALLEST_DOCUMENT]
+    distinct = {document.digest: document for document in long}
+    dropped[f"shorter than {SMALLEST_DOCUMENT} bytes"] += len(given) - len(long)
+    dropped["duplicate"] += len(long) - len(distinct)
+    waiting = iter([distinct[digest] for digest in sorted(distinct)])
+    kept = size = beyond = 0
+    for document in drop_near_duplicates(waiting, NEAR_DUPLICATE):
+        size += len(document.data)
+        if size > limit:
+            beyond = 1 + length_hint(waiting)
+            break
+        kept += 1
         yield document
+    dropped["near duplicate"] += len(distinct) - kept - beyond
+    dropped["beyond the size of a domain"] += beyond
 
 
 def _read(package: Package, version: str | None) -> list[Document]:

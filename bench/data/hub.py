@@ -8,12 +8,15 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from bench.config.data import DataConfig
-from bench.data.documents import Document, Source
-from bench.data.tables import stream
+from bench.data.documents import Document, Intake, Source
+from bench.data.local import does_not_exist
+from bench.data.tables import Row, row_documents
 from bench.errors import UserError
 
 TIMEOUT = 1.5
@@ -24,14 +27,36 @@ _ADVICE = "download the files and give their path, or use the embedded corpus (n
 
 def source(config: DataConfig) -> Source:
     """The data set `config.path`. A corpus already in the cache is used without asking the hub."""
-    return Source({}, partial(_documents, config))
+    intake = Intake()
+    return Source({}, partial(_documents, config, intake), intake)
 
 
-def _documents(config: DataConfig) -> Iterator[Document]:
+def _documents(config: DataConfig, intake: Intake) -> Iterator[Document]:
     require_hub(str(config.path))
-    return stream(
-        config, str(config.path), name=config.name, split=config.split, revision=config.revision
-    )
+    return row_documents(config, _rows(config), intake)
+
+
+def _rows(config: DataConfig) -> Generator[Row, None, None]:
+    """Stream the rows of a data set, without shuffling or copying it; may be closed at any row."""
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        table = datasets.load_dataset(
+            str(config.path),
+            streaming=True,
+            name=config.name,
+            split=config.split,
+            revision=config.revision,
+        )
+        with closing(iter(table)) as rows:
+            yield from rows
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"Cannot read the data {config.path!r} (name {config.name!r}): {reason}."
+            " Check path, name and split."
+        ) from error
 
 
 def require_hub(path: str) -> None:
@@ -43,7 +68,8 @@ def require_hub(path: str) -> None:
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise UserError(
-                f"{path!r} is a data set on the hub, and {variable} forbids asking it: unset it, {_ADVICE}"
+                f"{does_not_exist(Path(path))} As a data set it would be on the hub, and"
+                f" {variable} forbids asking it: unset it, {_ADVICE}"
             )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     failure: list[str] = [f"no answer within {TIMEOUT} s"]
@@ -53,7 +79,8 @@ def require_hub(path: str) -> None:
     thread.join(TIMEOUT)
     if failure:
         raise UserError(
-            f"{path!r} is a data set on the hub, and {endpoint} is unreachable ({failure[0]}): check the network, {_ADVICE}"
+            f"{does_not_exist(Path(path))} As a data set it would be on the hub, and {endpoint} is"
+            f" unreachable ({failure[0]}): check the network, {_ADVICE}"
         )
 
 

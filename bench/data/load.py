@@ -16,14 +16,14 @@ from filelock import FileLock
 from bench.config.data import DataConfig
 from bench.data import planted, store
 from bench.data.corpus import Corpus
-from bench.data.documents import Document, Source
+from bench.data.documents import Document, Intake, Source
 from bench.data.overlap import overlap
 from bench.data.splits import divide
 from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
 from bench.files import default_cache
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when a build gives other tokens or another layout from the same text."""
 
 SOURCES = {
@@ -83,18 +83,20 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     return corpus
 
 
-def _up_to(documents: Iterable[Document], limit: int | None) -> Iterator[Document]:
-    """Documents until `limit` bytes are reached; the source is left there."""
+def _up_to(documents: Iterable[Document], limit: int | None, intake: Intake) -> Iterator[Document]:
+    """Yield documents until `limit` bytes are reached; the source is left there."""
     size = 0
     for document in documents:
         yield document
         size += len(document.data)
         if limit is not None and size >= limit:
+            intake.stopped = True
             return
 
 
 def _build(config: DataConfig, source: Source, directory: Path) -> None:
-    splits = divide(_up_to(source.documents(), config.max_bytes), config)
+    intake = source.intake
+    splits = divide(_up_to(source.documents(), config.max_bytes, intake), config, intake)
     domains = sorted({document.domain for document in splits["train"]})
     validation = {
         domain: [document for document in splits["validation"] if document.domain == domain]
@@ -109,9 +111,9 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
             " Remove repeated text, or raise max_overlap."
         )
     shuffled = sorted(splits["train"], key=lambda document: document.digest)
-    tokenizer = make_tokenizer(config, (document.text for document in shuffled))
+    tokenizer = make_tokenizer(config, (document.data.decode() for document in shuffled))
     with _writing(directory):
-        store.write(directory, splits, tokenizer, shares, headline)
+        store.write(directory, splits, tokenizer, shares, headline, intake)
 
 
 @contextmanager

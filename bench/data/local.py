@@ -1,22 +1,28 @@
 """Text from files on disk.
 
-Parquet and JSON lines (a row is a document), plain text (a file is a document).
+Parquet and JSON lines (a row is a document), plain text (a file is a document). A path is read as
+given: no character in it is a pattern.
 """
 
+import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from bench.config.data import TABLE_SUFFIXES, TEXT_SUFFIXES, DataConfig
-from bench.data.documents import Document, Source, truncate
-from bench.data.tables import stream
+from bench.config.data import TABLE_SUFFIXES, TEXT_SUFFIXES, DataConfig, exists
+from bench.data.documents import Document, Intake, Source
+from bench.data.tables import json_rows, parquet_rows, row_documents
 from bench.errors import UserError
 
 PIECE_BYTES = 2**14
+_SMALLEST_PIECE = 2**10
+_PIECES = 2**6
+_KNOWN = TABLE_SUFFIXES + TEXT_SUFFIXES
 
 
 def source(config: DataConfig) -> Source:
-    """The files that `config.path` names: one file, all known files below a folder, or a glob.
+    """Return the text of `config.path`: one file, or all known files below a folder.
 
     They are recognised again by path, size and time of change, so that a large corpus is not read
     to find it in the cache.
@@ -24,71 +30,125 @@ def source(config: DataConfig) -> Source:
     Raises:
         UserError: no file, or files of several kinds.
     """
-    files = _find(str(config.path))
+    intake = Intake()
+    root = Path(str(config.path))
+    files = _find(root, intake)
     stats = [(str(file.resolve()), file.stat()) for file in files]
     key: dict[str, object] = {
         "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
         "piece": PIECE_BYTES,
     }
-    if files[0].suffix in TEXT_SUFFIXES:
-        return Source(key, partial(_texts, files))
-    loader = "parquet" if files[0].suffix == ".parquet" else "json"
-    return Source(
-        key,
-        partial(stream, config, loader, data_files=[str(file) for file in files], split="train"),
-    )
+    intake.files = len(files)
+    if files[0].suffix.lower() in TEXT_SUFFIXES:
+        return Source(key, partial(_texts, root, files), intake)
+    return Source(key, partial(_rows, config, files, intake), intake)
 
 
-def _find(path: str) -> list[Path]:
-    known = TABLE_SUFFIXES + TEXT_SUFFIXES
-    root = Path(path).expanduser()
-    if root.is_file():
-        named = iter([root])
-    else:
-        named = (
-            root.rglob("*")
-            if root.is_dir()
-            else Path(root.anchor).glob(str(root.relative_to(root.anchor)))
-        )
-    files = sorted(
-        file for file in named if file.is_file() and (file == root or file.suffix in known)
-    )
-    allowed = ", ".join(known)
+def _find(root: Path, intake: Intake) -> list[Path]:
+    """Return the files to read, in order of name; count those of a folder that are not read."""
+    if not exists(root):
+        raise _missing(root)
+    files = [root] if root.is_file() else _visible(root, intake)
+    kinds = {file.suffix.lower() for file in files}
+    allowed = ", ".join(_KNOWN)
     if not files:
+        raise UserError(f"The folder {str(root)!r} has no file to read: put {allowed} files there.")
+    if not kinds <= set(_KNOWN):
         raise UserError(
-            f"No data at {path!r}: give a file, folder or glob of {allowed} files, or owner/name of a data set on the hub."
-        )
-    kinds = {file.suffix for file in files}
-    if not kinds <= set(known):
-        raise UserError(
-            f"Cannot read {path!r}: its ending is {files[0].suffix!r}, allowed are {allowed}."
+            f"Cannot read {str(root)!r}: its ending is {files[0].suffix!r}, allowed are {allowed}."
         )
     if len(kinds) > 1 and not kinds <= set(TEXT_SUFFIXES):
         raise UserError(
-            f"Files of several kinds at {path!r} ({', '.join(sorted(kinds))}): name one kind with a glob, e.g. '{path}/*.parquet'."
+            f"Files of several kinds at {str(root)!r} ({', '.join(sorted(kinds))}):"
+            " give one file, or a folder with files of one kind."
         )
     return files
 
 
-def _texts(files: list[Path]) -> Iterator[Document]:
+def _visible(root: Path, intake: Intake) -> list[Path]:
+    """Return the known files below a folder, without hidden ones."""
+    found: list[Path] = []
+    for file in sorted(root.rglob("*")):
+        if not file.is_file():
+            continue
+        if any(part.startswith(".") for part in file.relative_to(root).parts):
+            intake.dropped["hidden (files)"] += 1
+        elif file.suffix.lower() not in _KNOWN:
+            intake.dropped["of another kind (files)"] += 1
+        else:
+            found.append(file)
+    return found
+
+
+def does_not_exist(root: Path) -> str:
+    """Say that a path does not exist, with the nearest one that does."""
+    place = Path(root.anchor)
+    rest = root.parts[len(place.parts) :]
+    # The names that exist, up to the first that does not.
+    while rest and exists(place / rest[0]):
+        place, rest = place / rest[0], rest[1:]
+    names: list[str] = []
+    with suppress(OSError):  # no folder, or one that may not be read
+        names = [entry.name for entry in place.iterdir()]
+    wanted = rest[0] if rest else ""
+    if not wanted.startswith("."):
+        names = [name for name in names if not name.startswith(".")]
+    close = difflib.get_close_matches(wanted, names, n=1)
+    guess = ""
+    if close:
+        whole = place.joinpath(close[0], *rest[1:])
+        guess = f" Did you mean {str(whole if exists(whole) else place / close[0])!r}?"
+    return f"The file {str(root)!r} does not exist.{guess}"
+
+
+def _missing(root: Path) -> UserError:
+    advice = "give an existing file or folder"
+    if any(sign in str(root) for sign in "*?["):
+        advice += " (a path is no pattern)"
+    return UserError(
+        f"{does_not_exist(root)} For data.path, {advice};"
+        " for a data set on the hub, set data.source to hub."
+    )
+
+
+def _rows(config: DataConfig, files: list[Path], intake: Intake) -> Iterator[Document]:
+    rows = (
+        row
+        for file in files
+        for row in (parquet_rows if file.suffix.lower() == ".parquet" else json_rows)(config, file)
+    )
+    return row_documents(config, rows, intake)
+
+
+def _texts(root: Path, files: list[Path]) -> Iterator[Document]:
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8")
+            data = file.read_bytes()
+            text = data.decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Cannot read {str(file)!r} as UTF-8 text: {error}.") from error
         if len(files) > 1:
-            yield Document(str(file), "text", text)
+            yield Document(file.relative_to(root).as_posix(), "text", text)
         else:
-            yield from _pieces(file.name, text)
+            yield from _pieces(file.name, text.encode("utf-8"))
 
 
-def _pieces(name: str, text: str) -> Iterator[Document]:
-    """A single file cut at ends of lines into documents of at most 16 KiB, since splits need
-    several.
+def _pieces(name: str, data: bytes) -> Iterator[Document]:
+    """Cut a single file at ends of lines into documents, since splits need several.
+
+    They have at most 16 KiB each. A small file gives about 64, but none of less than 1 KiB.
     """
-    index = 0
-    while text:
-        piece = truncate(text, PIECE_BYTES)
-        yield Document(f"{name}-{index}", "text", piece)
-        text = text[len(piece) :]
-        index += 1
+    limit = min(PIECE_BYTES, max(_SMALLEST_PIECE, len(data) // _PIECES))
+    start = index = 0
+    while start < len(data):
+        end = start + limit
+        if end < len(data):
+            line_end = data.rfind(b"\n", start, end) + 1
+            if line_end > start:
+                end = line_end
+            else:
+                # Step back to the first byte of a character.
+                while data[end] & 0xC0 == 0x80:
+                    end -= 1
+        yield Document(f"{name}-{index}", "text", data[start:end].decode("utf-8"))
+        start, index = end, index + 1

@@ -1,8 +1,10 @@
-"""How much of one text stands in another: shared 13-grams of words.
+"""Measure how much of one text stands in another: shared 13-grams of words.
 
 The measure of Brown et al. (arXiv:2005.14165, appendix C) for test text that leaked into training.
-A word is a run of ASCII letters, digits, underscores and of bytes beyond ASCII, in lower case:
-defined on bytes, so that the result does not depend on a Python version's Unicode tables.
+A word is a run of ASCII letters, digits, underscores and of bytes beyond ASCII, in lower case. In
+scripts written without spaces (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer) each
+character counts as a word, since a run would be a whole sentence. Both are defined on bytes, so
+that the result does not depend on a Python version's Unicode tables.
 """
 
 import re
@@ -16,13 +18,27 @@ from numpy.typing import NDArray
 from bench.data.documents import Document
 
 NGRAM = 13
-_WORD = re.compile(rb"[0-9a-z_\x80-\xff]+")
+_RUN = re.compile(rb"[0-9a-z_\x80-\xff]+")
+# UTF-8 of the blocks, by first code point; a continuation byte never begins one of these.
+_UNSPACED = b"|".join(
+    (
+        rb"\xe0[\xb8-\xbf][\x80-\xbf]",  # Thai 0E00, Lao, Tibetan to 0FFF
+        rb"\xe1(?:[\x80\x81\x9e\x9f][\x80-\xbf]|\x82[\x80-\x9f])",  # Burmese 1000, Khmer 1780
+        rb"\xe3[\x80-\x83\x90-\xbf][\x80-\xbf]",  # kana and CJK signs 3000, ideographs 3400
+        rb"[\xe4-\xe9][\x80-\xbf]{2}",  # ideographs to 9FFF
+        rb"\xef[\xa4-\xab][\x80-\xbf]",  # compatibility ideographs F900
+        rb"\xf0[\xa0-\xbf][\x80-\xbf]{2}",  # ideographs from 20000
+    )
+)
+_WORD = re.compile(
+    rb"%(unspaced)s|(?:[0-9a-z_]+|(?!%(unspaced)s)[\x80-\xff])+" % {b"unspaced": _UNSPACED}
+)
 
 
 def overlap(
     validation: Mapping[str, Sequence[Document]], training: Iterable[Document]
 ) -> dict[str, float]:
-    """Share of each domain's validation 13-grams that occur in any training document.
+    """Return the share of each domain's validation 13-grams that occur in any training document.
 
     Args:
         validation: domain -> its validation documents.
@@ -33,7 +49,7 @@ def overlap(
     """
     vocabulary = _vocabulary()
     grams = {
-        domain: [_ngrams(_ids(document, vocabulary)) for document in documents]
+        domain: [_ngrams(_ids(_words(document), vocabulary)) for document in documents]
         for domain, documents in validation.items()
     }
     wanted = np.unique(
@@ -58,11 +74,14 @@ def overlap(
 def drop_near_duplicates(documents: Iterable[Document], threshold: float) -> Iterable[Document]:
     """Leave out each document of which more than `threshold` of the 13-grams stand in those kept
     before it.
+
+    A run of bytes beyond ASCII is one word in any script: the embedded corpus was selected so, and
+    another rule would change it.
     """
     vocabulary = _vocabulary()
     seen: set[int] = set()
     for document in documents:
-        grams = _ngrams(_ids(document, vocabulary)).tolist()
+        grams = _ngrams(_ids(_RUN.findall(document.data.lower()), vocabulary)).tolist()
         if sum(map(seen.__contains__, grams)) <= threshold * len(grams):
             seen.update(grams)
             yield document
@@ -77,8 +96,8 @@ def _vocabulary() -> defaultdict[bytes, int]:
     return defaultdict(count(1).__next__)
 
 
-def _ids(document: Document, vocabulary: defaultdict[bytes, int]) -> NDArray[np.uint64]:
-    return np.fromiter(map(vocabulary.__getitem__, _words(document)), np.uint64)
+def _ids(words: Iterable[bytes], vocabulary: defaultdict[bytes, int]) -> NDArray[np.uint64]:
+    return np.fromiter(map(vocabulary.__getitem__, words), np.uint64)
 
 
 def _ngrams(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:

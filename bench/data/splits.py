@@ -1,4 +1,4 @@
-"""Whole documents to training, calibration and validation, by the hash of their content.
+"""Deal whole documents to training, calibration and validation, by the hash of their content.
 
 Hash order is a shuffle that needs no seed and does not change when documents are listed in another
 order.
@@ -7,44 +7,58 @@ order.
 from collections.abc import Iterable
 
 from bench.config.data import DataConfig
-from bench.data.documents import Document
+from bench.data.documents import Document, Intake
 from bench.errors import UserError
 
 SPLITS = ("train", "calibration", "validation")
 MAX_DOMAINS = 255
+ROUNDING = 1.1
+"""Whole documents may carry a held-out split past its share by this factor."""
 
 
-def divide(documents: Iterable[Document], config: DataConfig) -> dict[str, list[Document]]:
+def divide(
+    documents: Iterable[Document], config: DataConfig, intake: Intake | None = None
+) -> dict[str, list[Document]]:
     """Deal documents to `SPLITS`, each split ordered by domain and, within it, by hash.
 
-    Equal texts are kept once.
+    Equal texts are kept once. A text that stands in several domains stays in one of them, which
+    its hash chooses, so the outcome does not depend on the order of the documents.
 
     A domain gives documents to validation until `validation_bytes` (or `max_holdout` of the domain,
-    if that is less) is reached, then likewise to calibration; the rest is for training.
+    if that is less) is reached, then likewise to calibration; the rest is for training. Documents
+    too large for a held-out split stay in training, but each split gets one document at least.
+
+    Args:
+        documents: all documents of all domains, in any order.
+        config: the sizes.
+        intake: counts empty texts, duplicates and documents too large to be held out.
 
     Raises:
         UserError: no text, too many domains, or a domain with too few documents to hold any out.
     """
-    unique = {document.digest: document for document in documents if document.text.strip()}
-    if not unique:
+    intake = Intake() if intake is None else intake
+    domains = _distinct(documents, intake)
+    if not domains:
         raise UserError(
-            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}: check path and text_column."
+            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}:"
+            " check path and text_column."
         )
-    domains: dict[str, list[Document]] = {}
-    for digest in sorted(unique):
-        domains.setdefault(unique[digest].domain, []).append(unique[digest])
     if len(domains) > MAX_DOMAINS:
         raise UserError(
-            f"domain_column {config.domain_column!r} has {len(domains)} values: at most {MAX_DOMAINS} are allowed."
+            f"domain_column {config.domain_column!r} has {len(domains)} values:"
+            f" at most {MAX_DOMAINS} are allowed."
         )
     splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for domain in sorted(domains):
+        largest = _largest(domains[domain], config.validation_bytes, config.max_holdout)
+        intake.long += sum(len(document.data) > largest for document in domains[domain])
         held, rest = _take(domains[domain], config.validation_bytes, config.max_holdout)
         calibration, train = _take(rest, config.calibration_bytes, config.max_holdout)
-        if not train:
+        if not (held and calibration and train):
             raise UserError(
-                f"Domain {domain!r} has {len(domains[domain])} distinct documents, too few for training, calibration and validation:"
-                " give more and shorter ones, or raise max_tokens."
+                f"Domain {domain!r} has {len(domains[domain])} distinct documents, too few for"
+                " training, calibration and validation: give more and shorter ones, or raise"
+                " max_tokens."
             )
         splits["validation"] += held
         splits["calibration"] += calibration
@@ -52,12 +66,59 @@ def divide(documents: Iterable[Document], config: DataConfig) -> dict[str, list[
     return splits
 
 
+def _distinct(documents: Iterable[Document], intake: Intake) -> dict[str, list[Document]]:
+    """Return the distinct documents of each domain in hash order, and count the others.
+
+    A domain that keeps none is there with an empty list.
+    """
+    copies: dict[str, dict[str, Document]] = {}  # digest -> domain -> document
+    domains: dict[str, list[Document]] = {}
+    for document in documents:
+        if not document.text.strip():
+            intake.dropped["empty"] += 1
+            continue
+        domains.setdefault(document.domain, [])
+        homes = copies.setdefault(document.digest, {})
+        intake.dropped["duplicate"] += document.domain in homes
+        homes.setdefault(document.domain, document)
+    for digest in sorted(copies):
+        homes = sorted(copies[digest])
+        intake.dropped["duplicate in another domain"] += len(homes) - 1
+        # The end of the digest: its beginning decides the split.
+        home = homes[int(digest[-8:], 16) % len(homes)]
+        domains[home].append(copies[digest][home])
+    return domains
+
+
+def _largest(documents: list[Document], limit: int, share: float) -> float:
+    """Return the size, in bytes, of the largest document that may be held out.
+
+    It is `share` of the domain, and `limit` where any document is as small as that. Where all
+    documents are larger than `share`, it is the size of the smallest.
+    """
+    sizes = [len(document.data) for document in documents]
+    within = share * sum(sizes)
+    if limit < within and any(size <= limit for size in sizes):
+        return limit
+    return max(within, min(sizes, default=0))
+
+
 def _take(
     documents: list[Document], limit: int, share: float
 ) -> tuple[list[Document], list[Document]]:
-    target = min(limit, share * sum(len(document.data) for document in documents))
-    taken = count = 0
-    while count < len(documents) and taken < target:
-        taken += len(documents[count].data)
-        count += 1
-    return documents[:count], documents[count:]
+    """Return the documents to hold out and the rest, both in the given order."""
+    largest = _largest(documents, limit, share)
+    # Large documents do not count: a tenth of one could be all of the others.
+    room = share * sum(len(d.data) for d in documents if len(d.data) <= largest)
+    taken: list[Document] = []
+    rest: list[Document] = []
+    size = 0
+    for document in documents:
+        length = len(document.data)
+        wanted = size < min(limit, room) and length <= largest
+        if wanted and (not taken or size + length <= ROUNDING * room):
+            taken.append(document)
+            size += length
+        else:
+            rest.append(document)
+    return taken, rest

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.corpus import Corpus, Split
-from bench.data.documents import Document
+from bench.data.documents import Document, Intake
 from bench.data.splits import SPLITS
 from bench.data.tokenizer import TOKENIZER_FILE, Tokenizer, stored_tokenizer
 
@@ -32,6 +33,7 @@ def write(
     tokenizer: Tokenizer,
     overlap: dict[str, float],
     headline: Sequence[str],
+    intake: Intake,
 ) -> None:
     """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie
     there.
@@ -55,6 +57,7 @@ def write(
             "headline": list(headline),
             "overlap": overlap,
             "names": names,
+            "intake": {**vars(intake), "dropped": dict(intake.dropped)},
             "content": content,
             "files": hashes,
         }
@@ -100,6 +103,7 @@ def read(directory: Path) -> Corpus | None:
         validation=validation,
         content_hash=meta["content"],
         tokenizer=stored_tokenizer(directory),
+        intake=Intake(**meta["intake"] | {"dropped": Counter(meta["intake"]["dropped"])}),
     )
 
 

@@ -1,63 +1,130 @@
-"""Rows of tables as documents, streamed through `datasets`.
+"""Rows of tables as documents: JSON lines and Parquet from a disk, and rows of any other origin."""
 
-Parquet and JSON lines from a disk, any data set from a hub.
-"""
-
-from collections.abc import Generator
-from contextlib import closing
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.config.data import DataConfig
-from bench.data.documents import Document
+from bench.data.documents import Document, Intake
 from bench.errors import UserError, unknown
 
+Row = Mapping[str, Any]
+_PATIENCE = 1000
+"""Rows without the text column after which it is taken to be missing."""
 
-def stream(config: DataConfig, loader: str, **options: Any) -> Generator[Document, None, None]:
-    """One document a row, in the order of the table, without shuffling or copying it.
 
-    The iterator may be closed at any row. Order matters little: `bench.data.splits` deals documents
-    by their hash.
+def row_documents(config: DataConfig, rows: Iterable[Row], intake: Intake) -> Iterator[Document]:
+    """Yield one document per row, in the order of the table; rows may be infinite.
 
-    Args:
-        config: names the columns.
-        loader: first argument of `datasets.load_dataset`.
-        options: its further arguments.
+    Rows whose text or domain is null or absent are counted in `intake` and left out.
 
     Raises:
-        UserError: `datasets` is missing, or the table or a column of it cannot be read.
+        UserError: no row has a column, or the text column holds something else.
+    """
+    columns = [config.text_column, *([config.domain_column] if config.domain_column else [])]
+    missing = dict.fromkeys(columns, 0)  # until a row has it
+    names: dict[str, None] = {}
+    for index, row in enumerate(rows):
+        for column in list(missing):
+            if column in row:
+                del missing[column]
+            else:
+                names.update(dict.fromkeys(row))
+                missing[column] += 1
+                if missing[column] >= _PATIENCE:
+                    raise _no_column(config, column, names)
+        text, *domain = (row.get(column) for column in columns)
+        if text is None:
+            intake.dropped["null"] += 1
+        elif not isinstance(text, str):
+            raise UserError(
+                f"Column {config.text_column!r} of {config.path!r} holds {type(text).__name__}, not"
+                " text: set text_column."
+            )
+        elif domain == [None]:
+            intake.dropped["null domain"] += 1
+        else:
+            yield Document(f"row-{index}", str(domain[0]) if domain else "text", text)
+    for column in missing:
+        if names:
+            raise _no_column(config, column, names)
+
+
+def json_rows(config: DataConfig, file: Path) -> Iterator[Row]:
+    """Yield the rows of a file of JSON lines, or of one JSON array of objects.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no object.
     """
     try:
-        import datasets
-        from datasets.exceptions import DatasetsError
-    except ImportError:
-        raise UserError(
-            f"Reading {config.path!r} needs the package datasets: pip install -c constraints.txt -e '.[hub]'"
-        ) from None
-    try:
-        table = datasets.load_dataset(loader, streaming=True, **options)
-        with closing(iter(table)) as rows:
+        if file.suffix.lower() == ".json" and (rows := _whole(file)) is not None:
             for index, row in enumerate(rows):
-                yield _document(config, index, row)
-    except (OSError, ValueError, DatasetsError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"Cannot read the data {config.path!r} (name {config.name!r}): {reason}. Check path, name and split."
-        ) from error
+                yield _object(config, file, f"item {index}", row)
+            return
+        with file.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _object(
+                        config, file, f"line {number}", _parsed(config, file, number, line)
+                    )
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(config, file, str(error)) from None
 
 
-def _document(config: DataConfig, index: int, row: dict[str, Any]) -> Document:
-    columns = [config.text_column, *([config.domain_column] if config.domain_column else [])]
-    for column in columns:
-        if column not in row:
-            raise unknown(
-                "column",
-                column,
-                row,
-                f"Set text_column and domain_column to columns of {config.path!r}.",
-            )
-    text, *domain = (row[column] for column in columns)
-    if not isinstance(text, str | None):
-        raise UserError(
-            f"Column {config.text_column!r} of {config.path!r} holds {type(text).__name__}, not text: set text_column."
-        )
-    return Document(f"row-{index}", str(domain[0]) if domain else "text", text or "")
+def parquet_rows(config: DataConfig, file: Path) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, of the needed columns alone.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    wanted = {config.text_column, config.domain_column}
+    try:
+        # An open file, since a path would be read as an address.
+        with file.open("rb") as stream, parquet.ParquetFile(stream) as table:
+            names = table.schema_arrow.names
+            for column in wanted - {None, *names}:
+                raise _no_column(config, str(column), names)
+            for batch in table.iter_batches(columns=[name for name in names if name in wanted]):
+                yield from batch.to_pylist()
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise _unreadable(config, file, str(error)) from None
+
+
+def _whole(file: Path) -> list[Any] | None:
+    """Return the items of a file that is one JSON value; None for JSON lines."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, list) else [value]
+
+
+def _parsed(config: DataConfig, file: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _unreadable(config, file, f"line {number} is no JSON ({error.msg})") from None
+
+
+def _object(config: DataConfig, file: Path, place: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        said = f"{place} is no object with columns, but {type(row).__name__}"
+        raise _unreadable(config, file, said)
+    return row
+
+
+def _unreadable(config: DataConfig, file: Path, reason: str) -> UserError:
+    where = "" if file.name == Path(str(config.path)).name else f" {file.name!r},"
+    said = (reason.strip().splitlines() or ["no reason given"])[0].rstrip(".")
+    return UserError(
+        f"Cannot read the data {config.path!r}:{where} {said}. Mend or remove the file."
+    )
+
+
+def _no_column(config: DataConfig, column: str, names: Iterable[str]) -> UserError:
+    advice = f"Set text_column and domain_column to columns of {config.path!r}."
+    return unknown("column", column, names, advice)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.data import DataConfig
-from bench.errors import UserError
+from bench.errors import UserError, told
 
 TOKENIZER_FILE = "tokenizer.json"
 _BPE_TRAINING_BYTES = 2**23
@@ -92,33 +92,80 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_bpe(serialised: str) -> Tokenizer:
-    """A tokenizer from its serialised form.
+    """Build a tokenizer from its serialised form.
 
-    Tokens that stand for no text, as GPT-2's end of text, are left out.
+    Ids are those of the tokens that stand for text, in their order and without gaps; special
+    tokens, as GPT-2's end of text, have none. Saved truncation, padding, dropout and templates of
+    special tokens are not applied.
+
+    Raises:
+        ValueError: this is no byte-level BPE: another model, or a token that stands for no bytes.
     """
     from tokenizers import Tokenizer as Backend
+    from tokenizers import models
 
     backend = Backend.from_str(serialised)
+    if not isinstance(backend.model, models.BPE):
+        raise ValueError(f"its model is {type(backend.model).__name__}")
+    backend.no_truncation()
+    backend.no_padding()
+    backend.model.dropout = None
     backend.encode_special_tokens = True  # as the text that they are written with
-    special = backend.get_added_tokens_decoder()
-    byte_of = {char: value for value, char in _byte_characters().items()}
-    vocabulary = sorted(
-        (item for item in backend.get_vocab().items() if item[1] not in special),
-        key=lambda item: item[1],
+    added = backend.get_added_tokens_decoder()
+    written = sorted(
+        (id, token)
+        for token, id in backend.get_vocab().items()
+        if id not in added or not added[id].special
     )
-    pieces = (*(bytes(byte_of[char] for char in token) for token, _ in vocabulary), b"")
+    # Added tokens are written as text, all others with one character per byte.
+    pieces = [token.encode("utf-8") if id in added else _bytes_of(token) for id, token in written]
+    unused = len(pieces)
+    ours = np.full(max(backend.get_vocab().values()) + 1, unused, np.int64)
+    ours[[id for id, _ in written]] = np.arange(unused)
 
     def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
-        return [np.array(encoding.ids, np.uint16) for encoding in backend.encode_batch(list(texts))]
+        clean = [text.encode("utf-8", errors="replace") for text in texts]
+        encodings = backend.encode_batch(
+            [data.decode("utf-8") for data in clean], add_special_tokens=False
+        )
+        found = [ours[np.array(encoding.ids, np.int64)] for encoding in encodings]
+        for data, ids in zip(clean, found, strict=True):
+            back = b"".join(pieces[token] for token in ids.tolist() if token < unused)
+            if back != data:
+                raise _altered(data, back)
+        return [ids.astype(np.uint16) for ids in found]
 
-    return Tokenizer(pieces, encode, serialised)
+    return Tokenizer((*pieces, b""), encode, serialised)
+
+
+def _bytes_of(token: str) -> bytes:
+    try:
+        return bytes(_BYTE_OF[char] for char in token)
+    except KeyError as error:
+        raise ValueError(f"its token {token!r} has a character that is no byte: {error}") from None
+
+
+def _altered(text: bytes, back: bytes) -> UserError:
+    """Build the error for a text that does not come back, quoting the first difference."""
+    place = next(
+        (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b),
+        min(len(text), len(back)),
+    )
+    start = max(0, place - 10)
+    given, found = (part[start : place + 20].decode("utf-8", "replace") for part in (text, back))
+    return UserError(
+        f"The tokenizer does not give the text back: {given!r} becomes {found!r}. Losses per byte"
+        " need a byte-level BPE that keeps each byte: remove normalizer and add_prefix_space from"
+        " tokenizer_file, or give another."
+    )
 
 
 def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
     """The tokenizer that `config` asks for, trained on the training texts where it is learnt.
 
     Raises:
-        UserError: the given file is no byte-level BPE, or has another number of ids.
+        UserError: the given file is no byte-level BPE, or has another number of ids. A file that
+            alters text is found when that text is encoded.
     """
     if config.tokenizer == "bytes":
         return byte_tokenizer()
@@ -126,13 +173,18 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
         return train_bpe(training, config.vocab_size)
     try:
         found = load_bpe(tokenizer_text(config))
+    except UserError:
+        raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(
-            f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({error!r}): give a tokenizer.json."
+            f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({told(error)}):"
+            " give a tokenizer.json of one, such as GPT-2's."
         ) from None
     if len(found.pieces) != config.vocab_size:
         raise UserError(
-            f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has {len(found.pieces)} ids: set vocab_size so."
+            f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has"
+            f" {len(found.pieces)} ids (tokens of text, and one that ends a document):"
+            f" set vocab_size to {len(found.pieces)}."
         )
     return found
 
@@ -140,7 +192,7 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
 def tokenizer_text(config: DataConfig) -> str:
     """What stands in the given tokenizer file."""
     try:
-        return Path(str(config.tokenizer_file)).expanduser().read_text(encoding="utf-8")
+        return Path(str(config.tokenizer_file)).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(
             f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing tokenizer.json."
@@ -170,3 +222,6 @@ def _head(texts: Iterable[str], limit: int) -> Iterable[str]:
             return
         limit -= len(text.encode("utf-8", errors="replace"))
         yield text
+
+
+_BYTE_OF = {char: value for value, char in _byte_characters().items()}

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import ask, autocast, make_pass
+from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors
 from bench.flops.ledger import SiteCost
@@ -22,7 +22,11 @@ Far inside the tolerance on B.
 
 @torch.no_grad()
 def calibrate(
-    model: Model, windows: Windows, spend: float, dtype: torch.dtype = torch.float32
+    model: Model,
+    windows: Windows,
+    spend: float,
+    dtype: torch.dtype = torch.float32,
+    decide: Decide = ask,
 ) -> float:
     """Set every knob so that causal evaluation of `windows` spends `spend` times B, and return what
     it does spend, in B.
@@ -37,6 +41,7 @@ def calibrate(
         windows: of the calibration split.
         spend: what to aim for, as a multiple of B.
         dtype: precision of matrix products.
+        decide: the way to the plan that the pass goes on with, for a meter.
     """
     ledger, target, shares = (
         model.evaluation_ledger,
@@ -48,15 +53,15 @@ def calibrate(
     factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
     sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
 
-    def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+    def set_knob(router: Router, inputs: RouterInput) -> RoutingPlan:
         site, cost = sites[router]
         if router.knob is not None:
             _bisect(router, inputs, site, cost * factor)
-        return ask(router, inputs)
+        return decide(router, inputs)
 
     device = device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
-    run = make_pass(tokens[:, :-1], tags, decide=decide)
+    run = make_pass(tokens[:, :-1], tags, decide=set_knob)
     with autocast(device, dtype):
         model.decoder(run)
     spent = ledger.active(run.counts, run.tokens.numel())

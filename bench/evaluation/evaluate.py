@@ -63,12 +63,12 @@ def evaluate(
         batch_size: windows at a time; it changes nothing but speed.
         dtype: precision of matrix products.
         keep: keep plans and scores, for metrics.
-        decide: the way to a plan, for inspection.
+        decide: the way to a plan, for a meter.
     """
     decoder, ledger, device = model.decoder, model.evaluation_ledger, device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
     nats: list[Tensor] = []
-    active = executed = 0.0
+    booked: list[tuple[list[Tensor], int]] = []
     result = Evaluation(np.empty((0, 0)), 0.0, 0.0)
     kept: list[list[LayerTrace]] = []
     for start in range(0, len(tokens), batch_size):
@@ -81,10 +81,12 @@ def evaluate(
                 logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
             ).view(batch[:, 1:].shape)
         )
-        active += ledger.active(run.counts, run.tokens.numel())
-        executed += ledger.executed(run.counts, run.tokens.numel(), padded=True)
+        booked.append((run.counts, run.tokens.numel()))
         if keep:
             kept.append(run.traces)
+    # All batches pay the same price, though a meter may raise it in any of them.
+    active = sum((ledger.active(*batch) for batch in booked), 0.0)
+    executed = sum((ledger.executed(*batch, padded=True) for batch in booked), 0.0)
     total = tokens[:, :-1].numel()
     ledger.charge("evaluation", "forward", active)
     result.nats, result.active, result.executed = (

@@ -127,7 +127,7 @@ def measure(
     sweep, spends, visited = _Sweep(), dict[float, float](), list[Visited]()
     at_budget: Evaluation | None = None
     for target in sorted(targets, key=lambda t: t == 1.0):  # B comes last and leaves its knobs set
-        spends[target] = calibrate(model, calibration, target, dtype)
+        spends[target] = calibrate(model, calibration, target, dtype, decide)
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
         visited.append(Visited(knobs_of(model.decoder), found.nats))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,7 +63,6 @@ class OpCounter(TorchDispatchMode):
     ) -> Any:
         """Run the operation and charge it."""
         kwargs = kwargs or {}
-        _refuse_strangers(types)
         out = func(*args, **kwargs)
         if not isinstance(func, OpOverload):
             raise UncountedOp(f"Operation {func} has no known cost.")
@@ -99,7 +98,6 @@ class Sealed(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        _refuse_strangers(types)
         name = getattr(func, "__name__", "")
         if name in WAYS_OUT:
             raise UncountedOp(
@@ -108,23 +106,8 @@ class Sealed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _refuse_strangers(types: Any) -> None:
-    """A tensor class of somebody's own may run anything inside an operation, where neither mode is
-    on.
-    """
-    for kind in types:
-        if kind not in (Tensor, nn.Parameter, nn.Buffer):
-            raise UncountedOp(
-                f"Tensors of class {kind.__name__} {_place()} may hide work in their operations: use plain tensors."
-            )
-
-
-WAYS_OUT = frozenset(
-    """
-    numpy __array__ tolist data_ptr untyped_storage storage _typed_storage __dlpack__ share_memory_ apply_ map_ map2_
-    """.split()  # noqa: SIM905
-)
-"""Methods of a tensor through which work could leave torch."""
+WAYS_OUT = frozenset({"numpy", "__array__", "tolist"})
+"""Methods of a tensor after which work goes on outside of torch, uncounted."""
 
 
 def count(run: Callable[[], Any]) -> OpCounter:
@@ -144,11 +127,16 @@ def _tensors(data: Any) -> Iterator[Tensor]:
 
 
 def _place() -> str:
-    """The method of the innermost module that is running, and its line; for errors."""
+    """Return the function and line that ran the operation, outside of torch and the counter."""
     frame = inspect.currentframe()
     while frame is not None:
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module):
-            return f"in {type(module).__name__}.{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
+        code, module = frame.f_code, str(frame.f_globals.get("__name__"))
+        between = module.split(".")[0] in _BETWEEN or module == __name__
+        if not between and not code.co_filename.startswith("<"):
+            return f"in {code.co_qualname} ({Path(code.co_filename).name}:{frame.f_lineno})"
         frame = frame.f_back
-    return "outside of any module"
+    return "outside of any function"
+
+
+_BETWEEN = frozenset({"torch", "beartype", "jaxtyping"})
+"""Packages whose frames stand between a caller and the counter."""

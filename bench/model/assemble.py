@@ -89,7 +89,7 @@ class Model:
     def meter(self, seed: int) -> Meter:
         """Make the meter of a run of this model."""
         ledgers: dict[Selection, Ledger] = {"topk": self.ledger, "causal": self.evaluation_ledger}
-        return Meter(self.decoder.routers, ledgers, self.solution.target, seed)
+        return Meter(self.decoder.routers, ledgers, seed)
 
     def active_parameters(self, shares: Sequence[Sequence[float]] | None = None) -> float:
         """Parameters that a token meets on average.
@@ -225,7 +225,7 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
     except UserError:
         raise
     except UncountedOp as error:
-        raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from None
+        raise UserError(f"Router {blueprint.entry.name!r} cannot be priced: {error}") from error
     except BaseException as error:
         let_through(error)
         raise UserError(

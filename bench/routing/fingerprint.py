@@ -85,19 +85,6 @@ def source_hash_of(router: type[Router]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def helpers_of(module: ModuleType) -> list[ModuleType]:
-    """Modules that a module uses, and that are as much the author's own as it is."""
-    if not getattr(module, "__file__", None):
-        return []
-    paths = set(_helpers(module))
-    files = ((found, getattr(found, "__file__", None)) for found in list(sys.modules.values()))
-    return [
-        found
-        for found, file in files
-        if file and Path(file).resolve() in paths and found is not module
-    ]
-
-
 def _helpers(module: ModuleType) -> list[Path]:
     """Files that a module imports, at once or later, and that these import, in order.
 

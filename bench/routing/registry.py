@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
-from unittest import mock
 
 from bench.errors import UserError, let_through, told, unknown
 from bench.routing.contract import Paths, Router
-from bench.routing.fingerprint import numerics_hash, own_modules, source_hash_of
+from bench.routing.fingerprint import numerics_hash, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # rows and figures are called by it
@@ -215,31 +214,6 @@ def _holds_strings(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and all(
         isinstance(part, str) for part in cast(Iterable[object], value)
     )
-
-
-def import_again(router: type[Router]) -> type[Router]:
-    """Run the files that define a router once more, apart from their modules and the registry, for
-    whoever watches what that does.
-
-    Returns:
-        The class as the file defines it now, with nothing remembered; the given one where it is not
-        at the top of its file.
-    """
-    again = router
-    for name in own_modules(router):
-        source = getattr(sys.modules[name], "__file__", None)
-        spec = importlib.util.spec_from_file_location(name, source) if source else None
-        if spec is not None and spec.loader is not None:
-            module = importlib.util.module_from_spec(spec)
-            with (
-                mock.patch.dict(_entries),
-                mock.patch.dict(sys.modules, {name: module}),
-                mock.patch.object(Entry, "__post_init__"),
-            ):
-                spec.loader.exec_module(module)
-            if name == router.__module__:
-                again = getattr(module, router.__qualname__, router)
-    return again
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def resolve(cell: Cell) -> ResolvedCell:
         identity=identity,
         corpus=corpus,
         machine=machine,
-        key=content_key(cell, identity, corpus.content_hash, machine),
+        key=content_key(cell, identity, data_identity(corpus), machine),
         config_hash=config_hash(cell),
     )
 
@@ -134,16 +134,21 @@ def numerics(cell: Cell) -> dict[str, Any]:
     return {"suite": suite, "name": cell.suite.name, "row": row, "cell": conditions}
 
 
-def content_key(cell: Cell, identity: str, data_hash: str, machine: dict[str, Any]) -> str:
+def data_identity(corpus: Corpus) -> str:
+    """Return the hash of a text as it is used: its content, and the domains of the headline."""
+    return hash_of([corpus.content_hash, list(corpus.headline_domains)])
+
+
+def content_key(cell: Cell, identity: str, data: str, machine: dict[str, Any]) -> str:
     """Return the content key of a cell.
 
     Args:
         cell: the cell; the names of its suite and row are part of the key.
         identity: of the router (`Entry.identity`).
-        data_hash: of the built corpus.
+        data: hash of the text as it is used (`data_identity`).
         machine: device class, threads, dtype and the versions that matter.
     """
-    return hash_of([RULES_VERSION, numerics(cell), identity, data_hash, machine])
+    return hash_of([RULES_VERSION, numerics(cell), identity, data, machine])
 
 
 def config_hash(cell: Cell) -> str:

@@ -1,15 +1,25 @@
-"""Figures of a study: the headline loss of each row with its seeds, and the curves that lead there."""
+"""Figures of a study: the headline loss of each row with its seeds, and the curves behind it."""
 
-from bench.board.measures import mean_curve, mean_interval
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench.board.drawing import Figure, colour, subplots, tip
+from bench.board.figures import draw_lines, label, late, series
+from bench.board.frames import resampled, tidy
+from bench.board.measures import mean_interval
 from bench.board.model import Row
-from bench.board.plot import Plot
-from bench.board.svg import NUM_SERIES, Canvas, Figure, Scale, decimals, padded
-from bench.board.text import interval, number, plain, quantity
+from bench.board.text import BITS, interval, number, plain, quantity
 from bench.study.config import StudyConfig
 from bench.study.measures import Measure, find_measure
 from bench.study.results import SizeResults
 
-_ROW, _TOP, _NAMES, _WIDTH = 22, 30, 235, 650
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Canvas
+
+_ROW, _NAME = 24, 40
 
 
 def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
@@ -20,145 +30,127 @@ def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for setting, rows in results.rows.items():
         shown = [row for row in rows if row.losses]
-        if shown:
-            found[f"{results.name}-{setting}-losses.svg"] = _losses(setting, shown)
-        if any(len(record.curve) > 1 for row in shown for record in row.good):
-            found[f"{results.name}-{setting}-curves.svg"] = _curves(setting, shown)
-        for name in study.curves:
-            if lines := _lines(study, find_measure(name), shown):
-                found[f"{results.name}-{setting}-{name.replace('_', '-')}-along.svg"] = _along(
-                    study, setting, find_measure(name), lines
-                )
+        made = [_losses(setting, shown), _curves(setting, shown)]
+        made += [_along(study, setting, find_measure(name), shown) for name in study.curves]
+        stem = f"{results.name}-{setting}"
+        found |= {f"{stem}-{one.slug}.svg": one for one in made if one is not None}
     return found
 
 
-Point = tuple[float, float, float, float]
-"""Place on the axis, mean, lowest and highest seed."""
+def _losses(setting: str, rows: Sequence[Row]) -> Figure | None:
+    """A line a row: each seed, the mean, and its t interval."""
+    import pandas as pd
+
+    if not rows:
+        return None
+    data = pd.DataFrame(
+        {"row": row.label, "seed": seed, "loss": loss}
+        for row in rows
+        for seed, loss in row.losses.items()
+    )
+    words = (
+        "Headline loss of each row in nats: small dots are seeds, the large one their mean, the "
+        "bar its 95 % t interval. An interval much wider than all losses is cut at the frame."
+    )
+    return Figure("losses", f"Losses in {setting}", words, data, _draw_losses)
 
 
-def _lines(study: StudyConfig, measure: Measure, rows: list[Row]) -> dict[str, list[Point]]:
-    """Series -> its points in order, for the series with two or more that have the measure."""
-    places = {row.name: (row.series, row.at) for row in study.rows if row.series}
-    lines: dict[str, list[Point]] = {}
-    for row in rows:
-        values = [value for record in row.good if (value := measure.read(record)) is not None]
-        series, at = places.get(row.name, ("", None))
-        if values and at is not None:
-            lines.setdefault(series, []).append(
-                (at, sum(values) / len(values), min(values), max(values))
-            )
-    return {series: sorted(points) for series, points in lines.items() if len(points) > 1}
+def _draw_losses(data: "pd.DataFrame") -> "Canvas":
+    import seaborn as sns
+
+    names = list(dict.fromkeys(data["row"]))
+    canvas, (axes,) = subplots(720, 70 + _ROW * len(names))
+    # Seeds lie a little above the interval, which would hide them.
+    places = data["row"].map(names.index) - 0.28
+    sns.scatterplot(data, x="loss", y=places, ax=axes, color=colour("muted"), s=22, alpha=0.7)
+    ends = [data["loss"].min(), data["loss"].max()]
+    room = 0.3 * (ends[1] - ends[0]) or 0.01
+    for y, name in enumerate(names):
+        losses = data["loss"][data["row"] == name].tolist()
+        mean, (left, right) = sum(losses) / len(losses), mean_interval(losses)
+        (bar,) = axes.plot([left, right], [y, y], color=colour("s0"), linewidth=1.75, marker="|",
+                           markersize=9, markeredgewidth=1.75)  # fmt: skip
+        (dot,) = axes.plot(mean, y, "o", color=colour("s0"), markersize=6)
+        for mark in (bar, dot):
+            tip(mark, f"{name}: {number(mean, 4)} {interval(left, right, 4)}")
+        ends += [end for end in (left, right) if math.isfinite(end)]
+    low, high = data["loss"].min() - room, data["loss"].max() + room
+    shown = max(low, min(ends)), min(high, max(ends))
+    edge = 0.03 * (shown[1] - shown[0]) or 0.01
+    axes.set(xlim=(shown[0] - edge, shown[1] + edge), ylim=(len(names) - 0.4, -0.7))
+    axes.set(xlabel="loss at the budget, nats", ylabel="")
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    return canvas
+
+
+def _curves(setting: str, rows: Sequence[Row]) -> Figure | None:
+    """Probe loss against training FLOPs: mean of the seeds and their range."""
+    import pandas as pd
+
+    found = [part for row in rows if len(part := resampled(tidy(row.good, "curves"), "flops"))]
+    if not found:
+        return None
+    data = pd.concat(found, ignore_index=True)
+    data["loss"] = data["loss"] / BITS
+    words = (
+        "Loss on a fixed part of the validation split during training, a line a row: mean over "
+        "the seeds, and a band from the best to the worst. The early part above the frame is cut "
+        "off."
+    )
+    return Figure("curves", f"Training in {setting}", words, data, _draw_curves)
+
+
+def _draw_curves(data: "pd.DataFrame") -> "Canvas":
+    canvas, (axes,) = subplots(760, 400)
+    data = data.assign(row=[_short(name, 24) for name in data["row"]])
+    styles = {name: series(place) for place, name in enumerate(dict.fromkeys(data["row"]))}
+    draw_lines(data, axes, styles)
+    axes.set_ylim(*late(data))
+    axes.set_xlim(0, None)
+    label(axes, "training FLOPs", "nats", quantity)
+    return canvas
 
 
 def _along(
-    study: StudyConfig, setting: str, measure: Measure, lines: dict[str, list[Point]]
-) -> Figure:
-    """A measure against the study's axis.
+    study: StudyConfig, setting: str, measure: Measure, rows: Sequence[Row]
+) -> Figure | None:
+    """A measure against the study's axis, a line a series of rows."""
+    import pandas as pd
 
-    Places are evenly spaced in their order, since shares reach from 0 to 1 by factors.
-    """
-    places = sorted({point[0] for points in lines.values() for point in points})
-    description = f"{measure.meaning} against {study.axis}: mean over the seeds, and a band from the lowest to the highest."
-    limits = padded(
-        [value for points in lines.values() for point in points for value in point[1:]], 0.08
+    places = {row.name: (row.series, row.at) for row in study.rows if row.series}
+    points = [
+        {"row": places[row.label][0], "at": places[row.label][1], "seed": record.cell.seed,
+         "value": value}
+        for row in rows if row.label in places
+        for record in row.good if (value := measure.read(record)) is not None
+    ]  # fmt: skip
+    data = pd.DataFrame(points, columns=["row", "at", "seed", "value"])
+    data = data[data.groupby("row")["at"].transform("nunique") > 1].sort_values("at", kind="stable")
+    if data.empty:
+        return None
+    words = (
+        f"{measure.meaning} against {study.axis}: mean over the seeds, and a band from the lowest "
+        "to the highest."
     )
     title = f"{measure.title.capitalize()} in {setting}"
-    plot = Plot(
-        title,
-        description,
-        (0, max(1, len(places) - 1)),
-        limits,
-        (study.axis, measure.title),
-        lambda _: "",
-        (560, 320),
-    )
-    for index, place in enumerate(places):
-        plot.canvas.text(plot.x(index), plot.y.start + 17, f"{place:g}", "quiet mid")
-    for index, (series, points) in enumerate(lines.items()):
-        xs = [float(places.index(point[0])) for point in points]
-        plot.curve(
-            series,
-            xs,
-            [point[1] for point in points],
-            f"s{index} curve",
-            ([p[2] for p in points], [p[3] for p in points]),
-        )
-    data = [
-        (series, f"{point[0]:g}", measure.show(point[1]))
-        for series, points in lines.items()
-        for point in points
-    ]
-    return plot.figure(
-        f"{measure.name.replace('_', '-')}-along", ("series", study.axis, measure.title), data
-    )
+    draw = partial(_draw_along, axis=study.axis, name=measure.title)
+    return Figure(f"{measure.name.replace('_', '-')}-along", title, words, data, draw)
 
 
-def _losses(setting: str, rows: list[Row]) -> Figure:
-    """A line a row: each seed, the mean, and its t interval."""
-    description = "Headline loss of each row in nats: small dots are seeds, the large one their mean, the bar its 95 % t interval."
-    bottom = _TOP + _ROW * len(rows)
-    canvas = Canvas(_WIDTH, bottom + 40, f"Losses in {setting}", description)
-    intervals = {row.name: mean_interval(list(row.losses.values())) for row in rows}
-    low, high = padded([loss for row in rows for loss in row.losses.values()])
-    scale = Scale(low, high, _NAMES + 10, _WIDTH - 10)
-    ticks = scale.ticks(6)
-    for value in ticks:
-        canvas.line(scale(value), _TOP, scale(value), bottom, "grid")
-        canvas.text(scale(value), bottom + 16, number(value, decimals(ticks)), "quiet mid")
-    canvas.text(scale((low + high) / 2), bottom + 34, "loss at the budget, nats", "quiet mid")
-    canvas.text(0, 14, plain(setting, 60), "strong")
-    for index, row in enumerate(rows):
-        y, losses = _TOP + _ROW * (index + 0.5), list(row.losses.values())
-        mean, (left, right) = sum(losses) / len(losses), intervals[row.name]
-        canvas.text(0, y + 4, plain(row.name, 36))
-        group = canvas.group("s0", f"{row.name}: {number(mean, 4)} {interval(left, right, 4)}")
-        if len(losses) > 1:
-            canvas.line(scale(scale.clamp(left)), y, scale(scale.clamp(right)), y, "bar", group)
-        for loss in losses:
-            canvas.circle(scale(loss), y, 2.5, "small", group)
-        canvas.circle(scale(mean), y, 4.5, "dot", group)
-    data = [
-        (row.name, number(row.shown_loss, 4), interval(*intervals[row.name], 4)) for row in rows
-    ]
-    return canvas.figure("losses", ("row", "loss", "interval"), data)
+def _draw_along(data: "pd.DataFrame", axis: str, name: str) -> "Canvas":
+    """Places are evenly spaced in their order, since shares reach from 0 to 1 by factors."""
+    places = sorted(data["at"].unique())
+    canvas, (axes,) = subplots(680, 340)
+    styles = {one: series(place) for place, one in enumerate(dict.fromkeys(data["row"]))}
+    draw_lines(data.assign(x=data["at"].map(places.index)), axes, styles, y="value")
+    axes.set(xlabel=axis, ylabel=name)
+    axes.set_xticks(range(len(places)), [f"{place:g}" for place in places])
+    return canvas
 
 
-def _curves(setting: str, rows: list[Row]) -> Figure:
-    """Probe loss against training FLOPs, mean of the seeds and their range.
-
-    The first rows in colour, the others faint.
-    """
-    curves = {row.name: mean_curve(row, "flops") for row in rows}
-    curves = {name: curve for name, curve in curves.items() if curve.x}
-    shown = [
-        curve.mean[index] for curve in curves.values() for index in (2 * len(curve.mean) // 5, -1)
-    ]
-    reach = max(curve.x[-1] for curve in curves.values())
-    description = (
-        "Loss on a fixed part of the validation split during training, a line a row: mean over the seeds, and a band from the best to the "
-        "worst. The early part above the frame is cut off."
-    )
-    plot = Plot(
-        f"Training in {setting}",
-        description,
-        (0, reach),
-        padded(shown, 0.04),
-        ("training FLOPs", "nats"),
-        quantity,
-        (700, 380),
-    )
-    for index, (name, curve) in enumerate(curves.items()):
-        classes = f"s{index} curve" if index < NUM_SERIES else "faint"
-        plot.curve(_short(name), curve.x, curve.mean, classes, (curve.low, curve.high))
-    return plot.figure(
-        "curves",
-        ("row", "loss"),
-        [(name, number(curve.mean[-1], 4)) for name, curve in curves.items()],
-    )
-
-
-def _short(name: str, limit: int = 20) -> str:
-    """A name cut in its middle, since rows of a study differ at their ends."""
-    return (
-        name if len(name) <= limit else f"{name[: limit // 2 - 2]}…{name[limit // 2 - 1 - limit :]}"
-    )
+def _short(name: str, limit: int = _NAME) -> str:
+    """Cut a name in its middle, since rows of a study differ at their ends."""
+    name = plain(name, 200)
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit // 2 - 2]}…{name[limit // 2 - 1 - limit :]}"

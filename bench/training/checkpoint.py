@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised when what a checkpoint holds changes; those of another version are set aside."""
 
 KEPT = 2

@@ -79,7 +79,7 @@ def train(
 
     Raises:
         Diverged: the loss is not finite.
-        RuleBroken: a router was not in the run what it was priced as.
+        RuleBroken: a metered router returned a malformed plan or ran an operation without a price.
     """
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
     supervisor = Supervisor(model, len(split.document_tags))

@@ -1,6 +1,6 @@
 """One training step, and all the state that the next one depends on beside the weights."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -105,9 +105,7 @@ class Stepper:
         self.decide: Decide = ask
 
     def inspect(self, meter: Meter, step: int) -> None:
-        """At the steps that are due, ask the routers under the counter and price the auxiliary
-        losses anew.
-        """
+        """Count the routers and price the auxiliary losses anew, at the steps that are due."""
         self.decide = meter.decide_at(step)
         if meter.due(step):
             self.auxiliary_flops = None
@@ -119,6 +117,10 @@ class Stepper:
             "noise": self.noise.get_state(),
             "spent": [
                 dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)
+            ],
+            "prices": [
+                [site.router for site in ledger.sites]
+                for ledger in (self.model.ledger, self.model.evaluation_ledger)
             ],
             "auxiliary": (self.auxiliary_flops, self.priced, self.last_auxiliary),
             "gradients": self.gradients,
@@ -137,6 +139,13 @@ class Stepper:
         ):
             ledger.spent.clear()
             ledger.spent.update(spent)
+        for ledger, prices in zip(
+            (self.model.ledger, self.model.evaluation_ledger), state["prices"], strict=True
+        ):
+            ledger.sites[:] = [
+                replace(site, router=price)
+                for site, price in zip(ledger.sites, prices, strict=True)
+            ]
         self.auxiliary_flops, self.priced, self.last_auxiliary = state["auxiliary"]
         self.gradients = state["gradients"]
         self.done = Trained(**state["done"])

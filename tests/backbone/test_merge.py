@@ -177,5 +177,5 @@ def test_a_plan_that_merges_marks_one_path_a_token() -> None:
     ids = torch.zeros(2, 8, dtype=torch.long)
     inputs = RouterInput(torch.zeros(2, 8, 4), ids, ids, None, None, None, 0.0, "topk")
     check_plan(plan, inputs, COUNT, "here")
-    with pytest.raises(RuleBroken, match="one runs"):
+    with pytest.raises(RuleBroken, match="expected one path a token"):
         check_plan(replace(plan, mask=torch.zeros_like(plan.mask)), inputs, COUNT, "here")

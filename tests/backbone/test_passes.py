@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from bench.backbone.layers import rms_norm
 from bench.backbone.passes import History, make_pass
 from bench.conformance import run_checks
-from bench.conformance.audit import audit
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import (
     BLOCK_GATE,
@@ -26,6 +25,7 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from bench.training.utility import Oracle
+from tests.audit import audit
 from tests.world import SEQ_LEN, blueprint, run_of, tokens, trained_like
 
 

@@ -112,21 +112,36 @@ def test_no_error_and_nothing_overflows(browser: Any, report: Path, width: int, 
 
 def test_the_columns_sort_both_ways_by_value(browser: Any, report: Path):
     visit(browser, report)
-    before = column(browser, 3)
+    before = column(browser, 2)
     losses = [float(text.split(" ")[0]) for text in before]
-    assert press(browser, 3) == "ascending"
-    assert [float(text.split(" ")[0]) for text in column(browser, 3)] == sorted(losses)
-    assert press(browser, 3) == "descending"
-    assert [float(text.split(" ")[0]) for text in column(browser, 3)] == sorted(
+    assert press(browser, 2) == "ascending"
+    assert [float(text.split(" ")[0]) for text in column(browser, 2)] == sorted(losses)
+    assert press(browser, 2) == "descending"
+    assert [float(text.split(" ")[0]) for text in column(browser, 2)] == sorted(
         losses, reverse=True
     )
     press(browser, 0)
     names = [name.split(" ")[0] for name in column(browser, 0)]
     assert names == sorted(names, key=lambda name: name.replace("_", " "))
-    press(browser, 1)
-    tiers = column(browser, 1)
-    known = [int(tier) for tier in tiers if tier != "–"]
-    assert known == sorted(known) and set(tiers[len(known) :]) <= {"–"}
+    press(browser, 3)
+    found = [text for text in column(browser, 3) if text != "–"]
+    differences = [float(text.split(" ")[0].replace("−", "-")) for text in found]
+    assert len(differences) > 3 and differences == sorted(differences)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_table_fits_the_screen_and_a_phone_shows_cards(
+    browser: Any, report: Path, width: int
+):
+    visit(browser, report, width)
+    script = (
+        "const table = document.querySelector('table.first');"
+        "return [table.scrollWidth, table.parentElement.clientWidth,"
+        " getComputedStyle(table.tBodies[0].rows[0]).display]"
+    )
+    wide, room, display = browser.execute_script(script)
+    assert wide <= room
+    assert display == ("block" if width == 390 else "table-row")
 
 
 def test_sorting_works_from_the_keyboard(browser: Any, report: Path):

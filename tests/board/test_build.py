@@ -7,6 +7,7 @@ import pytest
 from bench.board import build_board
 from bench.board.build import boards_of
 from bench.board.model import Board
+from bench.config.suite import RowConfig
 from bench.errors import UserError
 from tests.board.synthetic import CONFIG, QUICK, Kind, many, record, records, write
 
@@ -111,7 +112,7 @@ def test_records_of_other_conditions_are_not_ranked_with_the_rest(field, value, 
     ("part", "changes"),
     [
         ("sources of the plugin", {"provenance": {"router_hash": "b"}}),
-        ("options", {"cell": {"options": {"k": 2}}}),
+        ("options", {"row": RowConfig(name="extra", options={"k": 2})}),
     ],
 )
 def test_a_row_whose_seeds_are_different_experiments_is_mixed(part, changes):
@@ -172,7 +173,8 @@ def test_an_edited_record_and_a_doubled_cell_are_refused_by_name(tmp_path: Path)
     with pytest.raises(UserError, match=r"seed-1\.json does not match its own digest"):
         build_board(tmp_path)
     path.write_text(original)
-    path.with_name("seed-7.json").write_text(original)
+    for part in path.parent.glob("seed-1.*"):
+        part.with_name(part.name.replace("seed-1", "seed-7")).write_bytes(part.read_bytes())
     with pytest.raises(
         UserError, match=r"seed-1\.json.*records of one cell|seed-7\.json.*records of one cell"
     ):

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from bench.board import render_leaderboard
 from bench.board.build import boards_of
-from bench.board.text import code, escape, plain
+from bench.board.text import anchor, code, escape, plain
 from bench.record import Record
 from tests.board.synthetic import QUICK, Kind, record, records
 
@@ -56,13 +56,16 @@ def test_same_records_same_bytes_in_any_order():
 
 def test_figures_are_those_of_the_records():
     made = records()
-    cells = {line[2]: line for line in tables(render(made))[0][1:]}
+    first, table = ({line[0]: line for line in found[1:]} for found in tables(render(made))[:2])
     gate = [one.loss or math.nan for one in made if one.cell.row == "mlp_gate"]
     control = [one.loss or math.nan for one in made if one.cell.row == "random@ffn"]
-    assert cells["mlp_gate"][3].startswith(f"{sum(gate) / 3 / math.log(2):.3f} [")
+    mean = f"{sum(gate) / 3 / math.log(2):.3f}"
+    assert first["mlp_gate"][2] == mean and table["mlp_gate"][3].startswith(f"{mean} [")
     difference = sum(a - b for a, b in zip(gate, control, strict=True)) / 3 / math.log(2)
-    assert cells["mlp_gate"][4].startswith(f"{difference:+.3f}".replace("-", "−") + " [")
-    assert cells["mlp_gate"][6] == f"{sum(a < b for a, b in zip(gate, control, strict=True))}/3"
+    shown = f"{difference:+.3f}".replace("-", "−")
+    assert first["mlp_gate"][3] == f"{shown} {table['mlp_gate'][5].split(' (')[0]}"
+    assert table["mlp_gate"][4].startswith(f"{shown} [")
+    assert table["mlp_gate"][6] == f"{sum(a < b for a, b in zip(gate, control, strict=True))}/3"
 
 
 def test_every_table_row_has_every_column():
@@ -113,6 +116,24 @@ def test_a_board_with_nothing_to_rank_still_renders():
     assert "untestable" in single
 
 
+def test_the_first_table_fits_a_screen_and_links_lead_to_headings() -> None:
+    text = render([*records(), *records(QUICK, match="tokens")])
+    assert max(map(len, tables(text)[0][0])) > 3
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    first = lines[: 2 + len([kind for kind in QUICK if kind.role not in ("bracket", "informed")])]
+    assert max(map(len, first)) <= 140  # about 1,000 pixels in the letters of GitHub
+    headings = {anchor(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")}
+    links = set(re.findall(r"\]\(#([^)]+)\)", text))
+    assert len(links) > 5 and links <= headings
+
+
+def test_the_first_sentence_says_how_far_the_finding_reaches() -> None:
+    (sentence,) = re.findall(r"^\*\*(.*)\*\*$", render(records()), re.MULTILINE)
+    assert sentence.startswith("Over 3 seeds of models of 256k active parameters, trained on ")
+    assert "5 of" not in sentence.split(",")[0]
+    assert re.search(r"\d of 5 routers beat random choice on the same paths", sentence)
+
+
 def hostile(names: Sequence[str]) -> list[Record]:
     """For each name a ranked row and a failed one that use it wherever a plugin can."""
     made = records(QUICK[:1], [0])
@@ -148,7 +169,8 @@ def test_hostile_names_and_errors_add_no_structure():
         "text_special",
     }
     assert {child.type for child in inline} <= allowed
-    assert not [child for child in inline if child.type == "link_open"]
+    links = [str(child.attrs["href"]) for child in inline if child.type == "link_open"]
+    assert all(link.startswith("#") for link in links)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u2028\u202e\ud800]", render(hostile(NASTY)))
 
 

@@ -10,9 +10,8 @@ from scipy import stats
 
 from bench.board import measures
 from bench.board.build import boards_of
-from bench.board.model import Row
 from bench.record import CurvePoint
-from tests.board.synthetic import QUICK, Kind, record, records
+from tests.board.synthetic import records
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -55,16 +54,16 @@ def test_cost_to_reach_takes_the_first_crossing_and_skips_what_is_no_number():
     assert measures.cost_to_reach([point(7, 1)], 2) == 7
 
 
-def test_mean_curve_of_lines_is_the_line_between_on_the_shared_range():
-    rising = [
-        record(Kind("x", 2), seed, curve=tuple(point(flops, seed + flops / 10) for flops in ends))
-        for seed, ends in ((0, (0, 10)), (2, (5, 20)))
-    ]
-    curve = measures.mean_curve(Row("x", tuple(rising)), "flops", points=6)
-    assert curve.x == pytest.approx([5, 6, 7, 8, 9, 10])
-    assert curve.mean == pytest.approx([1 + x / 10 for x in curve.x])
-    assert curve.low == pytest.approx([x / 10 for x in curve.x])
-    assert curve.high == pytest.approx([2 + x / 10 for x in curve.x])
+def test_costs_within_the_tolerance_count_as_equal():
+    points = [(100.0, 3.0), (100.5, 2.0), (50.0, 4.0), (200.0, 1.99), (99.9, 3.5)]
+    assert measures.frontier(points, same=0.01) == [(50.0, 4.0), (100.5, 2.0), (200.0, 1.99)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5", 0.5), ("1e-3", 1e-3), ("0", None), ("x", None)]
+)
+def test_positive_reads_factors(text: str, value: float | None):
+    assert measures.positive(text) == value
 
 
 def test_wins_thresholds_and_throughput_are_read_from_the_records():
@@ -85,10 +84,3 @@ def test_wins_thresholds_and_throughput_are_read_from_the_records():
         speeds["hash"] / speeds["dense"]
     )
     assert measures.relative_throughput(rows["hash"], None) is None
-
-
-def test_domain_losses_leave_out_what_is_no_number():
-    made = [
-        record(QUICK[0], seed, domain_loss={"a": 1.0 + seed, "b": math.nan}) for seed in range(3)
-    ]
-    assert measures.domain_losses(Row("x", tuple(made))) == {"a": 2.0}

@@ -2,7 +2,6 @@
 that lack the newer ones.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.board.build import boards_of
+from bench.board.charts import settling
 from bench.board.columns import cost_columns
-from bench.board.curves import pareto
-from bench.board.markdown import render_leaderboard
+from bench.board.figures import pareto
 from bench.board.monitors import (
     dead_paths,
     layer_table,
     load_cv,
     load_peak,
     monitor_columns,
-    settling,
 )
+from bench.board.pages import render_leaderboard
 from bench.record import Record
 from tests.board.synthetic import records
-from tests.board.test_figures import marks
 
 NEWER = (
     "margin",
@@ -96,17 +94,6 @@ def test_each_layer_has_its_line() -> None:
     )
 
 
-def test_settling_draws_a_line_a_layer_and_the_gradients_of_both() -> None:
-    board = boards_of(MADE)[0]
-    saturation, gradients = settling(next(row for row in board.ranked if row.name == "mlp_gate"))
-    assert [line[0] for line in saturation.data] == ["layer 1", "layer 2", "layer 3"]
-    assert all(len(line) == 1 + 25 and line[-1] == "1.000" for line in saturation.data)
-    assert [name for name, _ in marks(gradients, "path")] == [
-        f"layer {n}, {part}" for n in (1, 2, 3) for part in ("router", "paths")
-    ]
-    assert float(gradients.data[1][1].replace("−", "-")) == pytest.approx(math.log10(0.3), abs=1e-3)
-
-
 def test_older_records_lose_no_board_and_gain_no_column() -> None:
     old = boards_of([older(record) for record in MADE])[0]
     assert {column.title for column in monitor_columns(old)} == {
@@ -127,7 +114,7 @@ def test_older_records_lose_no_board_and_gain_no_column() -> None:
 
 def test_the_frontier_is_of_measured_inference_where_every_row_has_it() -> None:
     def labels(made: list[Record]) -> str:
-        return pareto(boards_of(made)[0])[1].header[1]
+        return pareto(boards_of(made)[0])[1].title.removeprefix("Loss against ")
 
     assert labels(MADE) == "measured time a token of inference, µs"
     assert (

@@ -3,12 +3,12 @@
 import math
 
 from bench.board.build import boards_of
-from bench.board.markdown import render_leaderboard
+from bench.board.pages import render_leaderboard
 from bench.board.truth import truth_columns
 from bench.record import Record, RightPaths
 from tests.board.synthetic import Kind, record, records
 
-TITLE = "Against the right paths"
+TITLE = "quick: right paths"
 
 
 def planted(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.cli import main
-from bench.conformance import Outcome
+from bench.conformance import CheckResult
 
 
 @pytest.fixture
@@ -15,8 +15,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
 
     def run_checks(entry, **options):
         seen.append((entry.name, options))
-        failed = Outcome("causal", "failed", "nothing moves", "token 3 moved", "look back only")
-        return [Outcome("priced", "passed"), *([failed] if entry.name == "hash" else [])]
+        failed = CheckResult("causal", "failed", "nothing moves", "token 3 moved", "look back only")
+        return [CheckResult("priced", "passed"), *([failed] if entry.name == "hash" else [])]
 
     monkeypatch.setattr("bench.conformance.run_checks", run_checks)
     return seen

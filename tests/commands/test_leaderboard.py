@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from bench.record.store import target_of
 
 
 def test_a_stale_board_is_told_with_what_changed(
@@ -26,11 +27,13 @@ def test_a_stale_board_is_told_with_what_changed(
 def test_an_edited_record_stops_the_board_by_name(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = runs / "tiny" / "hash" / "b50-flops" / "seed-0.json"
+    path = runs / "tiny" / "hash" / "b50-flops" / "seed-0.json"
+    record = target_of(path)
+    assert record is not None
     record.write_bytes(record.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
     assert main(["leaderboard", "--results", str(runs)]) == 2
     told = capsys.readouterr().err
-    assert str(record) in told and told.count("\n") == 1
+    assert record.name in told and told.count("\n") == 1
 
 
 def test_a_board_that_is_not_there_is_an_error_with_the_command_that_makes_it(

@@ -24,13 +24,26 @@ def test_budget_and_training_flops_are_those_of_the_formula(
     fixed = 2 * d * config.vocab_size + layers * attention + (layers - routed) * full
     budget = fixed + routed * (0.5 * full + 0.5 * cheap)
     dense = fixed + routed * full
-    found = re.match(r"tiny: B = ([\d,]+) FLOPs a token, ([\d.]+)% of dense; training (\S+)", said)
+    line = r"^tiny: B = ([\d,]+) FLOPs a token, ([\d.]+)% of dense; training (\S+)"
+    found = re.search(line, said, re.MULTILINE)
     assert found is not None
     assert int(found[1].replace(",", "")) == round(budget)
     assert float(found[2]) == pytest.approx(100 * budget / dense, abs=0.05)
     assert float(found[3]) == pytest.approx(3 * budget * suite.train.reference_tokens, rel=0.005)
-    assert [line.split()[:2] for line in said.splitlines()[3:]] == [
+    assert [line.split()[:2] for line in said.splitlines()[-2:]] == [
         ["mlp_gate", "ranked"],
         ["random@ffn", "control"],
     ]
     assert not (place / "runs").exists()
+
+
+def test_plan_shows_the_card_of_the_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
+    assert main(["plan", "--suite", str(suite), "--routers", "mlp_gate"]) == 0
+    said = capsys.readouterr().out
+    card = said.partition("\n\n")[0].splitlines()
+    assert "1 file, " in card[0] and " bytes per token" in card[0]
+    assert card[1] == "left out: nothing"
+    assert 4 <= len(card) <= 15

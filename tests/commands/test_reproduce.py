@@ -1,14 +1,83 @@
-"""Rerunning a row from its records."""
+"""`bench reproduce`: the right row is rebuilt, and the right records are taken."""
 
 import json
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.cli import main
+from bench.commands.reproduce import _cell, _records
+from bench.config.load import parse_suite
+from bench.errors import UserError
+from bench.record import Record, record_path, write_record
 from bench.record.store import target_of
+from bench.runner.cells import Cell, sensitivity_rows
+from bench.runner.resolve import resolve
+from tests import world
+from tests.board.synthetic import QUICK, record
 
 AGAIN = ["--results", "runs", "--suite", "tiny", "--out", "again", "--workers", "0"]
+
+
+def a_record(cell: Cell) -> Record:
+    """A record that says of itself that it is of this cell."""
+    resolved = resolve(cell)
+    made = record(QUICK[0], cell.seed, provenance={"config": cell.suite.canonical()})
+    return made.model_copy(update={"key": resolved.key, "cell": resolved.cell_id, "row": cell.row})
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
+    data = world.suite_data(world.write_text(tmp_path), sensitivity={"lr_scales": [0.5]})
+    return parse_suite(data, "tiny")
+
+
+def test_a_row_at_another_rate_is_rebuilt_at_that_rate(suite: Any) -> None:
+    (half, *_) = sensitivity_rows(suite, suite.rows)
+    assert (half.name, half.lr_scale) == ("mlp_gate@lr0.5", 0.5)
+    made = a_record(Cell(suite, half, 100))
+    again = _cell(made, ())
+    assert again.row.lr_scale == 0.5
+    assert resolve(again).key == made.key
+
+
+def test_several_budgets_or_modes_are_never_mixed(suite: Any, tmp_path: Path) -> None:
+    def write(**changes: Any) -> None:
+        one = a_record(Cell(suite.model_copy(update=changes), suite.rows[0], 0))
+        write_record(one, record_path(tmp_path, one.cell))
+
+    asked = Namespace(results=tmp_path, suite="tiny", row="mlp_gate", budget=None, match=None)
+    write()
+    assert len(_records(asked)) == 1
+    write(budget=0.25)
+    with pytest.raises(UserError, match=r"records at --budget 0.25 and 0.5. Name one"):
+        _records(asked)
+    write(match="tokens", budget=0.25)
+    quarter = Namespace(**{**vars(asked), "budget": 0.25})
+    with pytest.raises(UserError, match="records at --match flops and tokens"):
+        _records(quarter)
+    (found,) = _records(Namespace(**{**vars(quarter), "match": "tokens"}))
+    assert (found.cell.budget, found.cell.match) == (0.25, "tokens")
+    with pytest.raises(UserError, match=r"--budget is 0.75; row 'mlp_gate' has records at 0.25"):
+        _records(Namespace(**{**vars(asked), "budget": 0.75}))
+
+
+def test_why_a_rerun_failed_is_shown(
+    suite: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rate at which the loss is no number."""
+    wild = suite.rows[0].model_copy(update={"lr_scale": 1e38})
+    one = a_record(replace(Cell(suite, wild, 0)))
+    write_record(one, record_path(tmp_path / "results", one.cell))
+    where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "again")]
+    assert main(["reproduce", "mlp_gate", "--suite", "tiny", "--workers", "0", *where]) == 1
+    said = capsys.readouterr().out
+    assert "mlp_gate seed 0: " in said and "not finite" in said
+    assert "inconclusive" in said
 
 
 def test_an_honest_record_is_confirmed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

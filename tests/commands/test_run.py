@@ -174,3 +174,13 @@ def test_records_of_a_suite_with_impossible_looks_serve_a_mended_suite(
         "0",
     ]
     assert main(["reproduce", "hash", *again]) == 0
+
+
+def test_run_shows_the_card_of_own_text_and_a_line_of_other(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(suite, "--routers", "dense_matched", "--seeds", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 file, " in lines[0] and " bytes per token" in lines[0]
+    assert lines[1] == "left out: nothing"
+    assert any(line.startswith("domain ") and line.endswith(" overlap") for line in lines[:8])

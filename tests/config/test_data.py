@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -16,6 +17,13 @@ from bench.config.data import STREAM_TOKENS, DataConfig
         ("./texts/english", "local"),
         ("/data/x/y", "local"),
         ("notes.txt", "local"),
+        ("data/x.csv", "local"),
+        ("data/MY.JSONL", "local"),
+        ("data/my.jsonl.gz", "local"),
+        ("~/corpus", "local"),
+        ("corpus", "local"),
+        ("a/b::c", "local"),
+        ("x" * 5000 + "/y", "hub"),
     ],
 )
 def test_source_follows_from_the_path(path: str | None, source: str) -> None:
@@ -29,6 +37,38 @@ def test_an_existing_folder_is_local_though_it_looks_like_a_hub_name(
     assert DataConfig.model_validate({"path": "owner/name"}).source == "hub"
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert DataConfig.model_validate({"path": "owner/name"}).source == "local"
+
+
+def test_a_name_in_an_existing_folder_is_local_though_it_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert DataConfig.model_validate({"path": "data/typo"}).source == "local"
+    assert DataConfig.model_validate({"path": "data/name", "source": "hub"}).path == "data/name"
+
+
+def test_spellings_of_one_path_are_one_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    (tmp_path / "here" / "data" / "l.jsonl").symlink_to("my.jsonl")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+
+    def canonical(path: str) -> dict[str, Any]:
+        files = {"path": path, "tokenizer": "bpe", "tokenizer_file": path}
+        return DataConfig.model_validate(files).canonical()
+
+    whole, linked = str(tmp_path / "here/data/my.jsonl"), str(tmp_path / "link/data/my.jsonl")
+    same = ["./data/my.jsonl", "data/../data//my.jsonl", whole, linked, "~/here/data/my.jsonl"]
+    for path in same:
+        assert canonical(path) == canonical("data/my.jsonl")
+    assert canonical(whole)["path"] == "data/my.jsonl"
+    assert canonical("../other.jsonl")["path"] == str(tmp_path / "other.jsonl")
+    assert canonical("data/l.jsonl")["path"] == "data/l.jsonl", "a link keeps its name and ending"
+    assert DataConfig.model_validate(canonical(whole)).canonical() == canonical(whole)
 
 
 def test_defaults_are_written_out() -> None:

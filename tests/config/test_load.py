@@ -88,3 +88,11 @@ def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         (tmp_path / "folder.yaml").mkdir()
         load_suite(str(tmp_path / "folder.yaml"))
+
+
+def test_an_assigned_path_brings_its_own_source() -> None:
+    found = load_suite("quick", assignments=["data.path=my.jsonl"]).data
+    assert (found.source, found.path) == ("local", "my.jsonl")
+    assert load_suite("quick", assignments=["data.path=owner/name"]).data.source == "hub"
+    with pytest.raises(UserError, match=r"'embedded' with path 'my\.jsonl'"):
+        load_suite("quick", assignments=["data.path=my.jsonl", "data.source=embedded"])

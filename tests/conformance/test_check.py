@@ -30,13 +30,13 @@ EXPECTED = {
 def failures(row: str, seed: int) -> list[str]:
     router, options = ROWS[row]
     torch.set_num_threads(1)
-    outcomes = run_checks(
+    results = run_checks(
         ROUTERS[router], options=options, seed=seed, expected_failures=EXPECTED.get(router)
     )
     return [
-        f"{outcome.check}: expected {outcome.expected}; saw {outcome.seen}"
-        for outcome in outcomes
-        if not outcome.ok
+        f"{found.check}: expected {found.expected}; saw {found.seen}"
+        for found in results
+        if not found.ok
     ]
 
 
@@ -72,9 +72,9 @@ def test_every_row_of_suites_and_studies_keeps_the_rules_that_cannot_be_waived(
     """
     name, options = VARIANTS[said]
     torch.set_num_threads(1)
-    outcomes = run_checks(ROUTERS[name], options=options, seed=seed)
+    results = run_checks(ROUTERS[name], options=options, seed=seed)
     assert not [
-        f"{outcome.check}: {outcome.seen}"
-        for outcome in outcomes
-        if outcome.status == "failed" and outcome.check in STRICT
+        f"{found.check}: {found.seen}"
+        for found in results
+        if found.status == "failed" and found.check in STRICT
     ]

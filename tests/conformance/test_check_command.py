@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import unittest
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_failure_is_explained_and_gives_exit_code_1(
     assert (report["router"], report["passed"]) == ("broken_gate", False)
     failed = {check["check"]: check for check in report["checks"] if check["status"] == "failed"}
     assert {"expected", "seen", "hint"} <= failed["plan_is_well_formed"].keys()
+    assert failed["plan_is_well_formed"]["seen"] == "nan or infinity"
+    assert ".forward (broken.py:" in failed["plan_is_well_formed"]["expected"]
+    assert set(failed) == {"plan_is_well_formed"}
+    assert main(["check", str(broken)]) == 1
+    said = capsys.readouterr().out
+    assert f"{len(CHECKS)} checks, 1 failed, {len(CHECKS) - 2} not run" in said
+    assert "expected: finite weight" in said and "hint:     mask is bool" in said
 
 
 @pytest.mark.parametrize(
@@ -100,6 +108,18 @@ def test_checks_are_importable_for_pytest(example: Path) -> None:
         )()
     with pytest.raises(UserError, match="cannot be waived"):
         checks_for(example, expected_failures={"causal": "on purpose"})
+
+
+def test_a_check_that_depends_on_a_failed_one_is_skipped_in_pytest(example: Path) -> None:
+    source = example.read_text("utf-8").replace("(1 - p, p)", "(1 - p, q)")
+    broken = example.with_name("broken.py")
+    broken.write_text(source.replace("linear_gate", "typo_gate"), "utf-8")
+    bound = {str(check): check for check in checks_for(broken)}
+    bound["builds_without_arguments"]()
+    with pytest.raises(unittest.SkipTest, match="plan_is_well_formed failed"):
+        bound["causal"]()
+    with pytest.raises(AssertionError, match=r"'q' is not defined in \w+\.forward \(broken\.py:"):
+        bound["plan_is_well_formed"]()
 
 
 DRAWS_FROM_PYTHON = """

@@ -100,10 +100,14 @@ def test_tags_carry_signal(corpus: Corpus) -> None:
     assert right / total > 0.85
 
 
+UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(f"[{UNSPACED}]|(?:(?![{UNSPACED}])(?:[0-9a-z_]|[^\\x00-\\x7f]))+")
+
+
 @pytest.mark.slow
 def test_overlap_agrees_with_sets_of_word_tuples(corpus: Corpus) -> None:
-    def grams(text: bytes) -> list[tuple[bytes, ...]]:
-        words = re.findall(rb"[0-9a-z_\x80-\xff]+", text.lower())
+    def grams(text: bytes) -> list[tuple[str, ...]]:
+        words = WORD.findall(text.lower().decode())
         return [tuple(words[i : i + 13]) for i in range(len(words) - 12)]
 
     everything = range(len(corpus.domains))
@@ -115,6 +119,14 @@ def test_overlap_agrees_with_sets_of_word_tuples(corpus: Corpus) -> None:
             gram in known for text in documents(corpus.validation, tag) for gram in grams(text)
         ]
         assert corpus.overlap[corpus.domains[tag]] == pytest.approx(sum(found) / len(found))
+
+
+def test_every_document_of_the_packages_is_accounted_for(corpus: Corpus) -> None:
+    read = sum(entry["documents"] for entry in embedded.read_manifest().values())
+    splits = (corpus.train, corpus.calibration, corpus.validation)
+    assert corpus.intake is not None
+    kept = sum(len(split.document_names) for split in splits)
+    assert kept + corpus.intake.dropped.total() == read
 
 
 def test_a_warm_load_needs_no_package(

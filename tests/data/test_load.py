@@ -14,6 +14,7 @@ import pytest
 from bench.data import Corpus, DataConfig, load_corpus, statistics
 from bench.errors import UserError
 from bench.files import default_cache
+from tests.data.conftest import prose
 
 
 def config(path: Path, **options: object) -> DataConfig:
@@ -108,6 +109,15 @@ def test_a_damaged_cache_is_built_again_and_never_used(
     assert again.content_hash == good.content_hash
     assert again.overlap["even"] == 0.0
     assert (again.train.tokens == tokens).all()
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_a_character_without_utf8_becomes_a_question_mark(
+    table: Callable[..., Path], tmp_path: Path, tokenizer: str
+) -> None:
+    rows = [{"text": f"lone \ud800 {prose(index)}", "kind": "a"} for index in range(30)]
+    corpus = load_corpus(config(table(rows), tokenizer=tokenizer), tmp_path)
+    assert all(text.startswith("lone ? ") for text in texts(corpus))
 
 
 def test_a_changed_file_is_read_again(

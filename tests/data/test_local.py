@@ -1,10 +1,12 @@
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.data import DataConfig
 from bench.data.documents import Document
-from bench.data.local import PIECE_BYTES, source
+from bench.data.local import PIECE_BYTES, _pieces, source
 from bench.errors import UserError
 
 
@@ -30,15 +32,40 @@ def test_a_folder_gives_all_known_files_below_it(folder: Path) -> None:
     ]
 
 
-def test_globs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [document.text for document in read(folder / "**" / "*.txt")] == [
-        document.text for document in read(folder)
-    ]
-    monkeypatch.chdir(folder)
-    assert {document.text for document in read("[ab].txt")} == {
-        "text of a.txt\n",
-        "text of b.txt\n",
-    }
+@pytest.mark.parametrize("name", ["run[1]", "x::y", "what?", "all*", "a b"])
+def test_a_path_is_read_as_given(tmp_path: Path, name: str) -> None:
+    """Beside each name lies another one that it would match as a pattern."""
+    for other in ("run1", "what1", "all1", "y"):
+        (tmp_path / other).mkdir()
+        (tmp_path / other / "a.jsonl").write_text('{"text": "another"}\n')
+        (tmp_path / f"{other}.jsonl").write_text('{"text": "another"}\n')
+    (tmp_path / name).mkdir()
+    for path in (tmp_path / name / "a.jsonl", tmp_path / f"{name}.jsonl"):
+        path.write_text('{"text": "as given"}\n')
+        assert [document.text for document in read(path)] == ["as given"]
+    assert [document.text for document in read(f"{tmp_path / name}/")] == ["as given"]
+
+
+def test_a_pattern_is_no_path(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"\*\.txt' does not exist.*a path is no pattern"):
+        read(folder / "*.txt")
+
+
+def test_hidden_files_and_other_kinds_are_counted_and_not_read(folder: Path) -> None:
+    (folder / ".d.txt").write_text("hidden\n")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "e.txt").write_text("hidden\n")
+    found = source(DataConfig(source="local", path=str(folder)))
+    assert not any("hidden" in document.text for document in found.documents())
+    assert found.intake.files == 3
+    assert found.intake.dropped == {"hidden (files)": 2, "of another kind (files)": 1}
+
+
+@pytest.mark.parametrize("text", ["a\r\nb\rc\n", "\ufeffstart\n"])
+def test_text_keeps_its_bytes_without_the_mark_of_its_encoding(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    (document,) = read(tmp_path / "t.txt")
+    assert document.data == text.removeprefix("\ufeff").encode()
 
 
 def test_a_single_text_is_cut_into_pieces_that_join_to_it(tmp_path: Path) -> None:
@@ -50,10 +77,58 @@ def test_a_single_text_is_cut_into_pieces_that_join_to_it(tmp_path: Path) -> Non
     assert len({piece.name for piece in pieces}) == len(pieces) > 4
 
 
+class Watched(bytes):
+    """Bytes that add up what is copied out of them."""
+
+    copied = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        Watched.copied += 1 if isinstance(found, int) else len(found)
+        return found
+
+
+@pytest.mark.parametrize("line", ["short line\n", "字" * 40_000 + "\n"])
+def test_cutting_reads_each_byte_about_once(line: str) -> None:
+    data = line.encode() * (2**21 // len(line.encode()))
+    pieces = list(_pieces("x", Watched(data)))
+    assert "".join(piece.text for piece in pieces).encode() == data
+    assert all(len(piece.data) <= PIECE_BYTES for piece in pieces)
+    assert len(data) <= Watched.copied <= 1.01 * len(data)
+    Watched.copied = 0
+
+
+def test_a_small_text_is_cut_into_enough_pieces_to_split(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"line {i}\n" for i in range(3000)))
+    assert len(read(tmp_path / "t.txt")) > 20
+
+
+@pytest.mark.parametrize(
+    ("path", "guess"),
+    [
+        ("aa.txt", "a.txt"),
+        ("sub/d.txt", "sub/c.txt"),
+        ("sud/c.txt", "sub/c.txt"),
+        ("subs/gone.txt", "sub"),
+        ("a.txt/b.txt", None),
+        ("zzzzzz", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_a_missing_path_is_named_with_the_nearest(
+    folder: Path, path: str, guess: str | None
+) -> None:
+    (folder / ".aa.txt").write_text("")
+    with pytest.raises(UserError, match=r"' does not exist\.") as error:
+        read(folder / path)
+    found = re.search(r"Did you mean '(.*?)'\?", str(error.value))
+    assert (found[1] if found else None) == (str(folder / guess) if guess else None)
+
+
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
     for path, said in {
-        folder / "none.txt": "No data at",
-        folder / "*.parquet": "No data at",
+        folder / "none.txt": "does not exist",
+        folder / "*.parquet": "does not exist",
         folder / "notes.csv": r"ending is '\.csv'",
     }.items():
         with pytest.raises(UserError, match=said):
@@ -64,3 +139,8 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"latin\.txt' as UTF-8"):
         read(folder / "latin.txt")
+
+
+def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no file to read"):
+        read(tmp_path)

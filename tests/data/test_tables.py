@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.data import DataConfig, load_corpus
-from bench.data.tables import stream
+from bench.data.documents import Document, Intake
+from bench.data.tables import json_rows, parquet_rows, row_documents
 from bench.errors import UserError
 
 
@@ -54,9 +56,9 @@ def test_parquet_with_the_columns_of_fineweb_edu(tmp_path: Path) -> None:
 def test_a_stream_may_be_left_early(tmp_path: Path) -> None:
     texts = fineweb_edu(tmp_path / "part.parquet", 200)
     settings = config(tmp_path / "part.parquet", domain_column="dump")
-    rows = stream(settings, "parquet", data_files=[str(tmp_path / "part.parquet")], split="train")
-    first, second = next(rows), next(rows)
-    rows.close()
+    rows = parquet_rows(settings, tmp_path / "part.parquet")
+    documents = row_documents(settings, rows, Intake())
+    first, second = next(documents), next(documents)
     assert [first.text, second.text] == texts[:2]
     assert (first.name, first.domain) == ("row-0", "CC-MAIN-2013-20")
 
@@ -76,11 +78,68 @@ def test_wrong_columns_are_named(tmp_path: Path, options: dict[str, object], sai
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["bad.parquet", "bad.jsonl"])
-def test_a_broken_table_is_one_line(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bad.parquet", "bad.parquet': Parquet magic bytes not found"),
+        ("bad.jsonl", r"bad.jsonl': line 1 is no JSON"),
+        ("bad.json", r"bad.json': line 1 is no JSON"),
+    ],
+)
+def test_a_broken_table_is_one_line(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / name).write_text('{"text": "x"\n nonsense')
-    with pytest.raises(UserError, match=f"Cannot read the data .*{name}"):
+    with pytest.raises(UserError, match=f"Cannot read the data .*{said}"):
         load_corpus(config(tmp_path / name), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.json", "e.txt", "e.parquet"])
+def test_an_empty_file_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"holds no text|file size is 0 bytes"):
+        load_corpus(config(tmp_path / name), tmp_path)
+
+
+def test_a_row_that_is_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n\n"only text"\n')
+    with pytest.raises(UserError, match=r"a\.jsonl': line 3 is no object with columns, but str"):
+        load_corpus(config(tmp_path / "a.jsonl"), tmp_path)
+
+
+def read(rows: list[dict[str, object]], **options: object) -> tuple[list[Document], Intake]:
+    intake = Intake()
+    return list(row_documents(config(Path("a.jsonl"), **options), rows, intake)), intake
+
+
+def test_rows_without_text_or_domain_are_counted() -> None:
+    rows: list[dict[str, object]] = [{"text": f"row {i}", "kind": "a"} for i in range(3)]
+    rows += [{"text": None, "kind": "a"}, {"kind": "a"}, {"text": "x", "kind": None}, {"text": "x"}]
+    documents, intake = read(rows, domain_column="kind")
+    assert [document.text for document in documents] == ["row 0", "row 1", "row 2"]
+    assert intake.dropped == {"null": 2, "null domain": 2}
+    documents, intake = read(rows)
+    assert len(documents) == 5
+    assert intake.dropped == {"null": 2}
+
+
+def test_a_column_that_no_row_has_is_named_with_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"column 'txt'\. Did you mean 'text'\? Available: id, text"
+    ):
+        read([{"text": "a"}, {"id": 1}], text_column="txt")
+    endless = ({"body": "a"} for _ in iter(int, 1))
+    with pytest.raises(UserError, match=r"column 'text'.*Available: body"):
+        list(row_documents(config(Path("a.jsonl")), endless, Intake()))
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_json_is_read_as_lines_and_as_one_array(tmp_path: Path, name: str) -> None:
+    rows = [{"text": f"größe {i}"} for i in range(3)]
+    lines = "\ufeff" + "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / name).write_text(lines, encoding="utf-8")
+    assert list(json_rows(config(tmp_path / name), tmp_path / name)) == rows
+    if name == "rows.json":
+        (tmp_path / name).write_text(json.dumps(rows, indent=1))
+        assert list(json_rows(config(tmp_path / name), tmp_path / name)) == rows
 
 
 def test_rows_without_text_are_passed_over(table: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
 from bench.config.data import DataConfig
@@ -94,11 +96,126 @@ def test_a_given_vocabulary_is_taken_as_it_is(like_gpt2: Path) -> None:
     assert found.end_of_document not in written
 
 
+def saved(change: Callable[[dict[str, Any]], object] = lambda data: None, **training: Any) -> str:
+    """A byte-level BPE as people have them: trained here, then changed as JSON."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+        **training,
+    )
+    backend.train_from_iterator(TRAINING, trainer)
+    data = json.loads(backend.to_str())
+    change(data)
+    return json.dumps(data)
+
+
+def padding(data: dict[str, Any]) -> None:
+    backend = Backend.from_str(json.dumps(data))
+    backend.enable_padding(length=512, pad_id=0, pad_token="!")
+    backend.enable_truncation(max_length=8)
+    data |= json.loads(backend.to_str())
+
+
+def template(data: dict[str, Any]) -> None:
+    backend = Backend.from_str(json.dumps(data))
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    data |= json.loads(backend.to_str())
+
+
+def other_order(data: dict[str, Any]) -> None:
+    """Ids from 10 on, with gaps, against the order of the vocabulary."""
+    vocabulary = data["model"]["vocab"]
+    data["model"]["vocab"] = {token: 1000 - 2 * vocabulary[token] for token in vocabulary}
+
+
+def added_text(data: dict[str, Any]) -> None:
+    """GPT-NeoX's runs of spaces: added tokens that stand for text, written as they are."""
+    entry = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    data["added_tokens"] = [entry | {"id": 300, "content": "é  ", "special": False}]
+
+
+@pytest.mark.parametrize(
+    ("change", "special"),
+    [
+        (lambda data: None, []),
+        (lambda data: None, ["<|endoftext|>"]),
+        (lambda data: None, ["<s>", "<pad>", "</s>", "<unk>"]),
+        (padding, []),
+        (template, ["<s>", "</s>"]),
+        (other_order, []),
+        (added_text, []),
+        (lambda data: data["model"].update(dropout=0.5), []),
+    ],
+)
+def test_a_given_file_stands_for_exactly_the_bytes_of_the_text(
+    change: Callable[[dict[str, Any]], object], special: list[str]
+) -> None:
+    found = load_bpe(saved(change, special_tokens=special))
+    text = "".join(TRAINING) + "<s>the<|endoftext|> naïve café  é  漢\ud800"
+    data = text.encode(errors="replace")
+    (ids,) = found.encode_batch([text])
+    assert b"".join(found.pieces[token] for token in ids) == data
+    assert found.token_bytes[ids].sum() == len(data)
+    assert found.end_of_document not in ids
+    assert found.encode_batch([text])[0].tolist() == ids.tolist()
+    assert len(ids) < 0.8 * len(data), "tokens are used, not bytes"
+    assert found.pieces.count(b"") == 1
+    if change is added_text:
+        assert "é  ".encode() in [found.pieces[token] for token in ids]
+
+
+def word_level(data: dict[str, Any]) -> None:
+    words = {"[UNK]": 0, "the": 1, "cat": 2}
+    data["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
+    data["pre_tokenizer"] = {"type": "Whitespace"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.update(normalizer={"type": "Lowercase"}), "'The cat' becomes 'the cat'"),
+        (lambda data: data["pre_tokenizer"].update(add_prefix_space=True), "becomes ' The cat'"),
+    ],
+)
+def test_a_file_that_alters_text_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    with pytest.raises(UserError, match=f"does not give the text back: .*{said}") as error:
+        load_bpe(saved(change)).encode_batch(["The cat"])
+    assert "\n" not in str(error.value)
+
+
+def sentencepiece(data: dict[str, Any]) -> None:
+    data["model"]["vocab"]["▁the"] = 500
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (sentencepiece, "its token '▁the' has a character that is no byte"),
+        (word_level, "its model is WordLevel"),
+    ],
+)
+def test_a_vocabulary_that_is_not_of_bytes_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(saved(change), encoding="utf-8")
+    config = {"path": "a.txt", "tokenizer": "bpe", "vocab_size": 300, "tokenizer_file": str(file)}
+    with pytest.raises(UserError, match=f"no byte-level BPE.*{said}"):
+        make_tokenizer(DataConfig.model_validate(config), [])
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
         ({"vocab_size": 301}, "vocab_size is 301; .* has 300 ids"),
-        ({"tokenizer_file": "gone.json"}, "'gone.json' cannot be read"),
+        ({"tokenizer_file": "gone.json"}, "gone.json' cannot be read"),
     ],
 )
 def test_a_vocabulary_that_does_not_fit_is_refused(

@@ -296,8 +296,6 @@ def test_the_error_names_operation_shapes_module_and_line() -> None:
         lambda: X.numpy(),
         lambda: X.tolist(),
         lambda: X.__array__(),
-        lambda: X.__dlpack__(),
-        lambda: X.storage(),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

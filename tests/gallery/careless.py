@@ -2,9 +2,16 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.contract import (
+    AuxLoss,
+    LayerTrace,
+    Router,
+    RouterInput,
+    RouterSpec,
+    RoutingPlan,
+)
 from bench.routing.registry import register
 from bench.routing.select import gate_plan
 from routers.gates import MLPGate
@@ -168,3 +175,67 @@ class GradientReversed(MLPGate):
         assert plan.weight is not None
         plan.weight = 2 * plan.weight.detach() - plan.weight
         return plan
+
+
+@register("typo_in_build", family="cheater")
+class TypoInBuild(MLPGate):
+    """Misspells a name where parameters are made."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spce)  # pyright: ignore[reportUndefinedVariable]
+
+
+@register("typo_in_forward", family="cheater")
+class TypoInForward(MLPGate):
+    """Misspells a name where it decides."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        return super().forward(inptus)  # pyright: ignore[reportUndefinedVariable]
+
+
+@register("typo_in_loss", family="cheater")
+class TypoInLoss(MLPGate):
+    """Misspells a name in an auxiliary loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux_losses["extra"] = AuxLoss(self._loss, 0.1)
+
+    def _loss(self, trace: LayerTrace) -> Tensor:
+        return trace.plan.wieght.mean()  # pyright: ignore
+
+
+@register("typo_after_step", family="cheater")
+class TypoAfterStep(MLPGate):
+    """Misspells a name where it updates itself."""
+
+    def after_step(self, trace: LayerTrace) -> None:
+        self.count += 1  # pyright: ignore
+
+
+@register("unpriced_in_loss", family="cheater")
+class UnpricedInLoss(MLPGate):
+    """Uses an operation in a loss that has no price."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux_losses["extra"] = AuxLoss(self._loss, 0.1)
+
+    def _loss(self, trace: LayerTrace) -> Tensor:
+        return torch.linalg.svdvals(trace.inputs.hidden[0]).sum()
+
+
+@register("unpriced_after_step", family="cheater")
+class UnpricedAfterStep(MLPGate):
+    """Uses an operation after a step that has no price."""
+
+    def after_step(self, trace: LayerTrace) -> None:
+        torch.fft.rfft(trace.inputs.hidden)
+
+
+@register("no_plan", family="cheater")
+class NoPlan(MLPGate):
+    """Forgets to return its plan."""
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        super().forward(inputs)  # pyright: ignore

@@ -7,65 +7,16 @@ from bench.routing.contract import RouterInput, RouterSpec, RoutingPlan, TrainSt
 from bench.routing.registry import register
 from bench.routing.select import gate_plan, upgrade
 from routers.gates import MLPGate
-from tests.gallery import beside
-
-SEEN: dict[int, int] = {}
-__seen__: dict[int, int] = {}
 
 
-@register("memory_in_global", family="cheater")
-class InGlobal(MLPGate):
-    """Writes the text down in a global variable."""
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        SEEN[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
-        return super().forward(inputs)
-
-
-@register("memory_in_dunder", family="cheater")
-class InDunder(MLPGate):
-    """The same under a name that looks like Python's own."""
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        __seen__[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
-        return super().forward(inputs)
-
-
-@register("memory_in_tensor", family="cheater")
-class InTensor(MLPGate):
-    """Writes on a parameter, beside its numbers."""
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        self.score.weight.seen = int(inputs.tokens[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
-        return super().forward(inputs)
-
-
-@register("memory_in_helper", family="cheater")
-class InHelper(MLPGate):
-    """Writes the text down in a module beside it."""
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        beside.SEEN[int(inputs.tokens[0, 0])] = int(inputs.tokens[0, -1])
-        return super().forward(inputs)
-
-
-@register("memory_in_class", family="cheater")
-class InClass(MLPGate):
-    """Keeps a running mean on the class, which all layers share."""
+@register("memory_in_attribute", family="cheater")
+class InAttribute(MLPGate):
+    """Keeps a running mean in an attribute, which no checkpoint saves."""
 
     level = 0.0
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        InClass.level = 0.9 * InClass.level + 0.1 * float(inputs.hidden.detach().mean())
-        return super().forward(inputs)
-
-
-@register("memory_in_default", family="cheater")
-class InDefault(MLPGate):
-    """Keeps a list in a default argument."""
-
-    def forward(self, inputs: RouterInput, seen: list[int] = []) -> RoutingPlan:  # noqa: B006
-        seen.append(int(inputs.tokens[0, 0]))
+        self.level = 0.9 * self.level + 0.1 * float(inputs.hidden.detach().mean())
         return super().forward(inputs)
 
 

@@ -11,13 +11,12 @@ import pytest
 
 from bench.commands.publish import page_files, stale_pages
 from bench.record import read_record, read_records, write_record
-from bench.study.figures import figures
 from bench.study.results import collect
 from tests.study import made
 
 
 def page(folder: Path) -> str:
-    return page_files(made.study(), folder)["README.md"]
+    return page_files(made.study(), folder)[0]
 
 
 def find(text: str, *parts: str) -> str:
@@ -54,18 +53,20 @@ def test_what_is_found_is_the_mean_difference_of_the_records(tmp_path: Path) -> 
 
 def test_the_bytes_depend_on_nothing_but_declaration_and_records(tmp_path: Path) -> None:
     first, second = (made.fill(tmp_path / place, made.study()) for place in ("here", "over/there"))
-    assert page_files(made.study(), first) == page_files(made.study(), second)
+    (page, drawn), (again, redrawn) = (page_files(made.study(), at) for at in (first, second))
+    assert page == again and drawn.keys() == redrawn.keys()
+    assert all(drawn[name].standalone() == redrawn[name].standalone() for name in drawn)
 
 
 def test_figures_are_drawn_for_every_setting_and_named_on_the_page(tmp_path: Path) -> None:
-    files = page_files(made.study(), made.fill(tmp_path, made.study()))
-    text = files.pop("README.md")
+    text, files = page_files(made.study(), made.fill(tmp_path, made.study()))
     assert set(files) == {
         f"small-{setting}-{kind}.svg"
         for setting in ("half", "quarter")
         for kind in ("losses", "curves")
     }
-    for name, svg in files.items():
+    for name, figure in files.items():
+        svg = figure.standalone()
         assert f"({name})" in text
         assert ET.fromstring(svg).tag.endswith("svg")
         assert "random@ffn" in svg
@@ -123,7 +124,7 @@ def test_a_record_of_other_options_is_no_cell_of_the_study(tmp_path: Path) -> No
     folder = made.fill(tmp_path, made.study())
     rows = made.data()["rows"]
     rows[1]["options"] = {"width_ratio": 0.75}
-    text = page_files(made.study(rows=rows), folder)["README.md"]
+    text, _ = page_files(made.study(rows=rows), folder)
     assert (
         "`mlp_gate@wide` in `half`, seeds 0-2, is left out: the row was run with other options."
         in text
@@ -161,21 +162,19 @@ def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_b
     ]
     declared = made.study(rows=rows, axis="share of labels", curves=["loss"])
     folder = made.fill(tmp_path, declared)
-    files = page_files(declared, folder)
-    drawn = files["small-half-loss-along.svg"]
-    assert (
-        "(small-half-loss-along.svg)" in files["README.md"]
-        and "(source: 2.01)" in files["README.md"]
-    )
+    text, files = page_files(declared, folder)
+    line = files["small-half-loss-along.svg"]
+    drawn = line.standalone()
+    assert "(small-half-loss-along.svg)" in text and "(source: 2.01)" in text
     losses = [
         r.loss or 0.0
         for _, r in read_records(folder / "small" / "half")
         if r.cell.row == "mlp_gate"
     ]
     assert ">0.01<" in drawn and ">1<" in drawn
-    line = figures(declared, collect(declared, folder)[0])["small-half-loss-along.svg"]
-    assert line.data[0] == ("gate", "0.01", f"{fmean(losses):.4f}") and len(line.data) == 2
-    assert "small-half-loss-along.svg" not in page_files(made.study(), folder)
+    means = line.data.groupby(["row", "at"])["value"].mean()
+    assert means["gate", 0.01] == pytest.approx(fmean(losses)) and len(means) == 2
+    assert "small-half-loss-along.svg" not in page_files(made.study(), folder)[1]
     with pytest.raises(ValueError, match="without the other"):
         made.study(rows=[{"name": "mlp_gate", "at": 1}, *rows[1:]])
 
@@ -189,8 +188,10 @@ def test_both_sizes_stand_on_the_page(tmp_path: Path) -> None:
 def test_a_page_that_was_changed_is_told(tmp_path: Path) -> None:
     declared = made.write_file(tmp_path / "made-up.yaml")
     folder = made.fill(tmp_path, made.study())
-    for name, text in page_files(made.study(), folder).items():
-        (folder / name).write_text(text, encoding="utf-8")
+    text, figures = page_files(made.study(), folder)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for name, figure in figures.items():
+        (folder / name).write_text(figure.standalone(), encoding="utf-8")
     assert stale_pages(tmp_path, str(declared)) == []
     readme = folder / "README.md"
     readme.write_text(
@@ -198,7 +199,25 @@ def test_a_page_that_was_changed_is_told(tmp_path: Path) -> None:
     )
     (folder / "small-half-losses.svg").unlink()
     told = "\n".join(stale_pages(tmp_path, str(declared)))
-    assert "disproved" in told and "small-half-losses.svg is not what its records give" in told
+    assert "disproved" in told
+    assert "small-half-losses.svg does not show what its records give" in told
+
+
+def test_another_drawing_of_the_same_data_is_fresh(tmp_path: Path) -> None:
+    declared = made.write_file(tmp_path / "made-up.yaml")
+    folder = made.fill(tmp_path, made.study())
+    text, figures = page_files(made.study(), folder)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for name, figure in figures.items():
+        svg = figure.standalone().replace("stroke-width:1.75", "stroke-width:2")
+        (folder / name).write_text(svg, encoding="utf-8")
+    assert stale_pages(tmp_path, str(declared)) == []
+    (path,) = folder.glob("*half-losses.svg")
+    digest = figures[path.name].digest
+    path.write_text(path.read_text("utf-8").replace(digest, "0" * 64), encoding="utf-8")
+    (folder / "extra.svg").write_text("old", encoding="utf-8")
+    told = stale_pages(tmp_path, str(declared))
+    assert [Path(line.split(" ")[0]).name for line in told] == [path.name, "extra.svg"]
 
 
 def test_names_from_records_cannot_disturb_the_page(tmp_path: Path) -> None:

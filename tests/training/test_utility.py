@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from bench.backbone.passes import Pass, ask, make_pass
 from bench.config.suite import TrainConfig
-from bench.conformance.audit import audit
 from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model, assemble
@@ -33,6 +32,7 @@ from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, upgrade
 from bench.training.loop import Allowance, train
 from bench.training.utility import Oracle, random_flips
+from tests.audit import audit
 from tests.world import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
 
 BATCH = 3

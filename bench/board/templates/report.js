@@ -43,16 +43,21 @@
     });
   }
 
+  // One filter for all tables of a board; a row is found by the text that it has in any of them.
   for (const form of document.querySelectorAll("form.filters")) {
-    const rows = [...document.getElementById(form.dataset.table).tBodies[0].rows];
+    const section = document.getElementById(form.dataset.section);
+    const rows = [...section.querySelectorAll("table.sortable tbody tr")];
+    const first = [...section.querySelector("table.first").tBodies[0].rows];
+    const texts = new Map();
+    for (const row of rows) texts.set(row.dataset.name, (texts.get(row.dataset.name) || "") + row.textContent.toLowerCase());
     const apply = () => {
       const find = form.elements.find.value.trim().toLowerCase();
       const family = form.elements.family.value;
       for (const row of rows) {
-        const kept = (!find || row.textContent.toLowerCase().includes(find)) && (!family || row.dataset.family === family);
+        const kept = (!find || texts.get(row.dataset.name).includes(find)) && (!family || row.dataset.family === family);
         row.hidden = !kept || (form.elements.ranked.checked && row.dataset.kind !== "ranked");
       }
-      form.querySelector("output").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+      form.querySelector("output").textContent = `${first.filter((row) => !row.hidden).length} of ${first.length} rows`;
     };
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,0 +1,274 @@
+"""Draw one figure: seaborn and matplotlib make it, this module makes it fit for every reader.
+
+The SVG names its colours as CSS variables, light or dark as the reader prefers. It carries a
+title, a description, a hover title on each mark, and a digest of the data that it shows.
+"""
+
+import hashlib
+import io
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bench.board.text import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+PALETTE: dict[str, tuple[str, str]] = {
+    "surface": ("#ffffff", "#14171a"),
+    "ink": ("#1a1f24", "#e7eaed"),
+    "muted": ("#59636e", "#9aa4ae"),
+    "rule": ("#dfe3e7", "#30363c"),
+    "good": ("#0b6e4f", "#4cc89a"),
+    "bad": ("#b3400a", "#ff9a62"),
+    "heat": ("#1f6fb2", "#4aa3ec"),
+    "s0": ("#0b62a4", "#62b0f4"),
+    "s1": ("#c24a00", "#ff9b5e"),
+    "s2": ("#08775a", "#43c99c"),
+    "s3": ("#8a3f92", "#d79ae2"),
+    "s4": ("#8a6100", "#e3bd4a"),
+    "s5": ("#b02a63", "#ff8bb4"),
+    "s6": ("#237f99", "#6fd0ea"),
+    "s7": ("#5a5f66", "#b4bcc4"),
+}
+"""Name -> (light, dark).
+
+The series differ in lightness as well as hue (after Okabe and Ito) and reach 4.5:1 on the surface.
+"""
+
+NUM_SERIES = 8
+
+LOSS = "bits per byte"
+
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_COMMON = "fill:var(--ink);font-size:11px"  # of all text; said once
+_TIP = "tip:"
+
+
+def colour(name: str) -> str:
+    """The light colour of a name; in the SVG it becomes the variable."""
+    return PALETTE[name][0]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with the words and the data that stand in for it.
+
+    Attributes:
+        slug: file name without suffix.
+        title: heading.
+        description: how to read it; the alternative text.
+        data: what is drawn, tidy: one row a mark.
+        draw: draws the data.
+        shown: the table of data on a page, if `data` is too long for one.
+    """
+
+    slug: str
+    title: str
+    description: str
+    data: "pd.DataFrame"
+    draw: "Callable[[pd.DataFrame], Canvas]"
+    shown: "pd.DataFrame | None" = None
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """The table of data on a page."""
+        return self.data if self.shown is None else self.shown
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the words and the data, numbers to six digits.
+
+        It depends on no drawing library, so a new one leaves it alone.
+        """
+        text = self.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        said = "\n".join((self.slug, self.title, self.description, text))
+        return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
+
+    @cached_property
+    def element(self) -> ET.Element:
+        """The drawing as an SVG element without a namespace."""
+        return _polish(_svg(self.draw, self.data), self)
+
+    def inline(self, prefix: str) -> str:
+        """The element for an HTML page, which gives the colours; `prefix` keeps its ids unique."""
+        text = ET.tostring(self.element, encoding="unicode")
+        return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-{self.slug}-", text)
+
+    def standalone(self) -> str:
+        """The figure as a file of its own, with both palettes."""
+        light, dark = variables(False), variables(True)
+        style = f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
+        text = ET.tostring(self.element, encoding="unicode")
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" data-digest="{self.digest}" '
+        return text.replace("<svg ", head, 1).replace("<desc>", f"<style>{style}</style><desc>", 1)
+
+
+def digest_of(svg: str) -> str:
+    """Read the digest of the data from the text of a figure; empty where there is none."""
+    found = re.search(r' data-digest="([0-9a-f]{64})"', svg[:4000])
+    return found[1] if found else ""
+
+
+def variables(dark: bool) -> str:
+    """The palette as CSS declarations."""
+    return " ".join(f"--{name}: {colours[dark]};" for name, colours in PALETTE.items())
+
+
+def tip(artist: "Artist", text: str) -> None:
+    """Give a mark a title for hovering readers; the id of its group carries it to the SVG."""
+    artist.set_gid(_TIP + plain(text, 300))
+
+
+def subplots(width: int, height: int, columns: int = 1, **more: Any) -> "tuple[Canvas, list[Axes]]":
+    """An empty drawing of so many pixels, axes side by side."""
+    from matplotlib.figure import Figure as MplFigure
+
+    figure = MplFigure(figsize=(width / 72, height / 72), layout="constrained")
+    figure.get_layout_engine().set(w_pad=8 / 72, h_pad=6 / 72)  # pyright: ignore
+    axes = figure.subplots(1, columns, squeeze=False, **more)
+    return figure, list(axes[0])
+
+
+def legend(axes: "Axes", handles: "Sequence[Artist]", names: Sequence[str]) -> None:
+    """List lines or marks to the right of the axes, where they cover nothing."""
+    axes.legend(
+        list(handles),
+        [plain(name, 24) for name in names],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        handlelength=3,
+    )
+
+
+def _style() -> dict[Any, Any]:
+    import seaborn as sns
+
+    own: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 12,
+        "axes.titlesize": 12,
+        "axes.labelsize": 12,
+        "xtick.labelsize": 11,
+        "ytick.labelsize": 11,
+        "legend.fontsize": 11,
+        "axes.unicode_minus": True,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "token-routing-bench",
+        "text.parse_math": False,
+        "text.color": colour("ink"),
+        "axes.labelcolor": colour("ink"),
+        "xtick.color": colour("ink"),
+        "ytick.color": colour("ink"),
+        "axes.edgecolor": colour("rule"),
+        "grid.color": colour("rule"),
+        "figure.facecolor": colour("surface"),
+        "axes.facecolor": "none",
+    }
+    return {**sns.axes_style("whitegrid"), **own}
+
+
+def _svg(draw: "Callable[[pd.DataFrame], Canvas]", data: "pd.DataFrame") -> str:
+    """Draw and save; the same bytes for the same data and versions."""
+    import matplotlib as mpl
+
+    stream = io.StringIO()
+    with mpl.rc_context(_style()), warnings.catch_warnings():
+        # Names may hold letters that the font lacks; the reader's own font has them.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        draw(data).savefig(stream, format="svg", metadata=nothing)
+    return stream.getvalue()
+
+
+def _polish(text: str, figure: Figure) -> ET.Element:
+    """Make matplotlib's SVG light and accessible: see the module."""
+    root = ET.fromstring(text)
+    used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
+    for element in list(root.iter()):
+        _clean(element, used)
+    _flatten(root)
+    box = root.get("viewBox", "0 0 1 1")
+    _, _, width, height = (round(float(number)) for number in box.split())
+    size = {"viewBox": box, "width": str(width), "height": str(height)}
+    named = {"role": "img", "aria-label": plain(figure.title, 200), "class": "figure"}
+    root.attrib.clear()
+    root.attrib.update({**size, **named, "stroke-linejoin": "round", "font-family": _FONT})
+    root.set("style", _COMMON)
+    title, words = ET.Element("title"), ET.Element("desc")
+    title.text, words.text = plain(figure.title, 200), plain(figure.description, 1000)
+    root[:0] = [title, words]
+    return root
+
+
+def _clean(element: ET.Element, used: set[str]) -> None:
+    """Drop namespaces and ids that nothing uses, shorten attributes, and add a hover title."""
+    element.tag = element.tag.rpartition("}")[2]
+    element.tail = None
+    element.text = element.text if element.tag == "text" else None
+    for name in list(element.attrib):
+        value = element.attrib.pop(name)
+        short = name.rpartition("}")[2]
+        if short == "id" and value.startswith(_TIP):
+            title = ET.Element("title")
+            title.text = value.removeprefix(_TIP)
+            element.insert(0, title)
+        elif short != "id" or value in used:
+            element.set(short, _ATTRIBUTES.get(short, str)(value))
+    if element.tag == "text":
+        style = element.get("style", "")
+        own = [one for one in style.split(";") if one not in _COMMON.split(";")]
+        element.set("style", ";".join(own))
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+
+
+def _flatten(parent: ET.Element) -> None:
+    """Replace groups that say nothing by their children, and drop what only matplotlib reads."""
+    kept: list[ET.Element] = []
+    for child in parent:
+        _flatten(child)
+        if child.tag == "g" and not child.attrib and child.find("title") is None:
+            kept += list(child)
+        elif child.tag not in ("metadata", "style"):
+            kept.append(child)
+    parent[:] = kept
+
+
+def _rounded(value: str) -> str:
+    """Coordinates to a tenth of a pixel, without spaces that a path can do without."""
+    found = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.1f}", value)
+    found = found.replace(".0 ", " ")
+    return re.sub(r"\s*([A-Za-z])\s*", r"\1", found).strip()
+
+
+def _placed(value: str) -> str:
+    return re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.1f}", value)
+
+
+def _themed(style: str) -> str:
+    """A style with the palette's variables for its colours, and the page's font."""
+    for name, (light, _) in PALETTE.items():
+        style = style.replace(light, f"var(--{name})")
+    style = re.sub(r"font: (.*?px) [^;]*", r"font-size: \1", style)
+    style = re.sub(r"font-family: [^;]*; |stroke-dashoffset: 0; ", "", style)
+    return style.replace(": ", ":").replace("; ", ";")
+
+
+_ATTRIBUTES: dict[str, Callable[[str], str]] = {
+    "d": _rounded,
+    "x": _placed,
+    "y": _placed,
+    "transform": _placed,
+    "style": _themed,
+    "fill": _themed,
+}

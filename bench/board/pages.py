@@ -1,0 +1,190 @@
+"""`leaderboard.md` and `report.html`: the values that their templates show.
+
+Each page is a pure function of the boards, so that the same records make the same bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from bench.board import measures
+from bench.board.columns import (
+    Cell,
+    Column,
+    audit_columns,
+    cost_columns,
+    first_columns,
+    verdict_columns,
+)
+from bench.board.figures import figures
+from bench.board.model import Board, Row, comparison
+from bench.board.remarks import disagreements, remarks, summary
+from bench.board.templating import markdown, row_table
+from bench.board.text import BITS, MISSING, code, escape, number, percent
+from bench.board.text import seeds as seed_runs
+from bench.board.truth import truth_columns
+from bench.record import Provenance
+from bench.stats import Rank
+
+MATCHES = {"flops": "training FLOPs", "tokens": "training tokens"}
+
+_PACKAGE, _FOLDER = "bench.board", "templates"
+
+
+def render_leaderboard(boards: Sequence[Board], *, command: str, folder: str | None = None) -> str:
+    """Render the leaderboard as GitHub Markdown.
+
+    Args:
+        boards: the boards that `build_board` returned.
+        command: the command that makes this file, for its last line.
+        folder: path from the page to the tree of records, to show its figures; without it the page
+            has no pictures.
+    """
+    context = {
+        "boards": [_board(board, folder) for board in boards],
+        "command": command,
+        "made": _made(boards),
+    }
+    return markdown(_PACKAGE, _FOLDER, "leaderboard.md.j2", context)
+
+
+def _board(board: Board, folder: str | None) -> dict[str, Any]:
+    """The values that the leaderboard shows of one board."""
+    first = (board.ranked or board.rows or board.unranked)[0].first
+    tokens = board.equal_tokens
+    slugs = {figure.slug: figure for figure in figures(board)} if folder is not None else {}
+    at = f"/b{100 * board.budget:g}" if board.other_budgets else ""
+    return {
+        "board": board,
+        "title": escape(board.title),
+        "summary": escape(summary(board), 600),
+        "purpose": escape(str(board.config.get("purpose", "")).strip(), 600),
+        "pictures": [
+            (slugs[slug].title, f"{folder}/{board.suite}/figures{at}/{slug}.svg")
+            for slug in ("forest", "loss-flops")
+            if slug in slugs
+        ],
+        "facts": facts(board),
+        "cell": first.cell,
+        "headline": first.headline_domains,
+        "machine": first.provenance,
+        "remarks": remarks(board, escape),
+        "first": row_table(board.ranked, first_columns(board)),
+        "comparisons": row_table(board.ranked, [*place_columns(board), *verdict_columns(board)]),
+        "truth": row_table(board.rows, truth) if (truth := truth_columns(board)) else "",
+        "cost": row_table(board.rows, cost_columns(board)),
+        "audit": row_table(board.rows, audit_columns(board)),
+        "disagreements": disagreements(board, code),
+        "tokens": row_table(tokens.ranked, [*place_columns(tokens), *verdict_columns(tokens)])
+        if tokens
+        else "",
+        "beside": beside(board),
+        "out": out(board),
+        "apart": apart(board),
+    }
+
+
+def _made(boards: Sequence[Board]) -> dict[str, Any]:
+    """Where the records of all boards come from."""
+    rows = [row for board in boards for row in (*board.rows, *board.unranked)]
+    return provenance_of([record.provenance for row in rows for record in row.records])
+
+
+def provenance_of(made: Sequence[Provenance]) -> dict[str, Any]:
+    """How many records there are, of which commits, run by which commands."""
+    commits = sorted({(one.commit, one.dirty) for one in made})
+    return {
+        "records": len(made),
+        "commits": [
+            code(commit[:12]) + " with uncommitted changes" * dirty for commit, dirty in commits
+        ],
+        "commands": [code(command, 200) for command in sorted({one.command for one in made})],
+    }
+
+
+def facts(board: Board) -> dict[str, Any]:
+    """What was declared before the run."""
+    declared = comparison(board.config)
+    return {
+        "budget": percent(board.budget, 0),
+        "match": MATCHES[board.match],
+        "level": f"{declared['alpha']:g}",
+        "margin": number(BITS * declared["margin"], 4),
+        "margin_nats": f"{declared['margin']:g}",
+    }
+
+
+def rank_text(rank: Rank) -> str:
+    """The ranks that a row may hold."""
+    return str(rank.low) if rank.low == rank.high else f"{rank.low}–{rank.high}"
+
+
+def place_columns(board: Board) -> list[Column]:
+    """Tier and rank of the rows that are ranked."""
+    ranks, ranked = board.judgement.ranks, {row.name for row in board.ranked}
+
+    def rank(row: Row) -> Cell:
+        return Cell(rank_text(ranks[row.name]), ranks[row.name].low)
+
+    def tier(row: Row) -> Cell:
+        return Cell(str(ranks[row.name].tier), ranks[row.name].tier)
+
+    def known(read: Any) -> Any:
+        return lambda row: read(row) if row.name in ranked else Cell(MISSING)
+
+    return [
+        Column("tier", "rows of one tier are not told apart from its first row", known(tier)),
+        Column("rank", "the ranks that the row may hold", known(rank)),
+    ]
+
+
+def beside(board: Board) -> list[list[str]]:
+    """Brackets and routers with side information: name, why, loss, share of dense, seeds."""
+    rows = [
+        *((row, "bracket, equal tokens") for row in board.brackets),
+        *((row, "side information") for row in board.informed),
+    ]
+    return [
+        [
+            code(row.name),
+            why,
+            number(BITS * fmean(row.losses.values())),
+            percent(row.mean(measures.active_share)),
+            seed_runs(list(row.losses)),
+        ]
+        for row, why in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Out:
+    """A row that is not ranked: its status, its figures as words, and the reason."""
+
+    name: str
+    status: str
+    loss: str
+    known: tuple[str, ...]
+    reason: str
+
+
+def out(board: Board) -> list[Out]:
+    """Rows that would be ranked but for their status."""
+    made: list[Out] = []
+    for group in (board, board.equal_tokens):
+        for row in group.unranked if group else ():
+            loss, spend = row.shown_loss, row.mean(measures.validation_spend)
+            known = [] if loss is None else [f"{number(BITS * loss)} bits per byte"]
+            known += [] if spend is None else [f"spend {percent(spend, 2)}"]
+            known += ["at equal tokens"] * (group is not board)
+            shown = MISSING if loss is None else number(BITS * loss)
+            made.append(Out(row.name, row.status, shown, tuple(known), row.reason))
+    return made
+
+
+def apart(board: Board) -> list[tuple[str, list[int], str]]:
+    """Records that may not stand beside the others, by row and cause."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for record, why in board.apart:
+        groups.setdefault((record.cell.row, why), []).append(record.cell.seed)
+    return [(row, found, why) for (row, why), found in groups.items()]

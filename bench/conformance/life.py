@@ -1,0 +1,111 @@
+"""Let a model live through a short run, and note what that leaves behind."""
+
+import hashlib
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.errors import let_through
+from bench.flops.counter import UncountedOp
+from bench.model.assemble import Model
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PLAIN = (int, float, str, Tensor, np.ndarray, list, tuple, dict, set, type(None))
+
+
+@dataclass(frozen=True)
+class Life:
+    """What was seen of a router that was built, trained, calibrated and evaluated once.
+
+    Attributes:
+        error: what ended it early, or None.
+        drawn_from: global generators whose state changed.
+        changed: attributes of routers that changed, and that no state_dict saves.
+    """
+
+    error: BaseException | None
+    drawn_from: list[str]
+    changed: list[str]
+
+    @property
+    def uncounted(self) -> UncountedOp | None:
+        """The operation without a price that ended it, if one did."""
+        error = self.error
+        while error is not None and not isinstance(error, UncountedOp):
+            error = error.__cause__
+        return error
+
+
+def live(make: Callable[[], Model], run: Callable[[Model], None]) -> Life:
+    """Make a model and run it, whatever goes wrong."""
+    randomness, error = _global_randomness(), None
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    try:
+        model = make()
+        before = _unsaved(model)
+        run(model)
+        after = _unsaved(model)
+    except BaseException as raised:
+        let_through(raised)
+        error = raised
+    now = _global_randomness()
+    return Life(
+        error,
+        [name for name in now if now[name] != randomness[name]],
+        sorted(name for name in after if after[name] != before.get(name)),
+    )
+
+
+def digest(value: Any) -> str:
+    """Return a digest of a tensor, an array, or what is made of them, by content."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().contiguous()
+        data = value.view(-1).view(torch.uint8).numpy().tobytes()
+        text = f"{value.dtype}{tuple(value.shape)}".encode() + data
+    elif isinstance(value, np.ndarray):
+        text = f"{value.dtype}{value.shape}".encode() + value.tobytes()
+    elif isinstance(value, dict):
+        text = "".join(f"{name!r}:{digest(part)}" for name, part in value.items()).encode()
+    elif isinstance(value, list | tuple):
+        text = "".join(map(digest, value)).encode()
+    else:
+        text = repr(value).encode()
+    return hashlib.sha256(type(value).__name__.encode() + text).hexdigest()
+
+
+def _global_randomness() -> dict[str, str]:
+    """Digest the state of each global generator.
+
+    A type checker, where one is at work, draws from Python's own.
+    """
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
+    if "beartype" not in sys.modules:
+        states["Python"] = random.getstate()
+    return {name: digest(state) for name, state in states.items()}
+
+
+def _unsaved(model: Model) -> dict[str, str]:
+    """Digest the attributes and buffers of all routers that no state_dict saves.
+
+    Attributes that hold other objects than numbers, text, tensors and collections are left out.
+    """
+    found: dict[str, str] = {}
+    for router in model.decoder.routers:
+        for prefix, module in router.named_modules():
+            places = {
+                name: value
+                for name, value in vars(module).items()
+                if name not in _OF_EVERY_MODULE and isinstance(value, _PLAIN)
+            }
+            passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+            places |= {name: module.get_buffer(name) for name in passing}
+            where = f"layer {router.spec.layer}: self.{prefix}{'.' if prefix else ''}"
+            found |= {where + name: digest(value) for name, value in places.items()}
+    return found

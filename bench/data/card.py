@@ -1,0 +1,154 @@
+"""The card of a corpus: what was read, what was left out, and how it was split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from bench.config.data import DataConfig
+from bench.data.corpus import Corpus, Split
+from bench.data.splits import ROUNDING, SPLITS
+
+MOST_DOMAINS = 8
+"""Domains with a line of their own; the others share one."""
+_CHUNK = 2**22
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sizes of one split.
+
+    Attributes:
+        documents: of each domain, `[domain]`.
+        bytes: likewise, without the token that ends a document.
+        tokens: likewise, with it.
+    """
+
+    documents: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+
+
+def count(split: Split, corpus: Corpus) -> Counts:
+    """Count what each domain has in a split."""
+    documents = np.bincount(split.document_tags, minlength=len(corpus.domains))
+    sizes: list[int] = []
+    for start, stop in split.domain_ranges:
+        ids = np.zeros(corpus.vocab_size, np.int64)
+        for first in range(start, stop, _CHUNK):
+            part = split.tokens[first : min(first + _CHUNK, stop)]
+            ids += np.bincount(part, minlength=corpus.vocab_size)
+        sizes.append(int(ids @ corpus.token_bytes))
+    tokens = np.array([stop - start for start, stop in split.domain_ranges], np.int64)
+    return Counts(documents, np.array(sizes, np.int64), tokens)
+
+
+def corpus_line(corpus: Corpus, config: DataConfig) -> str:
+    """Return one line: origin, files, documents, bytes, bytes per token."""
+    return _first_line(corpus, config, _counts(corpus))
+
+
+def corpus_card(corpus: Corpus, config: DataConfig) -> str:
+    """Return up to 15 lines: origin and size, documents left out and why, splits by domain.
+
+    Args:
+        corpus: any corpus, read or generated.
+        config: where it came from.
+    """
+    counts = _counts(corpus)
+    sizes = [counts[split] for split in SPLITS]
+    rows: list[tuple[str, ...]] = []
+    for name, place in _lines_of(corpus):
+        columns = (
+            [part.documents[place].sum() for part in sizes],
+            [part.bytes[place].sum() for part in sizes],
+            [part.tokens[place].sum() for part in sizes],
+        )
+        shown = [" / ".join(f"{number:,}" for number in column) for column in columns]
+        rows.append((name, *shown, _overlap(corpus, place)))
+    headers = ("domain", "documents: " + " / ".join(SPLITS), "bytes", "tokens", "overlap")
+    return "\n".join(
+        (
+            _first_line(corpus, config, counts),
+            *_remarks(corpus, config, counts),
+            tabulate(rows, headers=headers, disable_numparse=True),
+        )
+    )
+
+
+def _counts(corpus: Corpus) -> dict[str, Counts]:
+    splits = (corpus.train, corpus.calibration, corpus.validation)
+    return {name: count(split, corpus) for name, split in zip(SPLITS, splits, strict=True)}
+
+
+def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> str:
+    documents = sum(int(part.documents.sum()) for part in counts.values())
+    size = sum(int(part.bytes.sum()) for part in counts.values())
+    tokens = sum(int(part.tokens.sum()) for part in counts.values())
+    # Only text that was read has a token at the end of each document, which stands for no byte.
+    ends = documents if corpus.intake is not None else 0
+    files = corpus.intake.files if corpus.intake is not None else None
+    read = "" if files is None else f"{files:,} file{'' if files == 1 else 's'}, "
+    return (
+        f"data {config.path or config.source}: {read}{documents:,} documents, {size:,} bytes,"
+        f" {size / (tokens - ends):.2f} bytes per token"
+    )
+
+
+def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> list[str]:
+    """Say what was left out or treated apart on the way from the source to the splits."""
+    intake = corpus.intake
+    if intake is None:
+        return ["generated: nothing is read or left out"]
+    dropped = [
+        f"{number:,} {reason}" for reason, number in sorted(intake.dropped.items()) if number
+    ]
+    lines = ["left out: " + (", ".join(dropped) or "nothing")]
+    if intake.stopped:
+        lines.append(f"reading stopped at max_tokens, {config.max_tokens:,}")
+    if intake.long:
+        lines.append(
+            f"kept in training: {intake.long:,} too long for a held-out split"
+            f" (max_holdout {config.max_holdout:g})"
+        )
+    if beyond := _beyond(corpus, config, counts):
+        lines.append(f"more held out than max_holdout {config.max_holdout:g}: {_listed(beyond)}")
+    apart = [name for name in corpus.domains if name not in corpus.headline_domains]
+    if apart:
+        lines.append(
+            f"not in the headline, overlap above {config.max_overlap:.0%}: {_listed(apart)}"
+        )
+    return lines
+
+
+def _beyond(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> list[str]:
+    """Name the domains whose few documents made a held-out split larger than asked for."""
+    train, calibration, validation = (counts[split].bytes for split in SPLITS)
+    whole = train + calibration + validation
+    # Calibration is a share of the text that validation leaves.
+    shares = np.maximum(validation / whole, calibration / (whole - validation))
+    return [
+        f"{domain} {share:.1%}"
+        for domain, share in zip(corpus.domains, shares, strict=True)
+        if share > ROUNDING * config.max_holdout
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MOST_DOMAINS]) + ", ..." * (len(names) > MOST_DOMAINS)
+
+
+def _lines_of(corpus: Corpus) -> list[tuple[str, slice]]:
+    """Return the name of each line and the domains that it sums."""
+    number = len(corpus.domains)
+    if number <= MOST_DOMAINS:
+        alone, rest = number, []
+    else:
+        alone = MOST_DOMAINS - 1
+        rest = [(f"{number - alone} other domains", slice(alone, number))]
+    return [(corpus.domains[tag], slice(tag, tag + 1)) for tag in range(alone)] + rest
+
+
+def _overlap(corpus: Corpus, place: slice) -> str:
+    return f"{max(corpus.overlap[domain] for domain in corpus.domains[place]):.1%}"

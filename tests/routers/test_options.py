@@ -1,0 +1,95 @@
+"""Every option of every shipped router, each choice of it, trained and evaluated under the counter."""
+
+import math
+import typing
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from bench.config.suite import TrainConfig
+from bench.evaluation.calibrate import calibrate
+from bench.evaluation.evaluate import evaluate
+from bench.flops.meter import Meter
+from bench.model.assemble import Model
+from bench.routing.contract import TrainStatistics
+from bench.routing.registry import load_all
+from bench.training.loop import Allowance, train
+from tests.world import CONFIG, SEQ_LEN, model, split, windows
+
+RECIPE = TrainConfig(reference_tokens=1, batch_size=3)
+SHIPPED = {name: entry.router for name, entry in load_all().items() if not entry.outside}
+VALUES: dict[str, list[Any]] = {
+    **{"num_experts": [4], "mean_experts": [1.5], "active_experts": [1.0], "segment": [6]},
+    **{"initial_threshold": [0.3], "control_rate": [0.1], "balance": [0.0], "z_loss": [0.001]},
+    **{"context": [2], "latent": [4], "alignment": [0.0], "probe_share": [0.5], "centre": [0.1]},
+    **{"width_ratio": [0.5], "utility": [0.1], "rank": [0.1], "rank_delta": [0.2]},
+    **{"flip_fraction": [1.0], "expert_dropout": [0.0], "share": [1.0], "weight": [0.5]},
+    **{"anneal": [0.5], "inner": ["jepa_gate", {"router": "mlp_gate"}], "heuristic": ["surprisal"]},
+    "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": False}],
+}
+"""Option -> values to try where its type does not list them."""
+WITH: dict[str, dict[str, Any]] = {
+    "oracle": {"utility": 0.1},
+    "flip_fraction": {"utility": 0.1},
+    "rank_delta": {"rank": 0.1},
+    "probe_share": {"targets": "probe"},
+    "estimator_options": {"estimator": "st_gumbel"},
+    "random.layers": {"over": "block"},
+}
+"""Option -> others without which it does nothing."""
+
+
+def choices(kind: Any, option: str) -> list[Any]:
+    """All values of a choice, both of a switch, or those named above."""
+    listed = [
+        value
+        for part in (kind, *typing.get_args(kind))
+        if typing.get_origin(part) is Literal
+        for value in typing.get_args(part)
+    ]
+    return [True, False] if kind is bool else listed or VALUES[option]
+
+
+CASES = [
+    pytest.param(
+        name,
+        {**WITH.get(f"{name}.{option}", WITH.get(option, {})), option: value},
+        id=f"{name} {option}={value}",
+    )
+    for name, router in SHIPPED.items()
+    for option, kind in typing.get_type_hints(router.__init__).items()
+    if option != "return"
+    for value in choices(kind, option)
+]
+
+
+def live(found: Model) -> None:
+    """Two steps and an evaluation, every router and loss under the counter."""
+    meter = found.meter(0)
+    pairs = torch.ones(CONFIG.vocab_size, CONFIG.vocab_size, dtype=torch.long)
+    statistics = TrainStatistics(pairs.sum(0), pairs)
+    allowance = Allowance(math.inf, 2 * RECIPE.batch_size * SEQ_LEN)
+    train(
+        found,
+        split(),
+        RECIPE,
+        allowance,
+        seq_len=SEQ_LEN,
+        seed=0,
+        meter=meter,
+        statistics=lambda: statistics,
+    )
+    calibrate(found, windows(), 1.0, decide=meter.decide)
+    evaluate(found, windows(), batch_size=4, decide=meter.decide)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_it_runs_under_the_counter_at_its_price(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meter, "due", lambda self, step: True)
+    found = model(name, options)
+    prices = [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
+    live(found)
+    assert prices == [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
