@@ -1,8 +1,5 @@
 import hashlib
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ from hypothesis import strategies as st
 
 from bench.config.suite import RowConfig
 from bench.errors import UserError
-from bench.files import write_atomically
 from bench.record import (
     CellId,
     CurvePoint,
@@ -151,43 +147,6 @@ def test_bytes_and_folders_are_refused_by_name(tmp_path: Path) -> None:
     for name in ("seed-0.json", "seed-1.json", "seed-2.json"):
         with pytest.raises(UserError, match=name):
             read_record(tmp_path / name)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    with pytest.raises(OSError, match="disk"):
-        write_atomically(path, "new")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-WRITER = """
-import itertools, sys
-from pathlib import Path
-from bench.record import write_atomically
-for number in itertools.count():
-    write_atomically(Path(sys.argv[1]), f"{number % 10}" * 200_000)
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for round_ in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL
-        )
-        while not path.exists():
-            time.sleep(0.005)
-        time.sleep(0.02 * (round_ + 1))
-        writer.kill()
-        writer.wait()
-        text = path.read_text(encoding="utf-8")
-        assert len(text) == 200_000 and len(set(text)) == 1
-        path.unlink()
 
 
 def test_anyone_may_read_a_record(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Files are written whole or not at all, whatever ends the writer."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.files import write_atomically
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from bench.files import write_atomically
+for number in itertools.count():
+    write_atomically(Path(sys.argv[1]), f"{number % 10}" * 200_000)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for round_ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        while not path.exists():
+            assert writer.poll() is None, "the writer ended by itself"
+            time.sleep(0.005)
+        time.sleep(0.02 * (round_ + 1))
+        writer.kill()
+        writer.wait()
+        text = path.read_text(encoding="utf-8")
+        assert len(text) == 200_000 and len(set(text)) == 1
+        path.unlink()
