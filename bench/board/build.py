@@ -4,7 +4,6 @@ Every choice is a function of the records alone, so that the same records make t
 """
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +14,11 @@ from bench.board.model import Board, Row, comparison
 from bench.board.rows import Match, checked_row, common_seeds, group_rows, preferring
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.config.looks import possible, without_impossible
+from bench.config.roles import sensitivity_name, twin_original
+from bench.config.row import RowConfig
 from bench.errors import UserError, unknown
-from bench.record import REPRODUCED, CellId, Record, read_records
+from bench.record import REPRODUCED, Record, read_records
 
-_SENSITIVITY = re.compile(r"@lr[0-9.e+-]+$")
 STUDIES = "studies"
 """Folder of a tree of records that holds studies, which have pages of their own."""
 
@@ -98,8 +98,8 @@ def _read(folder: Path) -> list[Record]:
 
 def _board(records: Sequence[Record]) -> Board:
     """The board of one suite and budget."""
-    sensitivity = [record for record in records if is_sensitivity(record.cell)]
-    candidates = [record for record in records if not is_sensitivity(record.cell)]
+    sensitivity = [record for record in records if is_sensitivity(record)]
+    candidates = [record for record in records if not is_sensitivity(record)]
     together, apart = separate(candidates or records)
     modes: tuple[Match, ...] = ("flops", "tokens")
     present: list[Match] = [
@@ -137,7 +137,11 @@ def _ranking(
     config, notes = _declaration(
         [record for row in (ranked or checked or brackets or informed) for record in row.records]
     )
-    entrants = [*map(_entrant, checked), *_not_run(config, {row.name for row in checked})]
+    listed = [row.first.row for row in checked]
+    entrants = [
+        *(_entrant(row, listed) for row in checked),
+        *_not_run(config, {row.name for row in checked}),
+    ]
     judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
     ranked = [
@@ -208,17 +212,38 @@ def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
     return [Entrant(row["name"], row.get("control") or None, True, None, {}) for row in rows]
 
 
-def _entrant(row: Row) -> Entrant:
+def _entrant(row: Row, listed: Sequence[RowConfig]) -> Entrant:
     role, control = row.role, row.first.cell.control
-    twin_of = row.name.removesuffix("@twin") if role == "twin" else None
+    twin_of = _twin_of(row.first.row, listed) if role == "twin" else None
     return Entrant(
         row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {}
     )
 
 
-def is_sensitivity(cell: CellId) -> bool:
-    """Whether a cell belongs to a learning-rate sweep, `row@lr0.5`, on seeds of its own."""
-    return _SENSITIVITY.search(cell.row) is not None
+def _twin_of(twin: RowConfig, listed: Sequence[RowConfig]) -> str | None:
+    """Return the row that a twin repeats; None where that is not clear."""
+    try:
+        return twin_original(twin, listed)
+    except UserError:
+        return None
+
+
+def is_sensitivity(record: Record) -> bool:
+    """Return whether a record belongs to a learning-rate sweep that its suite declares.
+
+    It does if it is no row of the suite, has the seed of the sweep, and the name and the rate that
+    the sweep gives to a row.
+    """
+    config, cell = record.provenance.config, record.cell
+    swept: Mapping[str, Any] = config.get("sensitivity") or {}
+    rows = {row["name"]: row.get("lr_scale", 1.0) for row in config.get("rows") or ()}
+    if cell.row in rows or cell.seed != swept.get("seed"):
+        return False
+    return any(
+        cell.row == sensitivity_name(name, scale) and record.row.lr_scale == own * scale
+        for name, own in rows.items()
+        for scale in (1.0, *(swept.get("lr_scales") or ()))
+    )
 
 
 def _conditions(record: Record) -> dict[str, object]:

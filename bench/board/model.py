@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from bench.board.text import whole
 from bench.board.verdicts import Judgement
-from bench.config.suite import Role
+from bench.config.roles import DENSE_MATCHED, matched_row
+from bench.config.row import Role
 from bench.record import Record
 from bench.stats import Outcome
 
@@ -172,9 +173,11 @@ def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Margin (nats a byte), alpha, looks, the unrouted control.
     """
-    return {
+    declared = {
         "margin": 0.01,
         "alpha": 0.05,
-        "dense_matched": "dense_matched",
+        "dense_matched": DENSE_MATCHED,
         **(config.get("comparison") or {}),
     }
+    rows = {row["name"]: row for row in config.get("rows") or ()}
+    return {**declared, "dense_matched": matched_row(str(declared["dense_matched"]), rows)}

@@ -24,12 +24,18 @@ def summary(board: Board) -> str:
         found = [board.outcome(row, control(row)) for row in routers]
         return [outcome.row for outcome in found if outcome and word(outcome) == "better"]
 
-    many = f"{len(routers)} router{'s' * (len(routers) > 1)}"
-    said = f"{len(beaten(lambda row: row.first.cell.control))} of {many} beat random choice"
-    said += " on the same paths"
-    if any(board.outcome(row, matched) for row in routers):
-        said += f", and {len(beaten(lambda row: matched))} beat {matched}, the unrouted model of "
-        said += "the same cost"
+    def made(control: Callable[[Row], str | None]) -> bool:
+        return any(board.outcome(row, control(row)) for row in routers)
+
+    many, found = f"{len(routers)} router{'s' * (len(routers) > 1)}", list[str]()
+    if made(lambda row: row.first.cell.control):
+        count = len(beaten(lambda row: row.first.cell.control))
+        found.append(f"{count} of {many} beat random choice on the same paths")
+    if made(lambda row: matched):
+        count = len(beaten(lambda row: matched))
+        of = "" if found else f" of {many}"
+        found.append(f"{count}{of} beat {matched}, the unrouted model of the same cost")
+    said = ", and ".join(found) or f"{many} and no control to compare with"
     best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
     shared = len(best) == len(board.ranked)
     tiers = "all rows share one tier" if shared else f"the first tier holds {listing(best)}"

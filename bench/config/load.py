@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from bench.config.base import Part
 from bench.config.read_yaml import declared, read_declaration, read_value
+from bench.config.roles import check_matched
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError, unknown
 
@@ -28,7 +29,10 @@ def load_suite(
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
     """
     data = read_declaration("suite", name_or_file, "suites", "bench/suites/quick.yaml")
-    return parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
+    suite = parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
+    if "rows" not in (overrides or {}):  # a study's own rows need not hold the suite's control
+        check_matched(suite.comparison.dense_matched, suite.rows)
+    return suite
 
 
 def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
@@ -67,7 +71,9 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "suite"
+    where = ".".join(str(part) for part in problem["loc"])
+    if not where:  # of the suite as a whole: the message names field and value itself
+        return problem["msg"].removeprefix("Value error, ").rstrip(".") + "."
     if problem["type"] == "extra_forbidden":
         return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
     value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"

@@ -79,6 +79,26 @@ def read_value(assignment: str) -> Any:
         raise UserError(f"{said} {allowed}: '\"...\"'.") from None
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Loads YAML and refuses a key that stands twice in one mapping; YAML's own loader lets the
+    last one win.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # `<<` merges add keys that the mapping's own may override, so look before the merge
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line, name = key.start_mark.line + 1, (key.tag, key.value)
+                if name in lines:
+                    raise ValueError(
+                        f"the key {shortened(key.value)} stands twice, on lines {lines[name]} "
+                        f"and {line}"
+                    )
+                lines[name] = line
+        super().flatten_mapping(node)
+
+
 def _parsed(text: str) -> Any:
     """What YAML text says.
 
@@ -87,7 +107,7 @@ def _parsed(text: str) -> Any:
             tables raise.
     """
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_OnceLoader)
         repr(data)  # a number of thousands of digits could be named in no error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -4,104 +4,18 @@ A suite fixes everything but the router: data, backbone, budget, training recipe
 comparisons that will be made. Nothing here depends on torch, so the board can read it too.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from bench.config.base import Part, added
 from bench.config.data import DataConfig
 from bench.config.looks import ALLOWED, possible
+from bench.config.roles import DENSE_MATCHED, check_names
+from bench.config.row import RouterTraining, RowConfig
+from bench.errors import UserError, unknown
 
-Role = Literal["ranked", "control", "twin", "bracket", "informed"]
-ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 MOST_SEEDS = 10_000
-
-
-class RouterTraining(Part):
-    """How routers are trained, whatever their family."""
-
-    lr_ratio: float = Field(
-        default=1.0, gt=0, description="learning rate of routers as a multiple of `adam_lr`"
-    )
-    clip: float | None = Field(
-        default=None, gt=0, description="largest gradient norm of each router"
-    )
-    losses: dict[str, float] = Field(
-        default_factory=dict,
-        description="weights of auxiliary losses by name, over the routers' own; any router with scores can have standard ones",
-    )
-    init_scale: float = added(
-        1.0,
-        ge=0,
-        description="factor on each router's last layer as it was drawn; near 0, all paths start equal",
-    )
-    noise: Literal["none", "gaussian", "jitter", "noisy_top_k"] = added(
-        "none",
-        description="training noise: on the scores, on what the router reads, or on the scores with a learnt deviation",
-    )
-    noise_scale: float | None = added(
-        None,
-        gt=0,
-        description="its size; by default 1 / paths for 'gaussian', 0.01 for 'jitter', 1 for 'noisy_top_k'",
-    )
-    weight_decay: float = added(0.0, ge=0, description="decoupled weight decay of routers")
-    balance_bias: float = added(
-        0.0,
-        ge=0,
-        description="step of a bias by which experts are chosen and not weighed, for balance without a loss; usual is 0.001",
-    )
-    expert_dropout: float = added(
-        0.0,
-        ge=0,
-        lt=1,
-        description="probability that an expert is dropped for a sequence in training",
-    )
-    float32: bool = added(False, description="routers compute in float32 whatever `dtype` is")
-
-    @model_validator(mode="after")
-    def _noise_has_a_size(self) -> "RouterTraining":
-        if self.noise == "none" and self.noise_scale is not None:
-            raise ValueError(
-                f"noise_scale is {self.noise_scale:g}, but noise is 'none'; choose 'gaussian', 'jitter' or 'noisy_top_k'"
-            )
-        if self.noise == "jitter" and self.noise_scale is not None and self.noise_scale >= 1:
-            raise ValueError(
-                f"noise_scale is {self.noise_scale:g}; jitter multiplies by 1 - scale to 1 + scale, so it must be below 1"
-            )
-        return self
-
-
-class RowConfig(Part):
-    """One row of the board."""
-
-    name: str = Field(pattern=ROW_NAME, description="the plugin's name, or plugin@variant")
-    router: str = Field(
-        default="", description="registered name; by default the part of `name` before '@'"
-    )
-    options: dict[str, Any] = Field(default_factory=dict)
-    role: Role = "ranked"
-    control: str = Field(
-        default="", description="row of `random` over the same paths; found by the paths if empty"
-    )
-    training: RouterTraining | None = added(
-        None, description="how its router is trained, in place of the suite's `train.router`"
-    )
-    lr_scale: float = Field(
-        default=1.0, gt=0, description="factor on every learning rate of this row"
-    )
-    router_seed: int = Field(
-        default=0,
-        ge=0,
-        description="shifts the router's own initialisation and noise: for an A/A twin",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, data: Any) -> Any:
-        data = {"name": data} if isinstance(data, str) else data
-        if isinstance(data, dict) and "name" in data and not data.get("router"):
-            data = {**data, "router": str(data["name"]).split("@")[0]}
-        return data
 
 
 class TrainConfig(Part):
@@ -179,7 +93,9 @@ class ComparisonConfig(Part):
         description="largest plausible difference, nats a byte; untestable where even that could not be found",
     )
     dense_matched: str = Field(
-        default="dense_matched", description="row that spends B without routing"
+        default=DENSE_MATCHED,
+        description="row that spends B without routing; where no row has the default name, the "
+        "one control of the router `dense_matched`",
     )
 
     @model_validator(mode="after")
@@ -248,6 +164,10 @@ class SuiteConfig(Part):
             raise ValueError(
                 f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique"
             )
+        try:
+            check_names(self.rows, self.sensitivity.lr_scales)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
             raise ValueError(
                 f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats"
@@ -268,8 +188,15 @@ class SuiteConfig(Part):
         return self
 
     def row(self, name: str) -> RowConfig:
-        """The row of a name; a bare router that the suite does not list gets a ranked row of its
-        own.
+        """Return the row of a name; a bare router that is not listed gets a ranked row of its own.
+
+        Raises:
+            UserError: a variant, as `mlp_gate@relaxed`, that the suite does not list.
         """
         found = {row.name: row for row in self.rows}
-        return found[name] if name in found else RowConfig.model_validate({"name": name})
+        if name in found:
+            return found[name]
+        if "@" in name:
+            advice = "A variant is a row of the suite, with its options: add it to `rows`."
+            raise unknown("row", name, found, advice)
+        return RowConfig.model_validate({"name": name})

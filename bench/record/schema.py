@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.config.suite import Role, RowConfig
+from bench.config.row import Role, RowConfig
 
 SCHEMA_VERSION = 2
 

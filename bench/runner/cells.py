@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config.data import DataConfig
-from bench.config.suite import RouterTraining, RowConfig, SuiteConfig
+from bench.config.roles import sensitivity_name
+from bench.config.row import RouterTraining, RowConfig
+from bench.config.suite import SuiteConfig
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,12 @@ def sensitivity_rows(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[RowC
     """
     scales = sorted({1.0, *suite.sensitivity.lr_scales}) if suite.sensitivity.lr_scales else []
     return [
-        row.model_copy(update={"name": f"{row.name}@lr{scale:g}", "lr_scale": row.lr_scale * scale})
+        row.model_copy(
+            update={
+                "name": sensitivity_name(row.name, scale),
+                "lr_scale": row.lr_scale * scale,
+            }
+        )
         for row in rows
         if row.role != "twin"
         for scale in scales

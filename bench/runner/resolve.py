@@ -129,7 +129,9 @@ def numerics(cell: Cell) -> dict[str, Any]:
     """Return all of the configuration that can change a number in the record."""
     canonical = cell.suite.canonical().items()
     suite = {name: value for name, value in canonical if name not in NOT_NUMERICS}
-    row = {name: value for name, value in cell.row.canonical().items() if name != "control"}
+    # whom a row is compared with changes nothing in it
+    compared = ("control", "twin_of")
+    row = {name: value for name, value in cell.row.canonical().items() if name not in compared}
     conditions = {"budget": cell.suite.budget, "match": cell.match, "seed": cell.seed}
     return {"suite": suite, "name": cell.suite.name, "row": row, "cell": conditions}
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config.data import Route
-from bench.config.suite import ROW_NAME, Role, RowConfig, SuiteConfig
+from bench.config.row import ROW_NAME, Role, RowConfig
+from bench.config.suite import SuiteConfig
 from bench.errors import UserError, unknown
 from bench.model.equip import STANDARD_LOSSES
 from bench.routing.contract import Paths, Site
@@ -21,6 +22,8 @@ A row with one is `informed`, whatever its suite calls it.
 """
 PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
 """What the `joint` regime can give a router beyond the default."""
+CHANCE = "random"
+"""Router of the controls that choose by chance."""
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
 """Paths for which a frozen backbone has weights, or which need none."""
 
@@ -140,11 +143,23 @@ def unmet_needs(
 
 
 def control_of(suite: SuiteConfig, row: RowConfig, paths: Paths) -> str | None:
-    """Return the row of `random` over the same paths that a row is compared with, if any."""
+    """Return the row of `random` over the same paths that a row is compared with, if any.
+
+    A row of the default name comes first; else the only control with the router `random` over
+    such paths, whatever it is called.
+    """
     if row.role in ("bracket", "control"):
         return None
     if row.control:
         return row.control
-    base = "random@ffn" if paths.base else "random@experts"
-    name = "random@block" if paths.site is Site.BLOCK else base
-    return name if name in {listed.name for listed in suite.rows} else None
+    over = "block" if paths.site is Site.BLOCK else "ffn" if paths.base else "experts"
+    if (name := f"{CHANCE}@{over}") in {listed.name for listed in suite.rows}:
+        return name
+    found = [
+        listed.name
+        for listed in suite.rows
+        if listed.role == "control"
+        and listed.router == CHANCE
+        and listed.options.get("over", "ffn") == over
+    ]
+    return found[0] if len(found) == 1 else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.config.suite import Role, RowConfig
+from bench.config.row import Role, RowConfig
 from bench.record import (
     BudgetAudit,
     Causality,
@@ -158,8 +158,22 @@ def record(
 def row_of(kind: Kind, **changes: Any) -> RowConfig:
     """The row as a suite declares it; signs that no suite takes are replaced."""
     name = re.sub(r"[^A-Za-z0-9_.@+=-]", "_", kind.row) or "_"
-    declared = {"name": name, "router": name.split("@")[0] or "_", "role": kind.role}
+    declared: dict[str, Any] = {
+        "name": name,
+        "router": name.split("@")[0] or "_",
+        "role": kind.role,
+    }
+    declared["router_seed"] = int(kind.role == "twin")
     return RowConfig.model_validate({**declared, **changes})
+
+
+def swept(row: str, factor: float, loss: float = 2.1) -> Record:
+    """A record of a declared sweep of learning rates, of a row of the suite at one factor."""
+    rows = [{"name": row, "router": row, "role": "ranked", "lr_scale": 1.0}]
+    sweep = {"rows": rows, "sensitivity": {"lr_scales": [0.5, 2.0], "seed": 90}}
+    kind = Kind(f"{row}@lr{factor:g}", loss)
+    made = {"config": {**CONFIG, **sweep}}
+    return record(kind, 90, spread=0, row=row_of(kind, lr_scale=factor), provenance=made)
 
 
 def records(

@@ -9,7 +9,7 @@ from bench.board.build import boards_of
 from bench.board.model import Board
 from bench.config.suite import RowConfig
 from bench.errors import UserError
-from tests.board.synthetic import CONFIG, QUICK, Kind, many, record, records, write
+from tests.board.synthetic import CONFIG, QUICK, Kind, many, record, records, row_of, swept, write
 
 EXTRA = Kind("extra", 2.1)
 
@@ -137,12 +137,25 @@ def test_budgets_are_boards_and_equal_tokens_is_inside():
 
 
 def test_learning_rate_variants_are_never_ranked():
-    board = board_with(
-        *(record(Kind(f"mlp_gate@lr{ratio}", 1.0), seed=90) for ratio in ("0.5", "1", "2"))
-    )
+    board = board_with(*(swept("mlp_gate", factor, 1.0) for factor in (0.5, 1.0, 2.0)))
     assert board.seeds == (0, 1, 2)
     assert names(board.sensitivity) == {"mlp_gate@lr0.5", "mlp_gate@lr1", "mlp_gate@lr2"}
     assert not any("@lr" in name for name in names(board.ranked) | names(board.unranked))
+
+
+def test_a_row_that_is_called_like_a_learning_rate_variant_is_ranked():
+    board = board_with(*(record(Kind("mlp_gate@lr2", 2.0), seed) for seed in range(3)))
+    assert "mlp_gate@lr2" in names(board.ranked) and not board.sensitivity
+
+
+def test_a_twin_is_compared_with_the_row_that_it_repeats():
+    twin = Kind("other", 2.08, "twin")
+    rows = {"row": row_of(twin, router="mod", router_seed=3)}
+    board = board_with(*(record(twin, seed, **rows) for seed in range(3)))
+    assert {(floor.row, floor.twin) for floor in board.judgement.noise} == {
+        ("mlp_gate", "mlp_gate@twin"),
+        ("mod", "other"),
+    }
 
 
 def test_boards_come_from_disk_by_suite(tmp_path: Path):

@@ -23,7 +23,7 @@ from bench.board.figures import (
     series,
     spend_sweep,
 )
-from tests.board.synthetic import QUICK, Kind, many, record, records
+from tests.board.synthetic import QUICK, Kind, many, record, records, swept
 from tests.board.test_markdown import NASTY
 
 BOARD = boards_of(records())[0]
@@ -155,11 +155,8 @@ def test_the_front_joins_no_rows_of_equal_cost() -> None:
 
 def test_sensitivity_is_drawn_where_it_was_measured() -> None:
     assert not sensitivity(BOARD)
-    swept = [
-        record(Kind(f"hash@lr{factor}", loss), 90, spread=0)
-        for factor, loss in ((0.5, 2.3), (1, 2.1), (2, 2.2), (0, 2.0))
-    ]
-    (figure,) = sensitivity(boards_of([*records(), *swept])[0])
+    sweep = [swept("hash", factor, loss) for factor, loss in ((0.5, 2.3), (1, 2.1), (2, 2.2))]
+    (figure,) = sensitivity(boards_of([*records(), *sweep])[0])
     assert figure.data["factor"].tolist() == [0.5, 1, 2]
     assert figure.data["above"].tolist() == pytest.approx(
         [0.2 / math.log(2), 0, 0.1 / math.log(2)], abs=1e-9

@@ -8,7 +8,7 @@ import pytest
 
 from bench.board import render_report
 from bench.board.build import boards_of
-from tests.board.synthetic import QUICK, Kind, record, records
+from tests.board.synthetic import QUICK, Kind, record, records, swept
 from tests.board.test_markdown import NASTY
 
 COMPETING = [kind for kind in QUICK if kind.role in ("ranked", "control", "twin")]
@@ -31,8 +31,8 @@ def full() -> str:
         for seed in range(3)
     ]
     apart = [record(Kind("elsewhere", 2.1), seed, provenance={"threads": 2}) for seed in range(3)]
-    swept = [record(Kind(f"mod@lr{factor}", 2.1), 90) for factor in (0.5, 1, 2)]
-    return render([*records(), *records(COMPETING, match="tokens"), *failed, *apart, *swept])
+    sweep = [swept("mod", factor) for factor in (0.5, 1.0, 2.0)]
+    return render([*records(), *records(COMPETING, match="tokens"), *failed, *apart, *sweep])
 
 
 def test_well_formed_with_unique_ids_and_whole_links(full: str):

@@ -48,3 +48,26 @@ def test_sound_values_are_read() -> None:
         read_value(f"a={text}")
         for text in ("8", "0.5", "true", "word", "[1, 2]", "'2024-99-99'", "")
     ] == [*(8, 0.5, True, "word", [1, 2], "2024-99-99", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("name: a\ntrain: {x: 1}\nname: b\n", "'name'", (1, 3)),
+        ("rows:\n  - name: a\n    options: {}\n    options: {k: 1}\n", "'options'", (3, 4)),
+        ("? 1\n: a\n? 1\n: b\n", "'1'", (1, 3)),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_both_lines(
+    tmp_path: Path, text: str, key: str, lines: tuple[int, int]
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as told:
+        read_declaration("suite", str(path), "suites", "bench/suites/quick.yaml")
+    assert f"the key {key} stands twice, on lines {lines[0]} and {lines[1]}" in str(told.value)
+
+
+def test_a_key_may_override_a_merged_one_and_stand_again_elsewhere() -> None:
+    text = "{base: &b {k: 1}, own: {<<: *b, k: 2}, other: {k: 3}}"
+    assert read_value(f"x={text}") == {"base": {"k": 1}, "own": {"k": 2}, "other": {"k": 3}}

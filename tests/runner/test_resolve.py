@@ -180,7 +180,7 @@ def test_what_the_key_leaves_out_is_what_is_listed() -> None:
     assert set(NOT_NUMERICS) - {"budget", "match", "name"} == set(NOT_IN_THE_KEY)
 
 
-CALLED: dict[str, Any] = {"control": "random@ffn"}
+CALLED: dict[str, Any] = {"control": "random@ffn", "twin_of": "mod"}
 RUN: dict[str, Any] = {
     "name": "renamed",
     "router": "mod",
