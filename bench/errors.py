@@ -25,7 +25,16 @@ class RuleBroken(Exception):
 
 
 class Diverged(Exception):
-    """The training loss stopped being a number."""
+    """The loss stopped being a number, or ran away.
+
+    Args:
+        message: what was seen.
+        loss: headline loss, nats a byte, where there is one.
+    """
+
+    def __init__(self, message: str, loss: float | None = None) -> None:
+        super().__init__(message)
+        self.loss = loss
 
 
 def let_through(error: BaseException) -> None:

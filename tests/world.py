@@ -119,7 +119,7 @@ def without_clock(record: Record) -> dict[str, Any]:
     clock: dict[str, dict[str, Any]] = {
         "provenance": {"started": "", "command": "", "commit": "", "dirty": False},
         "training": {"seconds": 0, "tokens_per_second": 0, "peak_memory_mb": 0},
-        "speed": {"forward_us_per_token": 0, "repeats": 0},
+        "speed": {"forward_us_per_token": 0, "repeats": 0, "beside": 0},
     }
     data |= {part: data[part] | values for part, values in clock.items() if data[part]}
     return data | {"curve": [point | {"seconds": 0} for point in data["curve"]]}

@@ -14,7 +14,7 @@ from bench.config.row import Role
 from bench.record import Record
 from bench.stats import Outcome
 
-RowStatus = Literal["ok", "incomplete", "off_budget", "invalid", "failed", "mixed"]
+RowStatus = Literal["ok", "incomplete", "off_budget", "invalid", "diverged", "failed", "mixed"]
 
 
 @dataclass(frozen=True)

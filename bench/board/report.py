@@ -31,6 +31,7 @@ _STATUS = {
     "mixed": "mixed: seeds of different experiments",
     "off_budget": "off budget",
     "invalid": "invalid",
+    "diverged": "diverged",
     "failed": "failed",
 }
 

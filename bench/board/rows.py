@@ -11,7 +11,7 @@ from bench.record import Record
 
 Match = Literal["flops", "tokens"]
 
-_WORST_FIRST: tuple[RowStatus, ...] = ("failed", "invalid", "off_budget")
+_WORST_FIRST: tuple[RowStatus, ...] = ("failed", "diverged", "invalid", "off_budget")
 
 
 def group_rows(records: Iterable[Record]) -> list[Row]:

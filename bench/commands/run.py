@@ -111,7 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
         results = run_cells(cells, job, arguments.workers, progress)
     if any(result.status != "crashed" for result in results):
         render(root, board, console)
-    return 1 if any(result.status in ("crashed", "failed", "invalid") for result in results) else 0
+    bad = ("crashed", "failed", "diverged", "invalid")
+    return int(any(result.status in bad for result in results))
 
 
 def _root(arguments: argparse.Namespace) -> Path:

@@ -106,5 +106,5 @@ def _run_cells(
         )
         with Progress(console, len(planned), out / CHECKPOINTS) as progress:
             results = run_cells(planned, Job(root, out, command), arguments.workers, progress)
-        failed |= any(result.status in ("crashed", "failed") for result in results)
+        failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)
     return failed

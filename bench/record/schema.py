@@ -17,7 +17,7 @@ RULES_VERSION = 1
 Records of other versions are never mixed in a board.
 """
 
-Status = Literal["ok", "off_budget", "invalid", "failed"]
+Status = Literal["ok", "off_budget", "invalid", "diverged", "failed"]
 
 
 class _Part(BaseModel):
@@ -129,7 +129,9 @@ class Training(_Part):
     tokens: int
     seconds: float
     tokens_per_second: float
-    peak_memory_mb: float
+    peak_memory_mb: float | None = Field(
+        description="of this cell alone; none where the system cannot tell it"
+    )
     parameters_total: int
     parameters_active: float = Field(description="mean number of parameters a token meets")
 
@@ -145,6 +147,10 @@ class Speed(_Part):
     )
     tokens: int = Field(description="tokens in the batch that was timed")
     repeats: int = Field(description="passes that were timed, after a warm-up")
+    beside: int | None = Field(
+        default=None,
+        description="other workers of the run; none in records from before it was kept",
+    )
 
 
 class CurvePoint(_Part):

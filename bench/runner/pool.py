@@ -63,6 +63,7 @@ def _in_processes(
     # Threads must be fixed before a worker imports torch, so by environment.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     count = min(workers, len(cells)) or 1
+    job = replace(job, beside=count - 1)
     idle: SimpleQueue[FreshProcess] = SimpleQueue()
     for _ in range(count):
         idle.put(FreshProcess(quiet=True))

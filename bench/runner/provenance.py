@@ -3,11 +3,19 @@
 import os
 import platform
 import subprocess
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+ROOT, PROJECT, NAME = Path(__file__).resolve().parents[2], "pyproject.toml", "token-routing-bench"
+SOURCES = ("bench", "routers", PROJECT, "constraints.txt")
+REDIRECTING = frozenset(
+    {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
+)
+"""Variables that send git to another repository; hooks and some editors leave them set."""
 
 
 def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
@@ -43,36 +51,38 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit_state() -> tuple[str, bool]:
-    """Commit of the source tree and whether anything but results differs from it.
+def commit_state(root: Path = ROOT) -> tuple[str, bool]:
+    """Return the commit of the source tree and whether anything but results differs from it.
 
-    ("unknown", True) outside of git.
+    ("unknown", True) outside of git, and where the repository around the tree does not hold the
+    bench itself: an installed package lies in whatever repository its environment does.
+
+    Args:
+        root: of the source tree.
     """
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            env=environment,
-        ).stdout
+        command = ["git", "-C", str(root), *arguments]
+        environment = {n: value for n, value in os.environ.items() if n not in REDIRECTING}
+        environment["GIT_OPTIONAL_LOCKS"] = "0"
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        return done.stdout
 
     try:
+        if not _is_ours(root / PROJECT):
+            return "unknown", True
+        git("ls-files", "--error-unmatch", "--", PROJECT, "bench/__init__.py")
         commit = git("rev-parse", "HEAD").strip()
-        dirty = bool(
-            git(
-                "status",
-                "--porcelain",
-                "--",
-                "bench",
-                "routers",
-                "pyproject.toml",
-                "constraints.txt",
-            ).strip()
-        )
+        dirty = bool(git("status", "--porcelain", "--", *SOURCES).strip())
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
     return commit, dirty
+
+
+def _is_ours(project: Path) -> bool:
+    """Return whether a pyproject.toml is that of the bench."""
+    try:
+        about = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return about.get("project", {}).get("name") == NAME

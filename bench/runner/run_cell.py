@@ -1,8 +1,8 @@
 """Run one cell from text to record: train, evaluate, judge."""
 
 import datetime
-import resource
 from dataclasses import dataclass
+from math import isfinite, log
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from bench.model.assemble import Model, assemble
 from bench.record import Causality, Flops, Provenance, Record, Status, Training
 from bench.routing.contract import Policy, TrainStatistics
 from bench.runner.frozen import allowance, freeze, training_budget
+from bench.runner.memory import PeakMemory
 from bench.runner.plugins import checks_of, offence
 from bench.runner.probes import Watch, cut
 from bench.runner.provenance import commit_state, processor
@@ -39,6 +40,9 @@ from bench.runner.resolve import ResolvedCell
 from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import Trained, train
+
+DIVERGED = 2.0
+"""Multiple of the loss of guessing above which training has diverged."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,13 @@ def run_cell(
     store: Path,
     checkpoints: Checkpoints | None = None,
     progress: Path | None = None,
+    beside: int = 0,
 ) -> Record:
     """Train, calibrate, evaluate, and return what came of it.
 
-    Whatever goes wrong inside the cell is a result too: a run that diverges or breaks off leaves a
-    record of status "failed", one whose router breaks a rule "invalid", with the reason.
+    Whatever goes wrong inside the cell is a result too: a run that breaks off leaves a record of
+    status "failed", one that diverges "diverged" with its loss, one whose router breaks a rule
+    "invalid", with the reason.
 
     Args:
         resolved: what to run.
@@ -93,7 +99,9 @@ def run_cell(
         store: tree of records that keeps what checks of plugins found.
         checkpoints: where an interrupted run left its state; None to start afresh and leave none.
         progress: file that says how far the cell is; None to say nothing.
+        beside: other workers of the run.
     """
+    memory = PeakMemory(torch.device(resolved.cell.suite.device))
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     cell = resolved.cell
     blank = Record(
@@ -110,11 +118,14 @@ def run_cell(
             return blank.model_copy(update={"status": "invalid", "reason": broken})
         trained = train_cell(resolved, checkpoints, progress)
         evaluated = evaluate_cell(resolved, trained)
-        found = _measured(resolved, trained, evaluated)
+        found = _measured(resolved, trained, evaluated, memory, beside)
         return Record.model_validate({**dict(blank), **found, **judge_cell(resolved, evaluated)})
     except (RuleBroken, UncountedOp) as error:
         return blank.model_copy(update={"status": "invalid", "reason": str(error)})
-    except (Diverged, UserError) as error:
+    except Diverged as error:
+        said = {"status": "diverged", "reason": str(error), "loss": error.loss}
+        return blank.model_copy(update=said)
+    except UserError as error:
         return blank.model_copy(update={"reason": str(error)})
     except BaseException as error:
         let_through(error)
@@ -163,6 +174,7 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
     """Calibrate and evaluate a trained model, and search it for a look ahead.
 
     Raises:
+        Diverged: the loss is no number, or far above guessing.
         RuleBroken: the router broke a rule.
     """
     cell, model, config = resolved.cell, found.model, resolved.cell.suite.evaluation
@@ -178,6 +190,7 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
             resolved.dtype,
             found.meter.decide,
         )
+    refuse_diverged(headline, model.decoder.config.vocab_size)
     causality = prove(
         model.decoder,
         validation,
@@ -187,6 +200,21 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
         resolved.dtype,
     )
     return EvaluatedCell(headline, validation, causality)
+
+
+def refuse_diverged(headline: Headline, vocab_size: int) -> None:
+    """Raise `Diverged` with the loss if it says that training ran away.
+
+    A guess among all tokens costs ln(vocabulary); sound training ends below it, and an untrained
+    model little above.
+    """
+    nats, most = float(headline.evaluation.nats.mean()), DIVERGED * log(vocab_size)
+    if not (isfinite(headline.loss) and nats <= most):
+        raise Diverged(
+            f"The loss is {nats:.4g} nats a token after training, above {DIVERGED:g} times that "
+            f"of guessing ({most:.4g}). Lower the learning rates.",
+            headline.loss,
+        )
 
 
 def judge_cell(resolved: ResolvedCell, found: EvaluatedCell) -> dict[str, Any]:
@@ -200,7 +228,11 @@ def judge_cell(resolved: ResolvedCell, found: EvaluatedCell) -> dict[str, Any]:
 
 
 def _measured(
-    resolved: ResolvedCell, trained: TrainedCell, evaluated: EvaluatedCell
+    resolved: ResolvedCell,
+    trained: TrainedCell,
+    evaluated: EvaluatedCell,
+    memory: PeakMemory,
+    beside: int,
 ) -> dict[str, Any]:
     """Fields of the record that are measured."""
     cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
@@ -222,8 +254,8 @@ def _measured(
         "documents": document_losses(evaluation.nats, validation, corpus),
         "budget": headline.audit,
         "flops": _flops(resolved, trained, headline),
-        "training": _training(model, headline, trained.trained),
-        "speed": measure_speed(model, validation, dtype),
+        "training": _training(model, headline, trained.trained, memory),
+        "speed": measure_speed(model, validation, dtype).model_copy(update={"beside": beside}),
         "causality": evaluated.causality,
         "curve": tuple(watch.curve),
         "monitors": monitors(
@@ -280,7 +312,7 @@ def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Fl
     )
 
 
-def _training(model: Model, headline: Headline, trained: Trained) -> Training:
+def _training(model: Model, headline: Headline, trained: Trained, memory: PeakMemory) -> Training:
     shares = [mask.float().mean((0, 1)).tolist() for mask in headline.evaluation.masks.values()]
     total = sum(p.numel() for p in model.decoder.parameters())
     return Training(
@@ -288,14 +320,7 @@ def _training(model: Model, headline: Headline, trained: Trained) -> Training:
         tokens=trained.tokens,
         seconds=trained.seconds,
         tokens_per_second=trained.tokens / trained.seconds if trained.steps else 0.0,
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=memory.megabytes(),
         parameters_total=total,
         parameters_active=model.active_parameters(shares),
     )
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process, or of the GPU where one is used."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -29,6 +29,7 @@ class Job:
         store: tree whose store holds the records; a study's settings share that of the whole.
         command: the command line, for the records.
         checkpoint_seconds: time between two checkpoints of a cell.
+        beside: other workers of the run.
         failed_since: a failure recorded at this time or later, seconds since the epoch, is not
             tried again.
     """
@@ -37,6 +38,7 @@ class Job:
     store: Path
     command: str
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    beside: int = 0
     failed_since: float = float("inf")
 
 
@@ -122,7 +124,7 @@ def _record(resolved: "ResolvedCell", job: Job, kept: Path, state: Path) -> tupl
             return there, there.status
     for left in kept.parent.glob(f".{kept.stem}.*"):  # half a record of a run that was killed
         left.unlink(missing_ok=True)
-    record = run_cell(resolved, job.command, job.store, checkpoints, progress)
+    record = run_cell(resolved, job.command, job.store, checkpoints, progress, job.beside)
     write_record(record, kept)
     clear()
     return record, record.status

@@ -50,7 +50,7 @@ def test_speed_is_measured_against_the_dense_model_and_not_a_larger_bracket():
     assert board.dense is not None and board.dense.name == "dense"
 
 
-@pytest.mark.parametrize("status", ["failed", "invalid", "off_budget"])
+@pytest.mark.parametrize("status", ["failed", "diverged", "invalid", "off_budget"])
 def test_one_bad_seed_takes_the_row_out_and_says_why(status):
     bad = record(EXTRA, 1, status=status, reason="the cause.")
     board = board_with(record(EXTRA, 0), bad, record(EXTRA, 2))

@@ -1,5 +1,6 @@
 """The FLOPs of a record, against figures written out by hand."""
 
+from math import log
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,15 @@ def test_training_stops_at_the_budget(made: dict[str, Record]) -> None:
             < flops.training_budget * (1 + 1.5 / training.steps)
         )
         assert training.tokens == training.steps * batch
+
+
+def test_a_run_whose_loss_ran_away_is_diverged_and_says_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
+    train = {"reference_tokens": 1024, "batch_size": 4, "probes": 2, "muon_lr": 0.02}
+    wild = tiny.suite(tiny.write_text(tmp_path), train={**train, "adam_lr": 50.0})
+    record = run_cell(resolve(Cell(wild, wild.row("mlp_gate"), 0)), "test", tmp_path)
+    assert record.status == "diverged"
+    assert record.loss is not None and record.loss > 2 * log(VOCAB)
+    assert "nats a token after training" in record.reason

@@ -1,0 +1,75 @@
+"""The largest memory of one cell, in a process that may have run others before it."""
+
+import ctypes
+import gc
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""Sets the high-water mark VmHWM to the memory in use (man 5 proc, Linux 4.0)."""
+
+
+class PeakMemory:
+    """Measures from its making on.
+
+    On a GPU it is the memory of tensors there; else the resident memory of this process. Where the
+    system cannot forget an earlier high-water mark, the peak is known only if it rises above it.
+
+    Args:
+        device: where the cell runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        _return_freed_memory()
+        self.forgotten = self._forget()
+        self.before = _highest()
+
+    def megabytes(self) -> float | None:
+        """Return the peak in MiB; None where it cannot be known."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        if self.forgotten:
+            return _high_water_mark()
+        peak = _highest()
+        return peak if peak > self.before else None
+
+    def _forget(self) -> bool:
+        """Set the high-water mark back; return whether the system can."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return True
+        try:
+            CLEAR.write_text(RESET_PEAK, encoding="ascii")
+        except OSError:  # no Linux, or a container that forbids it
+            return False
+        return _high_water_mark() is not None
+
+
+def _high_water_mark() -> float | None:
+    """Return VmHWM in MiB; None where the system does not tell it."""
+    try:
+        lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) / 1024 if found else None
+
+
+def _highest() -> float:
+    """Return the largest resident memory since the process began, MiB."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 2**20 if sys.platform == "darwin" else used / 1024  # bytes there, KiB elsewhere
+
+
+def _return_freed_memory() -> None:
+    """Give back what the allocator of glibc keeps of an earlier cell; elsewhere do nothing."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
