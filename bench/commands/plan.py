@@ -30,12 +30,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a row; 1 if a row cannot be built."""
     from bench.data import corpus_card, load_corpus
+    from bench.runner.beforehand import check_suite
     from bench.runner.cells import plan_cells
     from bench.runner.isolation import in_fresh_process
     from bench.runner.rows import parse_rows
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    print(f"{corpus_card(load_corpus(suite.data.at(0)), suite.data)}\n")
+    corpus = load_corpus(suite.data.at(0))
+    print(f"{corpus_card(corpus, suite.data)}\n")
+    check_suite(suite, corpus)
     parsed = parse_rows(suite, arguments.routers, arguments.plugin)
     cells = plan_cells(suite, parsed.rows, [0], arguments.plugin, parsed.outside)
     table: list[tuple[object, ...]] = []

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from bench.commands.publish import render
     from bench.data import corpus_card, corpus_line, load_corpus
+    from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.pool import run_cells
     from bench.runner.rows import parse_rows, unmet_needs
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     own = suite.data.source in ("local", "hub")
     said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
     console.print(said, markup=False, soft_wrap=True)
+    check_suite(suite, corpus)
     parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
     for row in parsed.rows:
         card = parsed.cards[row.name]
@@ -102,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     cells = plan_cells(suite, rows, seeds, plugins, outside)
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
+    check_cells(cells)
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
     require_file(board)

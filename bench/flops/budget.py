@@ -136,6 +136,12 @@ def solve(
         low, high = (
             (middle, high) if _cost(ledger, (1 - middle, middle)) < target else (low, middle)
         )
+    if round(low * ledger.seq_len) < 1:
+        raise UserError(
+            f"Router {name!r} is left with a capacity of {low:.4f}, no token of a sequence of "
+            f"{ledger.seq_len}: it would train nothing. Raise --budget or seq_len, or choose a "
+            "cheaper router."
+        )
     return Solution(target, costs.full, low, 0, (1 - low, low), layers)
 
 

@@ -130,6 +130,33 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     Raises:
         UserError: no size of this router meets the budget, or its cost cannot be counted.
     """
+    used = layers_used(blueprint.described, blueprint.routed_layers)
+    solution, prices = solve_size(blueprint)
+    built = {
+        layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
+        for layer in used
+    }
+    routers = {layer: [router] for layer, (router, _) in built.items()}
+    decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
+    decoder.reset(seed)
+    training, evaluation = (
+        Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")
+    )
+    training.charge("router", "build", sum(flops for _, flops in built.values()))
+    losses = tuple(resolve_losses(router, blueprint.training) for router in decoder.routers)
+    return Model(decoder, training, evaluation, solution, losses)
+
+
+@torch.random.fork_rng(devices=[])
+def solve_size(blueprint: Blueprint) -> tuple[Solution, dict[Selection, dict[int, float]]]:
+    """Find the size at which a model meets the budget, without building the backbone.
+
+    Returns:
+        The solution, and FLOPs a token of each layer's router in training and in evaluation.
+
+    Raises:
+        UserError: no size of this router meets the budget, or its cost cannot be counted.
+    """
     card = blueprint.described
     used = layers_used(card, blueprint.routed_layers)
     prices = _router_prices(blueprint, used)
@@ -144,19 +171,7 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
     bracket, name = blueprint.bracket, blueprint.entry.name
     solution = solve(stand_in, ledger_at, costs, blueprint.budget, used, bracket, name)
-    built = {
-        layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
-        for layer in used
-    }
-    routers = {layer: [router] for layer, (router, _) in built.items()}
-    decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
-    decoder.reset(seed)
-    training, evaluation = (
-        Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")
-    )
-    training.charge("router", "build", sum(flops for _, flops in built.values()))
-    losses = tuple(resolve_losses(router, blueprint.training) for router in decoder.routers)
-    return Model(decoder, training, evaluation, solution, losses)
+    return solution, prices
 
 
 def router_spec(

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 
+from bench.backbone.decoder import DecoderConfig
 from bench.backbone.presets import decoder_config
 from bench.config.base import hash_of
+from bench.config.suite import SuiteConfig
 from bench.data import Corpus, load_corpus
 from bench.errors import UserError
 from bench.model.assemble import Blueprint
@@ -80,11 +82,7 @@ class ResolvedCell:
         """
         suite = self.cell.suite
         config = decoder_config(suite.backbone, self.corpus.vocab_size, suite.seq_len)
-        if suite.routed_layers[-1] >= config.num_layers:
-            raise UserError(
-                f"routed_layers names layer {suite.routed_layers[-1]}; the backbone "
-                f"{suite.backbone!r} has layers 0 to {config.num_layers - 1}."
-            )
+        check_layers(suite, config)
         return Blueprint(
             entry=self.entry,
             options=self.cell.row.options,
@@ -96,6 +94,15 @@ class ResolvedCell:
             bracket=self.cell.row.role == "bracket",
             training=self.cell.training,
             card=self.card,
+        )
+
+
+def check_layers(suite: SuiteConfig, config: DecoderConfig) -> None:
+    """Raise a `UserError` if a suite routes a layer that its backbone lacks."""
+    if suite.routed_layers[-1] >= config.num_layers:
+        raise UserError(
+            f"routed_layers names layer {suite.routed_layers[-1]}; the backbone "
+            f"{suite.backbone!r} has layers 0 to {config.num_layers - 1}. Name some of these."
         )
 
 

@@ -1,0 +1,39 @@
+"""What a run can know before its first step: whether backbone, layers, text and budget will do."""
+
+from collections.abc import Sequence
+
+from bench.backbone.presets import decoder_config
+from bench.config.suite import SuiteConfig
+from bench.data import Corpus, check_windows
+from bench.errors import UserError
+from bench.model.assemble import solve_size
+from bench.runner.cells import Cell
+from bench.runner.resolve import check_layers, resolve
+
+
+def check_suite(suite: SuiteConfig, corpus: Corpus) -> None:
+    """Refuse a suite that no row could be run under.
+
+    Raises:
+        UserError: an unknown backbone, a layer that it lacks, or more windows than the text gives.
+    """
+    check_layers(suite, decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len))
+    check_windows(corpus, suite)
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Refuse cells with a row that cannot meet the budget; each row is sized once.
+
+    A plugin is sized in its own process, before the first step of its cell.
+
+    Raises:
+        UserError: the budget is out of a row's reach, or its router cannot be priced.
+    """
+    ours = {cell.row.name: cell for cell in reversed(cells) if not cell.outside}
+    for name, cell in ours.items():
+        try:
+            solve_size(resolve(cell).blueprint())
+        except UserError as error:
+            raise UserError(
+                f"Row {name!r} at budget {cell.suite.budget:g}: {error} Nothing was run."
+            ) from None
