@@ -36,11 +36,19 @@ def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
 
 
 def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
-    """The seeds to rank on: the set that most rows have.
+    """Return the seeds to rank on: the largest set, of at least two, that most rows hold.
 
-    Of equals the larger, then the one that sorts first.
+    So further seeds of one of two rows take no verdict away, and a row of few seeds takes none
+    from the others. Without such a set it is the one that most rows have, of equals the larger,
+    then the one that sorts first.
     """
-    sets = Counter(tuple(row.losses) for row in rows if row.losses)
+    held = [frozenset(row.losses) for row in rows if row.losses]
+    # sets of single rows, and what two rows have in common
+    shared = {one & other for one in held for other in held}
+    common = [s for s in shared if len(s) > 1 and 2 * sum(s <= row for row in held) > len(held)]
+    if common:
+        return min((tuple(sorted(s)) for s in common), key=lambda seeds: (-len(seeds), seeds))
+    sets = Counter(tuple(sorted(row)) for row in held)
     return min(sets, key=lambda chosen: (-sets[chosen], -len(chosen), chosen)) if sets else ()
 
 
@@ -75,7 +83,9 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     return replace(
         row,
         records=kept,
-        reason=f"seeds {seed_runs(extra)} left out: most rows lack them" if extra else "",
+        reason=f"seeds {seed_runs(extra)} left out: they are not common to the rows"
+        if extra
+        else "",
     )
 
 

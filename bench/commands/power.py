@@ -118,8 +118,6 @@ def _costs(board: "Board") -> "dict[str, CellCost]":
 
 
 def _line(need: "Need") -> tuple[object, ...]:
-    seeds = "over 512" if need.seeds is None else need.seeds
-    upper = "over 512" if need.seeds_upper is None else need.seeds_upper
     flops = "-" if need.flops is None else f"{need.flops:.3g}"
     hours = "-" if need.hours is None else f"{need.hours:.2f}"
     return (
@@ -128,8 +126,8 @@ def _line(need: "Need") -> tuple[object, ...]:
         need.sd,
         need.detectable,
         need.effect,
-        seeds,
-        upper,
+        need.say(need.seeds),
+        need.say(need.seeds_upper),
         need.missing,
         flops,
         hours,

@@ -63,6 +63,14 @@ class Need:
         """Seeds still to be run for this comparison."""
         return None if self.seeds is None else max(self.seeds - self.n, 0)
 
+    def say(self, seeds: int | None) -> str:
+        """Return a number of seeds in words where it is none, with the reason."""
+        if seeds is not None:
+            return str(seeds)
+        if self.sd == 0.0:
+            return "no variance"
+        return f"over {MOST_SEEDS_NEEDED}" if self.sd > 0.0 else "unknown"
+
 
 def power(
     losses: Losses,

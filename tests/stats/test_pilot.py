@@ -69,6 +69,17 @@ def test_what_cannot_be_known_is_none() -> None:
     assert free.seeds is not None and free.flops is None
 
 
+def test_a_missing_number_of_seeds_says_why() -> None:
+    plan = Plan((Comparison("a", "b"),), margin=0.01)
+    flat = {"a": dict.fromkeys(range(3), 1.5), "b": dict.fromkeys(range(3), 1.0)}
+    (same,) = power(flat, plan, COST)
+    assert (same.sd, same.say(same.seeds)) == (0.0, "no variance")
+    (one,) = power(pilot(1), plan, COST)
+    assert one.say(one.seeds) == "unknown"
+    (hopeless,) = power(pilot(4, sd=5.0), plan, COST)
+    assert hopeless.say(hopeless.seeds) == "over 512"
+
+
 def test_impossible_questions_are_refused() -> None:
     plan = Plan((Comparison("a", "b"),), margin=0.01)
     with pytest.raises(UserError, match="effect"):
