@@ -87,7 +87,7 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
 def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:
     write(place, settings={"half": {"suite": "tiny.yaml", "set": {"train.adam_lr": 1e30}}})
     assert run() == 1
-    assert "failed: seeds 0-1" in (place / "out/studies/wide-gate/README.md").read_text(
+    assert "diverged: seeds 0-1" in (place / "out/studies/wide-gate/README.md").read_text(
         encoding="utf-8"
     )
 
