@@ -59,7 +59,7 @@ def test_a_row_may_be_its_name() -> None:
     assert RowConfig.model_validate({"name": "a@b", "router": "c"}).router == "c"
     suite = parse_suite(SUITE, "s")
     assert suite.row("random@ffn").options == {"over": "ffn"}
-    assert suite.row("mod@x") == RowConfig(name="mod@x", router="mod", role="ranked")
+    assert suite.row("mod") == RowConfig(name="mod", router="mod", role="ranked")
 
 
 def test_a_suite_cannot_be_changed() -> None:

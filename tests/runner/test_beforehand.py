@@ -10,13 +10,13 @@ from bench.data import load_corpus
 from bench.errors import UserError
 from bench.runner.beforehand import check_cells, check_suite
 from bench.runner.cells import Cell
-from tests import tiny
+from tests import world
 
 
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
-    return tiny.write_text(tmp_path)
+    return world.write_text(tmp_path)
 
 
 def check(suite: SuiteConfig) -> None:
@@ -25,7 +25,7 @@ def check(suite: SuiteConfig) -> None:
 
 
 def test_a_sound_suite_passes(text: Path) -> None:
-    check(tiny.suite(text))
+    check(world.suite(text))
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     text: Path, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError) as told:
-        check(tiny.suite(text, **changes))
+        check(world.suite(text, **changes))
     assert said in str(told.value) and "\n" not in str(told.value)

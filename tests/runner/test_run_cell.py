@@ -105,7 +105,7 @@ def test_a_run_whose_loss_ran_away_is_diverged_and_says_its_loss(
 ) -> None:
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
     train = {"reference_tokens": 1024, "batch_size": 4, "probes": 2, "muon_lr": 0.02}
-    wild = tiny.suite(tiny.write_text(tmp_path), train={**train, "adam_lr": 50.0})
+    wild = world.suite(world.write_text(tmp_path), train={**train, "adam_lr": 50.0})
     record = run_cell(resolve(Cell(wild, wild.row("mlp_gate"), 0)), "test", tmp_path)
     assert record.status == "diverged"
     assert record.loss is not None and record.loss > 2 * log(VOCAB)
