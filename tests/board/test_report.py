@@ -8,7 +8,7 @@ import pytest
 
 from bench.board import render_report
 from bench.board.build import boards_of
-from tests.board.synthetic import QUICK, Kind, record, records, swept
+from tests.board.synthetic import QUICK, Kind, record, records, row_of, swept
 from tests.board.test_markdown import NASTY
 
 COMPETING = [kind for kind in QUICK if kind.role in ("ranked", "control", "twin")]
@@ -140,7 +140,7 @@ def test_hostile_names_stay_text():
                     kind,
                     0,
                     domain_loss=domains,
-                    cell={"options": {name: name}},
+                    row=row_of(kind, options={name: name}),
                     auxiliary={name: 1.0},
                     **({} if index < 4 else {"monitors": ()}),  # each costs a drawing
                     provenance={"command": name},
