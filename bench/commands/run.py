@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import (
     Subparsers,
@@ -23,6 +21,7 @@ from bench.commands.progress import Progress
 from bench.config.load import load_suite
 from bench.config.suite import RowConfig
 from bench.errors import UserError
+from bench.streams import console
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -75,15 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
-    console = Console(highlight=False)
+    shown = console()
     own = suite.data.source in ("local", "hub")
     said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
-    console.print(said, markup=False, soft_wrap=True)
+    shown.print(said, markup=False)
     parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
     for row in parsed.rows:
         card = parsed.cards[row.name]
         if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
-            console.print(f"skipped  {row.name}: {reason}", markup=False)
+            shown.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
     seeds = [
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     root = _root(arguments)
     board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
-    console.print(
+    shown.print(
         f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
@@ -107,10 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     job = Job(root, root, command, arguments.checkpoint_seconds)
-    with Progress(console, len(cells), root / CHECKPOINTS) as progress:
+    with Progress(shown, len(cells), root / CHECKPOINTS) as progress:
         results = run_cells(cells, job, arguments.workers, progress)
     if any(result.status != "crashed" for result in results):
-        render(root, board, console)
+        render(root, board, shown)
     return 1 if any(result.status in ("crashed", "failed", "invalid") for result in results) else 0
 
 

@@ -228,6 +228,8 @@ def _from_outside() -> Generator[None]:
 _loading: list[bool] = []
 """Not empty while a plugin file or an entry point is loaded."""
 _entries: dict[str, Entry] = {}
+_folders: set[str] = set()
+"""Folders of plugin files, whose other modules can be imported."""
 
 
 def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClass], RouterClass]:
@@ -291,20 +293,40 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     return dict(sorted(_entries.items()))
 
 
-def find(name: str) -> Entry:
-    """The router registered as `name`, with a guess when there is none."""
+def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.") -> Entry:
+    """Return the router registered as `name`; without one, raise with the nearest and advice."""
     entries = load_all()
     if name not in entries:
-        raise unknown("router", name, entries, "Give a plugin's file with --plugin FILE.py.")
+        raise unknown("router", name, entries, advice)
     return entries[name]
 
 
 def load_file(file: Path) -> list[Entry]:
-    """Import a plugin file and return the routers it registered."""
-    if not file.is_file():
+    """Import a plugin file, or each file of a folder, and return the routers it registered.
+
+    Modules that lie beside the file can be imported by it.
+
+    Raises:
+        UserError: no such file, one that cannot be imported, or no router in it.
+    """
+    if not file.exists():
         raise UserError(
-            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that registers a router."
+            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that "
+            "registers a router, or of a folder of such files."
         )
+    files = sorted(file.glob("[!_.]*.py")) if file.is_dir() else [file]
+    found = [entry for one in files for entry in _load_one(one)]
+    if not found:
+        kind = "folder" if file.is_dir() else "file"
+        raise UserError(
+            f"Plugin {kind} {str(file)!r} registers no router. Decorate its class with "
+            "@register(name, family=...)."
+        )
+    return found
+
+
+def _load_one(file: Path) -> list[Entry]:
+    """Import one plugin file unless that was done, and return the routers that it registered."""
     name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
@@ -315,7 +337,7 @@ def load_file(file: Path) -> list[Entry]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            with _from_outside():
+            with _from_outside(), _helpers_of(file):
                 spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
@@ -327,12 +349,32 @@ def load_file(file: Path) -> list[Entry]:
             raise UserError(
                 f"Plugin file {str(file)!r} failed to import: {told(error)}."
             ) from error
-    found = [entry for entry in _entries.values() if entry.router.__module__ == name]
-    if not found:
-        raise UserError(
-            f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...)."
-        )
-    return found
+    return [entry for entry in _entries.values() if entry.router.__module__ == name]
+
+
+@contextmanager
+def _helpers_of(file: Path) -> Generator[None]:
+    """Let a plugin import the modules beside it: before all others now, after them later on.
+
+    Raises:
+        UserError: a module of that name came from the folder of another plugin.
+    """
+    folder = str(file.resolve().parent)
+    for stem in sorted(path.stem for path in Path(folder).glob("*.py")):
+        there = getattr(sys.modules.get(stem), "__file__", None)
+        if there and (other := str(Path(there).parent)) in _folders - {folder}:
+            raise UserError(
+                f"Plugins in {folder!r} and {other!r} both have a helper {stem + '.py'!r}, and "
+                "Python keeps one module of a name. Rename one."
+            )
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        if folder not in _folders:
+            _folders.add(folder)
+            sys.path.append(folder)
 
 
 def load_shipped() -> dict[str, Entry]:

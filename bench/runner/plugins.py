@@ -18,6 +18,7 @@ from bench.runner.isolation import in_fresh_process
 
 CHECKS = ".checks"
 """Folder of a tree of records that keeps what checks found, by source and options."""
+NO_PLUGIN = "no plugin that was given registers it: add --plugin FILE.py."
 LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
 """A row that misses the budget is marked off budget, which says more."""
 
@@ -57,7 +58,8 @@ def _describe(
     known = load_all(plugin_files)
     for router, _ in requests:
         if router not in known:
-            advice = "Give a plugin's file with --plugin FILE.py."
+            listed = "The suite lists this row, and " if router in row_names else ""
+            advice = f"{listed}{NO_PLUGIN if listed else NO_PLUGIN.capitalize()}"
             raise unknown("router", router, {*known, *row_names}, advice)
     return [known[router].describe(options) for router, options in requests]
 
