@@ -21,7 +21,8 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--routers",
         default="all",
-        help="comma-separated rows or routers; all = the suite's roster (default)",
+        help="comma-separated rows or routers, each with options if wanted, as "
+        "mlp_gate:width_ratio=0.5; all = the suite's roster (default)",
     )
     parser.add_argument(
         "--plugin",
@@ -29,7 +30,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=place,
         metavar="FILE.py",
-        help="also load routers from this file",
+        help="also load routers from this file, or from each file of a folder",
     )
     parser.add_argument(
         "--budget",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from bench.errors import UserError, let_through, told, unknown
+from bench.routing.beside import helpers_of
 from bench.routing.contract import Paths, Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
 
@@ -228,8 +229,6 @@ def _from_outside() -> Generator[None]:
 _loading: list[bool] = []
 """Not empty while a plugin file or an entry point is loaded."""
 _entries: dict[str, Entry] = {}
-_folders: set[str] = set()
-"""Folders of plugin files, whose other modules can be imported."""
 
 
 def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClass], RouterClass]:
@@ -337,7 +336,7 @@ def _load_one(file: Path) -> list[Entry]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            with _from_outside(), _helpers_of(file):
+            with _from_outside(), helpers_of(file):
                 spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
@@ -350,31 +349,6 @@ def _load_one(file: Path) -> list[Entry]:
                 f"Plugin file {str(file)!r} failed to import: {told(error)}."
             ) from error
     return [entry for entry in _entries.values() if entry.router.__module__ == name]
-
-
-@contextmanager
-def _helpers_of(file: Path) -> Generator[None]:
-    """Let a plugin import the modules beside it: before all others now, after them later on.
-
-    Raises:
-        UserError: a module of that name came from the folder of another plugin.
-    """
-    folder = str(file.resolve().parent)
-    for stem in sorted(path.stem for path in Path(folder).glob("*.py")):
-        there = getattr(sys.modules.get(stem), "__file__", None)
-        if there and (other := str(Path(there).parent)) in _folders - {folder}:
-            raise UserError(
-                f"Plugins in {folder!r} and {other!r} both have a helper {stem + '.py'!r}, and "
-                "Python keeps one module of a name. Rename one."
-            )
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        if folder not in _folders:
-            _folders.add(folder)
-            sys.path.append(folder)
 
 
 def load_shipped() -> dict[str, Entry]:
