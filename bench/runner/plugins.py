@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bench.config.base import hash_of
 from bench.config.suite import RowConfig
 from bench.errors import unknown
 from bench.files import write_atomically
+from bench.locks import file_lock
 from bench.record import RULES_VERSION, Check
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process
@@ -76,7 +75,7 @@ def checks_of(
         return ()
     file = checks_path(entry, options, root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with file_lock(file.with_suffix(".lock")):
         if not file.is_file():
             found = in_fresh_process(_check, entry.name, dict(options), list(plugin_files))
             write_atomically(file, json.dumps(found, indent=1))
