@@ -32,12 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.data import corpus_card, load_corpus
     from bench.runner.cells import plan_cells
     from bench.runner.isolation import in_fresh_process
+    from bench.runner.plugins import plugin_files
     from bench.runner.rows import parse_rows
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     print(f"{corpus_card(load_corpus(suite.data.at(0)), suite.data)}\n")
-    parsed = parse_rows(suite, arguments.routers, arguments.plugin)
-    cells = plan_cells(suite, parsed.rows, [0], arguments.plugin, parsed.outside)
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed = parse_rows(suite, arguments.routers, plugins)
+    cells = plan_cells(suite, parsed.rows, [0], plugins, parsed.outside)
     table: list[tuple[object, ...]] = []
     impossible: list[str] = []
     for cell in cells:

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.commands.publish import render
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.plugins import plugin_files
     from bench.runner.pool import run_cells
     from bench.runner.rows import parse_rows, unmet_needs
     from bench.runner.work import CHECKPOINTS, Job
@@ -78,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     own = suite.data.source in ("local", "hub")
     said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
     shown.print(said, markup=False)
-    parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed, rows = parse_rows(suite, arguments.routers, plugins), list[RowConfig]()
     for row in parsed.rows:
         card = parsed.cards[row.name]
         if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
@@ -97,8 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    plugins, outside = arguments.plugin, parsed.outside
-    cells = plan_cells(suite, rows, seeds, plugins, outside)
+    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
     for folder in dict.fromkeys((root, board.parent)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.base import hash_of
-from bench.config.suite import RowConfig
+from bench.config.suite import RowConfig, SuiteConfig
 from bench.errors import unknown
 from bench.files import write_atomically
 from bench.locks import file_lock
@@ -20,6 +20,11 @@ CHECKS = ".checks"
 NO_PLUGIN = "no plugin that was given registers it: add --plugin FILE.py."
 LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
 """A row that misses the budget is marked off budget, which says more."""
+
+
+def plugin_files(suite: SuiteConfig, given: Sequence[Path] = ()) -> list[Path]:
+    """Return the plugins that a suite names, then those given on the command line, each once."""
+    return list(dict.fromkeys([*map(Path, suite.plugins), *given]))
 
 
 def describe_rows(
