@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,28 +51,39 @@ def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) 
         text=True,
         start_new_session=True,
     )
-    assert run.stdout is not None and "records in" in run.stdout.readline()
+    try:
+        started = interrupt(run, whom, tmp_path)
+        _, error = run.communicate(timeout=60)
+        deadline = time.monotonic() + 20
+        while any(map(runs, started)):
+            assert time.monotonic() < deadline, "a worker is left"
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+    assert (run.returncode, error) == (130, f"{INTERRUPTED}\n")
+
+
+def interrupt(run: subprocess.Popen[str], whom: str, place: Path) -> list[str]:
+    """Send SIGINT when the time has come, and return the processes that the run had started."""
+    assert run.stdout is not None
+    while "records in" not in run.stdout.readline():
+        assert run.poll() is None
     if whom == "the parent alone":
-        while not list(tmp_path.rglob("*.lock")):  # until the worker has the cell
+        while not list(place.rglob("*.lock")):  # until the worker has the cell
             assert run.poll() is None
             time.sleep(0.1)
-        started = children(run.pid)
-        run.send_signal(signal.SIGINT)
     else:
         while len(children(run.pid)) < 2:  # the worker, beside the tracker of resources
             assert run.poll() is None
             time.sleep(0.01)
-        started = children(run.pid)
+    started = children(run.pid)
+    if whom == "the parent alone":
+        run.send_signal(signal.SIGINT)
+    else:
         os.killpg(run.pid, signal.SIGINT)
-    try:
-        _, error = run.communicate(timeout=60)
-    finally:
-        run.kill()
-    assert (run.returncode, error) == (130, f"{INTERRUPTED}\n")
-    deadline = time.monotonic() + 20
-    while any(map(runs, started)):
-        assert time.monotonic() < deadline, "a worker is left"
-        time.sleep(0.1)
+    return started
 
 
 def runs(pid: str) -> bool:
