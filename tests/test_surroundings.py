@@ -14,7 +14,7 @@ import pytest
 from bench.cli import INTERRUPTED
 from bench.record import read_records
 from bench.streams import console
-from tests import tiny
+from tests import world
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, "-m", "bench"]
@@ -40,7 +40,7 @@ def bench(
 @pytest.mark.parametrize("whom", ["the parent alone", "the group while a worker starts"])
 def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) -> None:
     endless = {"reference_tokens": 10**9, "batch_size": 4, "probes": 2}
-    suite = tiny.write_suite(tmp_path / "tiny.yaml", tiny.write_text(tmp_path), train=endless)
+    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path), train=endless)
     command = [*BENCH, "run", "--suite", str(suite), "--routers", "mlp_gate", "--seeds", "1"]
     run = subprocess.Popen(
         [*command, "--workers", "1", "--out", "out"],
@@ -131,9 +131,9 @@ def test_a_path_stays_on_its_line_where_there_is_no_terminal(
 
 
 def test_a_sign_that_stdout_lacks_ends_no_run(tmp_path: Path) -> None:
-    evaluation = tiny.suite_data(Path())["evaluation"] | {"tolerance": 1e-9}
-    text = tiny.write_text(tmp_path)
-    suite = tiny.write_suite(tmp_path / "tiny.yaml", text, evaluation=evaluation)
+    evaluation = world.suite_data(Path())["evaluation"] | {"tolerance": 1e-9}
+    text = world.write_text(tmp_path)
+    suite = world.write_suite(tmp_path / "tiny.yaml", text, evaluation=evaluation)
     command = ("run", "--suite", str(suite), "--routers", "random@ffn", "--seeds", "1")
     ascii_only = environment(PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     done = bench(tmp_path, *command, "--workers", "0", "--out", "out", env=ascii_only)

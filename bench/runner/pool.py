@@ -1,9 +1,10 @@
 """Run many cells on this machine: single-threaded processes side by side, resumable."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
@@ -84,17 +85,15 @@ def _in_processes(
                 worker.close()
             idle.put(worker)
 
-    threads = ThreadPoolExecutor(max_workers=count)
-    futures: list[Future[CellResult]] = []
+    prefix = f"cells-{id(idle)}-"
+    threads = ThreadPoolExecutor(count, thread_name_prefix=prefix)
     try:
-        for cell in cells:
-            futures.append(threads.submit(run, cell))  # noqa: PERF401  known, if interrupted
-        for future in as_completed(futures):
+        for future in as_completed([threads.submit(run, cell) for cell in cells]):
             yield future.result()
     except BaseException:
         # One thread may be about to start a process, so look again until none is left.
         threads.shutdown(wait=False, cancel_futures=True)
-        while not all(future.done() for future in futures):
+        while any(thread.name.startswith(prefix) for thread in threading.enumerate()):
             end_processes()
             time.sleep(LOOK_AGAIN_SECONDS)
         raise

@@ -11,7 +11,7 @@ from bench.commands import check
 from bench.conformance import resolve
 from bench.errors import UserError
 from bench.routing import beside, registry
-from tests import tiny
+from tests import world
 
 PLUGIN = """
 from helper_of_mine import FACTOR
@@ -82,7 +82,7 @@ def test_two_helpers_of_one_name_are_refused(folder: Path, monkeypatch: pytest.M
     (other / "helper_of_mine.py").write_text("FACTOR = 3", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(beside, "_folders", set())
-    with tiny.own_registry():
+    with world.own_registry():
         registry.load_file(folder / "one.py")
         with pytest.raises(UserError, match=r"both have a helper 'helper_of_mine.py'"):
             registry.load_file(other / "three.py")

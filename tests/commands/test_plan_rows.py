@@ -8,7 +8,7 @@ import yaml
 from bench.cli import main
 from bench.config.load import load_suite
 from bench.runner.resolve import resolve
-from tests import tiny
+from tests import world
 
 PLUGIN = """
 from bench.routing import FFN_GATE, Router, gate_plan, register
@@ -24,7 +24,7 @@ class Mine(Router):
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    return tiny.write_suite(tmp_path / "tiny.yaml", tiny.write_text(tmp_path))
+    return world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
 
 
 def test_one_impossible_row_does_not_end_the_plan(
@@ -45,7 +45,7 @@ def test_a_suite_names_its_plugins(suite: Path, capsys: pytest.CaptureFixture[st
     suite.write_text(yaml.safe_dump({**data, "plugins": ["mine.py"]}), encoding="utf-8")
     after = load_suite(str(suite))
     assert after.plugins == ((suite.parent / "mine.py").as_posix(),)
-    keys = {resolve(tiny.Cell(one, one.rows[0], 0)).key for one in (before, after)}
+    keys = {resolve(world.Cell(one, one.rows[0], 0)).key for one in (before, after)}
     assert len(keys) == 1
     assert main(["plan", "--suite", str(suite), "--routers", "of_the_suite"]) == 0
     assert "of_the_suite  ranked" in capsys.readouterr().out

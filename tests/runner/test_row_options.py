@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from tests.tiny import suite
 
 from bench.errors import UserError
 from bench.runner.rows import parse_rows
+from tests.world import suite
 
 
 def test_options_follow_the_name_of_a_row() -> None:
