@@ -35,7 +35,7 @@ format: .venv/.installed-dev ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
-	$(BIN)/python -m bench leaderboard --check
+	$(BIN)/python -m bench leaderboard --check --official
 
 constraints: .venv/.installed-dev ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt

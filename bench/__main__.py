@@ -1,6 +1,10 @@
 """`python -m bench`."""
 
-from bench.cli import main
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        from bench.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # while the bench is still being imported
+        code = 130
+    raise SystemExit(code)

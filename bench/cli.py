@@ -6,10 +6,16 @@ Anything a user can mend ends in one line on stderr and exit code 2.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from bench import commands
+from bench import __version__, commands
 from bench.errors import UserError
+from bench.streams import drop_stdout, lenient_streams
+
+SCRIPT = "token-routing-bench"
+MODULE = "python -m bench"
+INTERRUPTED = "interrupted; finished cells are kept, the same command resumes"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,9 +28,10 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand; each module of `bench.commands` adds its own."""
     parser = _Parser(
-        prog="python -m bench",
+        prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else MODULE,
         description="Compare token routers in one decoder at one FLOPs budget.",
     )
+    parser.add_argument("--version", action="version", version=f"{SCRIPT} {__version__}")
     subparsers = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND", parser_class=_Parser
     )
@@ -38,14 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done, 1 a check or a cell failed, 2 bad input, 130 interrupted.
     """
+    lenient_streams()
     try:
-        arguments = build_parser().parse_args(argv)
-        return arguments.run(arguments)
+        return _completed(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        drop_stdout()
         return 0
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, the same command resumes", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
+
+
+def _completed(argv: Sequence[str] | None) -> int:
+    """Run a command and flush what it printed; at exit a missing reader would give code 120."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        code = arguments.run(arguments)
+    except SystemExit:  # --help, --version
+        print(end="", flush=True)
+        raise
+    print(end="", flush=True)
+    return code

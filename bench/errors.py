@@ -75,7 +75,7 @@ def unknown(kind: str, value: str, allowed: Iterable[str], advice: str = "") -> 
         allowed: every valid name.
         advice: what to do beyond choosing a valid name, one clause.
     """
-    names = sorted(allowed)
+    names = sorted({*allowed} - {value})  # nobody means the name that is refused
     close = difflib.get_close_matches(value, names, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     listing = ", ".join(names) if names else "none"

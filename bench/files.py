@@ -20,8 +20,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def default_cache() -> Path:
-    """`TOKEN_ROUTING_BENCH_CACHE`, else `token-routing-bench` in `XDG_CACHE_HOME` or `~/.cache`."""
-    own = os.environ.get("TOKEN_ROUTING_BENCH_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "token-routing-bench"
+    """Return `TOKEN_ROUTING_BENCH_CACHE`, else a folder in `XDG_CACHE_HOME` or `~/.cache`.
+
+    A user without a home has it among the temporary files.
+    """
+    name = "token-routing-bench"
+    if own := os.environ.get("TOKEN_ROUTING_BENCH_CACHE"):
+        return _expanded(own)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return _expanded(shared) / name
+    home = _expanded("~")
+    return home / ".cache" / name if home.is_absolute() else Path(tempfile.gettempdir()) / name
+
+
+def _expanded(path: str) -> Path:
+    """Return a path with `~` as the home; as it stands where the system knows of no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

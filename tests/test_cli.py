@@ -123,9 +123,12 @@ WRONG = [
         for seeds in ("", "0", "-1", "x", "1,1", ",", "1.5")
     ),
     (["plan", "--suite", "tiny.yaml", "--budget", "0.001", "--routers", "mlp_gate"], "mlp_gate"),
-    (["leaderboard", "--results", "empty", "--check"], "No records below 'empty'"),
+    (["leaderboard", "--results", "empty", "--check"], "empty/leaderboard.md does not exist"),
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
     (["list", "extra"], "invalid choice: 'extra'"),
+    *(([command], "No records below 'runs'") for command in ("leaderboard", "report", "power")),
+    (["reproduce", "mlp_gate"], "There are no records in 'runs/quick'"),
+    (["report", "--official"], "No records below 'results'"),
 ]
 
 

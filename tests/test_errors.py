@@ -50,3 +50,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_if_there_is_one() -> None:
         near == "Unknown suite 'quik'. Did you mean 'quick'? Available: quick, small. Or write one."
     )
     assert str(unknown("suite", "x", [])) == "Unknown suite 'x'. Available: none."
+
+
+def test_a_name_is_no_guess_for_itself() -> None:
+    error = str(unknown("router", "shared_fine", ["shared_fine", "mlp_gate"]))
+    assert "Did you mean 'shared_fine'" not in error

@@ -138,10 +138,9 @@ def _ranking(
         [record for row in (ranked or checked or brackets or informed) for record in row.records]
     )
     listed = [row.first.row for row in checked]
-    entrants = [
-        *(_entrant(row, listed) for row in checked),
-        *_not_run(config, {row.name for row in checked}),
-    ]
+    official = any("--official" in record.provenance.command.split() for record in records)
+    missing = _not_run(config, {row.name for row in checked}) if official else []
+    entrants = [*(_entrant(row, listed) for row in checked), *missing]
     judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
     ranked = [
@@ -200,9 +199,10 @@ def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
-    """Routers of the suite's roster without a record.
+    """Return the ranked rows of the suite's roster that have no record.
 
-    They count in the correction, as was declared.
+    On an official board they count in the correction, as was declared. A run of one's own declares
+    the rows that it asks for.
     """
     rows = [
         row

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.options import Subparsers
@@ -12,7 +12,6 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.conformance import CheckResult
-    from bench.routing.registry import Entry
 
 LARGEST_SEED = 2**32
 """What every generator in use takes."""
@@ -25,13 +24,24 @@ MARKS = {
 }
 
 
+@dataclass(frozen=True)
+class Report:
+    """The results of one router's checks."""
+
+    router: str
+    family: str
+    results: "list[CheckResult]"
+
+
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser(
         "check", help="check that a router keeps the rules", description=__doc__
     )
     parser.add_argument(
-        "router", type=_name_or_file, help="name of a registered router, or a plugin FILE.py"
+        "router",
+        type=_name_or_file,
+        help="name of a registered router, a plugin FILE.py, or a folder of them",
     )
     parser.add_argument(
         "--set",
@@ -56,37 +66,45 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check every router that the name or file stands for; 1 if a check fails."""
-    import torch
-
-    from bench.conformance import resolve, run_checks
+    from bench.routing.registry import load_shipped
+    from bench.runner.isolation import in_fresh_process
 
     if not 0 <= arguments.seed < LARGEST_SEED:
         raise UserError(
             f"--seed is {arguments.seed}: give a whole number from 0 and below {LARGEST_SEED}."
         )
-    torch.set_num_threads(1)
     options = {
         name: read_value(f"{name}={text}") for name, text in _pairs("--set", arguments.set).items()
     }
     reasons = _pairs("--expect-failure", arguments.expect_failure)
-    reports: list[tuple[Entry, list[CheckResult]]] = []
-    for entry in resolve(arguments.router):
-        # what is wrong with them is bad input; what is wrong with the router is for the checks to
-        # say
-        if options:
-            entry.make(options)
-        reports.append(
-            (
-                entry,
-                run_checks(entry, options=options, seed=arguments.seed, expected_failures=reasons),
-            )
-        )
-        if not arguments.json:
-            _print(*reports[-1])
+    asked = (arguments.router, options, arguments.seed, reasons)
+    # A plugin's code stays out of this process, where it could print between our lines.
+    shipped = arguments.router in load_shipped()
+    reports = _examine(*asked) if shipped else in_fresh_process(_examine, *asked)
     if arguments.json:
-        json.dump([_plain(entry, results) for entry, results in reports], sys.stdout, indent=2)
-        print()
-    return 0 if all(result.ok for _, results in reports for result in results) else 1
+        print(json.dumps([_plain(report) for report in reports], indent=2))
+    else:
+        for report in reports:
+            _print(report)
+    return 0 if all(result.ok for report in reports for result in report.results) else 1
+
+
+def _examine(
+    router: str, options: dict[str, Any], seed: int, reasons: dict[str, str]
+) -> list[Report]:
+    """Check the routers that a name or a file stands for, in this process."""
+    import torch
+
+    from bench.conformance import resolve, run_checks
+
+    torch.set_num_threads(1)
+    reports: list[Report] = []
+    for entry in resolve(router):
+        if options:
+            entry.make(options)  # bad options are bad input, and no fault of the router
+        found = run_checks(entry, options=options, seed=seed, expected_failures=reasons)
+        reports.append(Report(entry.name, entry.family, found))
+    return reports
 
 
 def _name_or_file(text: str) -> str:
@@ -100,28 +118,27 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
-def _print(entry: "Entry", results: "list[CheckResult]") -> None:
-    print(f"{entry.name} ({entry.family})")
-    for result in results:
-        print(
-            f"  {MARKS[result.status]:10} {result.check}"
-            + (f" ({result.reason})" if result.reason else "")
-        )
+def _print(report: Report) -> None:
+    print(f"{report.router} ({report.family})")
+    for result in report.results:
+        reason = f" ({result.reason})" if result.reason else ""
+        print(f"  {MARKS[result.status]:10} {result.check}{reason}")
         if result.status == "failed":
-            print(
-                f"      expected: {result.expected}\n      seen:     {result.seen}\n      hint:     {result.hint}"
-            )
+            print(f"      expected: {result.expected}")
+            print(f"      seen:     {result.seen}")
+            print(f"      hint:     {result.hint}")
     failed, not_run = (
-        sum(result.status == status for result in results) for status in ("failed", "not_run")
+        sum(result.status == status for result in report.results)
+        for status in ("failed", "not_run")
     )
-    print(f"{len(results)} checks, {failed} failed{f', {not_run} not run' if not_run else ''}")
+    said = f", {not_run} not run" if not_run else ""
+    print(f"{len(report.results)} checks, {failed} failed{said}")
 
 
-def _plain(entry: "Entry", results: "list[CheckResult]") -> dict[str, Any]:
-    checks = [result.as_dict() for result in results]
+def _plain(report: Report) -> dict[str, Any]:
     return {
-        "router": entry.name,
-        "family": entry.family,
-        "passed": all(result.ok for result in results),
-        "checks": checks,
+        "router": report.router,
+        "family": report.family,
+        "passed": all(result.ok for result in report.results),
+        "checks": [result.as_dict() for result in report.results],
     }

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
-from bench.commands.options import Subparsers
+from bench.commands.official import OFFICIAL_ROOT
+from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
-from bench.commands.publish import COMMAND, render, stale_board, stale_pages
+from bench.commands.publish import command_for, render, stale_board, stale_pages
 from bench.errors import UserError
+from bench.streams import console
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -16,9 +16,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "leaderboard", help="render leaderboard.md from records", description=__doc__
     )
-    parser.add_argument(
-        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
-    )
+    add_results(parser)
     parser.add_argument(
         "--out",
         type=place,
@@ -27,7 +25,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 unless pages are byte for byte what the records give, and figures show their data",
+        help="write nothing; exit with 1 unless the pages and the figures' data are what the "
+        "records give",
     )
     parser.set_defaults(run=run)
 
@@ -36,13 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Render or check; 1 if the file on disk is stale."""
     root: Path = arguments.results
     target: Path = arguments.out or (
-        Path("leaderboard.md") if root == Path("results") else root / "leaderboard.md"
+        Path("leaderboard.md") if root == OFFICIAL_ROOT else root / "leaderboard.md"
     )
     if not arguments.check:
-        render(root, target, Console(highlight=False))
+        render(root, target, console())
         return 0
     if not target.is_file():
-        raise UserError(f"{target} does not exist. Run `{COMMAND}` and commit what it writes.")
+        raise UserError(
+            f"{target} does not exist. Run `{command_for(root)}` and commit what it writes."
+        )
     stale = [*stale_board(root, target), *stale_pages(root)]
     print("\n".join(stale) or f"{target} is what {root}/ gives.")
     return int(bool(stale))

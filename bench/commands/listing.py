@@ -1,6 +1,8 @@
 """`bench list`: the routers, suites and studies that there are."""
 
 import argparse
+import sys
+from typing import Any
 
 from tabulate import tabulate
 
@@ -29,6 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def summary(router: type) -> str:
+    """Return the first line of a docstring; empty without one, as under `python -OO`."""
+    return next(iter((router.__doc__ or "").strip().splitlines()), "")
+
+
+def _folded(widths: Any) -> Any:
+    """Return widths at which a table folds its columns: on a terminal alone."""
+    return widths if sys.stdout is not None and sys.stdout.isatty() else None
+
+
 def _routers() -> str:
     from bench.routing.registry import load_all, options_of
 
@@ -37,7 +49,7 @@ def _routers() -> str:
             entry.name,
             entry.family,
             entry.paper,
-            (entry.router.__doc__ or "").splitlines()[0],
+            summary(entry.router),
             ", ".join(options_of(entry.router)),
         )
         for entry in load_all().values()
@@ -45,14 +57,14 @@ def _routers() -> str:
     return tabulate(
         rows,
         headers=("router", "family", "paper", "what it does", "options"),
-        maxcolwidths=(None, None, None, 60, 40),
+        maxcolwidths=_folded((None, None, None, 60, 40)),
     )
 
 
 def _suites() -> str:
     suites = [load_suite(name) for name in suite_names()]
     rows = [(suite.name, len(suite.rows), suite.seeds, suite.purpose) for suite in suites]
-    return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=100)
+    return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=_folded(100))
 
 
 def _studies() -> str:
@@ -68,5 +80,5 @@ def _studies() -> str:
     return tabulate(
         rows,
         headers=("study", "size", "seeds", "cells", "core-minutes", "question"),
-        maxcolwidths=80,
+        maxcolwidths=_folded(80),
     )

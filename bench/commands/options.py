@@ -2,8 +2,10 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
 from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, shortened
@@ -19,7 +21,8 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--routers",
         default="all",
-        help="comma-separated rows or routers; all = the suite's roster (default)",
+        help="comma-separated rows or routers, each with options if wanted, as "
+        "mlp_gate:width_ratio=0.5; all = the suite's roster (default)",
     )
     parser.add_argument(
         "--plugin",
@@ -27,7 +30,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=place,
         metavar="FILE.py",
-        help="also load routers from this file",
+        help="also load routers from this file, or from each file of a folder",
     )
     parser.add_argument(
         "--budget",
@@ -49,6 +52,25 @@ def add_assignments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FIELD=VALUE",
         help="replace a field of the suite, e.g. train.batch_size=8",
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """`--results`, `--official`: which tree of records is read."""
+    trees = parser.add_mutually_exclusive_group()
+    trees.add_argument(
+        "--results",
+        type=place,
+        default=OWN_ROOT,
+        metavar="DIR",
+        help="tree of records (default: runs)",
+    )
+    trees.add_argument(
+        "--official",
+        dest="results",
+        action="store_const",
+        const=OFFICIAL_ROOT,
+        help="read the official records in results/",
     )
 
 
@@ -120,5 +142,37 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def default_workers() -> int:
-    """One process a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return one process per core that this process may use, and no more than its container's."""
+    if count := getattr(os, "process_cpu_count", None):  # Python 3.13
+        cores = count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, round(quota)))
+
+
+def cpu_quota(cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the cores' worth of time that a container may use; None without a limit.
+
+    Args:
+        cgroups: where the system shows them: `cpu.max` in version 2, two files in version 1.
+    """
+    try:
+        limit, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        limit, period = (
+            _word(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+        )
+    try:
+        return int(limit) / int(period) if int(limit) > 0 else None
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return None
+
+
+def _word(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""

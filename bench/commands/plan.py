@@ -33,14 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.beforehand import check_suite
     from bench.runner.cells import plan_cells
     from bench.runner.isolation import in_fresh_process
+    from bench.runner.plugins import plugin_files
     from bench.runner.rows import parse_rows
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     corpus = load_corpus(suite.data.at(0))
     print(f"{corpus_card(corpus, suite.data)}\n")
     check_suite(suite, corpus)
-    parsed = parse_rows(suite, arguments.routers, arguments.plugin)
-    cells = plan_cells(suite, parsed.rows, [0], arguments.plugin, parsed.outside)
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed = parse_rows(suite, arguments.routers, plugins)
+    cells = plan_cells(suite, parsed.rows, [0], plugins, parsed.outside)
     table: list[tuple[object, ...]] = []
     impossible: list[str] = []
     for cell in cells:

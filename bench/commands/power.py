@@ -3,13 +3,11 @@ cost.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers
-from bench.commands.places import place
+from bench.commands.options import Subparsers, add_results
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +23,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "power", help="seeds still needed for each comparison", description=__doc__
     )
     parser.add_argument("--suite", help="only this suite (default: all)")
-    parser.add_argument(
-        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
-    )
+    add_results(parser)
     parser.add_argument(
         "--effect",
         default="margin",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.commands.official import OFFICIAL_ROOT
 from bench.commands.places import writing
 from bench.files import write_atomically
 
@@ -26,7 +27,7 @@ def render(root: Path, target: Path, console: Console) -> None:
     from bench.board import build_board, write_figures
 
     boards = build_board(root)
-    text, again = _page(boards, root, target), f"run `{COMMAND} --results {root}`"
+    text, again = _page(boards, root, target), f"run `{command_for(root)}`"
     with writing(target, f"{again}, or with --out FILE to write elsewhere"):
         write_atomically(target, text)
     console.print(f"board    {target}", markup=False)
@@ -36,6 +37,11 @@ def render(root: Path, target: Path, console: Console) -> None:
             figures = write_figures(found, folder)
         if figures:
             console.print(f"figures  {folder}/ ({len(figures)} files)", markup=False)
+
+
+def command_for(root: Path) -> str:
+    """Return the command that renders the board of a tree of records."""
+    return COMMAND + (" --official" if root == OFFICIAL_ROOT else f" --results {root}")
 
 
 def _page(boards: "list[Board]", root: Path, target: Path) -> str:
@@ -62,13 +68,17 @@ def stale_board(root: Path, target: Path) -> list[str]:
     from bench.board.figures import figure_files, figures_there
 
     boards = build_board(root)
-    lines = _changed(target, _page(boards, root, target), COMMAND)
+    lines = _changed(target, _page(boards, root, target), command_for(root))
     for suite, found in _by_suite(boards).items():
         folder = root / suite / "figures"
         made = figure_files(found, folder)
-        lines += [line for path, figure in made.items() for line in _stale(path, figure, COMMAND)]
+        lines += [
+            line
+            for path, figure in made.items()
+            for line in _stale(path, figure, command_for(root))
+        ]
         for path in sorted(figures_there(folder) - made.keys()):
-            lines.append(f"{path} is a figure that no record gives. Run `{COMMAND}`.")
+            lines.append(f"{path} is a figure that no record gives. Run `{command_for(root)}`.")
     return lines
 
 

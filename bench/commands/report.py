@@ -4,7 +4,7 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from bench.commands.options import Subparsers
+from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place, writing
 from bench.files import write_atomically
 
@@ -14,9 +14,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "report", help="render report.html from records", description=__doc__
     )
-    parser.add_argument(
-        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
-    )
+    add_results(parser)
     parser.add_argument(
         "--out", type=place, help="file to write (default: report.html inside the tree)"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_workers
+from bench.commands.options import Subparsers, add_results, add_workers
 from bench.commands.places import place, require_folder
 from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
@@ -38,9 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--match", choices=("flops", "tokens"), help="match of the records, where there are both"
     )
-    parser.add_argument(
-        "--results", type=place, default=Path("results"), help="tree of records (default: results)"
-    )
+    add_results(parser)
     parser.add_argument(
         "--out",
         type=place,

@@ -5,8 +5,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import (
     Subparsers,
@@ -23,6 +21,7 @@ from bench.commands.progress import Progress
 from bench.config.load import load_suite
 from bench.config.suite import RowConfig
 from bench.errors import UserError
+from bench.streams import console
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -69,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.plugins import plugin_files
     from bench.runner.pool import run_cells
     from bench.runner.rows import parse_rows, unmet_needs
     from bench.runner.work import CHECKPOINTS, Job
@@ -76,16 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
-    console = Console(highlight=False)
+    shown = console()
     own = suite.data.source in ("local", "hub")
     said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
-    console.print(said, markup=False, soft_wrap=True)
+    shown.print(said, markup=False)
     check_suite(suite, corpus)
-    parsed, rows = parse_rows(suite, arguments.routers, arguments.plugin), list[RowConfig]()
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed, rows = parse_rows(suite, arguments.routers, plugins), list[RowConfig]()
     for row in parsed.rows:
         card = parsed.cards[row.name]
         if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
-            console.print(f"skipped  {row.name}: {reason}", markup=False)
+            shown.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
     seeds = [
@@ -96,12 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     root = _root(arguments)
     board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
-    console.print(
+    shown.print(
         f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    plugins, outside = arguments.plugin, parsed.outside
-    cells = plan_cells(suite, rows, seeds, plugins, outside)
+    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
     check_cells(cells)
@@ -110,10 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     job = Job(root, root, command, arguments.checkpoint_seconds)
-    with Progress(console, len(cells), root / CHECKPOINTS) as progress:
+    with Progress(shown, len(cells), root / CHECKPOINTS) as progress:
         results = run_cells(cells, job, arguments.workers, progress)
     if any(result.status != "crashed" for result in results):
-        render(root, board, console)
+        render(root, board, shown)
     bad = ("crashed", "failed", "diverged", "invalid")
     return int(any(result.status in bad for result in results))
 

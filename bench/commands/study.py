@@ -14,6 +14,7 @@ from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
 from bench.commands.publish import stale_pages, studies_in, write_page
 from bench.errors import UserError
+from bench.streams import console
 
 if TYPE_CHECKING:
     from bench.study.config import StudyConfig
@@ -36,7 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="tree of records; the study goes into its folder studies/ (default: runs)",
     )
     parser.add_argument(
-        "--official", action="store_true", help="write into results/; needs a clean tree"
+        "--official", action="store_true", help="the tree results/; to run needs a clean tree"
     )
     parser.add_argument(
         "--render",
@@ -61,27 +62,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.official and arguments.out:
         raise UserError("--official writes into results/: drop --out.")
-    rendering = arguments.check or arguments.render
-    out: Path = arguments.out or (OFFICIAL_ROOT if arguments.official or rendering else OWN_ROOT)
+    out: Path = arguments.out or (OFFICIAL_ROOT if arguments.official else OWN_ROOT)
     if arguments.check:
         stale = stale_pages(out, arguments.study)
         print("\n".join(stale) or f"The pages of studies below {out} are what their records give.")
         return 1 if stale else 0
-    console = Console(highlight=False)
+    shown = console()
     if arguments.render:
         for study in [load_study(arguments.study)] if arguments.study else studies_in(out):
-            write_page(study, out, console)
+            write_page(study, out, shown)
         return 0
     if arguments.study is None:
         raise UserError("Name the study to run; `python -m bench list studies` shows them.")
     study = load_study(arguments.study)
-    failed = _run_cells(study, arguments, out, console)
-    write_page(study, out, console)
+    failed = _run_cells(study, arguments, out, shown)
+    write_page(study, out, shown)
     return 1 if failed else 0
 
 
 def _run_cells(
-    study: "StudyConfig", arguments: argparse.Namespace, out: Path, console: Console
+    study: "StudyConfig", arguments: argparse.Namespace, out: Path, shown: Console
 ) -> bool:
     """Run what is missing at one size, setting after setting; whether a cell failed."""
     from bench.runner.pool import run_cells
@@ -94,17 +94,17 @@ def _run_cells(
         require_clean_tree()
     cells, skipped = study_cells(study, size)
     for line in skipped:
-        console.print(f"skipped  {line}", markup=False)
+        shown.print(f"skipped  {line}", markup=False)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     failed = False
     for setting, planned in cells.items():
         root = study_folder(out, study.name) / arguments.size / setting
         check_device(planned[0].suite.device)
         require_folder(root)
-        console.print(
+        shown.print(
             f"{study.name}, {setting}: {len(planned)} cells, records in {root}/", markup=False
         )
-        with Progress(console, len(planned), out / CHECKPOINTS) as progress:
+        with Progress(shown, len(planned), out / CHECKPOINTS) as progress:
             results = run_cells(planned, Job(root, out, command), arguments.workers, progress)
         failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)
     return failed

@@ -3,6 +3,7 @@ problem in one line.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -29,7 +30,8 @@ def load_suite(
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
     """
     data = read_declaration("suite", name_or_file, "suites", "bench/suites/quick.yaml")
-    suite = parse_suite(_assign({**data, **(overrides or {})}, assignments), name_or_file)
+    data = {**data, **_plugins_beside(name_or_file, data), **(overrides or {})}
+    suite = parse_suite(_assign(data, assignments), name_or_file)
     if "rows" not in (overrides or {}):  # a study's own rows need not hold the suite's control
         check_matched(suite.comparison.dense_matched, suite.rows)
     return suite
@@ -41,6 +43,14 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
         return SuiteConfig.model_validate(data)
     except ValidationError as error:
         raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
+
+
+def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
+    """Return the field `plugins` with paths from here; in a suite's file they start beside it."""
+    given = data.get("plugins")
+    if not isinstance(given, list) or not all(isinstance(path, str) for path in given):
+        return {}  # none, or something that validation refuses
+    return {"plugins": [(Path(name_or_file).parent / path).as_posix() for path in given]}
 
 
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:

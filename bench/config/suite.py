@@ -149,6 +149,9 @@ class SuiteConfig(Part):
     thresholds: tuple[float, ...] = Field(
         default=(), description="losses in nats a byte whose first crossing is timed"
     )
+    plugins: tuple[str, ...] = added(
+        (), description="files or folders of plugins, relative to the suite's file"
+    )
     rows: tuple[RowConfig, ...] = Field(min_length=1)
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -20,7 +20,7 @@ from typing import Any
 from bench.conformance import causal, construction, costs, learning, plans, state
 from bench.conformance.check import Check, CheckResult, Examination
 from bench.conformance.subject import Subject
-from bench.routing.registry import Entry, find, load_file
+from bench.routing.registry import Entry, find, load_all, load_file
 
 __all__ = ["CHECKS", "BoundCheck", "Check", "CheckResult", "checks_for", "resolve", "run_checks"]
 
@@ -76,14 +76,19 @@ class BoundCheck:
 
 
 def resolve(router: str | Path | Entry) -> list[Entry]:
-    """Return the routers that a registered name or a plugin file stands for.
+    """Return the routers that a registered name, a plugin file or a folder of them stands for.
 
     Raises:
-        UserError: no such name or file, or a file that registers no router.
+        UserError: no such name or file, a file that registers no router, or one whose name is
+            taken.
     """
     if isinstance(router, Entry):
         return [router]
-    return load_file(Path(router)) if str(router).endswith(".py") else [find(str(router))]
+    text, path = str(router), Path(router)
+    named = text in load_all()  # a plugin that takes a name of these is refused
+    if not named and (text.endswith(".py") or len(path.parts) > 1 or path.is_dir()):
+        return load_file(path)
+    return [find(text, "Give one of these, a plugin's FILE.py or a folder of them.")]
 
 
 def checks_for(

@@ -79,7 +79,7 @@ def rule(
     """Make a function into a check; its name and the first line of its docstring are the check's."""
 
     def make(examine: Callable[[Subject], None]) -> Check:
-        said = (examine.__doc__ or "").splitlines()[0]
+        said = (examine.__doc__ or examine.__name__).splitlines()[0]  # none under -OO
         return Check(examine.__name__, said, hint, examine, essential, waivable)
 
     return make

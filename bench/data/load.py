@@ -11,8 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from filelock import FileLock
-
 from bench.config.data import DataConfig
 from bench.data import planted, store
 from bench.data.corpus import Corpus
@@ -22,6 +20,7 @@ from bench.data.splits import divide
 from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
 from bench.files import default_cache
+from bench.locks import file_lock
 
 FORMAT_VERSION = 2
 """Raised when a build gives other tokens or another layout from the same text."""
@@ -68,7 +67,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
         return corpus
     with _writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory.with_suffix(".lock"))
+        lock = file_lock(directory.with_suffix(".lock"))
         lock.acquire()
     try:
         if (corpus := store.read(directory)) is None:

@@ -86,6 +86,8 @@ def read_record(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"))
         if _REFERENCE in data:
             data, path = _follow(path, str(data[_REFERENCE]))
+        if int(data.get("schema_version", 0)) > SCHEMA_VERSION:
+            raise _from_the_future(path, data["schema_version"])
         said = data.pop("digest")
         sound = _hash(data) == said
         record = Record.model_validate(_joined(data, path) if sound else _without_details(data))
@@ -148,6 +150,13 @@ def _edited(path: Path) -> UserError:
     return UserError(
         f"{path} does not match its own digest: it was changed after it was written. "
         "Restore it or run its cell again."
+    )
+
+
+def _from_the_future(path: Path, schema: int) -> UserError:
+    return UserError(
+        f"{path} is a record of schema {schema}, and this version reads {SCHEMA_VERSION} at most. "
+        "Use the version of token-routing-bench that wrote it, or a later one."
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from bench.errors import UserError, let_through, told, unknown
+from bench.routing.beside import helpers_of
 from bench.routing.contract import Paths, Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
 
@@ -291,20 +292,40 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     return dict(sorted(_entries.items()))
 
 
-def find(name: str) -> Entry:
-    """The router registered as `name`, with a guess when there is none."""
+def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.") -> Entry:
+    """Return the router registered as `name`; without one, raise with the nearest and advice."""
     entries = load_all()
     if name not in entries:
-        raise unknown("router", name, entries, "Give a plugin's file with --plugin FILE.py.")
+        raise unknown("router", name, entries, advice)
     return entries[name]
 
 
 def load_file(file: Path) -> list[Entry]:
-    """Import a plugin file and return the routers it registered."""
-    if not file.is_file():
+    """Import a plugin file, or each file of a folder, and return the routers it registered.
+
+    Modules that lie beside the file can be imported by it.
+
+    Raises:
+        UserError: no such file, one that cannot be imported, or no router in it.
+    """
+    if not file.exists():
         raise UserError(
-            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that registers a router."
+            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that "
+            "registers a router, or of a folder of such files."
         )
+    files = sorted(file.glob("[!_.]*.py")) if file.is_dir() else [file]
+    found = [entry for one in files for entry in _load_one(one)]
+    if not found:
+        kind = "folder" if file.is_dir() else "file"
+        raise UserError(
+            f"Plugin {kind} {str(file)!r} registers no router. Decorate its class with "
+            "@register(name, family=...)."
+        )
+    return found
+
+
+def _load_one(file: Path) -> list[Entry]:
+    """Import one plugin file unless that was done, and return the routers that it registered."""
     name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
@@ -315,7 +336,7 @@ def load_file(file: Path) -> list[Entry]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
-            with _from_outside():
+            with _from_outside(), helpers_of(file):
                 spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
@@ -327,12 +348,7 @@ def load_file(file: Path) -> list[Entry]:
             raise UserError(
                 f"Plugin file {str(file)!r} failed to import: {told(error)}."
             ) from error
-    found = [entry for entry in _entries.values() if entry.router.__module__ == name]
-    if not found:
-        raise UserError(
-            f"Plugin file {str(file)!r} registers no router. Decorate its class with @register(name, family=...)."
-        )
-    return found
+    return [entry for entry in _entries.values() if entry.router.__module__ == name]
 
 
 def load_shipped() -> dict[str, Entry]:

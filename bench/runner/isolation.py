@@ -2,15 +2,19 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from bench.errors import UserError
+from bench.streams import lenient_streams
 
 PARENT_SECONDS = 2.0
 """How often a process looks whether its parent is still there."""
@@ -40,9 +44,14 @@ class FreshProcess:
             start = (os.getpid(), self.quiet)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:
-            return self._pool.submit(function, *arguments).result()
+            with _deaf_to_interrupts():  # a process that starts inherits it
+                answer = self._pool.submit(function, *arguments)
+            return answer.result()
         except BrokenProcessPool:
             self.close()
+            raise
+        except KeyboardInterrupt:
+            end_processes()
             raise
 
     def close(self) -> None:
@@ -50,6 +59,30 @@ class FreshProcess:
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = None
+
+
+def end_processes() -> None:
+    """Kill all processes that this one started; their cells resume from checkpoints."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """Hold back SIGINT in this thread.
+
+    A terminal sends it to parent and children alike. The parent alone answers; a child would show
+    the traceback of whatever it was about.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # would hear SIGINT again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -74,6 +107,8 @@ def _begin(parent: int, quiet: bool) -> None:
 
     It would not notice by itself: a killed run leaves no process behind.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lenient_streams()
     if quiet:
         sys.stdout.flush()
         os.dup2(2, 1)

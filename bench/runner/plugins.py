@@ -6,20 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bench.config.base import hash_of
-from bench.config.suite import RowConfig
+from bench.config.suite import RowConfig, SuiteConfig
 from bench.errors import unknown
 from bench.files import write_atomically
+from bench.locks import file_lock
 from bench.record import RULES_VERSION, Check
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process
 
 CHECKS = ".checks"
 """Folder of a tree of records that keeps what checks found, by source and options."""
+NO_PLUGIN = "no plugin that was given registers it: add --plugin FILE.py."
 LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
 """A row that misses the budget is marked off budget, which says more."""
+
+
+def plugin_files(suite: SuiteConfig, given: Sequence[Path] = ()) -> list[Path]:
+    """Return the plugins that a suite names, then those given on the command line, each once."""
+    return list(dict.fromkeys([*map(Path, suite.plugins), *given]))
 
 
 def describe_rows(
@@ -57,7 +62,8 @@ def _describe(
     known = load_all(plugin_files)
     for router, _ in requests:
         if router not in known:
-            advice = "Give a plugin's file with --plugin FILE.py."
+            listed = "The suite lists this row, and " if router in row_names else ""
+            advice = f"{listed}{NO_PLUGIN if listed else NO_PLUGIN.capitalize()}"
             raise unknown("router", router, {*known, *row_names}, advice)
     return [known[router].describe(options) for router, options in requests]
 
@@ -74,7 +80,7 @@ def checks_of(
         return ()
     file = checks_path(entry, options, root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with file_lock(file.with_suffix(".lock")):
         if not file.is_file():
             found = in_fresh_process(_check, entry.name, dict(options), list(plugin_files))
             write_atomically(file, json.dumps(found, indent=1))

@@ -1,18 +1,22 @@
 """Run many cells on this machine: single-threaded processes side by side, resumable."""
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
 
 from bench.runner.cells import Cell
-from bench.runner.isolation import FreshProcess
+from bench.runner.isolation import FreshProcess, end_processes
 from bench.runner.work import CellResult, Job, work
 
 DIED = "its process died (out of memory, or killed); run the same command again to resume"
+LOOK_AGAIN_SECONDS = 0.05
+"""How often an interrupted run looks whether its processes have ended."""
 
 
 def run_cells(
@@ -36,29 +40,32 @@ def run_cells(
     """
     results: list[CellResult] = []
     pending, job = list(cells), replace(job, failed_since=time.time())
-    for wait in (False, True):
+    for patient in (False, True):
         busy: list[Cell] = []
-        for result in _run(pending, job, workers, wait):
-            if result.status == "busy":
-                busy.append(result.cell)
-                continue
-            results.append(result)
-            report(result)
+        with closing(_run(pending, job, workers, patient)) as finished:
+            for result in finished:
+                if result.status == "busy":
+                    busy.append(result.cell)
+                    continue
+                results.append(result)
+                report(result)
         pending = busy
     return results
 
 
-def _run(cells: Sequence[Cell], job: Job, workers: int, wait: bool) -> Iterator[CellResult]:
+def _run(cells: Sequence[Cell], job: Job, workers: int, patient: bool) -> Generator[CellResult]:
     if workers:
-        yield from _in_processes(cells, job, workers, wait)
+        yield from _in_processes(cells, job, workers, patient)
         return
     for cell in cells:
-        yield from _in_processes([cell], job, 1, wait) if cell.outside else [work(cell, job, wait)]
+        yield from (
+            _in_processes([cell], job, 1, patient) if cell.outside else [work(cell, job, patient)]
+        )
 
 
 def _in_processes(
-    cells: Sequence[Cell], job: Job, workers: int, wait: bool
-) -> Iterator[CellResult]:
+    cells: Sequence[Cell], job: Job, workers: int, patient: bool
+) -> Generator[CellResult]:
     """Results as they come, from single-threaded processes."""
     # Threads must be fixed before a worker imports torch, so by environment.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -71,7 +78,7 @@ def _in_processes(
     def run(cell: Cell) -> CellResult:
         worker = idle.get()
         try:
-            return worker.run(work, cell, job, wait)
+            return worker.run(work, cell, job, patient)
         except BrokenProcessPool:
             return CellResult(cell, "crashed", DIED, 0.0)
         finally:
@@ -79,12 +86,18 @@ def _in_processes(
                 worker.close()
             idle.put(worker)
 
-    with ThreadPoolExecutor(max_workers=count) as threads:
-        try:
-            for future in as_completed([threads.submit(run, cell) for cell in cells]):
-                yield future.result()
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    prefix = f"cells-{id(idle)}-"
+    threads = ThreadPoolExecutor(count, thread_name_prefix=prefix)
+    try:
+        for future in as_completed([threads.submit(run, cell) for cell in cells]):
+            yield future.result()
+    except BaseException:
+        # One thread may be about to start a process, so look again until none is left.
+        threads.shutdown(wait=False, cancel_futures=True)
+        while any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+            end_processes()
+            time.sleep(LOOK_AGAIN_SECONDS)
+        raise
+    threads.shutdown()
     for _ in range(count):
         idle.get().close()

@@ -20,6 +20,7 @@ from bench.runner.rows import control_of
 
 NOT_NUMERICS = (
     *("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match"),
+    "plugins",
     *("name", "data"),
 )
 """Fields of a suite that change nothing inside a cell, or that the key covers otherwise.

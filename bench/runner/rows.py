@@ -13,6 +13,7 @@ from bench.model.equip import STANDARD_LOSSES
 from bench.routing.contract import Paths, Site
 from bench.routing.registry import RouterCard
 from bench.runner.plugins import describe_rows
+from bench.runner.row_options import split_options, with_options
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 SIDE_INFORMATION = frozenset({"tags", "truth"})
@@ -78,13 +79,15 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
 
 
 def _named(suite: SuiteConfig, routers: str) -> list[RowConfig]:
-    names = [name.strip() for name in routers.split(",") if name.strip()]
+    given = [split_options(text.strip()) for text in routers.split(",") if text.strip()]
+    names = [name for name, _ in given]
     if odd := next((name for name in names if re.fullmatch(ROW_NAME, name) is None), None):
         raise UserError(
             f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. "
             "See `python -m bench list`."
         )
-    return [suite.row(name) for name in dict.fromkeys(names)]
+    rows = {row.name: row for row in (with_options(suite.row(name), own) for name, own in given)}
+    return list(rows.values())
 
 
 def check_loss_names(weights: Mapping[str, float], cards: Sequence[RouterCard]) -> None:

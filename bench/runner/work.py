@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from bench.errors import UserError, let_through, located
+from bench.locks import file_lock
 from bench.record import Record, read_record, record_path, refer, store_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell
@@ -94,7 +95,7 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
     place, kept = record_path(job.root, resolved.cell_id), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key
     state.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{state}.lock", timeout=-1 if wait else 0) as lock:
+    with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:
         record, status = _record(resolved, job, kept, state)
         displaced = _displaced(place, kept)
         refer(place, kept)

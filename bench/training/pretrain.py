@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
@@ -34,6 +33,7 @@ from bench.errors import Diverged, UserError
 from bench.files import default_cache
 from bench.flops.budget import StandIn
 from bench.flops.ledger import Ledger
+from bench.locks import file_lock
 from bench.model.assemble import Model
 from bench.record import RULES_VERSION
 from bench.rng import key
@@ -131,7 +131,7 @@ def pretrained(
     path = (cache or default_cache()) / "pretrained" / f"{content}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with file_lock(path.with_suffix(".lock")):
             if (found := _read(path)) is None:
                 checkpoints = Checkpoints(
                     path.with_suffix(".checkpoints"), content, CHECKPOINT_SECONDS

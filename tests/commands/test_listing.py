@@ -1,8 +1,12 @@
 """What `bench list` shows."""
 
+import subprocess
+import sys
+
 import pytest
 
 from bench.cli import main
+from bench.commands.listing import summary
 from bench.config.load import suite_names
 from bench.routing.registry import load_all
 
@@ -32,3 +36,27 @@ def test_all_three_tables_are_there_unless_one_is_asked_for(
     assert suites in everything
     for header in ("router ", "suite ", "study "):
         assert f"\n{header}" in f"\n{everything}"
+
+
+class Plain:
+    pass
+
+
+class Said:
+    """
+    On the second line.
+    """
+
+
+def test_a_router_without_a_docstring_is_listed() -> None:
+    assert (summary(Plain), summary(Said)) == ("", "On the second line.")
+
+
+def test_lists_and_checks_need_no_docstrings() -> None:
+    """`python -OO` takes them away."""
+    code = "import bench.conformance; from bench.cli import main; main(['list', 'routers'])"
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mlp_gate" in done.stdout

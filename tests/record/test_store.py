@@ -20,6 +20,7 @@ from bench.record import (
     record_path,
     write_record,
 )
+from bench.record.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,6 +140,14 @@ def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"seed-0\.json is not a record"):
         read_record(path)
+
+
+def test_a_record_from_the_future_is_no_reason_to_delete_it(tmp_path: Path) -> None:
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1, "new": 1}))
+    with pytest.raises(UserError, match="or a later one") as raised:
+        read_record(path)
+    assert "Delete" not in str(raised.value)
 
 
 def test_bytes_and_folders_are_refused_by_name(tmp_path: Path) -> None:

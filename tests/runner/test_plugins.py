@@ -125,3 +125,10 @@ def test_a_router_that_ends_the_program_fails_alone(
     assert main(["check", str(file), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert "SystemExit" in json.dumps(found)
+
+
+def test_a_row_of_the_suite_without_its_plugin_is_said_to_be_there() -> None:
+    row = RowConfig.model_validate("shared_fine")
+    with pytest.raises(UserError, match="The suite lists this row, and no plugin") as raised:
+        describe_rows([row], [], {"shared_fine", "mlp_gate"})
+    assert "Did you mean 'shared_fine'" not in str(raised.value)

@@ -1,0 +1,44 @@
+"""Options of a router on the command line: `--routers mlp_gate:width_ratio=0.5:depth=2`."""
+
+import re
+from typing import Any
+
+from bench.config.read_yaml import read_value
+from bench.config.suite import RowConfig
+from bench.errors import UserError
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.@+=-]+")
+
+
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a row and the options that follow it.
+
+    Args:
+        text: a name, then `:option=value` any number of times; values are YAML.
+
+    Raises:
+        UserError: a part without a name or a value, an option given twice, or no YAML.
+    """
+    name, *parts = text.split(":")
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, _, value = part.partition("=")
+        if not option or not value:
+            raise UserError(
+                f"--routers {text!r}: {part!r} sets no option. Write name:option=value, "
+                "e.g. mlp_gate:width_ratio=0.5."
+            )
+        if option in options:
+            raise UserError(f"--routers {text!r} sets {option!r} twice. Give it once.")
+        options[option] = read_value(part)
+    return name, options
+
+
+def with_options(row: RowConfig, options: dict[str, Any]) -> RowConfig:
+    """Return a row with further options, named after them: `mlp_gate@width_ratio=0.5`."""
+    if not options:
+        return row
+    said = "+".join(f"{name}={value}" for name, value in options.items())
+    suffix = _NOT_IN_A_NAME.sub("-", said)
+    merged = {**row.options, **options}
+    return row.model_copy(update={"name": f"{row.name}@{suffix}", "options": merged})

@@ -1,0 +1,51 @@
+"""`bench plan`."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.config.load import load_suite
+from bench.runner.resolve import resolve
+from tests import world
+
+PLUGIN = """
+from bench.routing import FFN_GATE, Router, gate_plan, register
+
+@register("of_the_suite", family="tests")
+class Mine(Router):
+    paths = FFN_GATE
+
+    def forward(self, inputs):
+        return gate_plan(inputs.positions % 2 == 0, None)
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    return world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
+
+
+def test_one_impossible_row_does_not_end_the_plan(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routers = "adaptive_moe,mlp_gate:width_ratio=32"
+    assert main(["plan", "--suite", str(suite), "--routers", routers, "--budget", "0.05"]) == 1
+    out = capsys.readouterr().out
+    assert "impossible  mlp_gate@width_ratio=32: " in out
+    assert any(line.split()[1:2] == ["ranked"] for line in out.splitlines())
+
+
+def test_a_suite_names_its_plugins(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They lie beside its file; they are no part of a key."""
+    (suite.parent / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    before = load_suite(str(suite))
+    data = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    suite.write_text(yaml.safe_dump({**data, "plugins": ["mine.py"]}), encoding="utf-8")
+    after = load_suite(str(suite))
+    assert after.plugins == ((suite.parent / "mine.py").as_posix(),)
+    keys = {resolve(world.Cell(one, one.rows[0], 0)).key for one in (before, after)}
+    assert len(keys) == 1
+    assert main(["plan", "--suite", str(suite), "--routers", "of_the_suite"]) == 0
+    assert "of_the_suite  ranked" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""A command in odd surroundings: interrupts, closed pipes, few signs, narrow screens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bench.cli import INTERRUPTED
+from bench.record import read_records
+from bench.streams import console
+from tests import world
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = [sys.executable, "-m", "bench"]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
+
+
+def bench(
+    place: Path, *arguments: str, flags: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *flags, "-m", "bench", *arguments],
+        cwd=place,
+        env=environment() if env is None else dict(env),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("whom", ["the parent alone", "the group while a worker starts"])
+def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) -> None:
+    endless = {"reference_tokens": 10**9, "batch_size": 4, "probes": 2}
+    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path), train=endless)
+    command = [*BENCH, "run", "--suite", str(suite), "--routers", "mlp_gate", "--seeds", "1"]
+    run = subprocess.Popen(
+        [*command, "--workers", "1", "--out", "out"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        started = interrupt(run, whom, tmp_path)
+        _, error = run.communicate(timeout=60)
+        deadline = time.monotonic() + 20
+        while any(map(runs, started)):
+            assert time.monotonic() < deadline, "a worker is left"
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+    assert (run.returncode, error) == (130, f"{INTERRUPTED}\n")
+
+
+def interrupt(run: subprocess.Popen[str], whom: str, place: Path) -> list[str]:
+    """Send SIGINT when the time has come, and return the processes that the run had started."""
+    assert run.stdout is not None
+    while "records in" not in run.stdout.readline():
+        assert run.poll() is None
+    if whom == "the parent alone":
+        while not list(place.rglob("*.lock")):  # until the worker has the cell
+            assert run.poll() is None
+            time.sleep(0.1)
+    else:
+        while len(children(run.pid)) < 2:  # the worker, beside the tracker of resources
+            assert run.poll() is None
+            time.sleep(0.01)
+    started = children(run.pid)
+    if whom == "the parent alone":
+        run.send_signal(signal.SIGINT)
+    else:
+        os.killpg(run.pid, signal.SIGINT)
+    return started
+
+
+def runs(pid: str) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and "Z" not in stat.read_text().rpartition(")")[2]
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split() + [
+        child
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if task.name != str(pid)
+        for child in (task / "children").read_text().split()
+    ]
+
+
+@pytest.mark.parametrize("arguments", [("list", "routers"), ("--help",)], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as stdout:  # noqa: PTH123  a descriptor has no path
+        done = subprocess.run(
+            [*BENCH, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_console_raises_for_a_reader_that_went_away() -> None:
+    with pytest.raises(BrokenPipeError):
+        console().on_broken_pipe()
+
+
+def test_a_path_stays_on_its_line_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    console().print("records in " + "long/" * 30, markup=False)
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_sign_that_stdout_lacks_ends_no_run(tmp_path: Path) -> None:
+    evaluation = world.suite_data(Path())["evaluation"] | {"tolerance": 1e-9}
+    text = world.write_text(tmp_path)
+    suite = world.write_suite(tmp_path / "tiny.yaml", text, evaluation=evaluation)
+    command = ("run", "--suite", str(suite), "--routers", "random@ffn", "--seeds", "1")
+    ascii_only = environment(PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    done = bench(tmp_path, *command, "--workers", "0", "--out", "out", env=ascii_only)
+    assert done.returncode == 0 and not done.stderr
+    assert "\\xb1" in done.stdout, "the row misses its budget by more than +-0"
+    assert [record.status for _, record in read_records(tmp_path / "out")] == ["off_budget"]
+    assert "±" in (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_the_version_is_said(tmp_path: Path) -> None:
+    assert bench(tmp_path, "--version").stdout.startswith("token-routing-bench ")
