@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from bench import __version__, commands
 from bench.errors import UserError
-from bench.streams import drop_stdout, lenient_streams
+from bench.files import drop_stdout, lenient_streams
 
 SCRIPT = "token-routing-bench"
 MODULE = "python -m bench"

@@ -16,7 +16,7 @@ from typing import Any
 from bench.config.base import hash_of
 from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.record import Record, digest, record_path, refer, store_path, write_record
 from bench.routing.registry import find
 from bench.runner.cells import Cell

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.backbone.decoder import DecoderConfig
 from bench.config.load import load_suite, suite_names
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION

@@ -1,5 +1,7 @@
 """Files are written whole or not at all, whatever ends the writer."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 import time
@@ -7,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import SoftFileLock, Timeout
 
-from bench.files import write_atomically
+from bench.files import file_lock, write_atomically
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,3 +52,23 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         assert len(text) == 200_000 and len(set(text)) == 1
         path.unlink()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks"), NotImplementedError()])
+def test_without_locks_the_file_is_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with file_lock(tmp_path / "a.lock") as lock:
+        assert isinstance(lock, SoftFileLock) and (tmp_path / "a.lock").exists()
+        with pytest.raises(Timeout):
+            file_lock(tmp_path / "a.lock", timeout=0).acquire()
+    assert not (tmp_path / "a.lock").exists()
+
+
+def test_with_locks_the_system_keeps_them(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "a.lock") as lock:
+        assert not isinstance(lock, SoftFileLock)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench.cli import INTERRUPTED
+from bench.files import console
 from bench.record import read_records
-from bench.streams import console
 from tests import world
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ import bench.routing.registry
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.config.load import parse_suite
-from bench.config.suite import RouterTraining, SuiteConfig, TrainConfig
+from bench.config.row import RouterTraining
+from bench.config.suite import SuiteConfig, TrainConfig
 from bench.data import Split, Windows
 from bench.model.assemble import Blueprint, Model, assemble
 from bench.record import Record

@@ -8,7 +8,7 @@ from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
 from bench.commands.publish import command_for, render, stale_board, stale_pages
 from bench.errors import UserError
-from bench.streams import console
+from bench.files import console
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -19,9 +19,9 @@ from bench.commands.options import (
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.load import load_suite
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.errors import UserError
-from bench.streams import console
+from bench.files import console
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -14,7 +14,7 @@ from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
 from bench.commands.publish import stale_pages, studies_in, write_page
 from bench.errors import UserError
-from bench.streams import console
+from bench.files import console
 
 if TYPE_CHECKING:
     from bench.study.config import StudyConfig

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bench.backbone.passes import ask
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.model.equip import resolve_losses

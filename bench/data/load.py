@@ -19,8 +19,7 @@ from bench.data.overlap import overlap
 from bench.data.splits import divide
 from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
-from bench.files import default_cache
-from bench.locks import file_lock
+from bench.files import default_cache, file_lock
 
 FORMAT_VERSION = 2
 """Raised when a build gives other tokens or another layout from the same text."""

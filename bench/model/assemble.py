@@ -10,7 +10,7 @@ import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import ask
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.errors import UserError, let_through, located
 from bench.flops.budget import Solution, StandIn, dense_costs, solve
 from bench.flops.counter import OpCounter, UncountedOp, count

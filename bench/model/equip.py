@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.errors import UserError, unknown
 from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import AuxLoss, Router, RoutingPlan

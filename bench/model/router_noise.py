@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.routing.contract import RouterInput, RoutingPlan
 from bench.routing.select import DROPPED

@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from bench.errors import UserError
-from bench.streams import lenient_streams
+from bench.files import lenient_streams
 
 PARENT_SECONDS = 2.0
 """How often a process looks whether its parent is still there."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.base import hash_of
-from bench.config.suite import RowConfig, SuiteConfig
+from bench.config.row import RowConfig
+from bench.config.suite import SuiteConfig
 from bench.errors import unknown
-from bench.files import write_atomically
-from bench.locks import file_lock
+from bench.files import file_lock, write_atomically
 from bench.record import RULES_VERSION, Check
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process

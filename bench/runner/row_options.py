@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from bench.config.read_yaml import read_value
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.errors import UserError
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.@+=-]+")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from bench.errors import UserError, let_through, located
-from bench.locks import file_lock
+from bench.files import file_lock
 from bench.record import Record, read_record, record_path, refer, store_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.config.base import Part
-from bench.config.suite import MOST_SEEDS, RowConfig
+from bench.config.row import RowConfig
+from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, unknown
 from bench.stats.claims import Expectation
 from bench.study.measures import Measure, find_measure

@@ -30,10 +30,9 @@ from bench.config.base import hash_of
 from bench.config.suite import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
-from bench.files import default_cache
+from bench.files import default_cache, file_lock
 from bench.flops.budget import StandIn
 from bench.flops.ledger import Ledger
-from bench.locks import file_lock
 from bench.model.assemble import Model
 from bench.record import RULES_VERSION
 from bench.rng import key

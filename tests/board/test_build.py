@@ -7,7 +7,7 @@ import pytest
 from bench.board import build_board
 from bench.board.build import boards_of
 from bench.board.model import Board
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.errors import UserError
 from tests.board.synthetic import CONFIG, QUICK, Kind, many, record, records, row_of, swept, write
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from bench.config.load import parse_suite
-from bench.config.suite import RowConfig, SuiteConfig
+from bench.config.row import RowConfig
+from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 
 SUITE: dict[str, Any] = {

@@ -15,7 +15,7 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.board.build import separate
 from bench.config.load import load_suite, parse_suite
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of

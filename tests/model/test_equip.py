@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.load import parse_suite
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.model.assemble import Model
 from bench.model.equip import check_loss_names, is_trained, resolve_losses

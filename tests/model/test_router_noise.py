@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.backbone.passes import ask
-from bench.config.suite import RouterTraining
+from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.router_noise import TrainingNoise

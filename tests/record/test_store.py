@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.record import (
     CellId,

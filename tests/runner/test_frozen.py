@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bench.cli import main
-from bench.config.suite import RowConfig, TrainConfig
+from bench.config.row import RowConfig
+from bench.config.suite import TrainConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.record import Record, read_records

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.config.suite import RowConfig
+from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.record import read_record
 from bench.runner import plugins

@@ -12,7 +12,8 @@ import torch
 import bench.runner.resolve
 from bench.config.base import Part
 from bench.config.load import parse_suite
-from bench.config.suite import RouterTraining, RowConfig, SuiteConfig
+from bench.config.row import RouterTraining, RowConfig
+from bench.config.suite import SuiteConfig
 from bench.model.assemble import assemble
 from bench.routing.fingerprint import stored_fingerprints
 from bench.routing.registry import Entry, find, load_file
