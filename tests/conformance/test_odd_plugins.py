@@ -153,7 +153,8 @@ def test_a_plugin_that_ends_the_program(folder: Path, capsys: Any, place: str, l
 def test_a_plugin_that_ends_the_program_when_it_is_planned(
     folder: Path, capsys: Any, place: str, line: str
 ) -> None:
-    assert plan(folder, put(place, line), capsys) == 2
+    impossible = place == "# in forward"  # the row is, and the others are planned
+    assert plan(folder, put(place, line), capsys) == (1 if impossible else 2)
 
 
 @pytest.mark.parametrize("line", REGISTRATIONS)
