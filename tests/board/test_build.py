@@ -200,8 +200,10 @@ def test_rows_that_the_suite_declared_and_nobody_ran_count_in_the_correction():
         **CONFIG,
         "rows": [{"name": kind.row, "role": kind.role, "control": ""} for kind in QUICK] + [late],
     }
+    command = "python -m bench run --suite quick --official"
     alone, declared = (
-        boards_of(records(provenance={"config": one}))[0].judgement for one in (CONFIG, config)
+        boards_of(records(provenance={"config": one, "command": command}))[0].judgement
+        for one in (CONFIG, config)
     )
     assert any("late" in note for note in declared.notes)
     for pair, outcome in alone.outcomes.items():
