@@ -60,6 +60,14 @@ HALTS = [
     *("import sys; sys.exit(0)", "import sys; sys.exit('halt')", "raise SystemExit"),
 ]
 PLACES = ["# at import", "# in __init__", "# in forward"]
+
+
+def few(values: list[str]) -> list[Any]:
+    """The first and the last; the rest weekly, since each case starts a process of its own."""
+    middle = [pytest.param(value, marks=pytest.mark.slow) for value in values[1:-1]]
+    return [values[0], *middle, values[-1]]
+
+
 OTHERS = ["int", "lambda: None", "Odd()", "None", "type('Bare', (), {})"]
 NAMES = ["5", "None", "()", "[]", "''", "'two words'", "'../up'", "'line\\n'"]
 REGISTRATIONS = [
@@ -123,12 +131,12 @@ def test_the_plugin_itself_is_sound_enough_to_be_planned(folder: Path, capsys: A
     assert plan(folder, PLUGIN, capsys) == 0
 
 
-@pytest.mark.parametrize("line", ATTRIBUTES)
+@pytest.mark.parametrize("line", few(ATTRIBUTES))
 def test_an_attribute_of_a_wrong_kind(folder: Path, capsys: Any, line: str) -> None:
     check(folder, put("# attribute", line), capsys)
 
 
-@pytest.mark.parametrize("line", ATTRIBUTES)
+@pytest.mark.parametrize("line", few(ATTRIBUTES))
 def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(
     folder: Path, capsys: Any, line: str
 ) -> None:
@@ -136,20 +144,20 @@ def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(
     assert plan(folder, put("# attribute", line), capsys) in (0, 1, 2)
 
 
-@pytest.mark.parametrize("value", LOSSES)
+@pytest.mark.parametrize("value", few(LOSSES))
 def test_auxiliary_losses_of_a_wrong_kind(folder: Path, capsys: Any, value: str) -> None:
     """Set on the instance: the constructor of every router replaces what the class has."""
     check(folder, put("# in __init__", f"self.aux_losses = {value}"), capsys)
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("line", HALTS)
+@pytest.mark.parametrize("line", few(HALTS))
 def test_a_plugin_that_ends_the_program(folder: Path, capsys: Any, place: str, line: str) -> None:
     check(folder, put(place, line), capsys)
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("line", HALTS)
+@pytest.mark.parametrize("line", few(HALTS))
 def test_a_plugin_that_ends_the_program_when_it_is_planned(
     folder: Path, capsys: Any, place: str, line: str
 ) -> None:
