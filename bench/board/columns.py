@@ -18,7 +18,7 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in one cell.
 
     Attributes:
@@ -42,7 +42,7 @@ class Column:
 
     title: str
     meaning: str
-    cell: Callable[[Row], Cell]
+    cell: Callable[[Row], TableCell]
     numeric: bool = True
     foreign: bool = False
 
@@ -51,15 +51,15 @@ def first_columns(board: Board) -> list[Column]:
     """The columns of the first table, which fits a screen; `verdict_columns` has the intervals."""
     matched = board.matched_control
 
-    def loss(row: Row) -> Cell:
-        return Cell(number(row.shown_loss and BITS * row.shown_loss), row.shown_loss)
+    def loss(row: Row) -> TableCell:
+        return TableCell(number(row.shown_loss and BITS * row.shown_loss), row.shown_loss)
 
-    def against(control: Callable[[Row], str | None]) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell:
+    def against(control: Callable[[Row], str | None]) -> Callable[[Row], TableCell]:
+        def cell(row: Row) -> TableCell:
             if (outcome := board.outcome(row, control(row))) is None:
-                return Cell(MISSING)
+                return TableCell(MISSING)
             said = f"{number(BITS * outcome.difference, signed=True)} {word(outcome)}"
-            return Cell(said, outcome.difference, verdict=word(outcome))
+            return TableCell(said, outcome.difference, verdict=word(outcome))
 
         return cell
 
@@ -91,35 +91,37 @@ _PARTS = {
 }
 
 
-def _beaten(board: Board) -> Callable[[Row], Cell]:
+def _beaten(board: Board) -> Callable[[Row], TableCell]:
     """Read which controls a row beats."""
 
-    def cell(row: Row) -> Cell:
+    def cell(row: Row) -> TableCell:
         controls = {"random": row.first.cell.control, board.matched_control: board.matched_control}
         found = {name: board.outcome(row, control) for name, control in controls.items()}
         judged = {name: word(outcome) for name, outcome in found.items() if outcome}
         beaten = [name for name, verdict in judged.items() if verdict == "better"]
         if not judged:
-            return Cell(_PARTS.get(row.role, MISSING))
+            return TableCell(_PARTS.get(row.role, MISSING))
         if len(beaten) == len(judged) > 1:
-            return Cell("beats both", verdict="better")
+            return TableCell("beats both", verdict="better")
         if not beaten:
-            return Cell("beats neither" if len(judged) > 1 else f"no win over {next(iter(judged))}")
-        return Cell(f"beats {beaten[0]}", verdict="better" if len(judged) == 1 else "")
+            return TableCell(
+                "beats neither" if len(judged) > 1 else f"no win over {next(iter(judged))}"
+            )
+        return TableCell(f"beats {beaten[0]}", verdict="better" if len(judged) == 1 else "")
 
     return cell
 
 
 def _family() -> Column:
     return Column(
-        "family", "of routers", lambda row: Cell(row.first.cell.family, foreign=True), False
+        "family", "of routers", lambda row: TableCell(row.first.cell.family, foreign=True), False
     )
 
 
 def _speed(board: Board) -> Column:
-    def speed(row: Row) -> Cell:
+    def speed(row: Row) -> TableCell:
         ratio = measures.relative_throughput(row, board.dense)
-        return Cell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
+        return TableCell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
 
     return Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed)
 
@@ -129,11 +131,11 @@ def verdict_columns(board: Board) -> list[Column]:
     dense model.
     """
 
-    def loss(row: Row) -> Cell:
+    def loss(row: Row) -> TableCell:
         if row.shown_loss is None:
-            return Cell(MISSING)
+            return TableCell(MISSING)
         low, high = measures.mean_interval(list(row.losses.values()))
-        return Cell(
+        return TableCell(
             f"{number(BITS * row.shown_loss)} {interval(BITS * low, BITS * high)}".strip(),
             row.shown_loss,
         )
@@ -160,28 +162,28 @@ def _comparison(
     def found(row: Row) -> Outcome | None:
         return board.outcome(row, control(row))
 
-    def difference(row: Row) -> Cell:
+    def difference(row: Row) -> TableCell:
         if (outcome := found(row)) is None:
-            return Cell(MISSING)
+            return TableCell(MISSING)
         low, high = outcome.interval
         limits = interval(BITS * low, BITS * high, signed=True)
-        return Cell(
+        return TableCell(
             f"{number(BITS * outcome.difference, signed=True)} {limits}".strip(), outcome.difference
         )
 
-    def verdict(row: Row) -> Cell:
+    def verdict(row: Row) -> TableCell:
         return (
-            Cell(MISSING)
+            TableCell(MISSING)
             if (outcome := found(row)) is None
-            else Cell(verdict_text(outcome), outcome.p_adjusted, verdict=word(outcome))
+            else TableCell(verdict_text(outcome), outcome.p_adjusted, verdict=word(outcome))
         )
 
-    def won(row: Row) -> Cell:
+    def won(row: Row) -> TableCell:
         opponent = next((other for other in board.ranked if other.name == control(row)), None)
         if opponent is None or found(row) is None:
-            return Cell(MISSING)
+            return TableCell(MISSING)
         count, of = measures.wins(row, opponent)
-        return Cell(f"{count}/{of}", count)
+        return TableCell(f"{count}/{of}", count)
 
     return [
         Column(
@@ -214,9 +216,9 @@ def verdict_text(outcome: Outcome) -> str:
 def cost_columns(board: Board) -> list[Column]:
     """What inference and training cost, in FLOPs, tokens, parameters, time and memory."""
 
-    def memory(row: Row) -> Cell:
+    def memory(row: Row) -> TableCell:
         used = row.mean(measures.from_training("peak_memory_mb"))
-        return Cell(MISSING if used is None else f"{used:,.0f} MB", used)
+        return TableCell(MISSING if used is None else f"{used:,.0f} MB", used)
 
     timed = any(row.mean(measures.latency) is not None for row in board.rows)
     latency = Column(
@@ -259,19 +261,19 @@ def cost_columns(board: Board) -> list[Column]:
 def audit_columns(board: Board) -> list[Column]:
     """Family, paper, budget audit, causality stamp, training FLOPs to preset losses, seeds."""
 
-    def paper(row: Row) -> Cell:
+    def paper(row: Row) -> TableCell:
         text = row.first.cell.paper
         arxiv = _ARXIV.fullmatch(text)
-        return Cell(
+        return TableCell(
             text or MISSING,
             foreign=arxiv is None,
             link=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else None,
         )
 
-    def headline(row: Row) -> Cell:
-        return Cell(row.first.budget.headline if row.first.budget else MISSING)
+    def headline(row: Row) -> TableCell:
+        return TableCell(row.first.budget.headline if row.first.budget else MISSING)
 
-    def reached(limit: float) -> Callable[[Row], Cell]:
+    def reached(limit: float) -> Callable[[Row], TableCell]:
         return lambda row: _reached(row, limit)
 
     return [
@@ -300,7 +302,7 @@ def audit_columns(board: Board) -> list[Column]:
         Column(
             "seeds",
             "that the means are over",
-            lambda row: Cell(seeds(list(row.losses)), len(row.losses)),
+            lambda row: TableCell(seeds(list(row.losses)), len(row.losses)),
             numeric=False,
         ),
     ]
@@ -312,27 +314,27 @@ def _fine(share: float | None) -> str:
 
 def _mean(
     read: Callable[[Record], float | None], show: Callable[[float | None], str]
-) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
+) -> Callable[[Row], TableCell]:
+    def cell(row: Row) -> TableCell:
         value = row.mean(read)
-        return Cell(show(value), value)
+        return TableCell(show(value), value)
 
     return cell
 
 
-def _causality(row: Row) -> Cell:
+def _causality(row: Row) -> TableCell:
     tried = [record.causality for record in row.records if record.causality]
     if not tried:
-        return Cell(MISSING)
-    return Cell(
+        return TableCell(MISSING)
+    return TableCell(
         f"pass ({sum(one.trials for one in tried)})" if all(one.passed for one in tried) else "fail"
     )
 
 
-def _reached(row: Row, limit: float) -> Cell:
+def _reached(row: Row, limit: float) -> TableCell:
     cost, hits = measures.mean_cost_to_reach(row, limit)
     if cost is None:
-        return Cell("not reached" if any(record.curve for record in row.good) else MISSING)
-    return Cell(
+        return TableCell("not reached" if any(record.curve for record in row.good) else MISSING)
+    return TableCell(
         quantity(cost) + (f" ({hits}/{len(row.good)})" if hits < len(row.good) else ""), cost
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from bench.board.columns import Cell, Column
+from bench.board.columns import Column, TableCell
 from bench.board.model import Board, Row
 from bench.board.text import number, percent, quantity
 from bench.record import LayerMonitor
@@ -158,10 +158,10 @@ def _mean(monitor: Monitor, layers: Iterable[LayerMonitor]) -> float | None:
 def monitor_columns(board: Board) -> list[Column]:
     """The monitors that some row of the board has, each a mean over layers and seeds."""
 
-    def read(monitor: Monitor) -> Callable[[Row], Cell]:
-        def cell(row: Row) -> Cell:
+    def read(monitor: Monitor) -> Callable[[Row], TableCell]:
+        def cell(row: Row) -> TableCell:
             value = _mean(monitor, (layer for layers in layers_of(row) for layer in layers))
-            return Cell(monitor.show(value), value)
+            return TableCell(monitor.show(value), value)
 
         return cell
 

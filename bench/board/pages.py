@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.board import measures
 from bench.board.columns import (
-    Cell,
     Column,
+    TableCell,
     audit_columns,
     cost_columns,
     first_columns,
@@ -124,14 +124,14 @@ def place_columns(board: Board) -> list[Column]:
     """Tier and rank of the rows that are ranked."""
     ranks, ranked = board.judgement.ranks, {row.name for row in board.ranked}
 
-    def rank(row: Row) -> Cell:
-        return Cell(rank_text(ranks[row.name]), ranks[row.name].low)
+    def rank(row: Row) -> TableCell:
+        return TableCell(rank_text(ranks[row.name]), ranks[row.name].low)
 
-    def tier(row: Row) -> Cell:
-        return Cell(str(ranks[row.name].tier), ranks[row.name].tier)
+    def tier(row: Row) -> TableCell:
+        return TableCell(str(ranks[row.name].tier), ranks[row.name].tier)
 
     def known(read: Any) -> Any:
-        return lambda row: read(row) if row.name in ranked else Cell(MISSING)
+        return lambda row: read(row) if row.name in ranked else TableCell(MISSING)
 
     return [
         Column("tier", "rows of one tier are not told apart from its first row", known(tier)),

@@ -8,8 +8,8 @@ from typing import Any
 from bench.board import details, monitors
 from bench.board.charts import settling
 from bench.board.columns import (
-    Cell,
     Column,
+    TableCell,
     audit_columns,
     cost_columns,
     first_columns,
@@ -45,7 +45,7 @@ class _Line:
     mark: str
     family: str
     kind: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.board import text
-from bench.board.columns import Cell, Column
+from bench.board.columns import Column, TableCell
 from bench.board.model import Row
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return text.table(lines, ["router", *header], "l" + align)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     if cell.link:
         return f"[{cell.text}]({cell.link})"
     return text.escape(cell.text) if cell.foreign else cell.text

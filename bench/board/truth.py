@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from bench.board.columns import Cell, Column
+from bench.board.columns import Column, TableCell
 from bench.board.measures import above_best
 from bench.board.model import Board, Row
 from bench.board.text import BITS, MISSING, number, percent
@@ -23,33 +23,33 @@ def truth_columns(board: Board) -> list[Column]:
         (row for row in board.rows if row.first.row.router == ORACLE and row.losses), None
     )
 
-    def accuracy(row: Row) -> Cell:
+    def accuracy(row: Row) -> TableCell:
         found, chance = (
             row.mean(lambda record: _mean(record, "accuracy")),
             row.mean(lambda record: _mean(record, "chance")),
         )
         if found is None:
-            return Cell(MISSING)
+            return TableCell(MISSING)
         sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
         each = [
             row.mean(lambda record: record.truth.accuracy[site] if record.truth else None)  # noqa: B023
             for site in range(sites)
         ]
-        return Cell(
+        return TableCell(
             f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})",
             found,
         )
 
-    def regret(row: Row) -> Cell:
+    def regret(row: Row) -> TableCell:
         common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
         if oracle is None or not common:
-            return Cell(MISSING)
+            return TableCell(MISSING)
         value = fmean(row.losses[seed] - oracle.losses[seed] for seed in common)
-        return Cell(number(BITS * value, signed=True), value)
+        return TableCell(number(BITS * value, signed=True), value)
 
-    def above(row: Row) -> Cell:
+    def above(row: Row) -> TableCell:
         value = row.mean(above_best)
-        return Cell(MISSING if value is None else percent(value), value)
+        return TableCell(MISSING if value is None else percent(value), value)
 
     return [
         Column(

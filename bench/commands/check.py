@@ -25,7 +25,7 @@ MARKS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class RouterReport:
     """The results of one router's checks."""
 
     router: str
@@ -91,19 +91,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _examine(
     router: str, options: dict[str, Any], seed: int, reasons: dict[str, str]
-) -> list[Report]:
+) -> list[RouterReport]:
     """Check the routers that a name or a file stands for, in this process."""
     import torch
 
-    from bench.conformance import resolve, run_checks
+    from bench.conformance import find_routers, run_checks
 
     torch.set_num_threads(1)
-    reports: list[Report] = []
-    for entry in resolve(router):
+    reports: list[RouterReport] = []
+    for entry in find_routers(router):
         if options:
             entry.make(options)  # bad options are bad input, and no fault of the router
         found = run_checks(entry, options=options, seed=seed, expected_failures=reasons)
-        reports.append(Report(entry.name, entry.family, found))
+        reports.append(RouterReport(entry.name, entry.family, found))
     return reports
 
 
@@ -118,7 +118,7 @@ def _pairs(flag: str, given: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
-def _print(report: Report) -> None:
+def _print(report: RouterReport) -> None:
     print(f"{report.router} ({report.family})")
     for result in report.results:
         reason = f" ({result.reason})" if result.reason else ""
@@ -135,7 +135,7 @@ def _print(report: Report) -> None:
     print(f"{len(report.results)} checks, {failed} failed{said}")
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: RouterReport) -> dict[str, Any]:
     return {
         "router": report.router,
         "family": report.family,

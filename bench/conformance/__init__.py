@@ -22,7 +22,15 @@ from bench.conformance.check import Check, CheckResult, Examination
 from bench.conformance.subject import Subject
 from bench.routing.registry import Entry, find, load_all, load_file
 
-__all__ = ["CHECKS", "BoundCheck", "Check", "CheckResult", "checks_for", "resolve", "run_checks"]
+__all__ = [
+    "CHECKS",
+    "BoundCheck",
+    "Check",
+    "CheckResult",
+    "checks_for",
+    "find_routers",
+    "run_checks",
+]
 
 CHECKS: tuple[Check, ...] = (
     construction.builds_without_arguments,
@@ -75,7 +83,7 @@ class BoundCheck:
             )
 
 
-def resolve(router: str | Path | Entry) -> list[Entry]:
+def find_routers(router: str | Path | Entry) -> list[Entry]:
     """Return the routers that a registered name, a plugin file or a folder of them stands for.
 
     Raises:
@@ -109,7 +117,7 @@ def checks_for(
     waivers = expected_failures or {}
     examinations = [
         Examination(CHECKS, Subject(entry, dict(options or {}), seed), waivers)
-        for entry in resolve(router)
+        for entry in find_routers(router)
     ]
     return [BoundCheck(check, examination) for examination in examinations for check in CHECKS]
 

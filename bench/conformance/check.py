@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.conformance.subject import Subject
 from bench.errors import let_through, located, told, unknown
 
-Status = Literal["passed", "failed", "exempt", "expected_failure", "not_run"]
+CheckStatus = Literal["passed", "failed", "exempt", "expected_failure", "not_run"]
 
 
 class Violation(Exception):
@@ -57,7 +57,7 @@ class CheckResult:
     """The result of one check; `expected`, `seen` and `hint` are empty unless it failed."""
 
     check: str
-    status: Status
+    status: CheckStatus
     expected: str = ""
     seen: str = ""
     hint: str = ""

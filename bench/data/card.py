@@ -16,7 +16,7 @@ _CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class Counts:
+class Tally:
     """Sizes of one split.
 
     Attributes:
@@ -30,7 +30,7 @@ class Counts:
     tokens: NDArray[np.int64]
 
 
-def count(split: Split, corpus: Corpus) -> Counts:
+def count(split: Split, corpus: Corpus) -> Tally:
     """Count what each domain has in a split."""
     documents = np.bincount(split.document_tags, minlength=len(corpus.domains))
     sizes: list[int] = []
@@ -41,7 +41,7 @@ def count(split: Split, corpus: Corpus) -> Counts:
             ids += np.bincount(part, minlength=corpus.vocab_size)
         sizes.append(int(ids @ corpus.token_bytes))
     tokens = np.array([stop - start for start, stop in split.domain_ranges], np.int64)
-    return Counts(documents, np.array(sizes, np.int64), tokens)
+    return Tally(documents, np.array(sizes, np.int64), tokens)
 
 
 def corpus_line(corpus: Corpus, config: DataConfig) -> str:
@@ -77,12 +77,12 @@ def corpus_card(corpus: Corpus, config: DataConfig) -> str:
     )
 
 
-def _counts(corpus: Corpus) -> dict[str, Counts]:
+def _counts(corpus: Corpus) -> dict[str, Tally]:
     splits = (corpus.train, corpus.calibration, corpus.validation)
     return {name: count(split, corpus) for name, split in zip(SPLITS, splits, strict=True)}
 
 
-def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> str:
+def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> str:
     documents = sum(int(part.documents.sum()) for part in counts.values())
     size = sum(int(part.bytes.sum()) for part in counts.values())
     tokens = sum(int(part.tokens.sum()) for part in counts.values())
@@ -96,7 +96,7 @@ def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -
     )
 
 
-def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> list[str]:
+def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> list[str]:
     """Say what was left out or treated apart on the way from the source to the splits."""
     intake = corpus.intake
     if intake is None:
@@ -122,7 +122,7 @@ def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> l
     return lines
 
 
-def _beyond(corpus: Corpus, config: DataConfig, counts: dict[str, Counts]) -> list[str]:
+def _beyond(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> list[str]:
     """Name the domains whose few documents made a held-out split larger than asked for."""
     train, calibration, validation = (counts[split].bytes for split in SPLITS)
     whole = train + calibration + validation

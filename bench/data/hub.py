@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.config.data import DataConfig
 from bench.data.documents import Document, Intake, Source
 from bench.data.local import does_not_exist
-from bench.data.tables import Row, row_documents
+from bench.data.tables import TableRow, row_documents
 from bench.errors import UserError
 
 TIMEOUT = 1.5
@@ -36,7 +36,7 @@ def _documents(config: DataConfig, intake: Intake) -> Iterator[Document]:
     return row_documents(config, _rows(config), intake)
 
 
-def _rows(config: DataConfig) -> Generator[Row, None, None]:
+def _rows(config: DataConfig) -> Generator[TableRow, None, None]:
     """Stream the rows of a data set, without shuffling or copying it; may be closed at any row."""
     import datasets
     from datasets.exceptions import DatasetsError

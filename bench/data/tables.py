@@ -9,12 +9,14 @@ from bench.config.data import DataConfig
 from bench.data.documents import Document, Intake
 from bench.errors import UserError, unknown
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 _PATIENCE = 1000
 """Rows without the text column after which it is taken to be missing."""
 
 
-def row_documents(config: DataConfig, rows: Iterable[Row], intake: Intake) -> Iterator[Document]:
+def row_documents(
+    config: DataConfig, rows: Iterable[TableRow], intake: Intake
+) -> Iterator[Document]:
     """Yield one document per row, in the order of the table; rows may be infinite.
 
     Rows whose text or domain is null or absent are counted in `intake` and left out.
@@ -51,7 +53,7 @@ def row_documents(config: DataConfig, rows: Iterable[Row], intake: Intake) -> It
             raise _no_column(config, column, names)
 
 
-def json_rows(config: DataConfig, file: Path) -> Iterator[Row]:
+def json_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
     """Yield the rows of a file of JSON lines, or of one JSON array of objects.
 
     Raises:
@@ -72,7 +74,7 @@ def json_rows(config: DataConfig, file: Path) -> Iterator[Row]:
         raise _unreadable(config, file, str(error)) from None
 
 
-def parquet_rows(config: DataConfig, file: Path) -> Iterator[Row]:
+def parquet_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
     """Yield the rows of a Parquet file, of the needed columns alone.
 
     Raises:
@@ -110,7 +112,7 @@ def _parsed(config: DataConfig, file: Path, number: int, line: str) -> Any:
         raise _unreadable(config, file, f"line {number} is no JSON ({error.msg})") from None
 
 
-def _object(config: DataConfig, file: Path, place: str, row: Any) -> Row:
+def _object(config: DataConfig, file: Path, place: str, row: Any) -> TableRow:
     if not isinstance(row, dict):
         said = f"{place} is no object with columns, but {type(row).__name__}"
         raise _unreadable(config, file, said)

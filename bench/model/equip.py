@@ -7,14 +7,14 @@ them.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from bench.config.row import RouterTraining
-from bench.errors import UserError, unknown
+from bench.errors import UserError
 from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import AuxLoss, Router, RoutingPlan
 from bench.routing.losses import importance, load, load_balance, router_z
@@ -161,22 +161,3 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
 
 def _refusal(name: str, option: str, reason: str) -> UserError:
     return UserError(f"Router {name!r} cannot be trained with {option!r}: {reason}. {_ADVICE}")
-
-
-def check_loss_names(weights: Mapping[str, float], routers: Iterable[Router]) -> None:
-    """Raise a `UserError` for a weight of a loss that is neither standard nor of any of these
-    routers, or whose labels nobody makes.
-    """
-    routers = list(routers)
-    known = {*STANDARD_LOSSES, *(name for router in routers for name in router.aux_losses)}
-    for name, weight in weights.items():
-        if name not in known:
-            raise unknown("auxiliary loss", name, known, "Set `losses` to weights of these.")
-        using = [router for router in routers if weight and name in router.aux_losses]
-        if using and all(
-            "utility" in router.aux_losses[name].uses - router.needs for router in using
-        ):
-            raise UserError(
-                f"losses: {name} is {weight:g}, but the router finds no oracle utility unless its own option asks for it. "
-                f"Set the option {name!r} of the row instead."
-            )

@@ -270,7 +270,7 @@ class Causality(_Part):
     detail: str = Field(description="the first offence, or the power of the probe")
 
 
-class Check(_Part):
+class CheckOutcome(_Part):
     """What one check of a router from outside found."""
 
     router: str
@@ -288,7 +288,7 @@ class Record(_Part):
     reason: str = ""
     cell: CellId
     row: RowConfig = Field(description="the row as its suite declared it")
-    checks: tuple[Check, ...] = Field(
+    checks: tuple[CheckOutcome, ...] = Field(
         default=(), description="what `bench check` found, for a router from outside the package"
     )
     migrated: str = Field(default="", description="script that gave the record its present form")

@@ -11,7 +11,7 @@ from bench.config.row import RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import unknown
 from bench.files import file_lock, write_atomically
-from bench.record import RULES_VERSION, Check
+from bench.record import RULES_VERSION
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process
 
@@ -70,7 +70,7 @@ def _describe(
 
 def checks_of(
     entry: Entry, options: Mapping[str, Any], plugin_files: Sequence[Path], root: Path
-) -> tuple[Check, ...]:
+) -> tuple[CheckOutcome, ...]:
     """Return what `bench check` finds of a router from outside and of those it wraps.
 
     A source is checked once with its options, in a process of its own; the answer is kept below
@@ -84,7 +84,7 @@ def checks_of(
         if not file.is_file():
             found = in_fresh_process(_check, entry.name, dict(options), list(plugin_files))
             write_atomically(file, json.dumps(found, indent=1))
-        return tuple(map(Check.model_validate, json.loads(file.read_text(encoding="utf-8"))))
+        return tuple(map(CheckOutcome.model_validate, json.loads(file.read_text(encoding="utf-8"))))
 
 
 def checks_path(entry: Entry, options: Mapping[str, Any], root: Path) -> Path:
@@ -131,7 +131,7 @@ def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list
     return found
 
 
-def offence(checks: Sequence[Check]) -> str:
+def offence(checks: Sequence[CheckOutcome]) -> str:
     """Return why no row may be made of a router with these outcomes; empty if it may."""
     failed = next((check for check in checks if check.status == "failed"), None)
     return f"`bench check {failed.router}` fails {failed.check}: {failed.reason}" if failed else ""

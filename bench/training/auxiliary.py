@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from bench.model.equip import LossTerm
 from bench.routing.contract import AuxLoss, LayerTrace, Made, Router
 
-Losses = Mapping[str, LossTerm]
+LossTerms = Mapping[str, LossTerm]
 
 
-def active(losses: Losses, progress: float = 0.0) -> dict[str, LossTerm]:
+def active(losses: LossTerms, progress: float = 0.0) -> dict[str, LossTerm]:
     """Return the losses that have not ended at this share of the training budget."""
     return {
         name: term
@@ -20,7 +20,7 @@ def active(losses: Losses, progress: float = 0.0) -> dict[str, LossTerm]:
     }
 
 
-def asks_for(router: Router, what: Made, losses: Losses, progress: float = 0.0) -> bool:
+def asks_for(router: Router, what: Made, losses: LossTerms, progress: float = 0.0) -> bool:
     """Return whether something must be made for a router.
 
     It declares the need, and of the losses that use it one is on.
@@ -30,7 +30,7 @@ def asks_for(router: Router, what: Made, losses: Losses, progress: float = 0.0) 
     return declared and (not users or any(name in users for name in active(losses, progress)))
 
 
-def only_for_labels(losses: Losses, progress: float = 0.0) -> bool:
+def only_for_labels(losses: LossTerms, progress: float = 0.0) -> bool:
     """Return whether utility serves labels alone, so that documents without a label need none."""
     users = [term.loss for term in active(losses, progress).values() if "utility" in term.loss.uses]
     return bool(users) and all("labels" in loss.uses for loss in users)

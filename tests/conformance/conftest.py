@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.conformance import resolve
+from bench.conformance import find_routers
 from bench.routing import registry
 from bench.routing.registry import Entry
 
-GALLERY = Path(__file__).resolve().parent.parent / "gallery"
+GALLERY = Path(__file__).find_routers().parent.parent / "gallery"
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[s
     """Loads a plugin file and gives its routers by name."""
     monkeypatch.setattr(registry, "_entries", registry.load_all())
     torch.set_num_threads(1)
-    yield lambda file: {entry.name: entry for entry in resolve(file)}
+    yield lambda file: {entry.name: entry for entry in find_routers(file)}
     for name in [name for name in sys.modules if name.startswith("router_plugin_")]:
         del sys.modules[name]
 

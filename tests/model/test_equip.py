@@ -15,7 +15,7 @@ from bench.config.load import parse_suite
 from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.model.assemble import Model
-from bench.model.equip import check_loss_names, is_trained, resolve_losses
+from bench.model.equip import is_trained, resolve_losses
 from bench.routing.contract import (
     FFN_GATE,
     AuxLoss,
@@ -29,6 +29,7 @@ from bench.routing.contract import (
 from bench.routing.losses import load_balance_single, router_z
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
+from bench.runner.rows import check_loss_names
 from tests.world import EQUIPMENT, ROWS, equipped, fit, model, row_id, run_of, tokens
 
 OPTIONS: list[dict[str, Any]] = [
@@ -349,9 +350,9 @@ def test_a_loss_whose_labels_nobody_makes_is_refused_by_name() -> None:
     with pytest.raises(
         UserError, match=r"losses: utility is 1, but .* Set the option 'utility' of the row instead"
     ):
-        check_loss_names({"utility": 1.0}, [gate.make({})])
-    check_loss_names({"utility": 0.5}, [gate.make({}), gate.make({"utility": 1.0})])
-    check_loss_names({"utility": 0.0}, [gate.make({})])
+        check_loss_names({"utility": 1.0}, [gate.describe({})])
+    check_loss_names({"utility": 0.5}, [gate.describe({}), gate.describe({"utility": 1.0})])
+    check_loss_names({"utility": 0.0}, [gate.describe({})])
 
 
 def weights_of(**losses: float) -> RouterTraining:

@@ -111,7 +111,13 @@ def test_figures_of_right_paths_are_averaged_over_layers() -> None:
 @pytest.mark.parametrize("name", sorted(MEASURES))
 def test_a_record_that_failed_early_has_no_number(name: str) -> None:
     whole = record(GATE, 0)
-    bare = Record(key="k", status="failed", cell=whole.cell, provenance=whole.provenance)
+    bare = Record(
+        key="k",
+        status="failed",
+        cell=whole.cell,
+        row=whole.row,
+        provenance=whole.provenance,
+    )
     assert find_measure(name).coordinate(bare) is None
 
 

@@ -229,8 +229,10 @@ class _Watched(Router):
         return trace.update.square().mean()
 
 
-def watched(weight: float) -> Model:
-    return model("hash", {"weight": weight}, entry=Entry("watched", "tests", "", _Watched))
+def watched(weight: float, **training: Any) -> Model:
+    recipe = RouterTraining.model_validate(training)
+    entry = Entry("watched", "tests", "", _Watched)
+    return model("hash", {"weight": weight}, entry=entry, training=recipe)
 
 
 def test_an_auxiliary_loss_of_weight_zero_neither_runs_nor_is_charged() -> None:
@@ -242,8 +244,8 @@ def test_an_auxiliary_loss_of_weight_zero_neither_runs_nor_is_charged() -> None:
     assert free.ledger.spent["auxiliary/forward"] == 0
     assert paid.ledger.spent["auxiliary/forward"] > 0
     assert paid.ledger.spent["auxiliary/backward"] == 2 * paid.ledger.spent["auxiliary/forward"]
-    off = watched(0.5)
-    fit(off, config=config(router={"losses": {"watched": 0.0}}))
+    off = watched(0.5, losses={"watched": 0.0})
+    fit(off)
     assert off.ledger.total == free.ledger.total
 
 
