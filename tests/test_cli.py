@@ -122,7 +122,6 @@ WRONG = [
         (["run", "--suite", "tiny.yaml", "--seeds", seeds], f"--seeds is {seeds!r}")
         for seeds in ("", "0", "-1", "x", "1,1", ",", "1.5")
     ),
-    (["plan", "--suite", "tiny.yaml", "--budget", "0.001", "--routers", "mlp_gate"], "mlp_gate"),
     (["leaderboard", "--results", "empty", "--check"], "empty/leaderboard.md does not exist"),
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
     (["list", "extra"], "invalid choice: 'extra'"),

@@ -11,7 +11,7 @@ from bench.config.row import RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import unknown
 from bench.files import file_lock, write_atomically
-from bench.record import RULES_VERSION
+from bench.record import RULES_VERSION, CheckOutcome
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process
 

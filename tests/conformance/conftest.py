@@ -12,7 +12,7 @@ from bench.conformance import find_routers
 from bench.routing import registry
 from bench.routing.registry import Entry
 
-GALLERY = Path(__file__).find_routers().parent.parent / "gallery"
+GALLERY = Path(__file__).resolve().parent.parent / "gallery"
 
 
 @pytest.fixture

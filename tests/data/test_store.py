@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.config.data import DataConfig
-from bench.data.documents import Document
+from bench.data.documents import Document, Intake
 from bench.data.splits import SPLITS
 from bench.data.store import META_FILE, read, write
 from bench.data.tokenizer import make_tokenizer
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
         for split in SPLITS
     }
     tokenizer = make_tokenizer(DataConfig(tokenizer="bytes"), [])
-    write(tmp_path / "corpus", splits, tokenizer, {"a": 0.0, "b": 0.5}, ["a"])
+    write(tmp_path / "corpus", splits, tokenizer, {"a": 0.0, "b": 0.5}, ["a"], Intake())
     return tmp_path / "corpus"
 
 

@@ -31,12 +31,12 @@ from bench.runner.run_cell import run_cell
 from tests import world
 
 
-@given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
 def card(row: RowConfig) -> RouterCard:
     return find(row.router).describe(row.options)
 
 
+@given(st.integers(2, 4), st.integers(1, 5), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
 def test_experts_are_matched_by_the_best_permutation(labels: int, paths: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     mask = torch.from_numpy(draw.random((3, 8, paths)) < 0.5)

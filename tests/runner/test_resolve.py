@@ -44,6 +44,7 @@ MACHINE: dict[str, Any] = {
 }
 
 NOT_IN_THE_KEY = {
+    "plugins": "where routers are looked for; the router's source is in the key",
     "purpose": "prose",
     "seeds": "how many cells there are; each cell's seed is in its key",
     "rows": "which cells there are; each cell's row is in its key",
@@ -56,6 +57,7 @@ NOT_IN_THE_KEY = {
 
 CHANGES: dict[str, Any] = {
     "name": "t",
+    "plugins": ["mine.py"],
     "purpose": "q",
     "backbone": "small",
     "routed_layers": [1],
