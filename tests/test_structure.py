@@ -49,6 +49,7 @@ CROSS_CUTTING = {
     "test_structure.py": "rooms",
     "routers/test_options.py": "options",
     "board/test_browser.py": "browsers",
+    "board/test_not_run.py": "roster",
     "board/test_scale.py": "size",
     "board/test_studies_apart.py": "studies",
     "conformance/test_check_command.py": "command",
