@@ -4,7 +4,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from bench.board.build import boards_of
-from bench.board.columns import Cell, Column
+from bench.board.columns import Column, TableCell
 from bench.board.templating import environment, row_table, shown_figure, source
 from tests.board.synthetic import records
 
@@ -24,8 +24,8 @@ def test_the_point_of_a_declared_figure_stays_and_markup_does_not() -> None:
 
 def test_a_table_has_a_line_a_row_and_marks_their_roles() -> None:
     columns = [
-        Column("plain", "", lambda row: Cell("a*b", link="https://x.example")),
-        Column("foreign", "", lambda row: Cell("a|b", foreign=True)),
+        Column("plain", "", lambda row: TableCell("a*b", link="https://x.example")),
+        Column("foreign", "", lambda row: TableCell("a|b", foreign=True)),
     ]
     lines = row_table(BOARD.rows, columns).splitlines()
     assert len(lines) == 2 + len(BOARD.rows)
