@@ -93,29 +93,25 @@ def mirror(module: Path) -> Path:
     return Path("tests", *folders, f"test_{module.name}")
 
 
-def unmirrored(root: Path, min_lines: int, exempt_rooms: Collection[str] = ()) -> list[str]:
+def unmirrored(root: Path, min_lines: int) -> list[str]:
     """Return the modules of at least so many lines that have no test file of their own."""
     return [
         str(file.relative_to(root))
-        for name, file in modules(root).items()
+        for file in modules(root).values()
         if file.name not in ("__init__.py", "__main__.py")
-        and room_of(name) not in exempt_rooms
         and file.read_text(encoding="utf-8").count("\n") >= min_lines
         and not (root / mirror(file.relative_to(root))).is_file()
     ]
 
 
-def orphans(root: Path, cross_cutting: Collection[str], exempt_rooms: Collection[str]) -> list[str]:
+def orphans(root: Path, cross_cutting: Collection[str]) -> list[str]:
     """Return the test files without a module that are not among the cross-cutting ones."""
-    exempt = [Path("tests", *room.split(".")[1:]) for room in exempt_rooms]
     mirrors = {mirror(file.relative_to(root)) for file in modules(root).values()}
     tests = [file.relative_to(root) for file in sorted((root / "tests").rglob("test_*.py"))]
     return [
         str(test)
         for test in tests
-        if test not in mirrors
-        and test.relative_to("tests").as_posix() not in cross_cutting
-        and not any(test.is_relative_to(folder) for folder in exempt)
+        if test not in mirrors and test.relative_to("tests").as_posix() not in cross_cutting
     ]
 
 

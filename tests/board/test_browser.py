@@ -13,7 +13,7 @@ import pytest
 from bench.board import render_report
 from bench.board.build import boards_of
 from tests.board.synthetic import QUICK, Kind, record, records
-from tests.board.test_markdown import NASTY
+from tests.board.test_pages import NASTY
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

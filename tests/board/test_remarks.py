@@ -1,10 +1,15 @@
-"""What a board says in its first sentence rests on comparisons that were made."""
+"""What is said beside the numbers rests on them, and on comparisons that were made."""
+
+from statistics import median
 
 from bench.board.build import boards_of
-from bench.board.remarks import summary
-from tests.board.synthetic import CONFIG, Kind, record, records
+from bench.board.model import Board
+from bench.board.remarks import disagreements, pretraining_apart, remarks, summary
+from bench.board.text import BITS, number
+from tests.board.synthetic import CONFIG, QUICK, Kind, record, records
 
 SEEDS = range(3)
+BOARD = boards_of(records())[0]
 
 
 def test_nothing_is_said_of_a_comparison_that_was_not_made() -> None:
@@ -22,3 +27,44 @@ def test_the_unrouted_control_is_found_under_a_name_of_its_own() -> None:
     board = boards_of([record(kind, seed, provenance=made) for kind in kinds for seed in SEEDS])[0]
     assert board.matched_control == "narrow"
     assert "1 of 1 router beat narrow" in summary(board)
+
+
+def test_the_summary_counts_the_routers_that_win() -> None:
+    def wins(board: Board, matched: bool) -> int:
+        routers = [row for row in board.ranked if row.role == "ranked"]
+        found = [
+            board.outcome(row, "dense_matched" if matched else row.first.cell.control)
+            for row in routers
+        ]
+        return sum(one.verdict == "better" and one.winner == one.row for one in found if one)
+
+    said = summary(BOARD)
+    assert f", {wins(BOARD, False)} of 5 routers beat random choice on the same paths" in said
+    assert f"and {wins(BOARD, True)} beat dense_matched" in said
+    failed = boards_of([record(QUICK[1], 0, status="failed", reason="x")])[0]
+    assert summary(failed) == "No router can be ranked yet."
+
+
+def test_resolution_and_the_twin_are_said() -> None:
+    said = remarks(BOARD, str)
+    smallest = median(one.detectable for one in BOARD.judgement.outcomes.values())
+    assert f"80 % power is {number(BITS * smallest)} bits per byte" in said[0]
+    assert any(line.startswith("A/A control: mlp_gate minus mlp_gate@twin is") for line in said)
+    assert pretraining_apart(2.5e9).startswith("The frozen backbone of a seed took 2.5")
+
+
+def test_rankings_that_put_rows_in_other_tiers_disagree() -> None:
+    kinds = [QUICK[0], Kind("a", 2.0), Kind("b", 2.5), QUICK[7]]
+    swapped = [QUICK[0], Kind("a", 2.5), Kind("b", 2.0), QUICK[7]]
+
+    def board(other: list[Kind]) -> Board:
+        seeds = range(8)
+        return boards_of([*records(kinds, seeds), *records(other, seeds, match="tokens")])[0]
+
+    tiers = board(swapped).judgement.ranks
+    said = disagreements(board(swapped), str)
+    assert said.startswith("The two rankings disagree on ")
+    assert f"a (tier {tiers['a'].tier} against " in said and "b (tier " in said
+    assert tiers["a"].tier < tiers["b"].tier
+    assert "all 4 rows that both hold in the same tiers" in disagreements(board(kinds), str)
+    assert disagreements(BOARD, str) == ""

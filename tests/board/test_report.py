@@ -9,7 +9,7 @@ import pytest
 from bench.board import render_report
 from bench.board.build import boards_of
 from tests.board.synthetic import QUICK, Kind, record, records, row_of, swept
-from tests.board.test_markdown import NASTY
+from tests.board.test_pages import NASTY
 
 COMPETING = [kind for kind in QUICK if kind.role in ("ranked", "control", "twin")]
 HTML = "{http://www.w3.org/1999/xhtml}"

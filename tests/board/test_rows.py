@@ -1,4 +1,4 @@
-"""Rows are ranked on the seeds that they have in common."""
+"""Rows from records: their common seeds, and why one is not ranked."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,9 @@ import pytest
 
 from bench.board.build import boards_of
 from bench.board.model import Row
-from bench.board.rows import common_seeds
-from tests.board.synthetic import Kind, record
+from bench.board.rows import checked_row, common_seeds, group_rows, preferring
+from bench.record import Record
+from tests.board.synthetic import QUICK, Kind, record, records, row_of
 
 GATE, CHANCE = Kind("mlp_gate", 2.0), Kind("random@ffn", 2.2, "control", control=None)
 
@@ -42,3 +43,44 @@ def test_further_seeds_of_one_of_two_rows_take_no_verdict_away() -> None:
 )
 def test_the_largest_set_that_most_rows_hold(held: list[range], chosen: tuple[int, ...]) -> None:
     assert common_seeds([row(f"r{n}", seeds) for n, seeds in enumerate(held)]) == chosen
+
+
+def test_records_are_grouped_by_row_and_sorted_by_seed() -> None:
+    found = group_rows(records(QUICK[:3], [2, 0, 10])[::-1])
+    assert [one.name for one in found] == sorted(kind.row for kind in QUICK[:3])
+    assert all([r.cell.seed for r in one.records] == [0, 2, 10] for one in found)
+
+
+def test_a_row_of_the_other_mode_stands_in_where_the_wanted_one_is_missing() -> None:
+    made = [*records(QUICK[1:2]), *records(QUICK[1:4], match="tokens")]
+    found = {one.name: one.first.cell.match for one in preferring("flops", made)}
+    assert found == {"mlp_gate": "flops", "mlp_gate@twin": "tokens", "mod": "tokens"}
+
+
+@pytest.mark.parametrize(
+    ("made", "status", "reason"),
+    [
+        (records([GATE]), "ok", ""),
+        (records([GATE], range(4)), "ok", "seeds 3 left out: they are not common to the rows"),
+        (records([GATE], [0, 2]), "incomplete", "has seeds 0, 2, lacks 1"),
+        (
+            [record(GATE, 0), *(record(GATE, n, status="failed", reason="x.") for n in (1, 2))],
+            "failed",
+            "seeds 1-2: x",
+        ),
+        (
+            [*records([GATE], [0, 1]), record(GATE, 2, loss=None)],
+            "invalid",
+            "seed 2: no finite loss",
+        ),
+        (
+            [*records([GATE], [0, 1]), record(GATE, 2, row=row_of(GATE, options={"a": 1}))],
+            "mixed",
+            "its seeds were run with 2 different options",
+        ),
+    ],
+)
+def test_a_status_has_its_reason(made: list[Record], status: str, reason: str) -> None:
+    found = checked_row(group_rows(made)[0], (0, 1, 2))
+    assert (found.status, found.reason) == (status, reason)
+    assert status != "ok" or list(found.losses) == [0, 1, 2]

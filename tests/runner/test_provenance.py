@@ -1,11 +1,14 @@
-"""The commit in a record is that of the bench's own sources, or none."""
+"""What made a record: the machine as it is, and the commit of the bench's own sources or none."""
 
+import platform
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from bench.runner.provenance import NAME, commit_state
+from bench.runner.provenance import NAME, commit_state, machine_of, processor
 
 UNKNOWN = ("unknown", True)
 
@@ -65,3 +68,31 @@ def test_an_inherited_git_directory_changes_nothing(
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     assert commit_state(root) == (made, False)
+
+
+def test_versions_threads_and_precision_are_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
+    made = machine_of(torch.device("cpu"), "bfloat16")
+    assert made == {
+        "device": "cpu",
+        "threads": 7,
+        "dtype": "bfloat16",
+        "versions": {
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version().split(".")[:2]),
+        },
+    }
+
+
+def test_an_accelerator_is_named_by_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"made up {device.index}")
+    assert machine_of(torch.device("cuda", 1), "float32")["device"] == "cuda:made up 1"
+
+
+def test_the_processor_is_one_line_of_the_system() -> None:
+    name = processor()
+    assert name and name == name.strip() and "\n" not in name
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and "model name" in info.read_text(encoding="utf-8"):
+        assert f": {name}\n" in info.read_text(encoding="utf-8")

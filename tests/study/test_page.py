@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import fmean
 
@@ -11,7 +10,6 @@ import pytest
 
 from bench.commands.publish import page_files, stale_pages
 from bench.record import read_record, read_records, write_record
-from bench.study.results import collect
 from tests.study import made
 
 
@@ -56,20 +54,6 @@ def test_the_bytes_depend_on_nothing_but_declaration_and_records(tmp_path: Path)
     (page, drawn), (again, redrawn) = (page_files(made.study(), at) for at in (first, second))
     assert page == again and drawn.keys() == redrawn.keys()
     assert all(drawn[name].standalone() == redrawn[name].standalone() for name in drawn)
-
-
-def test_figures_are_drawn_for_every_setting_and_named_on_the_page(tmp_path: Path) -> None:
-    text, files = page_files(made.study(), made.fill(tmp_path, made.study()))
-    assert set(files) == {
-        f"small-{setting}-{kind}.svg"
-        for setting in ("half", "quarter")
-        for kind in ("losses", "curves")
-    }
-    for name, figure in files.items():
-        svg = figure.standalone()
-        assert f"({name})" in text
-        assert ET.fromstring(svg).tag.endswith("svg")
-        assert "random@ffn" in svg
 
 
 def test_cells_without_a_record_are_named_and_claim_nothing(tmp_path: Path) -> None:
@@ -130,53 +114,6 @@ def test_a_record_of_other_options_is_no_cell_of_the_study(tmp_path: Path) -> No
         in text
     )
     assert "not run" in find(text, "Width does not matter.")
-
-
-def test_a_record_of_another_budget_is_no_cell_of_the_study(tmp_path: Path) -> None:
-    folder = made.fill(tmp_path, made.study())
-    (folder / "small" / "quarter").rename(folder / "small" / "gone")
-    (folder / "small" / "half").rename(folder / "small" / "quarter")
-    assert "is left out: it was run with budget = 0.5." in page(folder)
-
-
-def test_seeds_beyond_the_size_do_not_count(tmp_path: Path) -> None:
-    folder = made.fill(tmp_path, made.study())
-    before = collect(made.study(), folder)[0].judged
-    write_record(
-        made.one(made.study(), "half", "mlp_gate", 3),
-        folder / "small/half/quick/mlp_gate/b50-flops/seed-3.json",
-    )
-    assert collect(made.study(), folder)[0].judged == before
-    assert "`mlp_gate` in `half`, seeds 3, is left out: the study does not list this cell." in page(
-        folder
-    )
-
-
-def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_beside_ours(
-    tmp_path: Path,
-) -> None:
-    rows = [
-        {"name": "mlp_gate", "series": "gate", "at": 0.01, "figures": {"loss": "2.01"}},
-        {"name": "mlp_gate@wide", "series": "gate", "at": 1, "options": {"width_ratio": 0.5}},
-        {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}},
-    ]
-    declared = made.study(rows=rows, axis="share of labels", curves=["loss"])
-    folder = made.fill(tmp_path, declared)
-    text, files = page_files(declared, folder)
-    line = files["small-half-loss-along.svg"]
-    drawn = line.standalone()
-    assert "(small-half-loss-along.svg)" in text and "(source: 2.01)" in text
-    losses = [
-        r.loss or 0.0
-        for _, r in read_records(folder / "small" / "half")
-        if r.cell.row == "mlp_gate"
-    ]
-    assert ">0.01<" in drawn and ">1<" in drawn
-    means = line.data.groupby(["row", "at"])["value"].mean()
-    assert means["gate", 0.01] == pytest.approx(fmean(losses)) and len(means) == 2
-    assert "small-half-loss-along.svg" not in page_files(made.study(), folder)[1]
-    with pytest.raises(ValueError, match="without the other"):
-        made.study(rows=[{"name": "mlp_gate", "at": 1}, *rows[1:]])
 
 
 def test_both_sizes_stand_on_the_page(tmp_path: Path) -> None:

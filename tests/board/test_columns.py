@@ -1,0 +1,64 @@
+"""Columns: what they read from a row, against the records."""
+
+import math
+from statistics import fmean
+
+import pytest
+
+from bench.board.build import boards_of
+from bench.board.columns import audit_columns, cost_columns, first_columns, verdict_columns
+from bench.board.model import Row
+from tests.board.synthetic import records
+
+MADE = records()
+BOARD = boards_of(MADE)[0]
+ROWS = {row.name: row for row in BOARD.rows}
+
+
+def test_costs_are_means_over_the_records() -> None:
+    columns = {one.title: one for one in cost_columns(BOARD)}
+    own = [one for one in MADE if one.cell.row == "mlp_gate"]
+    flops, speed = own[0].flops, [one.speed.forward_us_per_token for one in own if one.speed]
+    assert flops is not None
+    row = ROWS["mlp_gate"]
+    assert columns["of dense"].cell(row).value == pytest.approx(flops.active / flops.dense)
+    assert columns["executed"].cell(row).value == pytest.approx(flops.executed / flops.dense)
+    assert columns["latency"].cell(row).value == pytest.approx(fmean(speed))
+    assert columns["training FLOPs"].cell(row).value == pytest.approx(1.51e12)
+    assert columns["memory"].cell(row).text == f"{410 + 90 * 0.62:,.0f} MB"
+
+
+def test_the_first_table_names_the_controls_that_a_row_beats() -> None:
+    (column,) = [one for one in first_columns(BOARD) if one.title == "verdict"]
+    for row in (row for row in BOARD.ranked if row.role == "ranked"):
+        beaten = [
+            name
+            for name, control in (
+                ("random", row.first.cell.control),
+                ("dense_matched", "dense_matched"),
+            )
+            if (one := BOARD.outcome(row, control))
+            and (one.verdict, one.winner) == ("better", row.name)
+        ]
+        wanted = {0: "beats neither", 1: f"beats {beaten and beaten[0]}", 2: "beats both"}
+        assert column.cell(row).text == wanted[len(beaten)], row.name
+    assert column.cell(ROWS["mlp_gate@twin"]).text == "A/A twin"
+
+
+def test_wins_count_seeds() -> None:
+    wins = next(one for one in verdict_columns(BOARD) if one.title == "wins")
+    losses = {(one.cell.row, one.cell.seed): one.loss or math.nan for one in MADE}
+    count = sum(losses["hash", seed] < losses["random@ffn", seed] for seed in range(3))
+    assert wins.cell(ROWS["hash"]).text == f"{count}/3"
+    assert wins.cell(ROWS["random@ffn"]).value is None
+
+
+def test_the_audit_links_papers_and_stamps_causality() -> None:
+    columns = {one.title: one for one in audit_columns(BOARD)}
+    row = ROWS["mlp_gate"]
+    assert columns["paper"].cell(row).link == "https://arxiv.org/abs/2604.17228"
+    assert columns["causality"].cell(row).text == f"pass ({3 * 256})"
+    cell = row.records[0].cell.model_copy(update={"paper": "javascript:alert(1)"})
+    other = Row("x", (row.records[0].model_copy(update={"cell": cell, "causality": None}),))
+    assert columns["paper"].cell(other).link is None and columns["paper"].cell(other).foreign
+    assert columns["causality"].cell(other).value is None

@@ -1,0 +1,74 @@
+"""Jobs, the places of their records, and plugins that do harm."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.record import record_path, store_path
+from bench.runner.cells import Cell
+from bench.runner.resolve import resolve
+from bench.runner.work import Job
+from tests import world
+
+PLUGINS = """
+import os
+import signal
+from bench.routing.contract import FFN_GATE, Router
+from bench.routing.registry import register
+from bench.routing.select import gate_plan
+
+
+class Base(Router):
+    paths = FFN_GATE
+
+    def forward(self, inputs):
+        if inputs.hidden.requires_grad and inputs.progress > 0:
+            self.harm()
+        return gate_plan(inputs.positions % 2 == 0, None)
+
+    def harm(self):
+        pass
+
+
+@register("harmless", family="tests")
+class Harmless(Base):
+    pass
+
+
+@register("killed", family="tests")
+class Killed(Base):
+    def harm(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@register("greedy", family="tests")
+class Greedy(Base):
+    def harm(self):
+        raise MemoryError("tried to allocate\\n1 EiB")
+
+"""
+
+
+def from_plugin(text: Path, plugin: Path, *routers: str) -> list[Cell]:
+    return [
+        replace(world.cell(text, router), plugin_files=(plugin,), outside=True)
+        for router in routers
+    ]
+
+
+def job(root: Path, command: str = "c", **changes: Any) -> Job:
+    return Job(root, root, command, **changes)
+
+
+def place(cell: Cell, root: Path) -> Path:
+    """Where the reference to the cell's record lies."""
+    return record_path(root, resolve(cell).cell_id)
+
+
+def kept(cell: Cell, root: Path) -> Path:
+    """Where the record itself lies."""
+    return store_path(root, resolve(cell).key)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())

@@ -1,0 +1,131 @@
+"""One cell and its record: kept, replaced, refused or failed, and said in one line."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.record import read_record
+from bench.runner.resolve import resolve
+from bench.runner.work import Job, work
+from tests import world
+from tests.runner.jobs import files, from_plugin, job, kept, place
+
+
+def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) -> None:
+    cell = world.cell(text)
+    first = work(cell, job(tmp_path, "first"))
+    before = kept(cell, tmp_path).read_bytes()
+    second = work(cell, job(tmp_path, "second"))
+    assert (first.status, second.status) == ("ok", "kept")
+    assert first.detail == second.detail
+    assert kept(cell, tmp_path).read_bytes() == before
+    key = resolve(cell).key
+    assert files(tmp_path) == [
+        f"records/{key[:2]}/{key}.details.json.gz",
+        f"records/{key[:2]}/{key}.json",
+        "tiny/mlp_gate/b50-flops/seed-0.json",
+    ]
+
+
+def test_two_trees_share_a_store_and_a_cell_is_run_once(text: Path, tmp_path: Path) -> None:
+    """As the settings of a study do with the board of their suite."""
+    cell, study = world.cell(text), tmp_path / "studies" / "s" / "small"
+    work(cell, job(tmp_path, "board"))
+    assert work(cell, Job(study, tmp_path, "study")).status == "kept"
+    assert read_record(place(cell, study)).provenance.command == "board"
+
+
+def test_other_conditions_are_said_and_the_first_are_found_again(
+    text: Path, tmp_path: Path
+) -> None:
+    one = world.cell(text)
+    other = world.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2})
+    assert place(one, tmp_path) == place(other, tmp_path)
+    work(one, job(tmp_path, "one"))
+    before = kept(one, tmp_path).read_bytes()
+    second = work(other, job(tmp_path, "other"))
+    assert second.status == "ok" and "made under other conditions" in second.detail
+    assert read_record(place(one, tmp_path)).key == resolve(other).key
+    third = work(one, job(tmp_path, "again"))
+    assert third.status == "kept" and kept(one, tmp_path).read_bytes() == before
+    assert read_record(place(one, tmp_path)).key == resolve(one).key
+
+
+def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) -> None:
+    cell = world.cell(text)
+    path = kept(cell, tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}", encoding="utf-8")
+    outcome = work(cell, job(tmp_path, "again"))
+    assert outcome.status == "crashed" and str(path) in outcome.detail
+    assert path.read_text(encoding="utf-8") == "{}"
+
+
+def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
+    cell = world.cell(text)
+    path = kept(cell, tmp_path)
+    path.parent.mkdir(parents=True)
+    (path.parent / f".{path.name}.abc123").write_text("half a rec", encoding="utf-8")
+    assert work(cell, job(tmp_path, "again")).status == "ok"
+    assert not list(path.parent.glob(".*"))
+
+
+def test_memory_and_divergence_are_said_in_one_line(
+    text: Path, tmp_path: Path, harmful: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())
+    (greedy,) = from_plugin(text, harmful, "greedy")
+    diverging = world.cell(text)
+    diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))
+    lack, nan = (work(cell, job(tmp_path)) for cell in (greedy, diverging))
+    assert lack.status == "failed" and lack.detail.startswith(
+        "MemoryError: tried to allocate 1 EiB (harmful.py:"
+    )
+    assert nan.status == "diverged" and nan.detail == "The training loss is not finite."
+    assert read_record(place(diverging, tmp_path)).status == "diverged"
+    assert work(diverging, job(tmp_path, "c")).status == "kept", "it would diverge again"
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    outcome = work(world.cell(text), job(tmp_path / "file", "c"))
+    assert (
+        outcome.status == "crashed"
+        and "NotADirectoryError" in outcome.detail
+        and "\n" not in outcome.detail
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    outcome = work(world.cell(text), job(tmp_path / "out", "c"))
+    tmp_path.chmod(0o700)
+    assert (
+        outcome.status == "crashed"
+        and "PermissionError" in outcome.detail
+        and "\n" not in outcome.detail
+    )
+
+
+def test_the_disk_is_full_when_the_record_is_written(
+    text: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    cell = world.cell(text)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.files.os.fdopen", full)
+        outcome = work(cell, job(tmp_path, "c", checkpoint_seconds=0))
+    assert (
+        outcome.status == "crashed"
+        and "No space left on device" in outcome.detail
+        and "\n" not in outcome.detail
+    )
+    assert not kept(cell, tmp_path).exists()
+    assert not list(kept(cell, tmp_path).parent.glob(".*"))
+    assert work(cell, job(tmp_path, "c")).status == "ok", "goes on from the last checkpoint"

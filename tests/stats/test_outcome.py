@@ -1,0 +1,88 @@
+"""One comparison: what it excludes, who may win, and what it says beside its verdict."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from bench.stats import judge_board
+from tests.stats.boards import board, plan_of, verdicts_of
+
+
+def test_a_difference_that_does_not_matter_is_equivalent_and_says_so() -> None:
+    losses = board(5, 12, sd=0.0005, shift=-0.004)
+    outcome = judge_board(losses, plan_of(losses, margin=0.02)).find("router0", "random")
+    assert outcome is not None
+    assert (outcome.verdict, outcome.winner) == ("equivalent", "router0")
+    assert "less than the margin" in outcome.notes
+
+
+def test_untestable_is_when_even_the_largest_plausible_effect_would_be_missed() -> None:
+    losses = board(6, 3, sd=0.05)
+    plan = plan_of(losses)
+    free = judge_board(losses, plan)
+    limited = judge_board(losses, replace(plan, largest_effect=0.1))
+    assert set(verdicts_of(free).values()) == {"inconclusive"}
+    for before, after in zip(free.outcomes, limited.outcomes, strict=True):
+        assert after.verdict == ("untestable" if before.detectable > 0.1 else "inconclusive")
+        assert after.detectable == before.detectable
+
+
+def test_one_seed_is_untestable_and_shows_the_difference() -> None:
+    losses = board(4, 1)
+    found = judge_board(losses, plan_of(losses))
+    assert set(verdicts_of(found).values()) == {"untestable"}
+    outcome = found.outcomes[0]
+    assert outcome.difference == pytest.approx(losses[outcome.row][0] - losses[outcome.control][0])
+    assert math.isinf(outcome.detectable) and math.isnan(outcome.p_adjusted)
+
+
+def test_unequal_seed_sets_use_what_is_common_and_say_so() -> None:
+    losses = board(4, 5)
+    del losses["router0"][1], losses["random"][4]
+    outcome = judge_board(losses, plan_of(losses)).find("router0", "random")
+    assert outcome is not None
+    assert outcome.seeds == (0, 2, 3)
+    assert outcome.excluded == {1: "router0: not run", 4: "random: not run"}
+    a, b = ([losses[name][s] for s in (0, 2, 3)] for name in ("router0", "random"))
+    assert outcome.p_plain == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-10)
+    assert "3 of 5 seeds" in outcome.notes
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_row_that_failed_somewhere_does_not_win_on_the_rest(loss: float) -> None:
+    losses = board(6, 6, sd=0.001, shift=-0.1)
+    losses["router0"][2] = loss
+    found = judge_board(losses, plan_of(losses, margin=0.005))
+    failed, whole = found.find("router0", "random"), found.find("router2", "random")
+    assert failed is not None and whole is not None
+    assert (failed.verdict, failed.winner) == ("inconclusive", None)
+    assert "router0 failed" in failed.notes and failed.excluded == {2: f"router0: loss is {loss}"}
+    assert (whole.verdict, whole.winner) == ("better", "router2")
+
+
+def test_a_row_that_failed_may_lose() -> None:
+    losses = board(6, 6, sd=0.001, shift=0.1)
+    losses["router0"][2] = math.nan
+    outcome = judge_board(losses, plan_of(losses)).find("router0", "random")
+    assert outcome is not None and (outcome.verdict, outcome.winner) == ("better", "random")
+
+
+def test_identical_losses_are_never_a_difference() -> None:
+    losses = board(5, 4)
+    losses["router1"] = dict(losses["router0"])
+    found = judge_board(losses, plan_of(losses)).find("router0", "router1", "secondary")
+    assert found is not None
+    assert (found.p, found.winner, found.difference) == (1.0, None, 0.0)
+    assert "Identical losses" in found.notes
+
+
+def test_a_board_without_any_variance() -> None:
+    flat = {row: {s: 2.0 + s for s in range(3)} for row in ("random", "dense_matched", "router0")}
+    flat["router0"] = {s: loss - 0.125 for s, loss in flat["router0"].items()}
+    found = verdicts_of(judge_board(flat, plan_of(flat)))
+    assert found == {
+        ("router0", "random"): "untestable",
+        ("router0", "dense_matched"): "untestable",
+    }
