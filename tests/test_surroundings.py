@@ -50,6 +50,8 @@ def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell's background job ignores interrupts, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     try:
         started = interrupt(run, whom, tmp_path)
