@@ -1,5 +1,8 @@
 """`python -m bench`."""
 
+import os
+import sys
+
 if __name__ == "__main__":
     try:
         from bench.cli import main
@@ -7,4 +10,9 @@ if __name__ == "__main__":
         code = main()
     except KeyboardInterrupt:  # while the bench is still being imported
         code = 130
+    if code == 130:
+        # leave at once: threads that wait for a process that was killed would hold up the exit
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     raise SystemExit(code)

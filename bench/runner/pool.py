@@ -15,6 +15,8 @@ from bench.runner.isolation import FreshProcess, end_processes
 from bench.runner.work import CellResult, Job, work
 
 DIED = "its process died (out of memory, or killed); run the same command again to resume"
+LOOKS = 40
+"""How often, at most: a thread whose process died while it started may wait for ever."""
 LOOK_AGAIN_SECONDS = 0.05
 """How often an interrupted run looks whether its processes have ended."""
 
@@ -94,9 +96,11 @@ def _in_processes(
     except BaseException:
         # One thread may be about to start a process, so look again until none is left.
         threads.shutdown(wait=False, cancel_futures=True)
-        while any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+        for _ in range(LOOKS):
             end_processes()
             time.sleep(LOOK_AGAIN_SECONDS)
+            if not any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+                break
         raise
     threads.shutdown()
     for _ in range(count):
