@@ -8,7 +8,7 @@ import pytest
 
 from bench.cli import main
 from bench.commands import check
-from bench.conformance import resolve
+from bench.conformance import find_routers
 from bench.errors import UserError
 from bench.routing import beside, registry
 from tests import world
@@ -48,8 +48,8 @@ def test_a_plugin_that_prints_spoils_no_json_and_is_not_imported_here(
     assert not {"helper_of_mine"} & set(sys.modules)
 
 
-def examine_nothing(router: str, *_: object) -> list[check.Report]:
-    return [check.Report(entry.name, entry.family, []) for entry in resolve(router)]
+def examine_nothing(router: str, *_: object) -> list[check.RouterReport]:
+    return [check.RouterReport(entry.name, entry.family, []) for entry in find_routers(router)]
 
 
 @pytest.mark.parametrize(
