@@ -1,25 +1,10 @@
 """Lists of cells: their order, and the rows that vary the learning rate."""
 
 from pathlib import Path
-from typing import Any
 
 from bench.config.load import parse_suite
 from bench.runner.cells import plan_cells, sensitivity_rows
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "regime": "joint",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "budget": 0.5,
-    "match": "flops",
-    "seeds": 3,
-    "data": {},
-    "train": {"reference_tokens": 100},
-    "rows": [{"name": "mlp_gate"}, {"name": "random@ffn", "role": "control"}],
-}
+from tests.runner.suites import SUITE
 
 
 def test_cells_come_seed_by_seed() -> None:

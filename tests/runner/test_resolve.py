@@ -21,21 +21,8 @@ from bench.runner.cells import Cell
 from bench.runner.provenance import machine_of
 from bench.runner.resolve import NOT_NUMERICS, content_key, resolve
 from tests import world
+from tests.runner.suites import SUITE
 
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "regime": "joint",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "budget": 0.5,
-    "match": "flops",
-    "seeds": 3,
-    "data": {},
-    "train": {"reference_tokens": 100},
-    "rows": [{"name": "mlp_gate"}, {"name": "random@ffn", "role": "control"}],
-}
 MACHINE: dict[str, Any] = {
     "device": "cpu",
     "threads": 1,

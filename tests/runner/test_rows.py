@@ -1,28 +1,12 @@
 """Rows of a run: names are found or refused before the first cell."""
 
-from typing import Any
-
 import pytest
 
 from bench.config.load import parse_suite
 from bench.errors import UserError
 from bench.routing.registry import load_all
 from bench.runner.rows import control_of, parse_rows
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "regime": "joint",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "budget": 0.5,
-    "match": "flops",
-    "seeds": 3,
-    "data": {},
-    "train": {"reference_tokens": 100},
-    "rows": [{"name": "mlp_gate"}, {"name": "random@ffn", "role": "control"}],
-}
+from tests.runner.suites import SUITE
 
 
 def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None:
