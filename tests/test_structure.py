@@ -47,6 +47,7 @@ CROSS_CUTTING = {
     "test_packaging.py": "installation",
     "test_surroundings.py": "surroundings",
     "test_structure.py": "rooms",
+    "test_style.py": "text",
     "routers/test_options.py": "options",
     "board/test_browser.py": "browsers",
     "board/test_not_run.py": "roster",
