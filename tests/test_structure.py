@@ -39,6 +39,7 @@ CROSS_CUTTING = {
     "test_architecture.py": "layout",
     "test_audit.py": "audit",
     "test_charges.py": "costs",
+    "test_docs.py": "documents",
     "test_fingerprints.py": "numerics",
     "test_fuzz.py": "input",
     "commands/test_check_plugins.py": "plugins",
