@@ -129,7 +129,7 @@ class DataConfig(Part):
         default="embedded", description="registered source of the text"
     )
     path: str | None = Field(
-        default=None, description="file, folder or glob pattern; or owner/name on the hub"
+        default=None, description="file or folder, not a pattern; or owner/name on the hub"
     )
     name: str | None = Field(
         default=None, description="configuration of a hub data set, e.g. sample-10BT"
