@@ -1,4 +1,4 @@
-"""`bench list`: the routers, suites and studies that there are."""
+"""`bench list`: list the routers, suites and studies."""
 
 import argparse
 import sys
@@ -32,12 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(router: type) -> str:
-    """Return the first line of a docstring; empty without one, as under `python -OO`."""
+    """Return the first line of a docstring. There is none under `python -OO`."""
     return next(iter((router.__doc__ or "").strip().splitlines()), "")
 
 
 def _folded(widths: Any) -> Any:
-    """Return widths at which a table folds its columns: on a terminal alone."""
+    """Return the widths for folding columns on a terminal, else None."""
+    # Programs that read the list get one line per entry.
     return widths if sys.stdout is not None and sys.stdout.isatty() else None
 
 
@@ -70,13 +71,11 @@ def _suites() -> str:
 def _studies() -> str:
     from bench.study.load import load_study, study_names
 
-    studies = [load_study(name) for name in study_names()]
-    rows = [
-        (study.name, size, definition.seeds, definition.seeds * sum(map(len, study.grid(definition).values())), definition.core_minutes,
-         study.title)
-        for study in studies
-        for size, definition in study.sizes.items()
-    ]  # fmt: skip
+    rows: list[tuple[object, ...]] = []
+    for study in map(load_study, study_names()):
+        for name, size in study.sizes.items():
+            cells = size.seeds * sum(map(len, study.grid(size).values()))
+            rows.append((study.name, name, size.seeds, cells, size.core_minutes, study.title))
     return tabulate(
         rows,
         headers=("study", "size", "seeds", "cells", "core-minutes", "question"),

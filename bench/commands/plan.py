@@ -1,7 +1,4 @@
-"""`bench plan`: what a run would do, without doing it.
-
-Budget, solved sizes, cost of each router, training tokens.
-"""
+"""`bench plan`: show budget, solved sizes, costs and training FLOPs, without a run."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -28,7 +25,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a row; 1 if a row cannot be built."""
+    """Print a line per row. Return 1 if a row cannot be built."""
     from bench.data import corpus_card, load_corpus
     from bench.runner.beforehand import check_suite
     from bench.runner.cells import plan_cells
@@ -45,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     cells = plan_cells(suite, parsed.rows, [0], plugins, parsed.outside)
     table: list[tuple[object, ...]] = []
     impossible: list[str] = []
+    # One row that cannot be built does not hide the others.
     for cell in cells:
         try:
             table.append(in_fresh_process(size_of, cell) if cell.outside else size_of(cell))
@@ -67,6 +65,7 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
     from bench.model.assemble import assemble
     from bench.runner.resolve import resolve
 
+    # Sizes do not depend on the seed.
     model = assemble(resolve(cell).blueprint(), seed=0)
     solution, bracket = model.solution, cell.row.role == "bracket"
     capacity, width = f"capacity {solution.capacity:.4f}", f"expert width {solution.expert_width}"
@@ -82,7 +81,7 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
 
 
 def _summary(suite: SuiteConfig) -> list[str]:
-    """Lines on the budget, and on the planted task if the suite has one."""
+    """Return lines on the budget, and on the planted task if the suite has one."""
     from bench.backbone.presets import decoder_config
     from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share
@@ -90,6 +89,7 @@ def _summary(suite: SuiteConfig) -> list[str]:
 
     corpus = load_corpus(suite.data.at(0))
     config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len)
+    # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
     target, frozen = costs.at(suite.budget), suite.regime == "controller"
     a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
