@@ -346,7 +346,8 @@ def wrong_equivalence(boards: int, rows: int, seeds: int, stream: int = 0) -> fl
 def show_equivalence(boards: int, rows: int) -> None:
     body = ((str(n), (wrong_equivalence(boards, rows, n),)) for n in (3, 5, 10, 20))
     show(
-        "Boards with any false claim, of difference or equivalence, half of the routers at the margin of 1 SD, %",
+        "Boards with any false claim, of difference or equivalence, half of the routers at the "
+        "margin of 1 SD, %",
         ("n", "boards"),
         body,
     )

@@ -166,7 +166,8 @@ def measure(model: Model, ids: Tensor, policy: str) -> Tensor:
     own, whole = torch.cat(exact), torch.cat(total)
     lines.append(compare("own and following losses", own, whole))
     print(
-        f"\n{policy}: {own.numel()} tokens and layers, utility {own.mean():.4f} nats, SD {own.std():.4f}"
+        f"\n{policy}: {own.numel()} tokens and layers, utility {own.mean():.4f} nats, "
+        f"SD {own.std():.4f}"
     )
     headers = ("flipped", "Pearson", "Spearman", "slope", "bias / SD", "RMSE / SD")
     print(tabulate(lines, headers=headers, tablefmt="github", floatfmt=".2f"))
@@ -183,7 +184,8 @@ def main() -> None:
     model, ids = trained(arguments.tokens, arguments.seed, arguments.windows)
     off, on = (measure(model, ids, policy) for policy in ("off_policy", "on_policy"))
     print(
-        f"\noff_policy against on_policy: {compare('', off, on)[1]:.2f} Pearson, {compare('', off, on)[2]:.2f} Spearman"
+        f"\noff_policy against on_policy: {compare('', off, on)[1]:.2f} Pearson, "
+        f"{compare('', off, on)[2]:.2f} Spearman"
     )
 
 

@@ -71,9 +71,8 @@ def show(suite: str, found: Records) -> None:
     rows = (dense, "planted_oracle", random, "cheap")
     seeds = sorted(set.intersection(*(set(found[row]) for row in rows)))
     chosen = {row: {seed: found[row][seed] for seed in seeds} for row in rows}
-    print(
-        f"{suite}, {len(seeds)} seeds, {len({r.provenance.data_hash for r in chosen['planted_oracle'].values()})} tasks\n"
-    )
+    tasks = {record.provenance.data_hash for record in chosen["planted_oracle"].values()}
+    print(f"{suite}, {len(seeds)} seeds, {len(tasks)} tasks\n")
     table = [
         (row, losses(chosen[row]).mean(), losses(chosen[row]).std(ddof=1), *above_best(chosen[row]))
         for row in rows
@@ -102,7 +101,8 @@ def show(suite: str, found: Records) -> None:
         for name in ("accuracy", "chance")
     )
     print(
-        f"right paths of {random}: {fmean(right):.4f} (by chance {fmean(chance):.4f}, largest distance of a seed ",
+        f"right paths of {random}: {fmean(right):.4f} (by chance {fmean(chance):.4f}, largest "
+        "distance of a seed ",
         end="",
     )
     print(f"{max(abs(a - b) for a, b in zip(right, chance, strict=True)):.4f})\n")

@@ -49,7 +49,8 @@ def main(folder: Path) -> None:
             sd = float(difference.std(ddof=1))
             table.append((row, other, difference.mean(), sd, upper_bound(sd, n), gap.mean() / sd))
     print(
-        f"{n} seeds: {seeds}. cheap - dense: {gap.mean():.4f} nats a byte, SD {gap.std(ddof=1):.4f}.\n"
+        f"{n} seeds: {seeds}. cheap - dense: {gap.mean():.4f} nats a byte, "
+        f"SD {gap.std(ddof=1):.4f}.\n"
     )
     headers = ("row", "minus", "mean", "SD", "upper 90 %", "gap / SD")
     print(
@@ -63,7 +64,8 @@ def main(folder: Path) -> None:
     pooled = float(np.sqrt(np.mean([float(str(line[3])) ** 2 for line in table])))
     worst = max(float(str(line[4])) for line in table)
     print(
-        f"\npooled SD {pooled:.4f}; gap / pooled SD {gap.mean() / pooled:.1f}; largest upper bound {worst:.4f}"
+        f"\npooled SD {pooled:.4f}; gap / pooled SD {gap.mean() / pooled:.1f}; largest upper "
+        f"bound {worst:.4f}"
     )
 
 

@@ -142,7 +142,8 @@ def main() -> None:
     middle = {name: statistics.median(found) for name, found in seconds.items()}
     for name, median in middle.items():
         print(
-            f"{name:14} {1e3 * median:7.2f} ms of processor time a step, {BATCH * SEQ / median:8,.0f} tokens a second"
+            f"{name:14} {1e3 * median:7.2f} ms of processor time a step, "
+            f"{BATCH * SEQ / median:8,.0f} tokens a second"
         )
     print(f"ratio {middle[arguments.router] / middle['bare']:.3f}")
 

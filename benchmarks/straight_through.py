@@ -72,7 +72,7 @@ class Routed:
 
 
 def signals(routed: Routed, hard: list[Tensor]) -> dict[str, list[Tensor]]:
-    """What each estimator takes for the worth of the full path, a layer, up to a positive factor."""
+    """Return each estimator's value of the full path, per layer, up to a positive factor."""
     sign = torch.tensor([1.0, -1.0])
     at_hard = routed.slopes(hard)
 

@@ -115,7 +115,7 @@ class _Attributed(OpCounter):
         return out
 
     def _component_of(self, node: Node) -> str:
-        return self._names[bisect_right(self._starts, node._sequence_nr()) - 1]  # pyright: ignore[reportPrivateUsage]
+        return self._names[bisect_right(self._starts, node._sequence_nr()) - 1]
 
 
 def audit(

@@ -102,7 +102,8 @@ def main() -> None:
         encoding="utf-8",
     )
     print(
-        f"{PATH.name}: {len(routers)} routers and {len(made)} rows under rules version {RULES_VERSION}"
+        f"{PATH.name}: {len(routers)} routers and {len(made)} rows under rules version "
+        f"{RULES_VERSION}"
     )
 
 

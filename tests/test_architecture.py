@@ -208,7 +208,10 @@ def test_judging_loads_no_torch() -> None:
         for name in sources("bench")
         if any(_within(name, root) for root in TORCH_FREE) and name != "bench.__main__"
     ]
-    program = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; sys.exit('torch' in sys.modules)"
+    program = (
+        f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; "
+        "sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )

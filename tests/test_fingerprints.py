@@ -21,7 +21,8 @@ most; a momentum of
 WHAT_TO_DO = """
 The numbers of a run have changed. If that was not meant, mend it. If it was:
   1. raise RULES_VERSION in bench/record/schema.py if the numbers of all routers moved;
-  2. python -m tests.fingerprints, and commit routers/fingerprints.json: the records of routers that moved then retire;
+  2. python -m tests.fingerprints, and commit routers/fingerprints.json: the records of routers that
+     moved then retire;
   3. run `make official` again, or retire the rows, since a board takes records of one version only;
   4. say so in CHANGELOG.md."""
 

@@ -1,4 +1,4 @@
-"""Synthetic records: boards of any size, with the shape of real ones and, if asked, hostile names."""
+"""Make synthetic records: boards of any size, like real ones, on request with hostile names."""
 
 import math
 import re
@@ -130,25 +130,44 @@ def record(
     share = kind.share * (budget / 0.5 if kind.role not in ("bracket",) else 1)
     cell: dict[str, Any] = {
         "suite": "quick", "row": kind.row, "family": kind.family, "paper": kind.paper,
-        "role": kind.role, "control": kind.control, "site": "block" if "block" in kind.paths else "ffn",
-        "seed": seed, "match": "tokens" if kind.role == "bracket" else match, "budget": budget, **changes.pop("cell", {}),
+        "role": kind.role, "control": kind.control,
+        "site": "block" if "block" in kind.paths else "ffn",
+        "seed": seed, "match": "tokens" if kind.role == "bracket" else match, "budget": budget,
+        **changes.pop("cell", {}),
     }  # fmt: skip
     made: dict[str, Any] = {
-        "command": "python -m bench run --suite quick --seeds 3", "commit": "0123456789abcdef0123", "dirty": False,
-        "started": f"2026-11-22T10:{seed:02d}:00Z", "device": "cpu", "processor": "AVX-512", "threads": 1, "dtype": "float32",
-        "versions": {"python": "3.11.9", "torch": "2.13.0"}, "config": CONFIG, "config_hash": "c0ffee",
+        "command": "python -m bench run --suite quick --seeds 3",
+        "commit": "0123456789abcdef0123", "dirty": False,
+        "started": f"2026-11-22T10:{seed:02d}:00Z",
+        "device": "cpu", "processor": "AVX-512", "threads": 1, "dtype": "float32",
+        "versions": {"python": "3.11.9", "torch": "2.13.0"},
+        "config": CONFIG, "config_hash": "c0ffee",
         "router_hash": f"hash-{kind.row[:8]}", "data_hash": "da7a",
         **changes.pop("provenance", {}),
     }  # fmt: skip
     fields: dict[str, Any] = {
-        "key": f"{kind.row}-{seed}-{match}", "status": "ok", "loss": loss, "calibrated_loss": loss + 0.001,
-        "domain_loss": {name: loss + 0.2 * math.sin(index + 1) + float(draw.normal(0, 0.01)) for index, name in enumerate(DOMAINS)},
+        "key": f"{kind.row}-{seed}-{match}", "status": "ok",
+        "loss": loss, "calibrated_loss": loss + 0.001,
+        "domain_loss": {
+            name: loss + 0.2 * math.sin(index + 1) + float(draw.normal(0, 0.01))
+            for index, name in enumerate(DOMAINS)
+        },
         "headline_domains": DOMAINS[:3],
-        "documents": {f"{name}/{index}": (name, loss * 900, 1000.0) for name in DOMAINS for index in range(4)},
-        "budget": _audit(loss, kind, draw), "flops": _flops(share), "training": _training(share, draw),
-        "speed": Speed(forward_us_per_token=20 * share * float(draw.uniform(0.97, 1.03)), tokens=2048, repeats=12),
-        "causality": Causality(passed=True, trials=256, detail="a leak in 2 % of trials is found with 99 % probability"),
-        "curve": _curve(loss, share, draw), "monitors": tuple(_monitor(layer, kind, draw) for layer in (1, 2, 3)),
+        "documents": {
+            f"{name}/{index}": (name, loss * 900, 1000.0) for name in DOMAINS for index in range(4)
+        },
+        "budget": _audit(loss, kind, draw), "flops": _flops(share),
+        "training": _training(share, draw),
+        "speed": Speed(
+            forward_us_per_token=20 * share * float(draw.uniform(0.97, 1.03)),
+            tokens=2048, repeats=12,
+        ),
+        "causality": Causality(
+            passed=True, trials=256,
+            detail="a leak in 2 % of trials is found with 99 % probability",
+        ),
+        "curve": _curve(loss, share, draw),
+        "monitors": tuple(_monitor(layer, kind, draw) for layer in (1, 2, 3)),
         "auxiliary": {"load_balance": 1.02}, "passage": _passage(kind, draw), **changes,
     }  # fmt: skip
     fields.setdefault("row", row_of(kind))
@@ -211,10 +230,16 @@ def _audit(loss: float, kind: Kind, draw: np.random.Generator) -> BudgetAudit:
     )
     single = kind.role in ("control", "bracket")
     return BudgetAudit(
-        target_flops=0.62 * DENSE_FLOPS, capacity=0.47, expert_width=None, routed_layers=(1, 2, 3), calibration_spend=1.0,
-        validation_spend=1 + float(draw.normal(0, 0.003)), tolerance=0.01, points=points[2:3] if single else points,
+        target_flops=0.62 * DENSE_FLOPS,
+        capacity=0.47,
+        expert_width=None,
+        routed_layers=(1, 2, 3),
+        calibration_spend=1.0,
+        validation_spend=1 + float(draw.normal(0, 0.003)),
+        tolerance=0.01,
+        points=points[2:3] if single else points,
         headline="single" if single else "interpolated",
-    )  # fmt: skip
+    )
 
 
 def _flops(share: float) -> Flops:
@@ -227,17 +252,28 @@ def _flops(share: float) -> Flops:
     }
     total = sum(parts.values())
     return Flops(
-        active=share * DENSE_FLOPS, executed=share * DENSE_FLOPS * 1.136, dense=DENSE_FLOPS, training=parts, training_total=total,
-        training_budget=total, optimizer=3e10, evaluation=9e10,
-    )  # fmt: skip
+        active=share * DENSE_FLOPS,
+        executed=share * DENSE_FLOPS * 1.136,
+        dense=DENSE_FLOPS,
+        training=parts,
+        training_total=total,
+        training_budget=total,
+        optimizer=3e10,
+        evaluation=9e10,
+    )
 
 
 def _training(share: float, draw: np.random.Generator) -> Training:
     speed = 17_500 / (0.4 + 0.6 * share) * float(draw.uniform(0.97, 1.03))
     return Training(
-        steps=500, tokens=int(1e6 / share), seconds=1e6 / share / speed, tokens_per_second=speed, peak_memory_mb=410 + 90 * share,
-        parameters_total=412_672, parameters_active=412_672 * share,
-    )  # fmt: skip
+        steps=500,
+        tokens=int(1e6 / share),
+        seconds=1e6 / share / speed,
+        tokens_per_second=speed,
+        peak_memory_mb=410 + 90 * share,
+        parameters_total=412_672,
+        parameters_active=412_672 * share,
+    )
 
 
 def _curve(loss: float, share: float, draw: np.random.Generator) -> tuple[CurvePoint, ...]:
@@ -265,16 +301,26 @@ def _monitor(layer: int, kind: Kind, draw: np.random.Generator) -> LayerMonitor:
             for line in draw.dirichlet(np.full(len(kind.paths), 8.0), count)
         )
 
+    fixed = kind.family == "heuristic"
     return LayerMonitor(
-        layer=layer, paths=kind.paths, load=loads(1)[0], load_by_domain=dict(zip(DOMAINS, loads(len(DOMAINS)), strict=True)),
-        load_by_position=loads(16), load_by_frequency=loads(10),
-        entropy=None if kind.family == "heuristic" else float(draw.uniform(0.3, 1)),
-        churn=float(draw.uniform(0, 0.2)), domain_information=float(draw.uniform(0, 0.1)),
-        margin=None if kind.family == "heuristic" else float(draw.uniform(0.1, 0.9)), max_logit=float(draw.uniform(1, 9)), dropped=0.0,
-        saturation=tuple(1 - 0.5 * math.exp(-at / 8 - float(draw.uniform(0, 0.1))) for at in range(24)),
-        router_gradient=tuple(0.02 * math.exp(-at / 9) for at in range(25)) if kind.family != "heuristic" else (),
+        layer=layer,
+        paths=kind.paths,
+        load=loads(1)[0],
+        load_by_domain=dict(zip(DOMAINS, loads(len(DOMAINS)), strict=True)),
+        load_by_position=loads(16),
+        load_by_frequency=loads(10),
+        entropy=None if fixed else float(draw.uniform(0.3, 1)),
+        churn=float(draw.uniform(0, 0.2)),
+        domain_information=float(draw.uniform(0, 0.1)),
+        margin=None if fixed else float(draw.uniform(0.1, 0.9)),
+        max_logit=float(draw.uniform(1, 9)),
+        dropped=0.0,
+        saturation=tuple(
+            1 - 0.5 * math.exp(-at / 8 - float(draw.uniform(0, 0.1))) for at in range(24)
+        ),
+        router_gradient=() if fixed else tuple(0.02 * math.exp(-at / 9) for at in range(25)),
         paths_gradient=tuple(0.3 * math.exp(-at / 20) for at in range(25)),
-    )  # fmt: skip
+    )
 
 
 def _passage(kind: Kind, draw: np.random.Generator) -> Passage:

@@ -17,9 +17,9 @@ from tests.board.test_pages import NASTY
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -101,7 +101,8 @@ def test_no_error_and_nothing_overflows(browser: Any, report: Path, width: int, 
     )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     outside = (
-        "return [...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll, .hidden, .skip, svg') && "
+        "return [...document.querySelectorAll('body *')].filter(one => "
+        "!one.closest('.scroll, .hidden, .skip, svg') && "
         f"one.getBoundingClientRect().right > {width} + 1).map(one => one.outerHTML.slice(0, 120))"
     )
     assert browser.execute_script(outside) == []
@@ -150,7 +151,8 @@ def test_sorting_works_from_the_keyboard(browser: Any, report: Path):
     browser.switch_to.active_element.send_keys("\ue007")
     assert (
         browser.execute_script(
-            "return document.querySelectorAll('#board0-table thead th')[3].getAttribute('aria-sort')"
+            "return document.querySelectorAll('#board0-table thead th')[3]"
+            ".getAttribute('aria-sort')"
         )
         == "ascending"
     )
@@ -160,7 +162,8 @@ def test_filters_narrow_the_rows_and_say_how_many_are_left(browser: Any, report:
     visit(browser, report)
     rows = len(column(browser, 0))
     fill = (
-        "const form = document.querySelector('form.filters'); form.elements[arguments[0]][arguments[1]] = arguments[2];"
+        "const form = document.querySelector('form.filters'); "
+        "form.elements[arguments[0]][arguments[1]] = arguments[2];"
         "form.dispatchEvent(new Event('input')); return form.querySelector('output').textContent"
     )
     assert browser.execute_script(fill, "find", "value", "moe") == f"2 of {rows} rows"

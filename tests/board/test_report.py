@@ -87,13 +87,14 @@ def test_everything_promised_is_there(full: str):
     ):
         assert heading in text
     for figure in (
-        "Differences to the controls", "Ranks that each row may hold", "Loss against training FLOPs", "Loss against training tokens",
-        "Loss against wall-clock", "Loss against inference FLOPs", "Loss against measured time", "Loss against spend around the budget",
-        "Loss by domain", "Loss against parameters", "Load by layer and expert",
-        "Upgraded tokens by layer", "Sensitivity to the learning rate", "Where the tokens go",
-        "How routing settles", "norm of the gradient",
-        "A passage of code", "Differences by domain",
-    ):  # fmt: skip
+        *("Differences to the controls", "Ranks that each row may hold"),
+        *("Loss against training FLOPs", "Loss against training tokens"),
+        *("Loss against wall-clock", "Loss against inference FLOPs", "Loss against measured time"),
+        *("Loss against spend around the budget", "Loss by domain", "Loss against parameters"),
+        *("Load by layer and expert", "Upgraded tokens by layer", "Where the tokens go"),
+        *("Sensitivity to the learning rate", "How routing settles", "norm of the gradient"),
+        *("A passage of code", "Differences by domain"),
+    ):
         assert figure in text, figure
     assert "out of memory" in text and "threads 2, the board has 1" in text
 

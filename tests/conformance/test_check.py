@@ -18,10 +18,12 @@ ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
 
 EXPECTED = {
     "tag": {
-        "capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share is kept over the batch"
+        "capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share "
+        "is kept over the batch"
     },
     "fixed_layers": {
-        "capacity_is_kept_in_training": "a layer is full or cheap; the share is kept over all routed layers"
+        "capacity_is_kept_in_training": "a layer is full or cheap; the share is kept over all "
+        "routed layers"
     },
 }
 """Router -> checks that it is meant to fail, and why."""

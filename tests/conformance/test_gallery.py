@@ -1,4 +1,4 @@
-"""Every cheater is caught by the check that is there to catch it, and every check catches somebody."""
+"""Every cheater is caught by its check, and every check catches somebody."""
 
 import sys
 from collections.abc import Callable

@@ -18,7 +18,8 @@ def test_a_buffer_that_moves_is_named_and_knobs_may() -> None:
     with (
         pytest.raises(
             RuleBroken,
-            match=r"A probe changed layers\.\d\.ffn_router\.table; evaluation may change nothing but knobs",
+            match=r"A probe changed layers\.\d\.ffn_router\.table; "
+            "evaluation may change nothing but knobs",
         ),
         unchanged(decoder, "A probe"),
     ):

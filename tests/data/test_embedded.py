@@ -100,7 +100,10 @@ def test_tags_carry_signal(corpus: Corpus) -> None:
     assert right / total > 0.85
 
 
-UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
 WORD = re.compile(f"[{UNSPACED}]|(?:(?![{UNSPACED}])(?:[0-9a-z_]|[^\\x00-\\x7f]))+")
 
 

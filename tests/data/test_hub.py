@@ -161,7 +161,10 @@ class FakeHub(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_hub(parquet: bytes) -> Generator[str, None, None]:
-    card = b"---\nconfigs:\n- config_name: sample-10BT\n  data_files:\n  - split: train\n    path: sample/10BT/*\n---\n"
+    card = (
+        b"---\nconfigs:\n- config_name: sample-10BT\n  data_files:\n  - split: train\n"
+        b"    path: sample/10BT/*\n---\n"
+    )
     handler = type(
         "Handler", (FakeHub,), {"files": {"README.md": card, "sample/10BT/000.parquet": parquet}}
     )
@@ -183,8 +186,10 @@ for name in ("sample-10BT", "sample-11BT"):
     try:
         config = DataConfig(path="HuggingFaceFW/fineweb-edu", name=name, max_tokens=20_000)
         corpus = load_corpus(config, Path(sys.argv[1]))
-        print(b"".join(corpus.tokenizer.pieces[token] for token in corpus.train.tokens[:corpus.train.offsets[1] - 1]).decode())
-        print(len(corpus.train.tokens) + len(corpus.calibration.tokens) + len(corpus.validation.tokens))
+        first = corpus.train.tokens[:corpus.train.offsets[1] - 1]
+        print(b"".join(corpus.tokenizer.pieces[token] for token in first).decode())
+        splits = (corpus.train, corpus.calibration, corpus.validation)
+        print(sum(len(split.tokens) for split in splits))
     except UserError as error:
         print(error)
 """

@@ -32,7 +32,7 @@ TASKS = st.builds(
 
 
 def read(task: PlantedConfig, document: list[int]) -> list[tuple[str, int, int]]:
-    """(kind, domain, place in the segment) of each token by the description alone, token by token."""
+    """(kind, domain, place in the segment) of each token, by the description alone."""
     kind, domain, place, found = "opening", -1, 0, []
     for token in document:
         place += 1

@@ -166,7 +166,8 @@ def test_a_record_tells_how_far_routing_agrees_with_the_truth(route: str, over: 
     assert oracle.truth and chance.truth
     # every hard token takes its path; over (cheap, full) the budget leaves room for some easy ones,
     # which are on the wrong one then
-    room = 0.5 - hard_share(suite.data.planted) if route == "depth" else 0.0  # type: ignore[arg-type]
+    assert suite.data.planted is not None
+    room = 0.5 - hard_share(suite.data.planted) if route == "depth" else 0.0
     assert all(
         found == pytest.approx(1.0 - room, abs=0.04 if room else 1e-9)
         for found in oracle.truth.accuracy

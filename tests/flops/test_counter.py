@@ -140,7 +140,7 @@ ELEMENTWISE: dict[str, tuple[Run, float]] = {
         lambda: a(M, N).index_add(0, torch.zeros(K, dtype=torch.long), W * X[0, :, None]),
         2 * K * N,
     ),
-    "lists": (lambda: torch._foreach_mul_([W.clone(), W.clone()], 2.0), 2 * K * N),  # pyright: ignore
+    "lists": (lambda: torch._foreach_mul_([W.clone(), W.clone()], 2.0), 2 * K * N),
     "complex": (lambda: X.to(torch.complex64) * 2.0, 6 * M * K),
 }
 

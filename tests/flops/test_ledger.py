@@ -49,7 +49,7 @@ def ledger(paths: Paths | None = None, seq_len: int = SEQ_LEN, router: float = 0
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
 @pytest.mark.parametrize("seq_len", [32, 1024])
 def test_a_dense_model_costs_two_flops_a_parameter_and_attention(preset: str, seq_len: int) -> None:
-    """C = 2N + attention, N without the embedding (Kaplan et al., arXiv:2001.08361, section 2.1)."""
+    """C = 2N + attention, N without the embedding (Kaplan et al., arXiv:2001.08361, 2.1)."""
     config = decoder_config(preset, 4096, seq_len)
     with torch.device("meta"):
         decoder = Decoder(config)

@@ -43,7 +43,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"losses": {"load_balance": 1.0, "importance": 1.0}},
     {"losses": {"load": 1.0, "router_z": 1.0}},
 ]
-REFUSAL = r"^Router '\w+' cannot be trained with '[\w: ]+': .+\. Leave it out, or give the row a `training` of its own\.$"
+REFUSAL = (
+    r"^Router '\w+' cannot be trained with '[\w: ]+': .+\. "
+    r"Leave it out, or give the row a `training` of its own\.$"
+)
 
 
 def weights(found: Model) -> dict[str, Tensor]:
@@ -101,12 +104,14 @@ def test_routers_with_nothing_to_train_are_what_they_were(
 def test_which_shipped_routers_refuse_what() -> None:
     with pytest.raises(
         UserError,
-        match=r"'mlp_gate' cannot be trained with 'balance_bias': it balances experts.*this router has none",
+        match=r"'mlp_gate' cannot be trained with 'balance_bias': it balances experts.*"
+        "this router has none",
     ):
         equipped("mlp_gate", balance_bias=0.001)
     with pytest.raises(
         UserError,
-        match=r"'mod' cannot be trained with 'expert_dropout': its paths are skip and block, not experts",
+        match=r"'mod' cannot be trained with 'expert_dropout': its paths are skip and block, "
+        "not experts",
     ):
         equipped("mod", expert_dropout=0.1)
     equipped("top2_moe", **EQUIPMENT)
@@ -277,7 +282,8 @@ def test_a_loss_of_its_own_needs_no_scores() -> None:
     [
         (
             {"noise": "gauss"},
-            "'train.router.noise': Input should be 'none', 'gaussian', 'jitter' or 'noisy_top_k' (got 'gauss')",
+            "'train.router.noise': Input should be 'none', 'gaussian', 'jitter' or 'noisy_top_k' "
+            "(got 'gauss')",
         ),
         (
             {"noise": "jitter", "noise_scale": 1.5},

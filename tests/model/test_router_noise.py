@@ -76,7 +76,7 @@ def test_gaussian_noise_has_one_deviation_for_all(size: float | None, deviation:
 
 @pytest.mark.parametrize("size", [None, 0.3])
 def test_noisy_top_k_is_the_formula(size: float | None) -> None:
-    """H(x)_i = (x W_g)_i + N(0, 1) softplus((x W_noise)_i), arXiv:1701.06538, equation 4, by loops."""
+    """By loops: H(x)_i = (x W_g)_i + N(0, 1) softplus((x W_noise)_i), arXiv:1701.06538, eq. 4."""
     tools = training_noise(noise="noisy_top_k", noise_scale=size)
     nn.init.normal_(tools.noise_weight, generator=generator(0, "weight"))
     scores, run = draw(3, 4, EXPERTS), inputs(tools)
@@ -116,7 +116,8 @@ def test_the_deviation_is_learnt_and_starts_alike_for_all() -> None:
 def test_noisy_top_k_refuses_scores_of_another_number_in_one_line() -> None:
     with pytest.raises(
         UserError,
-        match=r"wants one score for each of \(3, 4, 1\); this router's scores are \(3, 4, 2\). Use 'gaussian'",
+        match=r"wants one score for each of \(3, 4, 1\); this router's scores are "
+        r"\(3, 4, 2\). Use 'gaussian'",
     ):
         perturb(draw(3, 4, 2), inputs(training_noise(False, noise="noisy_top_k")))
 

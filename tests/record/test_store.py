@@ -35,10 +35,20 @@ def cell(**changes: Any) -> CellId:
 
 def record(**changes: Any) -> Record:
     made = Provenance(
-        command="c", commit="abc", dirty=False, started="2026-01-01T00:00:00+00:00", device="cpu", processor="p", threads=1,
-        dtype="float32", versions={"torch": "2"}, config={"b": [1, 2.5, None], "a": {"x": True}}, config_hash="1", router_hash="2",
+        command="c",
+        commit="abc",
+        dirty=False,
+        started="2026-01-01T00:00:00+00:00",
+        device="cpu",
+        processor="p",
+        threads=1,
+        dtype="float32",
+        versions={"torch": "2"},
+        config={"b": [1, 2.5, None], "a": {"x": True}},
+        config_hash="1",
+        router_hash="2",
         data_hash="3",
-    )  # fmt: skip
+    )
     data = {
         "key": "k",
         "status": "ok",

@@ -1,4 +1,4 @@
-"""Every option of every shipped router, each choice of it, trained and evaluated under the counter."""
+"""Every choice of every option of every shipped router, trained and evaluated under the counter."""
 
 import math
 import typing

@@ -226,7 +226,8 @@ def test_the_threshold_stays_one_buffer_when_the_model_moves() -> None:
         ({"inner": "mlp_gat"}, "Did you mean 'mlp_gate'"),
         (
             {"inner": 3},
-            r"Option 'inner' of router 'partially_supervised' is 3; allowed is a router's name, or \{router: name",
+            r"Option 'inner' of router 'partially_supervised' is 3; allowed is a router's name, "
+            r"or \{router: name",
         ),
         ({"inner": {"router": "mlp_gate", "option": {}}}, "allowed is a router's name"),
         (

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch._inductor.config  # noqa: F401  imported, for seconds, by torch.use_deterministic_algorithms
+# `torch.use_deterministic_algorithms` imports this, which takes seconds.
+import torch._inductor.config  # noqa: F401
 
 import bench.evaluation.headline
 import bench.runner.run_cell

@@ -85,7 +85,7 @@ def test_orthogonalisation_and_evaluation_are_shown_and_not_charged(
 
 
 def test_training_stops_at_the_budget(made: dict[str, Record]) -> None:
-    """Three times B on as many tokens as the suite says, passed by less than the cost of one step."""
+    """Three times B on as many tokens as the suite says, exceeded by less than one step."""
     budget = 3 * HALF * 1024
     batch = 4 * SEQ
     for name in ("mlp_gate", "dense_matched"):

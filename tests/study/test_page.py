@@ -164,7 +164,10 @@ def test_names_from_records_cannot_disturb_the_page(tmp_path: Path) -> None:
 
 
 def test_the_page_half_loads_no_torch() -> None:
-    code = "import sys, bench.study.page, bench.study.results, bench.study.load, bench.commands.study; print('torch' in sys.modules)"
+    code = (
+        "import sys, bench.study.page, bench.study.results, bench.study.load, "
+        "bench.commands.study; print('torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Pretraining against the ordinary training loop, and its cache against damage, death and company."""
+"""Pretraining against the ordinary training loop, and its cache under damage, death and company."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -105,9 +105,7 @@ def test_distillation_moves_nothing_but_the_cheap_paths(tmp_path: Path) -> None:
     assert not any(torch.equal(weight, cheap(other)[name]) for name, weight in cheap(one).items())
 
 
-def test_distillation_is_the_squared_error_of_updates_with_a_gradient_in_the_cheap_paths_alone() -> (
-    None
-):
+def test_distillation_is_the_squared_error_with_a_gradient_in_cheap_paths_alone() -> None:
     decoder = trained_like(model("dense").decoder)
     run = run_of(tokens())
     decoder(run)

@@ -1,4 +1,4 @@
-"""Oracle labels against flipping one token at a time in the whole model, and against the counter."""
+"""Oracle labels against flipping single tokens in the whole model, and against the counter."""
 
 from collections.abc import Mapping
 from dataclasses import replace
