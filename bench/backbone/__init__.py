@@ -1,4 +1,1 @@
-"""The one decoder that every router stands in.
-
-Layers, paths, and the dispatcher that runs a plan.
-"""
+"""Build the decoder that all routers share: layers, paths, and the dispatcher that runs plans."""

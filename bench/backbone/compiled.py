@@ -1,7 +1,7 @@
-"""Compiling the parts of a decoder whose work is large and whose graph is fixed: attention and
-paths.
+"""Compile attention and paths of a decoder, whose work is large and whose graph is fixed.
 
-Routers, which are asked under a counter, and dispatch, whose sizes depend on plans, stay eager.
+Routers stay eager, because they run under a counter. Dispatch stays eager, because its sizes depend
+on plans.
 """
 
 from bench.backbone.decoder import Decoder, Layer
@@ -9,11 +9,11 @@ from bench.backbone.sites import PathSet
 
 
 def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:
-    """Compile every attention and every path in place; parameters and their names stay as they are.
+    """Compile every attention and every path in place. Parameters keep their names.
 
     Args:
-        decoder: where it will run, since moving it afterwards compiles anew.
-        backend: of `torch.compile`. Attention that routers ask about runs eagerly.
+        decoder: the decoder on its final device, because moving it would compile it again.
+        backend: backend of `torch.compile`.
     """
     for layer in decoder.layers:
         assert isinstance(layer, Layer)
@@ -21,4 +21,5 @@ def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:
             layer.attention,
             *(layer.ffn.children() if isinstance(layer.ffn, PathSet) else (layer.ffn,)),
         ):
+            # Attention that shows its weights to routers is another method, and runs eagerly.
             part.compile(backend=backend)

@@ -1,7 +1,7 @@
-"""Executing a routing plan: each path runs on its own tokens and nothing else.
+"""Execute a routing plan: each path runs on its own tokens alone.
 
-A plan that states its counts runs without waiting for the device. `reference_*` compute the same by
-running everything everywhere and masking; the two must agree, and tests hold them to it.
+A plan with counts runs without waiting for the device. The functions `reference_*` compute the same
+by running all paths on all tokens and masking; tests compare the two.
 """
 
 import torch
@@ -17,13 +17,14 @@ Hidden = Float[Tensor, "batch seq d_model"]
 
 
 def assign(plan: RoutingPlan) -> list[Int[Tensor, " token"] | None]:
-    """For each path the flat indices of its tokens, in order; None where it takes them all."""
+    """Return the flat indices of each path's tokens, in order; None for a path with all tokens."""
     batch, seq, _ = plan.mask.shape
-    by_path = plan.mask.flatten(0, 1).T
+    by_path = plan.mask.flatten(0, 1).T  # [path, batch * seq]
     if plan.counts is None:
         sizes: list[int] = by_path.sum(1).tolist()
         token = by_path.nonzero()[:, 1]
     else:
+        # With known counts nothing needs to be read back from the device.
         sizes = [batch * count for count in plan.counts]
         if all(size in (0, batch * seq) for size in sizes):
             empty = torch.empty(0, dtype=torch.long, device=plan.mask.device)
@@ -36,7 +37,7 @@ def assign(plan: RoutingPlan) -> list[Int[Tensor, " token"] | None]:
 
 
 def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden, PathUpdates]:
-    """Send tokens through FFN-like paths and add up what comes back, weighted.
+    """Send tokens through FFN-like paths and add up the weighted outputs.
 
     Returns:
         The update `[batch, seq, d_model]`, and the unweighted output of each path with its tokens.
@@ -51,6 +52,7 @@ def dispatch_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden
         else _run_each(flat, indices, paths)
     )
     weight = None if plan.weight is None else plan.weight.flatten(0, 1)
+    # The update starts as None, so that a single path with all tokens needs no extra sum.
     update: Tensor | None = None
     path_updates: PathUpdates = {}
     for path, (index, output) in enumerate(zip(indices, outputs, strict=True)):
@@ -71,7 +73,7 @@ def _groupable(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> bo
 
 
 def _run_grouped(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> list[Tensor | None]:
-    """Run a bank as grouped products over tokens sorted by expert."""
+    """Run a bank by grouped products over tokens sorted by expert."""
     parts = [index for index in indices if index is not None]
     sizes = [len(index) for index in parts]
     ends = torch.tensor(sizes, device=flat.device).cumsum(0).to(torch.int32)
@@ -79,7 +81,8 @@ def _run_grouped(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> 
 
 
 def _run_each(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> list[Tensor | None]:
-    """Run paths one after another; one without tokens has no output."""
+    """Run paths one after another. A path without tokens has no output."""
+    # A bank takes all parts in one call, which splits its stacked parameters only once.
     if paths.is_bank and len(indices) > 1:
         parts = [flat if index is None else flat.index_select(0, index) for index in indices]
         sizes = [len(part) for part in parts]
@@ -113,7 +116,7 @@ def _combine(update: Tensor | None, flat: Tensor, index: Tensor | None, output: 
 
 
 def reference_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidden, PathUpdates]:
-    """The same as `dispatch_paths`, by running every path on every token."""
+    """Compute `dispatch_paths` by running every path on every token."""
     if plan.merge is not None or paths.segment is not None:
         return reference_merge(x, plan, paths)
     flat, update = x.flatten(0, 1), torch.zeros_like(x.flatten(0, 1))
@@ -133,15 +136,16 @@ def reference_paths(x: Hidden, plan: RoutingPlan, paths: PathSet) -> tuple[Hidde
 def gather_chosen(
     chosen: Bool[Tensor, "batch seq"], count: int | None
 ) -> tuple[Int[Tensor, "batch kept"], Bool[Tensor, "batch kept"] | None]:
-    """Positions of the chosen tokens of each sequence, in order, padded to the longest.
+    """Return the positions of the chosen tokens of each sequence, padded to the longest.
 
-    Padding is made of tokens that were not chosen and stands last, so that causal attention keeps
-    it apart.
+    Padding consists of tokens that were not chosen. It comes last, so causal attention keeps it
+    apart.
 
     Returns:
-        The positions, and which of them are no padding; None if none is.
+        The positions, and whether each is real; None if there is no padding.
     """
     kept = int(chosen.sum(1).max()) if count is None else count
+    # A stable sort puts the chosen tokens first and keeps the order of both groups.
     index = (~chosen).to(torch.uint8).sort(dim=1, stable=True).indices[:, :kept]
     return index, None if count is not None else chosen.gather(1, index)
 
@@ -153,7 +157,7 @@ def scatter_chosen(
     valid: Bool[Tensor, "batch kept"] | None,
     like: Hidden,
 ) -> Hidden:
-    """Put the weighted updates of the chosen tokens back in place; 0 for all others."""
+    """Put the weighted updates of the chosen tokens back in place. All others get 0."""
     if weight is not None:
         delta = delta * weight.gather(1, index).unsqueeze(-1).to(delta.dtype)
     if valid is not None:
@@ -164,9 +168,9 @@ def scatter_chosen(
 
 
 def chosen_pairs(chosen: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq seq"]:
-    """Causal (query, key) pairs among chosen tokens.
+    """Mark the causal (query, key) pairs among chosen tokens.
 
-    Others see themselves, which keeps the softmax defined.
+    The other tokens see themselves, which keeps the softmax defined.
     """
     seq = chosen.shape[1]
     causal = torch.ones(seq, seq, dtype=torch.bool, device=chosen.device).tril()

@@ -1,7 +1,6 @@
-"""Executing a plan that merges experts: one expert a segment, its parameters a weighted mean of
-those of the bank.
+"""Execute a plan that merges experts: one expert per segment, a weighted mean of the bank.
 
-SMEAR (arXiv:2306.03745) merges once a sequence, Lory (arXiv:2405.03133) once a segment of it.
+SMEAR (arXiv:2306.03745) merges once per sequence, Lory (arXiv:2405.03133) once per segment.
 """
 
 import torch
@@ -29,6 +28,7 @@ def merge_paths(x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths:
         UserError: the plan and the paths do not agree on merging, or on the number of segments.
     """
     merge, segment = _agreed(plan, paths)
+    # Sequences of a batch have different merged experts, so this is a batched product.
     parts = [
         paths.bank(part, merge=weights)
         for part, weights in zip(x.split(segment, dim=1), merge.unbind(1), strict=True)
@@ -39,19 +39,16 @@ def merge_paths(x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths:
 def reference_merge(
     x: Float[Tensor, "batch seq d_model"], plan: RoutingPlan, paths: PathSet
 ) -> Merged:
-    """The same as `merge_paths` from the definition.
-
-    Every token has all experts, mixed matrix by matrix.
-    """
+    """Compute `merge_paths` from its definition: mix all experts for each token, by matrix."""
     _, segment = _agreed(plan, paths)
     mix, bank = merge_by_token(plan, segment), paths.bank
-    # In this order the products take `batch seq path j` numbers, not a matrix for each token.
+    # In this order the products need `batch seq path j` numbers, not a matrix per token.
     gate, up = (torch.einsum("bte,btj,eij->bti", mix, x, rows) for rows in (bank.gate, bank.up))
     return _weighted(torch.einsum("bte,btj,eij->bti", mix, F.silu(gate) * up, bank.down), plan)
 
 
 def merge_by_token(plan: RoutingPlan, segment: int) -> Float[Tensor, "batch seq path"]:
-    """The merging weights of each token's segment."""
+    """Return the merging weights of each token's segment."""
     assert plan.merge is not None
     return plan.merge.repeat_interleave(segment, dim=1)[:, : plan.mask.shape[1]]
 
@@ -60,18 +57,21 @@ def _agreed(plan: RoutingPlan, paths: PathSet) -> tuple[Float[Tensor, "batch seg
     if plan.merge is None or paths.segment is None:
         found = "plan.merge is None" if plan.merge is None else "paths.segment is None"
         raise UserError(
-            f"Merged experts need both plan.merge and a segment, and {found}. Use experts(count, segment=...) and plan.merge."
+            f"Merged experts need both plan.merge and a segment, and {found}. Use experts(count, "
+            "segment=...) and plan.merge."
         )
     batch, seq, count = plan.mask.shape
     shape = (batch, -(-seq // paths.segment), count)
     if plan.merge.shape != shape:
         raise UserError(
-            f"plan.merge has shape {tuple(plan.merge.shape)}; {seq} tokens in segments of {paths.segment} need {shape}."
+            f"plan.merge has shape {tuple(plan.merge.shape)}; {seq} tokens in segments of "
+            f"{paths.segment} need {shape}."
         )
     return plan.merge, paths.segment
 
 
 def _weighted(output: Float[Tensor, "batch seq d_model"], plan: RoutingPlan) -> Merged:
+    # The mask marks one path per token, so the sum is that path's weight.
     factor = plan.mask if plan.weight is None else plan.weight.where(plan.mask, 0.0)
     return output * factor.sum(-1, keepdim=True).to(output.dtype), {
         "merged": (None, output.flatten(0, 1))

@@ -1,8 +1,8 @@
-"""What a token can be sent through: banks of SwiGLU FFNs and the low-rank cheap FFN.
+"""Define the paths of an FFN site: banks of SwiGLU FFNs and the low-rank cheap FFN.
 
-Every FFN of the decoder is a bank, a dense layer being a bank of one. The hidden units of a bank
-are drawn in one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width)
-of the dense layer's draw.
+Every FFN of the decoder is a bank; a dense layer is a bank of one. The hidden units of a bank are
+drawn in one sequence under the layer's name, so expert e holds the units [e*width, (e+1)*width) of
+the dense layer's draw.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Draw = Callable[[str, int, int], Tensor]
-"""(name, rows, columns) -> standard normal; rows are drawn in order (see `bench.rng.normal`)."""
+"""(name, rows, columns) -> standard normal. Rows are drawn in order: see `bench.rng.normal`."""
 
 
 def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
 class ExpertBank(nn.Module):
     """`count` SwiGLU FFNs of equal width, held as stacked parameters.
 
-    Shapes: gate and up `[count, width, d_model]`, down `[count, d_model, width]`, which is zero at
+    Shapes: gate and up are `[count, width, d_model]`, down is `[count, d_model, width]` and zero at
     the start.
     """
 
@@ -48,17 +48,18 @@ class ExpertBank(nn.Module):
         merge: Float[Tensor, "batch count"] | None = None,
         sizes: Sequence[int] | None = None,
     ) -> Float[Tensor, "*token d_model"]:
-        """Run one expert, that of an index; or a weighted mean of all; or every expert on tokens of
-        its own.
+        """Run one expert, a weighted mean of all, or every expert on its own tokens.
 
         Args:
-            x: tokens; with `merge` `[batch, token, d_model]`, with `sizes` those of expert 0 first.
-            index: of the expert.
-            merge: weights of the experts in the mean of each sequence.
-            sizes: tokens of each expert. The stacks are then taken apart once: indexing them expert
-                by expert would make the backward pass fill a whole stack for each.
+            x: tokens. With `merge` they are `[batch, token, d_model]`; with `sizes` the tokens of
+                expert 0 come first.
+            index: index of the expert to run.
+            merge: weights of the experts in the mean, per sequence.
+            sizes: number of tokens of each expert.
         """
         if sizes is not None:
+            # Take the stacks apart once: indexing them expert by expert would make the backward
+            # pass fill a whole stack for each expert.
             experts = zip(
                 x.split(list(sizes)),
                 self.gate.unbind(),
@@ -79,15 +80,14 @@ class ExpertBank(nn.Module):
     ) -> Float[Tensor, "token d_model"]:
         """Run all experts at once on tokens sorted by expert.
 
-        The kernel wants rows of whole 16 bytes, so the hidden width is padded with zeros; and
-        autocast passes it by, so the precision is taken from there by hand.
-
         Args:
             x: tokens, those of expert 0 first.
             ends: end of each expert's tokens in `x`, int32.
         """
         device = x.device.type
+        # Autocast does not cover this kernel, so its precision is applied by hand.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        # The kernel needs rows of whole 16 bytes, so the hidden width is padded with zeros.
         spare = -self.width % (16 // dtype.itemsize)
         gate, up = (
             F.pad(rows.to(dtype), (0, 0, 0, spare)).transpose(1, 2) for rows in (self.gate, self.up)
@@ -98,15 +98,13 @@ class ExpertBank(nn.Module):
         return F.grouped_mm(hidden, down, offs=ends)
 
     def flops(self) -> float:
-        """FLOPs a token through one expert."""
+        """Return the FLOPs per token of one expert."""
+        # Three products of d_model x width at 2 FLOPs per entry.
         return 6.0 * self.d_model * self.width
 
 
 class LowRank(nn.Module):
-    """The cheap path d -> rank -> d of conditional depth (arXiv:2604.17228).
-
-    Its output is zero at the start.
-    """
+    """The cheap path d -> rank -> d (arXiv:2604.17228), with output zero at the start."""
 
     def __init__(self, d_model: int, rank: int) -> None:
         super().__init__()
@@ -124,5 +122,5 @@ class LowRank(nn.Module):
         return F.linear(F.linear(x, self.down), self.up)
 
     def flops(self) -> float:
-        """FLOPs a token."""
+        """Return the FLOPs per token."""
         return 4.0 * self.d_model * self.rank

@@ -1,4 +1,4 @@
-"""Named sizes of the decoder."""
+"""Define the named sizes of the decoder."""
 
 from bench.backbone.decoder import DecoderConfig
 from bench.errors import unknown
@@ -15,15 +15,18 @@ PRESETS: dict[str, dict[str, int]] = {
         "cheap_rank": 16,
     },
 }
-"""tiny: seconds a cell on one core. wide: likewise, with most of its parameters in its two FFNs,
-for the planted task. small: about 30M
-parameters with a vocabulary of 4096. paper: 157.5M parameters with GPT-2's vocabulary of 50257, the
-size of arXiv:2604.17228, whose own layout is not published.
+"""Name -> sizes.
+
+- tiny: seconds per cell on one core.
+- wide: the same, with most of its parameters in its two FFNs, for the planted task.
+- small: about 30M parameters with a vocabulary of 4096.
+- paper: 157.5M parameters with GPT-2's vocabulary of 50257. This is the size of arXiv:2604.17228,
+  which does not publish its layout.
 """
 
 
 def decoder_config(preset: str, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-    """The configuration of a named size for a vocabulary and a context length."""
+    """Return the configuration of a named size for a vocabulary and a context length."""
     if preset not in PRESETS:
         raise unknown("backbone preset", preset, PRESETS)
     return DecoderConfig(vocab_size=vocab_size, max_seq_len=max_seq_len, **PRESETS[preset])
