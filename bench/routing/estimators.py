@@ -34,15 +34,15 @@ class EstimatorOptions:
 
     Attributes:
         dense: run all paths in training for `straight_through` and `st_gumbel`, so that the
-            gradient knows of those not taken, as their definition has it; else only the chosen ones
-            run, and only their weight has a gradient.
+            gradient compares them, at the price of all. By default the chosen path alone runs, as
+            in the code of SMEAR's authors: its weight alone has a gradient.
         temperature: of `relaxed` and `st_gumbel` at the beginning and at the end of training; None
             for `TEMPERATURES`.
         credit: losses that `reinforce` blames on a choice: the mean of the token's own and the
             "following" ones of the sequence, or its "own" alone.
     """
 
-    dense: bool = True
+    dense: bool = False
     temperature: tuple[float, float] | None = None
     credit: Credit = "following"
 
@@ -108,14 +108,15 @@ def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
     return soft((logits / temperature).softmax(-1))
 
 
-def straight_through(p: Probabilities, chosen: Mask, dense: bool = True) -> Choice:
+def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Choice:
     """Forward the weight is 1 for the chosen path, backward it is p (Bengio et al.,
     arXiv:1308.3432, section 3).
 
     Args:
         p: probabilities.
         chosen: the path of each token.
-        dense: run all paths, those not chosen with weight 0, so that the gradient compares them.
+        dense: run all paths, those not chosen with weight 0, so that the gradient compares them;
+            else the chosen path alone runs and has a gradient.
     """
     weight = chosen.to(p.dtype) + (p - p.detach())
     return torch.ones_like(chosen) if dense else chosen, weight
@@ -133,7 +134,7 @@ def gumbel(
 
 
 def st_gumbel(
-    perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = True
+    perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = False
 ) -> Choice:
     """Straight-through Gumbel-softmax (Jang et al., arXiv:1611.01144, section 2.2).
 
