@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers
 from bench.config.load import load_suite, suite_names
-from bench.config.row import RowConfig
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -69,16 +67,12 @@ def _suites() -> str:
     return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=_folded(100))
 
 
-def _cells_a_seed(grid: Mapping[str, Sequence[RowConfig]]) -> int:
-    return sum(len(row.replicas()) for rows in grid.values() for row in rows)
-
-
 def _studies() -> str:
     from bench.study.load import load_study, study_names
 
     studies = [load_study(name) for name in study_names()]
     rows = [
-        (study.name, size, definition.seeds, definition.seeds * _cells_a_seed(study.grid(definition)), definition.core_minutes,
+        (study.name, size, definition.seeds, study.num_cells(definition), definition.core_minutes,
          study.title)
         for study in studies
         for size, definition in study.sizes.items()
