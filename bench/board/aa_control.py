@@ -7,8 +7,6 @@ from bench.board.model import Board
 from bench.board.text import BITS, listing, number
 from bench.stats import NoiseFloor
 
-_TOLD = {True: "not told apart", False: "told apart", None: "too few seeds to say"}
-
 
 def aa_control(floors: Sequence[NoiseFloor], shown: Callable[[str], str]) -> list[str]:
     """Say of each twin whether it is told apart from its row, and what it means if any is.
@@ -23,9 +21,19 @@ def aa_control(floors: Sequence[NoiseFloor], shown: Callable[[str], str]) -> lis
         limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
         lines.append(
             f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; "
-            f"{_TOLD[floor.passed]}."
+            f"{_told(floor)}."
         )
     return [*lines, *_in_all(floors)]
+
+
+def _told(floor: NoiseFloor) -> str:
+    if floor.passed is None:
+        return "too few seeds to say"
+    if not floor.passed:
+        return "told apart"
+    # the 95 % interval leaves 0 out, and the level for several twins or an early look is stricter
+    corrected = abs(floor.difference) > floor.floor
+    return "not told apart" + " at the corrected level of this look" * corrected
 
 
 def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:

@@ -53,8 +53,14 @@ def test_every_twin_is_tested_and_counted() -> None:
 
 @pytest.mark.parametrize(("passed", "lines"), [(True, 1), (False, 2), (None, 1)])
 def test_one_twin_is_explained_only_where_it_fails(passed: bool | None, lines: int) -> None:
-    floor = NoiseFloor("gate", "twin", 3, 0.1, 0.01, 0.02, 0.03, 0.5, passed)
+    floor = NoiseFloor("gate", "twin", 3, 0.01, 0.01, 0.02, 0.03, 0.5, passed)
     assert len(aa_control([floor], str)) == lines
+
+
+def test_an_interval_without_0_that_does_not_count_at_this_look_is_explained() -> None:
+    early = NoiseFloor("gate", "twin", 3, 0.1, 0.01, 0.02, 0.03, 0.01, True)
+    (said,) = aa_control([early], str)
+    assert said.endswith("; not told apart at the corrected level of this look.")
 
 
 def test_the_spread_between_router_seeds_is_the_pooled_sd_within_a_seed() -> None:
