@@ -72,7 +72,7 @@ def _studies() -> str:
 
     studies = [load_study(name) for name in study_names()]
     rows = [
-        (study.name, size, definition.seeds, definition.seeds * sum(map(len, study.grid(definition).values())), definition.core_minutes,
+        (study.name, size, definition.seeds, study.num_cells(definition), definition.core_minutes,
          study.title)
         for study in studies
         for size, definition in study.sizes.items()

@@ -97,11 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     root = _root(arguments)
     board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
+    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     shown.print(
-        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
+        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "
+        f"{len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
     check_cells(cells)
