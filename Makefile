@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export OMP_NUM_THREADS := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help bench official test test-slow lint format leaderboard-check constraints clean
+.PHONY: help bench official test test-slow lint format docs leaderboard-check constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,11 @@ lint: .venv/.installed-dev ## style, format and types
 format: .venv/.installed-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.installed ## write the generated pages of docs/
+	$(BIN)/python -m bench.commands.reference suites > docs/suites.md
+	$(BIN)/python -m bench.commands.reference routers > docs/routers.md
+	$(BIN)/python -m bench.flops.operations > docs/priced-operations.md
 
 leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
 	$(BIN)/python -m bench leaderboard --check --official

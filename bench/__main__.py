@@ -1,4 +1,4 @@
-"""`python -m bench`."""
+"""Start the command line: `python -m bench`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:  # while the bench is still being imported
         code = 130
     if code == 130:
-        # leave at once: threads that wait for a process that was killed would hold up the exit
+        # Leave at once: threads that wait for a killed process would hold up the exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,6 +1,6 @@
-"""The command line: `python -m bench run | list | plan | leaderboard | report | ...`.
+"""Run the command line: `python -m bench run | list | plan | leaderboard | report | ...`.
 
-Anything a user can mend ends in one line on stderr and exit code 2.
+Every error of a user ends in one line on stderr and exit code 2.
 """
 
 import argparse
@@ -19,14 +19,15 @@ INTERRUPTED = "interrupted; finished cells are kept, the same command resumes"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument errors follow the rule of one line and exit code 2."""
+    """Report argument errors in one line, with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with every subcommand; each module of `bench.commands` adds its own."""
+    """Return the parser with all subcommands. Each module of `bench.commands` adds its own."""
+    # Help and errors name the command as it was started.
     parser = _Parser(
         prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else MODULE,
         description="Compare token routers in one decoder at one FLOPs budget.",
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 done, 1 a check or a cell failed, 2 bad input, 130 interrupted.
+    The codes are 0 for done, 1 if a check or a cell failed, 2 for bad input, 130 if interrupted.
     """
     lenient_streams()
     try:
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        # The reader went away, as `head` does, and that is no error.
         drop_stdout()
         return 0
     except KeyboardInterrupt:
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _completed(argv: Sequence[str] | None) -> int:
-    """Run a command and flush what it printed; at exit a missing reader would give code 120."""
+    """Run a command and flush its output. At exit, a missing reader would give code 120."""
     try:
         arguments = build_parser().parse_args(argv)
         code = arguments.run(arguments)

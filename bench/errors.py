@@ -1,7 +1,7 @@
-"""Errors a user can mend, each said in one line.
+"""Define the errors that a user can correct, each in one line.
 
-Everything a user can get wrong (a name, a file, an option, a value) raises `UserError`; the command
-line prints it without a traceback and exits with 2. Bugs of our own stay ordinary exceptions.
+A wrong name, file, option or value raises `UserError`. The command line prints it without a
+traceback and exits with code 2. Our own bugs stay ordinary exceptions.
 """
 
 import difflib
@@ -11,25 +11,22 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Bad input: the message says what was wrong, the value, what is allowed and what to do."""
+    """Bad input. The message has the problem, the value, the allowed values and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class RuleBroken(Exception):
-    """A router did something in the run that makes its record worthless.
-
-    The text says what and where.
-    """
+    """A router broke a rule in the run, so its record is invalid. The text has rule and place."""
 
 
 class Diverged(Exception):
-    """The loss stopped being a number, or ran away.
+    """Training diverged: the loss is not finite, or far too large.
 
     Args:
-        message: what was seen.
-        loss: headline loss, nats a byte, where there is one.
+        message: the observation.
+        loss: headline loss, nats per byte, if there is one.
     """
 
     def __init__(self, message: str, loss: float | None = None) -> None:
@@ -38,15 +35,14 @@ class Diverged(Exception):
 
 
 def let_through(error: BaseException) -> None:
-    """Raise an exception again that is not a plugin's doing, whatever class that may have made up:
-    the user's own interrupt.
-    """
+    """Raise the user's own interrupt again, which a plugin must not swallow."""
     if isinstance(error, KeyboardInterrupt):
         raise error
 
 
 def told(error: BaseException) -> str:
-    """An exception in one line, though its text may raise another."""
+    """Return an exception as one line."""
+    # The exception's own `__str__` may raise.
     try:
         text = str(error)
     except Exception:
@@ -55,27 +51,29 @@ def told(error: BaseException) -> str:
 
 
 def located(error: BaseException) -> str:
-    """The same with the place that it came from, without reading any source."""
+    """Return an exception as one line with its file and line."""
+    # The last frame is the nearest. Walking frames reads no source file.
     frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
     return f"{told(error)} ({Path(frame.f_code.co_filename).name}:{line})"
 
 
 def shortened(value: object, length: int = 80) -> str:
-    """The `repr` of what a user gave, cut where it would swamp the message."""
+    """Return the `repr` of a user's value, cut to a length."""
     said = repr(value)
     return said if len(said) <= length else f"{said[:length]}..."
 
 
 def unknown(kind: str, value: str, allowed: Iterable[str], advice: str = "") -> UserError:
-    """Build the error for a name that is not in a known set, with the nearest name as a guess.
+    """Build the error for an unknown name, with the nearest valid name as a guess.
 
     Args:
-        kind: what the name stands for, singular ("router", "suite").
-        value: what the user wrote.
-        allowed: every valid name.
-        advice: what to do beyond choosing a valid name, one clause.
+        kind: kind of the name, singular ("router", "suite").
+        value: the user's text.
+        allowed: all valid names.
+        advice: another remedy, one sentence.
     """
-    names = sorted({*allowed} - {value})  # nobody means the name that is refused
+    # The refused name itself is no good guess.
+    names = sorted({*allowed} - {value})
     close = difflib.get_close_matches(value, names, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     listing = ", ".join(names) if names else "none"

@@ -1,4 +1,4 @@
-"""Files, locks and streams: written whole or not at all, locked where locks fail, never in the way."""
+"""Handle files, locks and streams: whole writes, locks on any file system, robust output."""
 
 import io
 import os
@@ -18,6 +18,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
+        # Temporary files are private by default.
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
@@ -28,7 +29,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def default_cache() -> Path:
     """Return `TOKEN_ROUTING_BENCH_CACHE`, else a folder in `XDG_CACHE_HOME` or `~/.cache`.
 
-    A user without a home has it among the temporary files.
+    Without a home it is a folder for temporary files.
     """
     name = "token-routing-bench"
     if own := os.environ.get("TOKEN_ROUTING_BENCH_CACHE"):
@@ -40,7 +41,7 @@ def default_cache() -> Path:
 
 
 def _expanded(path: str) -> Path:
-    """Return a path with `~` as the home; as it stands where the system knows of no home."""
+    """Return a path with `~` replaced by the home, if the system knows one."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -48,15 +49,16 @@ def _expanded(path: str) -> Path:
 
 
 def file_lock(path: Path | str, timeout: float = -1) -> BaseFileLock:
-    """Return a lock on a file in a folder that exists.
+    """Return a lock on a file in an existing folder.
 
-    Some network file systems refuse locks. There the mere file is the lock, with the process that
-    holds it, so that one left by a dead process is broken.
+    Some network file systems refuse locks. There the file itself is the lock. It names its process,
+    so that the lock of a dead process can be broken.
 
     Args:
         path: the file.
-        timeout: seconds to wait for another holder; below 0, without end.
+        timeout: seconds to wait for another holder; below 0 without end.
     """
+    # Try a real lock in this folder first.
     kind = FileLock if _has_locks(Path(path).parent) else SoftFileLock
     return kind(path, timeout=timeout)
 
@@ -65,14 +67,14 @@ def _has_locks(folder: Path) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             return _can_lock(probe.fileno())
-    except OSError:  # no place to write: the lock itself says so better
+    except OSError:  # not writable: the lock itself gives the better error
         return True
 
 
 def _can_lock(file: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows, whose locks work everywhere
+    except ImportError:  # on Windows locks work everywhere
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,34 +84,34 @@ def _can_lock(file: int) -> bool:
 
 
 UNFOLDED = 100_000
-"""Width of output that goes to no terminal, in columns: a path stays on its line."""
+"""Columns of output that goes to no terminal, so that a path stays on its line."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Leave a reader that went away to `bench.cli`, where rich would exit with 1."""
+        """Raise for a reader that went away. Rich alone would exit with code 1."""
         raise BrokenPipeError
 
 
 def console() -> Console:
-    """Return a console on stdout that folds lines on a terminal alone."""
+    """Return a console on stdout that folds lines only on a terminal."""
     plain = _Console(highlight=False)
     return plain if plain.is_terminal else _Console(highlight=False, width=UNFOLDED)
 
 
 def lenient_streams() -> None:
-    """Let stdout and stderr write an escape for a sign that their encoding lacks."""
+    """Let stdout and stderr write an escape for characters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def drop_stdout() -> None:
-    """Point stdout to nowhere after its reader went away, so that the last flush is silent."""
+    """Redirect stdout to nowhere after its reader went away, so that the last flush is silent."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, sys.stdout.fileno())
-    except (AttributeError, OSError, ValueError):  # closed, or no file at all
+    except (AttributeError, OSError, ValueError):  # stdout is closed, or no file at all
         sys.stdout = io.StringIO()
     finally:
         os.close(nowhere)

@@ -1,6 +1,6 @@
-"""One module a subcommand: `add_parser` declares its arguments, `run` does the work.
+"""Hold one module per subcommand: `add_parser` declares its arguments, `run` does the work.
 
-Heavy imports stay inside `run`.
+Heavy imports stay inside `run`, so that `--help` is fast.
 """
 
 from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run, study

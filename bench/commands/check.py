@@ -1,4 +1,4 @@
-"""`bench check`: does a router keep the rules? The same named checks that the tests run."""
+"""`bench check`: check that a router keeps the rules, with the named checks of the tests."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.conformance import CheckResult
 
 LARGEST_SEED = 2**32
-"""What every generator in use takes."""
+"""First seed that some generator in use would refuse."""
 MARKS = {
     "passed": "ok",
     "failed": "FAILED",
@@ -51,21 +51,21 @@ def add_parser(subparsers: Subparsers) -> None:
         help="set an option of the router",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, text and noise (default: 0)"
+        "--seed", type=int, default=0, help="seed of weights, text and noise (default: 0)"
     )
     parser.add_argument(
         "--expect-failure",
         action="append",
         default=[],
         metavar="CHECK=REASON",
-        help="a check that is known to fail; strict: it must",
+        help="a check that is known to fail; it is an error if it passes",
     )
     parser.add_argument("--json", action="store_true", help="print plain data instead of lines")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check every router that the name or file stands for; 1 if a check fails."""
+    """Check every router of the name or file. Return 1 if a check fails."""
     from bench.routing.registry import load_shipped
     from bench.runner.isolation import in_fresh_process
 
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     reasons = _pairs("--expect-failure", arguments.expect_failure)
     asked = (arguments.router, options, arguments.seed, reasons)
-    # A plugin's code stays out of this process, where it could print between our lines.
+    # A plugin runs in another process, because in this one it could print between our lines.
     shipped = arguments.router in load_shipped()
     reports = _examine(*asked) if shipped else in_fresh_process(_examine, *asked)
     if arguments.json:
@@ -92,16 +92,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _examine(
     router: str, options: dict[str, Any], seed: int, reasons: dict[str, str]
 ) -> list[RouterReport]:
-    """Check the routers that a name or a file stands for, in this process."""
+    """Check the routers of a name or a file, in this process."""
     import torch
 
     from bench.conformance import find_routers, run_checks
 
+    # One thread, as in a run: sums in another order would differ in the last bit.
     torch.set_num_threads(1)
     reports: list[RouterReport] = []
     for entry in find_routers(router):
         if options:
-            entry.make(options)  # bad options are bad input, and no fault of the router
+            # Wrong options are bad input, and no fault of the router.
+            entry.make(options)
         found = run_checks(entry, options=options, seed=seed, expected_failures=reasons)
         reports.append(RouterReport(entry.name, entry.family, found))
     return reports
@@ -113,6 +115,7 @@ def _name_or_file(text: str) -> str:
 
 def _pairs(flag: str, given: list[str]) -> dict[str, str]:
     for text in given:
+        # A name, a sign and a value: all three parts must be there.
         if not all(text.partition("=")):
             raise UserError(f"{flag} is {text!r}: give a name, an equals sign and a value.")
     return {name: value for name, _, value in (text.partition("=") for text in given)}

@@ -1,4 +1,4 @@
-"""`bench leaderboard`: render leaderboard.md from records, or check that it is fresh."""
+"""`bench leaderboard`: render leaderboard.md from records, or check that it is current."""
 
 import argparse
 from pathlib import Path
@@ -25,15 +25,16 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 unless the pages and the figures' data are what the "
-        "records give",
+        help="write nothing; exit with 1 unless the pages and the data of the figures agree with "
+        "the records",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Render or check; 1 if the file on disk is stale."""
+    """Render, or check and return 1 if a file on disk is stale."""
     root: Path = arguments.results
+    # The official board lies at the root of the repository, any other in its own tree.
     target: Path = arguments.out or (
         Path("leaderboard.md") if root == OFFICIAL_ROOT else root / "leaderboard.md"
     )
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"{target} does not exist. Run `{command_for(root)}` and commit what it writes."
         )
+    # All faults at once, of the board, its figures and the study pages.
     stale = [*stale_board(root, target), *stale_pages(root)]
     print("\n".join(stale) or f"{target} is what {root}/ gives.")
     return int(bool(stale))

@@ -1,4 +1,4 @@
-"""`bench list`: the routers, suites and studies that there are."""
+"""`bench list`: list the routers, suites and studies."""
 
 import argparse
 import sys
@@ -32,12 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(router: type) -> str:
-    """Return the first line of a docstring; empty without one, as under `python -OO`."""
+    """Return the first line of a docstring. There is none under `python -OO`."""
     return next(iter((router.__doc__ or "").strip().splitlines()), "")
 
 
 def _folded(widths: Any) -> Any:
-    """Return widths at which a table folds its columns: on a terminal alone."""
+    """Return the widths for folding columns on a terminal, else None."""
+    # Programs that read the list get one line per entry.
     return widths if sys.stdout is not None and sys.stdout.isatty() else None
 
 

@@ -1,30 +1,26 @@
-"""What an official run needs.
-
-Its folder, a device that computes, sources that are those of a commit.
-"""
+"""Check the requirements of official runs: folder, device, and sources of a commit."""
 
 from pathlib import Path
 
 from bench.errors import UserError
 
 DEVICES = ("cpu", "cuda")
-"""Kinds of device that the runner knows how to name in a record; see `machine_of`."""
+"""Kinds of device that a record can name; see `machine_of`."""
 OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")
 
 
 def check_device(device: str) -> None:
-    """Raise a `UserError` unless cells can be run on the device here.
-
-    It is of a known kind, and can compute.
-    """
+    """Raise a `UserError` unless the device is of a known kind and can compute here."""
     import torch
 
     kind = device.partition(":")[0]
     if kind not in DEVICES:
         raise UserError(
-            f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device cpu."
+            f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device "
+            "cpu."
         )
+    # torch reports a missing device only when something is computed on it.
     try:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError, ImportError) as error:
@@ -41,5 +37,6 @@ def require_clean_tree() -> None:
     commit, dirty = commit_state()
     if dirty:
         raise UserError(
-            f"--official needs sources that are exactly those of a commit, and the tree at {commit[:12]} differs: commit first."
+            "--official needs sources that are exactly those of a commit, and the tree at "
+            f"{commit[:12]} differs: commit first."
         )

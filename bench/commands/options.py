@@ -1,5 +1,6 @@
-"""Arguments that several subcommands share."""
+"""Declare and parse the arguments that several subcommands share."""
 
+# pyright: reportPrivateUsage=false
 import argparse
 import os
 from pathlib import Path
@@ -10,11 +11,12 @@ from bench.commands.places import place
 from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, shortened
 
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
+# argparse has no public name for the type that `add_subparsers` returns.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
-    """`--suite`, `--routers`, `--plugin`, `--budget`, `--match`."""
+    """Declare `--suite`, `--routers`, `--plugin`, `--budget` and `--match`."""
     parser.add_argument(
         "--suite", default="quick", help="name of a suite or a YAML file (default: quick)"
     )
@@ -35,17 +37,17 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         type=float,
-        help="rho, the share of routed full-path cost that is paid for (default: the suite's)",
+        help="rho, the share of the routed full-path cost to pay for (default: the suite's)",
     )
     parser.add_argument(
         "--match",
         choices=("flops", "tokens"),
-        help="train to equal FLOPs or to equal tokens (default: the suite's)",
+        help="train rows for equal FLOPs or on equal tokens (default: the suite's)",
     )
 
 
 def add_assignments(parser: argparse.ArgumentParser) -> None:
-    """`--set`."""
+    """Declare `--set`."""
     parser.add_argument(
         "--set",
         action="append",
@@ -56,7 +58,7 @@ def add_assignments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """`--results`, `--official`: which tree of records is read."""
+    """Declare `--results` and `--official`, which choose the tree of records to read."""
     trees = parser.add_mutually_exclusive_group()
     trees.add_argument(
         "--results",
@@ -75,12 +77,12 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """`--workers`."""
+    """Declare `--workers`."""
     parser.add_argument(
         "--workers",
         type=_workers,
         default=default_workers(),
-        help="processes side by side, 0 for none (default: one a core)",
+        help="parallel processes, or 0 to run in this process (default: one per core)",
     )
 
 
@@ -93,14 +95,14 @@ def _workers(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """A whole number of 0 or more, for argparse."""
+    """Parse a whole number of 0 or more, for argparse."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"it is {text!r}; give a whole number, 0 or more")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A time of 0 or more, for argparse."""
+    """Parse a time of 0 or more, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -111,7 +113,8 @@ def seconds(text: str) -> float:
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the suite that the command line replaces."""
+    """Return the fields of the suite that the command line replaces."""
+    # Subcommands declare only some of these; a value of None leaves the suite's own.
     found = {
         name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")
     }
@@ -119,46 +122,51 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """`3` means seeds 0, 1, 2; `0,2,5` means these, `7,` seed 7 alone.
+    """Parse seeds: `3` means seeds 0, 1, 2; `0,2,5` means these; `7,` means seed 7 alone.
 
     Raises:
-        UserError: not numbers, negative, none, or more than anyone could run.
+        UserError: no seeds, or seeds that are no numbers, negative, repeated or too many.
     """
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         seeds = []
+    # A single number without a comma is a count, which may be absurdly large.
     if "," not in text and seeds:
         if seeds[0] > MOST_SEEDS:
             raise UserError(
-                f"--seeds is {shortened(text)}: give at most {MOST_SEEDS}, or a comma after it for this seed alone."
+                f"--seeds is {shortened(text)}: give at most {MOST_SEEDS}, or a comma after it for "
+                "this seed alone."
             )
         seeds = list(range(seeds[0]))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(
-            f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by commas."
+            f"--seeds is {text!r}: give a number of seeds above 0, or different seeds separated by "
+            "commas."
         )
     return seeds
 
 
 def default_workers() -> int:
-    """Return one process per core that this process may use, and no more than its container's."""
+    """Return the number of cores that this process may use, within the limit of its container."""
     if count := getattr(os, "process_cpu_count", None):  # Python 3.13
         cores = count() or 1
     elif hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
+    # A container often sees all cores of its machine and may use only some.
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, round(quota)))
 
 
 def cpu_quota(cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the cores' worth of time that a container may use; None without a limit.
+    """Return the processor time that a container may use, in cores, or None without a limit.
 
     Args:
-        cgroups: where the system shows them: `cpu.max` in version 2, two files in version 1.
+        cgroups: folder of the control groups.
     """
+    # Version 2 has one file, `cpu.max`; version 1 has two.
     try:
         limit, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,6 +1,4 @@
-"""Places to write to: whether a path can be one, and what is said when a file cannot be written
-after all.
-"""
+"""Check places to write to, before and while files are written."""
 
 import argparse
 import tempfile
@@ -12,12 +10,11 @@ from bench.errors import UserError, shortened
 
 
 def place(text: str) -> Path:
-    """A path, for argparse; an empty one would stand for the current folder, and one of impossible
-    length for nothing.
-    """
+    """Parse a path, for argparse. Empty and impossible paths are refused."""
     try:
         if not text:
             raise ValueError("a path cannot be empty; leave the option out for its default")
+        # An empty path would mean the current folder. `exists` raises for impossible paths.
         Path(text).exists()
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
@@ -28,11 +25,10 @@ def place(text: str) -> Path:
 
 
 def require_folder(folder: Path, option: str = "--out") -> None:
-    """Make a folder, and write into it to see that this can be done: better known before hours of
-    work than after.
+    """Make a folder and check that it is writable, before hours of work.
 
     Raises:
-        UserError: it cannot be made or written to; whatever was made of it is gone again.
+        UserError: the folder cannot be made or written to. Nothing is left of it.
     """
     made: list[Path] = []
     try:
@@ -41,33 +37,38 @@ def require_folder(folder: Path, option: str = "--out") -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
             pass
     except OSError as error:
+        # Remove the folders that were made on the way, deepest first.
         for part in made:
             with suppress(OSError):
                 part.rmdir()
         raise UserError(
-            f"{option} is {str(folder)!r}, where nothing can be written ({error.strerror}). Give a folder that may be written to, or made."
+            f"{option} is {str(folder)!r}, where nothing can be written ({error.strerror}). Give a "
+            "folder that may be written to, or made."
         ) from None
 
 
 def require_file(file: Path) -> None:
-    """Raise a `UserError` if a folder stands where a file is to be written."""
+    """Raise a `UserError` if the place of a file is taken by a folder."""
     if file.is_dir():
         raise UserError(
-            f"{str(file)!r} is a folder, and a file of that name is to be written. Move it, or give another --out."
+            f"{str(file)!r} is a folder, and a file of that name is to be written. Move it, or "
+            "give another --out."
         )
 
 
 @contextmanager
 def writing(target: Path, remedy: str) -> Generator[None]:
-    """Say in one line that something made from records could not be written; the records are as
-    they were.
+    """Report in one line that a file made from records could not be written.
 
     Args:
-        target: what is written.
-        remedy: what to do once the place is mended, a clause.
+        target: the file or folder to write.
+        remedy: the action once the place is writable, a clause.
     """
     try:
         yield
     except OSError as error:
-        said = f"{str(target)!r} cannot be written ({error.strerror or error}); the records it is made from are kept."
+        said = (
+            f"{str(target)!r} cannot be written ({error.strerror or error}); the records it is "
+            "made from are kept."
+        )
         raise UserError(f"{said} Make the place writable, then {remedy}.") from None

@@ -1,7 +1,4 @@
-"""`bench plan`: what a run would do, without doing it.
-
-Budget, solved sizes, cost of each router, training tokens.
-"""
+"""`bench plan`: show budget, solved sizes, costs and training FLOPs, without a run."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -28,7 +25,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a row; 1 if a row cannot be built."""
+    """Print a line per row. Return 1 if a row cannot be built."""
     from bench.data import corpus_card, load_corpus
     from bench.runner.beforehand import check_suite
     from bench.runner.cells import plan_cells
@@ -46,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     cells = [cell for cell in planned if (cell.seed, cell.replica) == (0, 0)]
     table: list[tuple[object, ...]] = []
     impossible: list[str] = []
+    # One row that cannot be built does not hide the others.
     for cell in cells:
         try:
             table.append(in_fresh_process(size_of, cell) if cell.outside else size_of(cell))
@@ -68,6 +66,7 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
     from bench.model.assemble import assemble
     from bench.runner.resolve import resolve
 
+    # Sizes do not depend on the seed.
     model = assemble(resolve(cell).blueprint(), seed=0)
     solution, bracket = model.solution, cell.row.role == "bracket"
     capacity, width = f"capacity {solution.capacity:.4f}", f"expert width {solution.expert_width}"
@@ -91,6 +90,7 @@ def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
 
     corpus = load_corpus(suite.data.at(0))
     config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len)
+    # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
     target, frozen = costs.at(suite.budget), suite.regime == "controller"
     a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)

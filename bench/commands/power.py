@@ -1,6 +1,4 @@
-"""`bench power`: what this many seeds can find, and how many more each comparison needs, with their
-cost.
-"""
+"""`bench power`: show detectable differences, the seeds still needed, and their cost."""
 
 import argparse
 from typing import TYPE_CHECKING, Literal
@@ -27,9 +25,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--effect",
         default="margin",
-        help="difference to find: margin (default), observed, or nats a byte",
+        help="difference to find: margin (default), observed, or nats per byte",
     )
-    parser.add_argument("--power", type=float, default=0.8, help="power asked for (default: 0.8)")
+    parser.add_argument("--power", type=float, default=0.8, help="wanted power (default: 0.8)")
     parser.add_argument(
         "--all-pairs", action="store_true", help="also the secondary family, every pair of rows"
     )
@@ -37,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a comparison, and the stages in which seeds may be added."""
+    """Print a line per comparison, and the stages in which seeds may be added."""
     from bench.board import build_board
     from bench.stats import power, stages
 
@@ -46,13 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
         plan = board.judgement.plan
         if plan is None or len(board.ranked) < 2:
             raise UserError(
-                f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. Run more routers."
+                f"The board {board.title!r} has fewer than two ranked rows: there is nothing to "
+                "compare. Run more routers."
             )
+        # Brackets and informed rows are not ranked, so they need no further seeds.
         losses = {row.name: row.losses for row in board.ranked}
         needs = power(losses, plan, _costs(board), effect, arguments.power)
         shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
         print(
-            f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, {len(board.seeds)} seeds"
+            f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, "
+            f"{len(board.seeds)} seeds"
         )
         headers = (
             "row",
@@ -74,15 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
                 disable_numparse=[8, 9],
             )
         )
+        # Without declared looks, suggest the present number of seeds and twice as many.
         looks = plan.looks or (len(board.seeds), 2 * len(board.seeds))
         levels = ", ".join(
             f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha)
         )
         print(
-            "Columns are for one look at the full level; a board at an early look, whose level is lower, finds larger differences only."
+            "Columns are for one look at the full level; a board at an early look, whose level is "
+            "lower, finds larger differences only."
         )
         print(
-            f"Seeds beyond those declared count only in declared looks; comparison.looks: {list(looks)} would test at {levels}."
+            "Seeds beyond those declared count only in declared looks; comparison.looks: "
+            f"{list(looks)} would test at {levels}."
         )
     return 0
 

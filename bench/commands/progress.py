@@ -1,7 +1,4 @@
-"""What a run shows while it works.
-
-A line a finished cell, and on a terminal what is running and how long it will take.
-"""
+"""Show the progress of a run: a line per finished cell, and on a terminal the running cells."""
 
 import json
 import time
@@ -20,12 +17,12 @@ COLOURS = {"ok": "green", "kept": "dim", "off_budget": "yellow"}
 
 
 class Progress:
-    """Reports results as they come.
+    """Report results as they come.
 
     Args:
-        console: where to write; plain lines where it is no terminal.
+        console: the console; it gets plain lines if it is no terminal.
         total: number of cells.
-        beats: folder in which running cells say how far they are.
+        beats: folder with the progress files of running cells.
     """
 
     def __init__(self, console: Console, total: int, beats: Path) -> None:
@@ -36,7 +33,7 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
-        """Start showing what runs, on a terminal."""
+        """Start the live display, on a terminal."""
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -47,25 +44,24 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Stop the live display."""
         self._live.stop()
 
     def __call__(self, result: "CellResult") -> None:
         """Print the line of a finished cell."""
         self.done += 1
+        # Kept cells take no time, so they must not count for the estimate.
         self.run += result.status != "kept"
         line = Text(f"{self.done:4}/{self.total}  {result.cell!s:28} ")
         line.append(f"{result.status:10}", style=COLOURS.get(result.status, "red"))
         line.append(f" {result.seconds:6.0f} s  {result.detail}")
+        # On a terminal the live display shows the time left.
         if not self.console.is_terminal and (left := self.time_left()):
             line.append(f"  ({left} left)")
         self.console.print(line, soft_wrap=True)
 
     def time_left(self) -> str:
-        """Estimate of the time to the end, from the cells that were really run.
-
-        Empty before the first.
-        """
+        """Estimate the remaining time from the cells that were run; empty before the first."""
         if not self.run or self.done == self.total:
             return ""
         seconds = (time.monotonic() - self.started) / self.run * (self.total - self.done)
@@ -76,10 +72,11 @@ class Progress:
         text = Text(
             f"{self.done}/{self.total} cells" + (f", {left} left" if left else ""), style="bold"
         )
+        # Each running cell writes its share and loss into a file of its own.
         for file in sorted(self.beats.glob("*.progress")):
             try:
                 beat = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # being replaced, or just removed
+            except (OSError, ValueError):  # the file is being replaced, or was just removed
                 continue
             text.append(
                 f"\n  {beat['cell']:28} {beat['share']:4.0%}  {beat['loss']:.4f} nats a byte",

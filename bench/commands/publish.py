@@ -1,4 +1,4 @@
-"""Write the board, its figures and the pages of studies, or find those that are stale."""
+"""Write the leaderboard, its figures and the pages of studies, or find the stale ones."""
 
 import difflib
 import os
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 COMMAND = "python -m bench leaderboard"
 PAGE = "README.md"
 SHOWN = 40
-"""Lines of a difference that `--check` prints."""
+"""Largest number of lines of a difference that `--check` prints."""
 
 
 def render(root: Path, target: Path, console: Console) -> None:
-    """Write the board and the figures, and say where they are."""
+    """Write the board and the figures, and print their places."""
     from bench.board import build_board, write_figures
 
     boards = build_board(root)
     text, again = _page(boards, root, target), f"run `{command_for(root)}`"
+    # The board first: if a figure cannot be written, the tables are there at least.
     with writing(target, f"{again}, or with --out FILE to write elsewhere"):
         write_atomically(target, text)
     console.print(f"board    {target}", markup=False)
@@ -45,9 +46,10 @@ def command_for(root: Path) -> str:
 
 
 def _page(boards: "list[Board]", root: Path, target: Path) -> str:
-    """The text of the board; its pictures are named from the folder that it lies in."""
+    """Render the text of the board."""
     from bench.board import render_leaderboard
 
+    # Pictures are linked relative to the folder of the page, with forward slashes everywhere.
     folder = os.path.relpath(root, target.parent).replace(os.sep, "/")
     return render_leaderboard(boards, command=COMMAND, folder=folder)
 
@@ -60,7 +62,7 @@ def _by_suite(boards: "list[Board]") -> "dict[str, list[Board]]":
 
 
 def stale_board(root: Path, target: Path) -> list[str]:
-    """List the faults of the board and its figures, a line each; empty where all are fresh.
+    """List the faults of the board and its figures, one line each; empty if all are current.
 
     The page is compared byte for byte, a figure by the digest of its data.
     """
@@ -77,25 +79,29 @@ def stale_board(root: Path, target: Path) -> list[str]:
             for path, figure in made.items()
             for line in _stale(path, figure, command_for(root))
         ]
+        # A figure of a row that is gone would stay for ever otherwise.
         for path in sorted(figures_there(folder) - made.keys()):
             lines.append(f"{path} is a figure that no record gives. Run `{command_for(root)}`.")
     return lines
 
 
 def _changed(path: Path, text: str, command: str) -> list[str]:
-    """How a page on disk differs from its text; empty if it does not."""
+    """Return the difference between a page on disk and its text; empty if they are equal."""
     there = path.read_text(encoding="utf-8") if path.is_file() else ""
     if there == text:
         return []
     sides = there.splitlines(), text.splitlines()
+    # Show the beginning of the difference, which usually tells the cause.
     changes = list(difflib.unified_diff(*sides, str(path), "from its records", n=0, lineterm=""))
     fault = f"{path} is not what its records give: {len(changes)} lines of difference."
     return [*changes[:SHOWN], f"{fault} Run `{command}` and commit what it writes."]
 
 
 def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
-    """Whether a figure on disk shows other data; how a library draws them may differ."""
+    """Return a fault if a figure on disk shows other data, else nothing."""
     from bench.board.drawing import digest_of
+
+    # Compare the data alone: another version of a library may draw them differently.
 
     there = path.read_text(encoding="utf-8") if path.is_file() else ""
     if digest_of(there) == figure.digest:
@@ -104,11 +110,12 @@ def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
 
 
 def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
-    """Write the page and its figures, and say where they are."""
+    """Write a study's page and its figures, and print their place."""
     from bench.study.results import study_folder
 
     folder = study_folder(out, study.name)
     page, figures = page_files(study, folder)
+    # A study's figures are files of their own, so they carry their colours with them.
     files = {PAGE: page} | {name: figure.standalone() for name, figure in figures.items()}
     with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
         for name, text in files.items():
@@ -117,7 +124,7 @@ def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
 
 
 def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figure]]":
-    """The page and its figures (file name -> figure), from the records below `folder`."""
+    """Return the page and its figures (file name -> figure), from the records below `folder`."""
     from bench.study.figures import figures
     from bench.study.page import render_page
     from bench.study.results import collect
@@ -128,7 +135,7 @@ def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figu
 
 
 def stale_pages(out: Path, name: str | None = None) -> list[str]:
-    """List the faults of the pages in a tree of records, a line each; empty where all are fresh."""
+    """List the faults of the study pages in a tree of records; empty if all are current."""
     from bench.study.load import load_study
     from bench.study.results import study_folder
 
@@ -146,7 +153,7 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
 
 
 def studies_in(out: Path) -> "list[StudyConfig]":
-    """The studies that have records in a tree."""
+    """Return the studies that have records in a tree."""
     from bench.study.load import load_study
     from bench.study.results import study_folder
 

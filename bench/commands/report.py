@@ -1,4 +1,4 @@
-"""`bench report`: one self-contained page with everything the records show."""
+"""`bench report`: render one self-contained page with everything that the records show."""
 
 import argparse
 import webbrowser

@@ -1,7 +1,4 @@
-"""`bench reproduce ROW`.
-
-Run one row's seeds again from its records alone, and say whether they are borne out.
-"""
+"""`bench reproduce ROW`: run a row's seeds again from its records alone, and compare the losses."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,16 +32,16 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--suite", default="quick", help="suite whose records to take (default: quick)"
     )
-    parser.add_argument("--budget", type=float, help="rho of the records, where there are several")
+    parser.add_argument("--budget", type=float, help="rho of the records, if there are several")
     parser.add_argument(
-        "--match", choices=("flops", "tokens"), help="match of the records, where there are both"
+        "--match", choices=("flops", "tokens"), help="match of the records, if there are both"
     )
     add_results(parser)
     parser.add_argument(
         "--out",
         type=place,
         default=Path("runs") / REPRODUCED,
-        help="where the reruns go (default: runs/reproduce)",
+        help="folder for the reruns (default: runs/reproduce)",
     )
     parser.add_argument(
         "--plugin",
@@ -59,7 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rerun, compare, print; 0 only if the row is confirmed."""
+    """Run again, compare, print. Return 0 only if the row is confirmed."""
     from bench.runner.pool import run_cells
     from bench.runner.work import Job
     from bench.stats.reproduction import compare
@@ -79,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.workers,
         lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
     )
+    # Say first what has changed since the records were made, then compare the losses.
     kept = {_numbers(record): record for record in records}
     reruns = _reruns(results, arguments.out)
     for line in _changed(kept, reruns):
@@ -98,7 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _records(arguments: argparse.Namespace) -> list[Record]:
-    """Records of the row at one budget and match; which one is asked for if there are several."""
+    """Return the records of the row at one budget and match.
+
+    Raises:
+        UserError: there are none, or there are several budgets or matches and none was named.
+    """
     folder: Path = arguments.results / arguments.suite
     if not folder.is_dir():
         raise UserError(
@@ -113,6 +115,7 @@ def _records(arguments: argparse.Namespace) -> list[Record]:
             {record.cell.row for record in everything},
             f"Rows are looked for in {str(folder)!r}.",
         )
+    # Losses of different budgets or matches cannot be compared, so one must be chosen.
     for option in ("budget", "match"):
         there = sorted({getattr(record.cell, option) for record in records})
         wanted = getattr(arguments, option)
@@ -153,7 +156,7 @@ def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]"
 
 
 def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
-    """The cell that a record describes, from nothing but the record."""
+    """Return the cell of a record, from the record alone."""
     from bench.runner.cells import Cell
     from bench.runner.plugins import describe_rows
 
@@ -161,6 +164,7 @@ def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     config = without_impossible(record.provenance.config)
     said = f"record of {cell.row} seed {cell.seed}"
     suite = parse_suite({**config, "budget": cell.budget, "match": cell.match}, said)
+    # A shipped router needs no plugin files, and then it may run in this process.
     (card,) = describe_rows([row], plugins)
     return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)
 
@@ -185,6 +189,7 @@ def _changed(
             notes.append(
                 f"the router {rerun.row.router!r} has changed since commit {made.commit[:12]}"
             )
+        # The embedded corpus cannot change; the user's own files can.
         if made.data_hash != now.data_hash:
             notes.append("the text is not the one of the record")
     return list(dict.fromkeys(notes))

@@ -1,4 +1,4 @@
-"""`bench run`: train and judge routers, then render the board of what is there."""
+"""`bench run`: train and judge routers, then render the board of all records in the tree."""
 
 import argparse
 import shlex
@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         choices=("float32", "bfloat16"),
         help="precision of matrix products (default: the suite's)",
     )
-    parser.add_argument("--out", type=place, help="where records go (default: runs)")
+    parser.add_argument("--out", type=place, help="tree of records to write (default: runs)")
     parser.add_argument(
         "--official",
         action="store_true",
@@ -60,9 +60,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the missing cells, print an outcome a line, render the board.
+    """Run the missing cells, print a line per cell, and render the board.
 
-    1 if a cell failed or broke a rule.
+    Return 1 if a cell failed or broke a rule.
     """
     from bench.commands.publish import render
     from bench.data import corpus_card, corpus_line, load_corpus
@@ -77,18 +77,21 @@ def run(arguments: argparse.Namespace) -> int:
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
     shown = console()
+    # Users see the whole card of their own text, and one line about ours.
     own = suite.data.source in ("local", "hub")
     said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
     shown.print(said, markup=False)
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
     parsed, rows = parse_rows(suite, arguments.routers, plugins), list[RowConfig]()
+    # A row that this corpus or regime cannot serve is skipped with a reason.
     for row in parsed.rows:
         card = parsed.cards[row.name]
         if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
             shown.print(f"skipped  {row.name}: {reason}", markup=False)
         else:
             rows.append(row)
+    # `--seed-start` shifts the seeds, so that pilot runs never use those of a board.
     seeds = [
         arguments.seed_start + seed
         for seed in (
@@ -103,8 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
+    # The official board also shows how each row depends on its learning rate.
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
+    # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
@@ -113,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     job = Job(root, root, command, arguments.checkpoint_seconds)
     with Progress(shown, len(cells), root / CHECKPOINTS) as progress:
         results = run_cells(cells, job, arguments.workers, progress)
+    # If every cell crashed, there is nothing new to show.
     if any(result.status != "crashed" for result in results):
         render(root, board, shown)
     bad = ("crashed", "failed", "diverged", "invalid")
@@ -124,7 +130,9 @@ def _root(arguments: argparse.Namespace) -> Path:
         return arguments.out or OWN_ROOT
     if arguments.routers != "all" or arguments.plugin or arguments.out:
         raise UserError(
-            "--official runs the suite's whole roster into results/: drop --routers, --plugin and --out."
+            "--official runs the suite's whole roster into results/: drop --routers, --plugin and "
+            "--out."
         )
+    # An official record names its commit, so nothing may differ from it.
     require_clean_tree()
     return OFFICIAL_ROOT

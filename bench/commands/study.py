@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
     parser = subparsers.add_parser(
-        "study", help="test a claim: run its grid, judge it, write its page", description=__doc__
+        "study", help="test claims: run a grid, judge it, write its page", description=__doc__
     )
     parser.add_argument(
         "study",
         nargs="?",
         help="name of a study or a YAML file; may be left out with --check or --render",
     )
-    parser.add_argument("--size", default="small", help="extent to run (default: small)")
+    parser.add_argument("--size", default="small", help="size of the study (default: small)")
     parser.add_argument(
         "--out",
         type=place,
         help="tree of records; the study goes into its folder studies/ (default: runs)",
     )
     parser.add_argument(
-        "--official", action="store_true", help="the tree results/; to run needs a clean tree"
+        "--official", action="store_true", help="use the tree results/; a run needs a clean tree"
     )
     parser.add_argument(
         "--render",
         action="store_true",
-        help="run nothing; write the page from the records that are there",
+        help="run nothing; write the page from the existing records",
     )
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 unless pages are byte for byte what their records give",
+        help="write nothing; exit with 1 unless the pages agree with their records",
     )
     add_workers(parser)
     parser.set_defaults(run=run)
@@ -56,12 +56,13 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells and write the page.
 
-    1 if a cell failed, or if a page that was checked is stale.
+    Return 1 if a cell failed, or if a checked page is stale.
     """
     from bench.study.load import load_study
 
     if arguments.official and arguments.out:
         raise UserError("--official writes into results/: drop --out.")
+    # Checking and rendering read the tree that a run would write.
     out: Path = arguments.out or (OFFICIAL_ROOT if arguments.official else OWN_ROOT)
     if arguments.check:
         stale = stale_pages(out, arguments.study)
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_cells(
     study: "StudyConfig", arguments: argparse.Namespace, out: Path, shown: Console
 ) -> bool:
-    """Run what is missing at one size, setting after setting; whether a cell failed."""
+    """Run the missing cells of one size, setting after setting. Return whether a cell failed."""
     from bench.runner.pool import run_cells
     from bench.runner.work import CHECKPOINTS, Job
     from bench.study.cells import study_cells
@@ -98,6 +99,7 @@ def _run_cells(
     command = "python -m bench " + shlex.join(sys.argv[1:])
     failed = False
     for setting, planned in cells.items():
+        # Each size and setting has its own folder, so that sizes never share a verdict.
         root = study_folder(out, study.name) / arguments.size / setting
         check_device(planned[0].suite.device)
         require_folder(root)

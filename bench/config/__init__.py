@@ -1,1 +1,1 @@
-"""Suites and what they are made of: read from YAML, validated, frozen. Imports no torch."""
+"""Read suites and their parts from YAML, validate and freeze them. Imports no torch."""

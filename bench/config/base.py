@@ -1,6 +1,6 @@
-"""What every part of a configuration has in common.
+"""Define the base class of every part of a configuration.
 
-Frozen, strict, and with one canonical form that keys are made of.
+A part is frozen and strict. It has one canonical form, from which content keys are computed.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Part(BaseModel):
-    """A group of fields; unknown ones are refused."""
+    """A group of fields. Unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical(self) -> dict[str, Any]:
-        """Plain JSON data that say all of it, for records and hashes.
+        """Return the part as plain JSON data, for records and hashes.
 
-        Fields made with `added` only where they are set.
+        Fields declared with `added` are left out at their default.
         """
         data = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
@@ -28,6 +28,7 @@ class Part(BaseModel):
             ):
                 del data[name]
             else:
+                # `model_dump` knows nothing of `added`, so nested parts are converted here.
                 data[name] = _plain(value, data[name])
         return data
 
@@ -36,16 +37,16 @@ _ADDED: dict[str, Any] = {"added": True}
 
 
 def added(default: Any, **options: Any) -> Any:
-    """A field that came after the first official records.
+    """Declare a field that came after the first official records.
 
-    At its default, which must change nothing, it is no part of the canonical form, so that older
-    records keep their keys.
+    At its default the field is left out of the canonical form, so older records keep their keys.
+    The default must change nothing.
     """
     return Field(default=default, json_schema_extra=_ADDED, **options)
 
 
 def hash_of(data: Any) -> str:
-    """SHA-256 of JSON data in canonical form."""
+    """Return the SHA-256 of JSON data in canonical form."""
     return hashlib.sha256(
         json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()

@@ -1,5 +1,6 @@
-"""Reading suites: from the YAML files that come with the bench or from the user's own, with every
-problem in one line.
+"""Read suites, from the YAML files of the bench or of the user.
+
+Every problem is reported in one line.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,19 @@ from bench.errors import UserError, unknown
 
 
 def suite_names() -> list[str]:
-    """Names of the suites that come with the bench."""
+    """Return the names of the suites that come with the bench."""
     return declared("suites")
 
 
 def load_suite(
     name_or_file: str, overrides: dict[str, Any] | None = None, assignments: Sequence[str] = ()
 ) -> SuiteConfig:
-    """Read a suite by name or from a YAML file, lay overrides over its top level, then assignments
-    `train.batch_size=8`.
+    """Read a suite by name or from a YAML file, and change fields of it.
+
+    Args:
+        name_or_file: name of a suite of the bench, or path of a YAML file.
+        overrides: top-level fields to replace.
+        assignments: texts such as `train.batch_size=8`, applied last.
 
     Raises:
         UserError: no such suite, unreadable YAML, or a field that is unknown or out of range.
@@ -32,7 +37,8 @@ def load_suite(
     data = read_declaration("suite", name_or_file, "suites", "bench/suites/quick.yaml")
     data = {**data, **_plugins_beside(name_or_file, data), **(overrides or {})}
     suite = parse_suite(_assign(data, assignments), name_or_file)
-    if "rows" not in (overrides or {}):  # a study's own rows need not hold the suite's control
+    # A study brings its own rows, and these need not hold the suite's control.
+    if "rows" not in (overrides or {}):
         check_matched(suite.comparison.dense_matched, suite.rows)
     return suite
 
@@ -46,15 +52,18 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
 
 
 def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
-    """Return the field `plugins` with paths from here; in a suite's file they start beside it."""
+    """Return the field `plugins` with paths relative to the working directory.
+
+    In a suite's file they are relative to that file.
+    """
     given = data.get("plugins")
     if not isinstance(given, list) or not all(isinstance(path, str) for path in given):
-        return {}  # none, or something that validation refuses
+        return {}  # no plugins, or a value that validation refuses
     return {"plugins": [(Path(name_or_file).parent / path).as_posix() for path in given]}
 
 
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
-    """Set fields by their dotted name; values are YAML."""
+    """Set fields by their dotted names. Values are YAML."""
     for assignment in assignments:
         name, sign, _ = assignment.partition("=")
         if not sign or not name:
@@ -63,18 +72,20 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
             )
         *parents, last = name.split(".")
         target = data
+        # Walk down to the group that holds the field, and copy each group on the way.
         for parent in parents:
             child = target.get(parent) or {}
             if not isinstance(child, dict):
                 raise UserError(
-                    f"--set {assignment!r}: {parent!r} is not a group of fields. Name one inside a group, as train.batch_size=8."
+                    f"--set {assignment!r}: {parent!r} is not a group of fields. Name one inside a "
+                    "group, as train.batch_size=8."
                 )
             target[parent] = dict(child)
             target = target[parent]
         target[last] = read_value(assignment)
     named = {assignment.partition("=")[0] for assignment in assignments}
     if "data.path" in named and "data.source" not in named:
-        # The suite's source belongs to the suite's path.
+        # The suite's source belongs to the suite's own path, so infer the source anew.
         data["data"].pop("source", None)
     return data
 
@@ -82,7 +93,8 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    if not where:  # of the suite as a whole: the message names field and value itself
+    if not where:
+        # The problem concerns several fields; the message names them and their values itself.
         return problem["msg"].removeprefix("Value error, ").rstrip(".") + "."
     if problem["type"] == "extra_forbidden":
         return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
@@ -91,11 +103,12 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """Dotted names of the fields that exist at a place of the suite."""
+    """Return the dotted names of the fields that exist at a place of the suite."""
     model: Any = SuiteConfig
     for part in place:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
+            # The annotation of an optional group is a union; take the part in it.
             model = next(
                 kind
                 for kind in (annotation, *get_args(annotation))

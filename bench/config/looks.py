@@ -1,7 +1,4 @@
-"""Looks at a board: numbers of seeds, declared before the run, at which it may be judged.
-
-The one rule of which can be held at all.
-"""
+"""Check looks: the numbers of seeds, declared before the run, at which a board may be judged."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -9,11 +6,14 @@ from typing import Any
 
 LARGEST_LOOK, MOST_LOOKS = 256, 32
 """Beyond these, alpha spending between neighbouring looks is lost in rounding."""
-ALLOWED = f"at most {MOST_LOOKS} increasing numbers of seeds from 2 to {LARGEST_LOOK}, such as [3, 6], or none for a single look"
+ALLOWED = (
+    f"at most {MOST_LOOKS} increasing numbers of seeds from 2 to {LARGEST_LOOK}, such as [3, 6], "
+    "or none for a single look"
+)
 
 
 def possible(looks: Sequence[int]) -> bool:
-    """Whether a board could be judged at all of these."""
+    """Return whether a board can be judged at all of these looks."""
     increasing = all(earlier < later for earlier, later in pairwise(looks))
     return (
         len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= LARGEST_LOOK for look in looks)
@@ -21,9 +21,9 @@ def possible(looks: Sequence[int]) -> bool:
 
 
 def without_impossible(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A suite's configuration as a record holds it, less looks at which nothing can be judged.
+    """Return a suite's configuration with impossible looks removed.
 
-    Suites with such looks are refused, but there may be records from before they were.
+    New suites with such looks are refused. Records may be older than that rule.
     """
     declared = dict(config.get("comparison") or {})
     return (

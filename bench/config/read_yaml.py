@@ -1,6 +1,6 @@
-"""Finding and reading what is declared in YAML, suites and studies.
+"""Find and read declarations in YAML: suites and studies.
 
-By name among those of the bench, or from the user's file.
+A declaration is found by its name in the bench, or it is a file of the user.
 """
 
 from importlib.resources import files
@@ -13,7 +13,7 @@ from bench.errors import UserError, shortened, unknown
 
 
 def declared(folder: str) -> list[str]:
-    """Names of the declarations in a folder of the bench."""
+    """Return the names of the declarations in a folder of the bench."""
     return sorted(
         item.name.removesuffix(".yaml")
         for item in files("bench").joinpath(folder).iterdir()
@@ -22,16 +22,16 @@ def declared(folder: str) -> list[str]:
 
 
 def read_declaration(kind: str, name_or_file: str, folder: str, example: str) -> dict[Any, Any]:
-    """The fields of a declaration.
+    """Return the fields of a declaration.
 
     Args:
-        kind: what it is called in errors, "suite" or "study".
-        name_or_file: its name, or a path that ends in .yaml.
-        folder: folder of the bench that holds those with a name.
-        example: where the error sends readers for a sound one.
+        kind: "suite" or "study", for errors.
+        name_or_file: a name, or a path that ends in .yaml.
+        folder: folder of the bench that holds the named declarations.
+        example: a valid file that errors point to.
 
     Raises:
-        UserError: there is none, or it is no mapping in YAML.
+        UserError: the declaration does not exist, or it is not a YAML mapping.
     """
     path, title, names = Path(name_or_file), kind.capitalize(), declared(folder)
     if path.suffix in (".yaml", ".yml"):
@@ -40,10 +40,8 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
             if not path.is_file():
                 raise UserError(f"{title} file {name_or_file!r} does not exist. {remedy}")
             text = path.read_text(encoding="utf-8", errors="replace")
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # a name too long, or with a null byte; a file that may not be read
+        except (OSError, ValueError) as error:
+            # The name is too long or holds a null byte, or reading the file is not allowed.
             raise UserError(
                 f"{title} file {shortened(name_or_file)} cannot be read ({error}). {remedy}"
             ) from None
@@ -55,37 +53,46 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
         data = _parsed(text)
     except ValueError as error:
         raise UserError(
-            f"{title} {name_or_file!r} is not valid YAML: {error}. Mend it; {example} shows what a sound one is like."
+            f"{title} {name_or_file!r} is not valid YAML: {error}. Correct it; {example} is a "
+            "valid example."
         ) from None
     if not isinstance(data, dict):
         raise UserError(
-            f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. See {example}."
+            f"{title} {name_or_file!r} holds {type(data).__name__}, not a mapping of fields. "
+            f"See {example}."
         )
     return data
 
 
 def read_value(assignment: str) -> Any:
-    """The YAML value of an assignment `name=value` on the command line.
+    """Return the YAML value of an assignment `name=value` on the command line.
 
     Raises:
-        UserError: it is not valid YAML.
+        UserError: the value is not valid YAML.
     """
     text = assignment.partition("=")[2]
     try:
         return _parsed(text)
     except ValueError as error:
-        allowed = "Give a number, true, false, a word or a list such as [1, 2]; text with other signs wants quotes of its own"
-        said = f"--set {shortened(assignment)}: the value {shortened(text)} is not valid YAML: {error}."
+        allowed = (
+            "Give a number, true, false, a word or a list such as [1, 2]; text with other signs "
+            "needs quotes of its own"
+        )
+        said = (
+            f"--set {shortened(assignment)}: the value {shortened(text)} is not valid YAML: "
+            f"{error}."
+        )
         raise UserError(f"{said} {allowed}: '\"...\"'.") from None
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """Loads YAML and refuses a key that stands twice in one mapping; YAML's own loader lets the
-    last one win.
+    """Load YAML and refuse a key that stands twice in one mapping.
+
+    PyYAML's own loader keeps the last value of such a key.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        # `<<` merges add keys that the mapping's own may override, so look before the merge
+        # A `<<` merge adds keys that the mapping's own keys may override: look before the merge.
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -100,15 +107,16 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 def _parsed(text: str) -> Any:
-    """What YAML text says.
+    """Parse YAML text.
 
     Raises:
-        ValueError: it is not valid. PyYAML itself lets pass whatever dates, numbers and its own
-            tables raise.
+        ValueError: the text is not valid. PyYAML alone would raise many other errors, for dates,
+            numbers and its own tables.
     """
     try:
         data = yaml.load(text, Loader=_OnceLoader)
-        repr(data)  # a number of thousands of digits could be named in no error
+        # Python refuses to print a number of thousands of digits, so no error could name it.
+        repr(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The parts that rows play: told by what a suite declares, never by how a name is spelt."""
+"""Find the roles of rows from the declarations of a suite, never from the spelling of a name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,18 +7,19 @@ from bench.config.row import RowConfig
 from bench.errors import UserError, unknown
 
 DENSE_MATCHED = "dense_matched"
-"""Router, and default row, that spends B without routing."""
+"""The router, and the default row, that spends B without routing."""
 
 
 def check_names(rows: Sequence[RowConfig], lr_scales: Iterable[float]) -> None:
-    """Refuse a name that stands for no row, or for two.
+    """Refuse names that match no row, or two rows.
 
     Args:
-        rows: of the suite.
+        rows: rows of the suite.
         lr_scales: factors of the sensitivity rows.
 
     Raises:
-        UserError: an unknown control, an unclear twin, or a name that a sensitivity row has too.
+        UserError: an unknown control, an ambiguous twin, or a name that a sensitivity row also
+            has.
     """
     names = [row.name for row in rows]
     for row in rows:
@@ -32,6 +33,7 @@ def check_names(rows: Sequence[RowConfig], lr_scales: Iterable[float]) -> None:
                 f"Row {row.name!r} has twin_of {row.twin_of!r} and the role {row.role!r}. "
                 "Give it `role: twin`, or drop `twin_of`."
             )
+    # Each factor makes a row of its own, whose name must be free.
     made = {sensitivity_name(row.name, scale) for row in rows for scale in (1.0, *lr_scales)}
     if lr_scales and (taken := sorted(made & set(names))):
         raise UserError(
@@ -44,10 +46,10 @@ def twin_original(twin: RowConfig, rows: Sequence[RowConfig]) -> str:
 
     Args:
         twin: the twin.
-        rows: all rows that it may repeat.
+        rows: the rows of the suite.
 
     Raises:
-        UserError: `twin_of` names no row, or it is empty and not exactly one row will do.
+        UserError: `twin_of` names no row, or it is empty and not exactly one row matches.
     """
     others = [row for row in rows if row.role != "twin"]
     if twin.twin_of:
@@ -61,7 +63,7 @@ def twin_original(twin: RowConfig, rows: Sequence[RowConfig]) -> str:
         if (row.router, row.options) == (twin.router, twin.options)
         and not _router_seeds(row) & _router_seeds(twin)
     ]
-    # rows trained in the same way come first, where several have the router and its options
+    # Several rows may have this router and its options: prefer those trained in the same way.
     same = [r for r in alike if (r.training, r.lr_scale) == (twin.training, twin.lr_scale)]
     found = [row.name for row in same or alike]
     if len(found) != 1:
@@ -77,11 +79,12 @@ def _router_seeds(row: RowConfig) -> set[int]:
 
 
 def check_matched(matched: str, rows: Sequence[RowConfig]) -> None:
-    """Refuse a name of the row that spends B without routing, other than the default, if no row
-    has it.
+    """Check that the declared row without routing exists.
+
+    The default name may be missing.
 
     Raises:
-        UserError: no row has it.
+        UserError: no row has the declared name.
     """
     names = [row.name for row in rows]
     if matched not in (*names, DENSE_MATCHED):
@@ -93,11 +96,12 @@ def matched_row(matched: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the name of the row that spends B without routing.
 
     Args:
-        matched: as declared.
-        rows: name -> fields of the suite's rows, as records hold them.
+        matched: the declared name.
+        rows: row name -> fields, as records hold them.
     """
     if matched in rows or matched != DENSE_MATCHED:
         return matched
+    # No row has the default name: the only control of that router stands in for it.
     found = [
         name
         for name, row in rows.items()
@@ -107,5 +111,5 @@ def matched_row(matched: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def sensitivity_name(row: str, scale: float) -> str:
-    """Return the name of a row at a factor on its learning rates."""
+    """Return the name of a row whose learning rates are scaled by a factor."""
     return f"{row}@lr{scale:g}"

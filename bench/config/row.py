@@ -71,8 +71,16 @@ class RowConfig(Part):
     router: str = Field(
         default="", description="registered name; by default the part of `name` before '@'"
     )
-    options: dict[str, Any] = Field(default_factory=dict)
-    role: Role = "ranked"
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of the router by name; docs/routers.md lists them",
+    )
+    role: Role = Field(
+        default="ranked",
+        description="`ranked`: judged; `control`: a baseline that others are compared with; "
+        "`twin`: an A/A copy; `bracket`: a reference outside the budget; `informed`: shown but "
+        "not ranked, e.g. because it knows the right paths",
+    )
     control: str = Field(
         default="", description="row of `random` over the same paths; found by the paths if empty"
     )

@@ -1,7 +1,7 @@
-"""Suites: what is run and how, read from YAML, validated and frozen.
+"""Define suites: validated, frozen configurations of a board.
 
 A suite fixes everything but the router: data, backbone, budget, training recipe, rows and the
-comparisons that will be made. Nothing here depends on torch, so the board can read it too.
+planned comparisons. Imports no torch, so that the board can read suites too.
 """
 
 from typing import Annotated, Literal
@@ -19,15 +19,20 @@ MOST_SEEDS = 10_000
 
 
 class TrainConfig(Part):
-    """The training recipe; `docs/decisions` says where each figure comes from."""
+    """Training recipe. `docs/decisions` has the source of each number."""
 
     reference_tokens: int = Field(
         gt=0,
-        description="the training budget is what a hard choice at B costs on so many tokens: 3 * B * reference_tokens FLOPs in `joint`",
+        description="tokens that set the training budget: the cost of training a hard choice at B "
+        "on them, 3 * B * reference_tokens FLOPs in the regime `joint`",
     )
-    batch_size: int = Field(default=16, gt=0)
-    muon_lr: float = Field(default=0.01, gt=0)
-    adam_lr: float = Field(default=0.002, gt=0)
+    batch_size: int = Field(default=16, gt=0, description="sequences per step")
+    muon_lr: float = Field(
+        default=0.01, gt=0, description="learning rate of Muon, for the matrices of the decoder"
+    )
+    adam_lr: float = Field(
+        default=0.002, gt=0, description="learning rate of AdamW, for embedding, head and routers"
+    )
     warmup: float = Field(
         default=0.1,
         ge=0,
@@ -35,67 +40,96 @@ class TrainConfig(Part):
         description="share of the budget over which the learning rate rises",
     )
     decay: float = Field(
-        default=0.5, ge=0, le=1, description="share of the budget over which it falls to 0"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the budget over which the learning rate falls to 0",
     )
-    router: RouterTraining = RouterTraining()
+    router: RouterTraining = Field(
+        default=RouterTraining(), description="training options of all routers"
+    )
     probes: int = Field(
         default=10, ge=2, description="causal evaluations during training, for the curves"
     )
 
 
 class PretrainConfig(Part):
-    """How the backbone of the regime `controller` is trained before any router is, once a seed."""
+    """Pretraining of the backbone in the regime `controller`, once per seed, before any router."""
 
-    tokens: int = Field(gt=0, description="tokens seen")
-    batch_size: int = Field(default=16, gt=0)
-    muon_lr: float = Field(default=0.02, gt=0)
-    adam_lr: float = Field(default=0.016, gt=0)
+    tokens: int = Field(gt=0, description="training tokens")
+    batch_size: int = Field(default=16, gt=0, description="sequences per step")
+    muon_lr: float = Field(
+        default=0.02, gt=0, description="learning rate of Muon, for the matrices of the decoder"
+    )
+    adam_lr: float = Field(
+        default=0.016, gt=0, description="learning rate of AdamW, for embedding and head"
+    )
     cheap_lr: float = Field(
         default=0.02,
         gt=0,
-        description="of the cheap paths, which learn the full path's update (Muon)",
+        description="learning rate of the cheap paths (Muon), which learn to predict the full "
+        "path's update",
     )
     warmup: float = Field(
         default=0.1, ge=0, le=1, description="share of the steps over which the learning rate rises"
     )
     decay: float = Field(
-        default=0.5, ge=0, le=1, description="share of the steps over which it falls to 0"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the steps over which the learning rate falls to 0",
     )
 
 
 class EvaluationConfig(Part):
-    """Calibration and evaluation; windows are per domain and hold `seq_len` tokens."""
+    """Calibration and evaluation. A window holds `seq_len` tokens."""
 
-    calibration_windows: int = Field(default=48, gt=0)
-    validation_windows: int = Field(default=96, gt=0)
-    probe_windows: int = Field(default=8, gt=0)
-    batch_size: int = Field(default=64, gt=0)
+    calibration_windows: int = Field(
+        default=48, gt=0, description="windows per domain for calibrating the knob"
+    )
+    validation_windows: int = Field(
+        default=96, gt=0, description="windows per domain for the headline loss"
+    )
+    probe_windows: int = Field(
+        default=8, gt=0, description="windows per domain for each evaluation during training"
+    )
+    batch_size: int = Field(default=64, gt=0, description="windows per forward pass")
     sweep: tuple[Annotated[float, Field(gt=0, lt=10)], ...] = Field(
         default=(0.97, 0.985, 1.0, 1.015, 1.03),
-        description="knob settings, as multiples of B; B itself is always one of them",
+        description="spends to evaluate at, as multiples of B; 1.0 is always added",
     )
-    tolerance: float = Field(default=0.01, gt=0, lt=1, description="largest relative miss of B")
+    tolerance: float = Field(
+        default=0.01, gt=0, lt=1, description="largest relative difference between spend and B"
+    )
 
 
 class ComparisonConfig(Part):
-    """What will be compared, declared before the run."""
+    """Planned comparisons, declared before the run."""
 
     margin: float = Field(
-        default=0.01, gt=0, description="nats a byte; differences within it count as equivalent"
+        default=0.01, gt=0, description="nats per byte; smaller differences count as equivalent"
     )
-    alpha: float = Field(default=0.05, ge=1e-6, lt=0.5)
+    alpha: float = Field(
+        default=0.05,
+        ge=1e-6,
+        lt=0.5,
+        description="probability of any false claim of a difference on the whole board",
+    )
     looks: tuple[int, ...] = Field(
-        default=(), description="numbers of seeds at which the board may be judged"
+        default=(),
+        description="numbers of seeds at which the board may be judged, increasing; empty for "
+        "a single look",
     )
     largest_effect: float | None = Field(
         default=None,
         gt=0,
-        description="largest plausible difference, nats a byte; untestable where even that could not be found",
+        description="largest plausible difference, nats per byte; a comparison that could not "
+        "detect even that is untestable",
     )
     dense_matched: str = Field(
         default=DENSE_MATCHED,
-        description="row that spends B without routing; where no row has the default name, the "
-        "one control of the router `dense_matched`",
+        description="row that spends B without routing; if no row has the default name, the only "
+        "control of the router `dense_matched`",
     )
 
     remark: str = added(
@@ -113,15 +147,12 @@ class ComparisonConfig(Part):
 
 
 class SensitivityConfig(Part):
-    """Extra cells that show how much each row depends on its learning rate.
-
-    They are on a seed that no ranking uses.
-    """
+    """Extra cells that measure how much each row depends on its learning rate."""
 
     lr_scales: tuple[float, ...] = Field(
-        default=(), description="factors on every learning rate of a row"
+        default=(), description="factors on every learning rate of a row, above 0; a cell each"
     )
-    seed: int = Field(default=100, ge=0)
+    seed: int = Field(default=100, ge=0, description="seed of these cells; no ranking uses it")
 
     @model_validator(mode="after")
     def _positive(self) -> "SensitivityConfig":
@@ -131,40 +162,71 @@ class SensitivityConfig(Part):
 
 
 class SuiteConfig(Part):
-    """A suite, whole."""
+    """Top-level fields of a suite."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
-    purpose: str
+    name: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="name of the suite and of its folder of records"
+    )
+    purpose: str = Field(description="the question that the suite answers, in a few sentences")
     regime: Literal["joint", "controller"] = Field(
         default="joint",
-        description="backbone and routers from scratch, or routers alone on a backbone that was pretrained and is frozen",
+        description="`joint` trains backbone and routers from scratch; `controller` trains the "
+        "routers alone, on a pretrained and frozen backbone",
     )
     pretrain: PretrainConfig | None = added(
-        None, description="of the backbone, in the regime `controller`"
+        None, description="pretraining of the backbone; for the regime `controller` only"
     )
-    backbone: str
-    routed_layers: tuple[int, ...] = Field(min_length=1)
-    seq_len: int = Field(gt=1)
-    budget: float = Field(default=0.5, gt=0, lt=1, description="rho")
-    match: Literal["flops", "tokens"] = "flops"
-    seeds: int = Field(default=3, gt=0, le=MOST_SEEDS)
-    data: DataConfig = Field(default_factory=lambda: DataConfig.model_validate({}))
-    train: TrainConfig
-    evaluation: EvaluationConfig = EvaluationConfig()
-    comparison: ComparisonConfig = ComparisonConfig()
-    sensitivity: SensitivityConfig = SensitivityConfig()
+    backbone: str = Field(
+        description="size of the decoder, a name in `bench/backbone/presets.py`: tiny, wide, "
+        "small or paper"
+    )
+    routed_layers: tuple[int, ...] = Field(
+        min_length=1, description="layers that hold a router, ascending, counted from 0"
+    )
+    seq_len: int = Field(gt=1, description="tokens per sequence")
+    budget: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="rho: share of the cost of the routed full paths that the inference budget B "
+        "pays for",
+    )
+    match: Literal["flops", "tokens"] = Field(
+        default="flops", description="train every row for equal FLOPs, or on equal tokens"
+    )
+    seeds: int = Field(default=3, gt=0, le=MOST_SEEDS, description="default number of seeds")
+    data: DataConfig = Field(
+        default_factory=lambda: DataConfig.model_validate({}), description="the text"
+    )
+    train: TrainConfig = Field(description="the training recipe")
+    evaluation: EvaluationConfig = Field(
+        default=EvaluationConfig(), description="calibration and evaluation"
+    )
+    comparison: ComparisonConfig = Field(
+        default=ComparisonConfig(), description="the planned comparisons"
+    )
+    sensitivity: SensitivityConfig = Field(
+        default=SensitivityConfig(), description="extra cells at other learning rates"
+    )
     thresholds: tuple[float, ...] = Field(
-        default=(), description="losses in nats a byte whose first crossing is timed"
+        default=(),
+        description="losses, nats per byte; the board shows when each row first falls below them",
     )
     plugins: tuple[str, ...] = added(
         (), description="files or folders of plugins, relative to the suite's file"
     )
-    rows: tuple[RowConfig, ...] = Field(min_length=1)
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    rows: tuple[RowConfig, ...] = Field(
+        min_length=1,
+        description="the rows of the board; a bare name stands for a ranked row of that router",
+    )
+    device: str = Field(default="cpu", description="device of torch, e.g. cpu, cuda or cuda:1")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="precision of the forward pass"
+    )
     compile: bool = Field(
         default=False,
-        description="compile attention and paths with torch.compile; rounding then differs, so records stand apart from those without",
+        description="compile attention and paths with torch.compile; rounding then differs, so "
+        "these records are kept apart",
     )
 
     @model_validator(mode="after")
@@ -172,7 +234,8 @@ class SuiteConfig(Part):
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique"
+                f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names "
+                "must be unique"
             )
         try:
             check_names(self.rows, self.sensitivity.lr_scales)
@@ -184,24 +247,28 @@ class SuiteConfig(Part):
             )
         if self.routed_layers[0] < 0:
             raise ValueError(
-                f"routed_layers is {list(self.routed_layers)}; layers count from 0, so give e.g. [1, 2]"
+                f"routed_layers is {list(self.routed_layers)}; layers count from 0, so give e.g. "
+                "[1, 2]"
             )
+        # A window holds one token more than it predicts, and a document is one window.
         task = self.data.planted
         if task is not None and task.document_tokens != self.seq_len + 1:
             raise ValueError(
-                f"seq_len is {self.seq_len}; planted documents are read whole, so it must be {task.document_tokens - 1}"
+                f"seq_len is {self.seq_len}; planted documents are read whole, so it must be "
+                f"{task.document_tokens - 1}"
             )
         if (self.pretrain is not None) != (self.regime == "controller"):
             raise ValueError(
-                f"regime is {self.regime!r}: 'controller' needs the group `pretrain`, 'joint' takes none"
+                f"regime is {self.regime!r}: 'controller' needs the group `pretrain`, 'joint' "
+                "takes none"
             )
         return self
 
     def row(self, name: str) -> RowConfig:
-        """Return the row of a name; a bare router that is not listed gets a ranked row of its own.
+        """Return the row of a name. A router that is not listed gets a ranked row.
 
         Raises:
-            UserError: a variant, as `mlp_gate@relaxed`, that the suite does not list.
+            UserError: the suite does not list this variant, such as `mlp_gate@relaxed`.
         """
         found = {row.name: row for row in self.rows}
         if name in found:

@@ -1,7 +1,6 @@
-"""Check that a router keeps the rules of the bench: the same named checks for the command line, the
-tests and third parties.
+"""Check that a router keeps the rules of the bench.
 
-In a plugin's own tests:
+The same named checks serve the command line, the tests and third parties. In a plugin's own tests:
 
     import pytest
     from bench.conformance import checks_for
@@ -56,12 +55,12 @@ CHECKS: tuple[Check, ...] = (
     learning.parameters_change,
     learning.learns_planted_rule,
 )
-"""The first five are essential, in the order in which they depend on each other."""
+"""All checks, in order. The first five are essential: all later checks depend on them."""
 
 
 @dataclass(frozen=True)
 class BoundCheck:
-    """A check of one router, to be called by a test; `str` gives its name."""
+    """A check of one router, for a test to call. `str` gives its name."""
 
     check: Check
     examination: Examination
@@ -70,9 +69,10 @@ class BoundCheck:
         return self.check.name
 
     def __call__(self) -> None:
-        """Raise an `AssertionError` with what was expected, what was seen and what to do.
+        """Raise an `AssertionError` with the expected value, the seen value and a hint.
 
-        A check that depends on one that failed raises `unittest.SkipTest`, a skip for pytest too.
+        If a check that this one depends on has failed, raise `unittest.SkipTest`, which pytest
+        reports as a skip.
         """
         found = self.examination.result(self.check)
         if found.status == "not_run":
@@ -84,16 +84,17 @@ class BoundCheck:
 
 
 def find_routers(router: str | Path | Entry) -> list[Entry]:
-    """Return the routers that a registered name, a plugin file or a folder of them stands for.
+    """Return the routers of a registered name, a plugin file or a folder of plugin files.
 
     Raises:
-        UserError: no such name or file, a file that registers no router, or one whose name is
-            taken.
+        UserError: no such name or file, no router in the file, or a name that is taken.
     """
     if isinstance(router, Entry):
         return [router]
     text, path = str(router), Path(router)
-    named = text in load_all()  # a plugin that takes a name of these is refused
+    # A registered name comes first. A plugin cannot have such a name, so nothing is hidden.
+    named = text in load_all()
+    # Only names with an ending or a folder are taken for files, so a mistyped name gets a hint.
     if not named and (text.endswith(".py") or len(path.parts) > 1 or path.is_dir()):
         return load_file(path)
     return [find(text, "Give one of these, a plugin's FILE.py or a folder of them.")]
@@ -110,9 +111,9 @@ def checks_for(
 
     Args:
         router: a registered name, a plugin file, or a registry entry.
-        options: the router's options, by name.
-        seed: of weights, text and noise.
-        expected_failures: check -> reason. Strict: one that passes all the same is a failure.
+        options: options of the router, by name.
+        seed: seed of weights, text and noise.
+        expected_failures: check -> reason. If such a check passes, that is a failure.
     """
     waivers = expected_failures or {}
     examinations = [
@@ -129,6 +130,6 @@ def run_checks(
     seed: int = 0,
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[CheckResult]:
-    """Run every check of a router in order; arguments as those of `checks_for`."""
+    """Run every check of a router in order. For the arguments see `checks_for`."""
     subject = Subject(entry, dict(options or {}), seed)
     return Examination(CHECKS, subject, expected_failures or {}).results()

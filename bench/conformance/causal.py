@@ -1,5 +1,6 @@
-"""Checks of what a decision may depend on, by `bench.conformance.causality` on a trained,
-calibrated model.
+"""Check that a decision depends on its token and earlier ones only.
+
+The proof of `bench.conformance.causality` runs on a trained, calibrated model.
 """
 
 import torch
@@ -14,37 +15,41 @@ _TAG_TRIALS = 64
 
 
 def _hold(subject: Subject, proof: Causality, *trials: str) -> None:
-    """Fail if the proof stopped at one of these trials; another check answers for the others."""
+    """Fail if the proof stopped at one of these trials. Other trials belong to other checks."""
     demand(proof.passed or not proof.detail.startswith(trials), "no difference", proof.detail)
     if not proof.passed:
         raise Exempt(f"not reached, since the proof stopped at: {proof.detail}")
 
 
 @rule(
-    "In causal selection compare each score with a threshold; a top-k, mean or norm over the sequence sees the future."
+    "In causal selection compare each score with a threshold; a top-k, mean or norm over the "
+    "sequence sees the future."
 )
 def causal(subject: Subject) -> None:
-    """Changing what follows a token changes neither its path nor its prediction.
+    """Later tokens change neither the path nor the prediction of a token.
 
-    By suffix trials, and by decoding token by token.
+    Suffix trials show it, and decoding token by token.
     """
     _hold(subject, subject.proof, "Suffix trial", "Decoding")
 
 
 @rule(
-    "Reduce over the sequence's own dimension at most, never over the batch; batch statistics belong in `after_step`."
+    "Reduce over the sequence's own dimension at most, never over the batch; batch statistics "
+    "belong in `after_step`."
 )
 def batch_invariant(subject: Subject) -> None:
-    """A sequence is decided the same in any batch, in any order, and alone."""
+    """A sequence gets the same plan in any batch, in any order, and alone."""
     _hold(subject, subject.proof, "Batch")
 
 
 @rule(
-    "Evaluation has no generator: use bench.routing.hash_noise for randomness; update buffers in `after_step` only, which runs in training."
+    "Evaluation has no generator: use bench.routing.hash_noise for randomness; update buffers in "
+    "`after_step` only, which runs in training."
 )
 def evaluation_is_stationary(subject: Subject) -> None:
     """Evaluating twice gives the same plans and losses, and changes no parameter or buffer."""
     model, windows = subject.trained, subject.windows(8)
+    # Two evaluations in a row would also show a counter that only the second one reads.
     before = digest(model.decoder.state_dict())
     first, second = (evaluate(model, windows, batch_size=8, keep=True) for _ in range(2))
     demand(
@@ -57,12 +62,13 @@ def evaluation_is_stationary(subject: Subject) -> None:
     _hold(subject, subject.proof, "Official evaluation", "State", "Predictions")
 
 
-@rule("Use the tag of the token itself; a tag further on says what comes next.")
+@rule("Use the tag of the token itself; a later tag shows the future.")
 def tags_are_causal(subject: Subject) -> None:
-    """Changing the domain tags after a token changes no decision up to it."""
+    """Later domain tags change no decision for a token."""
     if "tags" not in subject.probe.needs:
         raise Exempt("the router does not ask for tags")
     tokens, tags = subject.batch(_TAG_TRIALS)
+    # Each sequence has its own cut; all tags from there on are replaced by the next domain.
     cut = 1 + torch.arange(_TAG_TRIALS).unsqueeze(1) % (tokens.shape[1] - 1)
     later = torch.arange(tokens.shape[1]) >= cut
     other = torch.where(later, (tags + 1) % int(tags.max() + 1), tags)

@@ -1,4 +1,4 @@
-"""Define a check, run it on a router, and say what came of it."""
+"""Define checks, run them on a router, and return their results."""
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ CheckStatus = Literal["passed", "failed", "exempt", "expected_failure", "not_run
 
 
 class Violation(Exception):
-    """A rule was broken: what was expected, and what was seen."""
+    """A broken rule, with the expected and the seen value."""
 
     def __init__(self, expected: str, seen: str) -> None:
         super().__init__(f"expected {expected}; saw {seen}")
@@ -21,7 +21,7 @@ class Violation(Exception):
 
 
 class Exempt(Exception):
-    """The rule does not apply to this router, and why."""
+    """The reason why a rule does not apply to this router."""
 
 
 def demand(holds: bool, expected: str, seen: object) -> None:
@@ -35,13 +35,13 @@ class Check:
     """A named rule.
 
     Attributes:
-        name: how reports, tests and `expected_failures` call it.
-        rule: what it asks for, one sentence.
-        hint: what usually breaks it and how to mend that.
-        examine: raises `Violation` where the rule is broken and `Exempt` where it does not apply.
+        name: name in reports, tests and `expected_failures`.
+        rule: the rule in one sentence.
+        hint: the usual mistake and its correction.
+        examine: raises `Violation` if the rule is broken and `Exempt` if it does not apply.
         essential: all later checks depend on this one.
-        waivable: a router may list it among its expected failures. Rules that keep a row honest are
-            not.
+        waivable: a router may list it among its expected failures. Rules that keep a row honest
+            cannot be waived.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check; `expected`, `seen` and `hint` are empty unless it failed."""
+    """The result of one check. `expected`, `seen` and `hint` are empty unless it failed."""
 
     check: str
     status: CheckStatus
@@ -65,7 +65,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the check neither failed nor was skipped."""
         return self.status not in ("failed", "not_run")
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,19 +76,22 @@ class CheckResult:
 def rule(
     hint: str, *, essential: bool = False, waivable: bool = False
 ) -> Callable[[Callable[[Subject], None]], Check]:
-    """Make a function into a check; its name and the first line of its docstring are the check's."""
+    """Turn a function into a check, with its name and the first line of its docstring."""
 
     def make(examine: Callable[[Subject], None]) -> Check:
-        said = (examine.__doc__ or examine.__name__).splitlines()[0]  # none under -OO
+        # There are no docstrings under `python -OO`.
+        said = (examine.__doc__ or examine.__name__).splitlines()[0]
         return Check(examine.__name__, said, hint, examine, essential, waivable)
 
     return make
 
 
 def fault(error: BaseException, subject: Subject) -> str:
-    """Describe an exception with the line of the router's own source that raised or led to it."""
-    while error.__cause__ is not None:  # what the harness made of an error is less than the error
+    """Describe an exception, with the line of the router's own source that led to it."""
+    # The cause says more than the error that the harness made of it.
+    while error.__cause__ is not None:
         error = error.__cause__
+    # Walk the traceback and keep the frames of the router's own files; the last one is nearest.
     places = [
         f"{frame.f_code.co_qualname} ({Path(frame.f_code.co_filename).name}:{line})"
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -102,11 +105,12 @@ def fault(error: BaseException, subject: Subject) -> str:
 def examine_one(
     check: Check, subject: Subject, expected_failures: Mapping[str, str]
 ) -> CheckResult:
-    """Run one check. Whatever a plugin raises is a failure of the check, never of the bench."""
+    """Run one check. Any error that a plugin raises is a failure of the check."""
     found = _examine(check, subject)
     reason = expected_failures.get(check.name, "")
     if not reason:
         return found
+    # A failure is expected; a pass, or a rule that does not apply, makes the waiver wrong.
     if found.status == "failed":
         return CheckResult(check.name, "expected_failure", found.expected, found.seen, "", reason)
     seen = f"the check does not apply: {found.reason}" if found.reason else "no failure"
@@ -124,13 +128,13 @@ def _examine(check: Check, subject: Subject) -> CheckResult:
         return CheckResult(check.name, "failed", broken.expected, broken.seen, check.hint)
     except BaseException as error:
         let_through(error)
-        seen, advice = fault(error, subject), "Mend the line that raises the error."
+        seen, advice = fault(error, subject), "Correct the line that raises the error."
         return CheckResult(check.name, "failed", "no error", seen, advice)
     return CheckResult(check.name, "passed")
 
 
 def validate_waivers(checks: Sequence[Check], expected_failures: Mapping[str, str]) -> None:
-    """Raise a `UserError` for an expected failure that names no check, or cannot be waived."""
+    """Raise a `UserError` for an expected failure that is no check or cannot be waived."""
     waivable = [check.name for check in checks if check.waivable]
     for name in expected_failures:
         if name not in waivable:
@@ -140,15 +144,15 @@ def validate_waivers(checks: Sequence[Check], expected_failures: Mapping[str, st
 
 @dataclass
 class Examination:
-    """The checks of one router, each run once, after the essential ones before it.
+    """The checks of one router. Each runs once, after the essential ones before it.
 
     Attributes:
-        checks: in order.
+        checks: the checks in order.
         subject: the router.
         expected_failures: check -> reason.
 
     Raises:
-        UserError: an expected failure that names no check, or one that cannot be waived.
+        UserError: an expected failure is no check or cannot be waived.
     """
 
     checks: Sequence[Check]
@@ -160,7 +164,7 @@ class Examination:
         validate_waivers(self.checks, self.expected_failures)
 
     def result(self, check: Check) -> CheckResult:
-        """Return the result of a check: "not_run" where an essential one before it failed."""
+        """Return the result of a check: "not_run" if an essential one before it failed."""
         if check.name not in self._results:
             broken = next((one for one in self._before(check) if not self.result(one).ok), None)
             self._results[check.name] = (

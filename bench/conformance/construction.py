@@ -1,4 +1,4 @@
-"""Check how a router comes into being, and that it runs at all."""
+"""Check that a router can be built, that its weights follow from the seed, and that it runs."""
 
 import inspect
 
@@ -17,8 +17,9 @@ KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
     essential=True,
 )
 def builds_without_arguments(subject: Subject) -> None:
-    """Every option of the constructor has a default, so that any router can be built blind."""
+    """Every option of the constructor has a default, so that the bench can build any router."""
     parameters = list(inspect.signature(subject.entry.router.__init__).parameters.values())[1:]
+    # `*args` and `**kwargs` count as loose too: nobody knows which options they take.
     loose = [
         p.name
         for p in parameters
@@ -28,6 +29,7 @@ def builds_without_arguments(subject: Subject) -> None:
         not loose, "keyword options with defaults", f"options without a default: {', '.join(loose)}"
     )
     router = subject.entry.make({})
+    # A declaration of the wrong type would fail later, far from its cause.
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.routing.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
@@ -44,12 +46,14 @@ def builds_without_arguments(subject: Subject) -> None:
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
     demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
+    # Building outside a model shows an error in `build` by itself.
     subject.build()
 
 
-@rule("Mend the line that raises the error.", essential=True)
+@rule("Correct the line that raises the error.", essential=True)
 def runs_without_errors(subject: Subject) -> None:
     """A short training with `fit`, losses and `after_step`, and an evaluation, raise no error."""
+    # An operation without a price has a check of its own.
     if subject.life.error is not None and subject.life.uncounted is None:
         raise subject.life.error
 
@@ -59,9 +63,9 @@ def runs_without_errors(subject: Subject) -> None:
     "NumPy, the clock or the process id."
 )
 def same_seed_same_weights(subject: Subject) -> None:
-    """Two models of one seed are equal, whatever state the global generators are in."""
+    """Two models of one seed are equal in any state of the global generators."""
     first = {name: digest(value) for name, value in subject.model.decoder.state_dict().items()}
-    torch.rand(3)
+    torch.rand(3)  # moves the global generator
     again = subject.assemble().decoder.state_dict()
     second = {name: digest(value) for name, value in again.items()}
     names = first.keys() | second.keys()

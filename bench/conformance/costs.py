@@ -1,4 +1,4 @@
-"""Check that all a router does has a price, and that it meets the budget."""
+"""Check that all work of a router has a price, and that the router meets the budget."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,10 +22,7 @@ FIXED_RULE_TRIALS = 8
     essential=True,
 )
 def every_operation_is_priced(subject: Subject) -> None:
-    """The cost of every operation that the router runs is known.
-
-    In `build`, `fit`, `forward`, losses and `after_step`.
-    """
+    """Every operation has a price, in `build`, `fit`, `forward`, losses and `after_step`."""
     if subject.life.uncounted is not None:
         raise Violation("operations with a price", fault(subject.life.uncounted, subject))
 
@@ -35,19 +32,21 @@ def every_operation_is_priced(subject: Subject) -> None:
     waivable=True,
 )
 def budget_is_met(subject: Subject) -> None:
-    """The solved size costs the budget.
+    """The solved size costs the budget, within 1 % or half a unit of an expert's width.
 
-    Within 1 %, or half a unit of an expert's width where that is more.
+    The larger of the two limits holds.
     """
     if subject.is_bracket:
         raise Exempt("a bracket ignores the budget")
     spend, solution = mean(_spends(subject)), subject.model.solution
     costs = dense_costs(subject.blueprint.decoder, subject.blueprint.routed_layers, SEQ_LEN)
+    # The solver must not have moved the target.
     demand(
         abs(costs.at(subject.blueprint.budget) - solution.target) < 1e-6 * solution.target,
         "the budget of the suite",
         solution.target,
     )
+    # One unit of width has three matrices, gate, up and down, at 2 d_model FLOPs each.
     unit = (
         6 * subject.blueprint.decoder.d_model * len(solution.layers) * subject.probe.mean_experts
         if solution.expert_width
@@ -62,32 +61,29 @@ def budget_is_met(subject: Subject) -> None:
 
 
 def _spends(subject: Subject) -> Iterator[float]:
-    """Yield what causal evaluation spends of B, as the meter charges it.
+    """Yield the spend of causal evaluation as a share of B, as the meter charges it.
 
-    Several trials where a fixed rule upgrades and no threshold can be set. Such a rule, a hash say,
-    meets the budget in the mean over texts; the few pairs of position and token id of one small
-    text are off by half a percent as often as not.
+    A fixed rule that upgrades tokens without a threshold, such as a hash, gets several trials. It
+    meets the budget only in the mean over texts: on one small text it is often half a percent off.
     """
+    # With a knob, calibration meets the budget on any text, and one trial is enough.
     fixed_rule = subject.probe.paths.base is not None and all(
         router.knob is None for router in subject.model.decoder.routers
     )
     for trial in range(FIXED_RULE_TRIALS if fixed_rule else 1):
         there = replace(subject, seed=subject.seed + trial)
         model = there.assemble()
-        # Hidden states of an untrained model are those of the few token ids, and no threshold can
-        # split them finely.
+        # An untrained model has one hidden state per token id, which no threshold can split finely.
         there.train(model)
         windows, meter = there.windows(48), model.meter(there.seed)
-        # The first calibration raises prices to what is seen in use, the second pays them.
+        # The first calibration raises the prices to the counts in use, the second pays them.
         calibrate(model, windows, 1.0, decide=meter.decide)
         yield calibrate(model, windows, 1.0, decide=meter.decide)
 
 
 @rule("Compare scores with -knob, as bench.routing.upgrade does, so that spending rises with it.")
 def knob_raises_spending(subject: Subject) -> None:
-    """The FLOPs that causal evaluation spends never fall as the knob rises, and it reaches both
-    ways.
-    """
+    """The spend of causal evaluation never falls as the knob rises, and the knob changes it."""
     model = subject.assemble()
     for router, site, inputs in zip(
         model.decoder.routers, model.evaluation_ledger.sites, subject.inputs("causal"), strict=True
@@ -95,6 +91,7 @@ def knob_raises_spending(subject: Subject) -> None:
         if router.knob is None:
             raise Exempt("the router has no knob")
         spends: list[float] = []
+        # The ends switch everything off and on; the middle shows the direction.
         for value in (-1e6, -1.0, -0.1, 0.0, 0.1, 1.0, 1e6):
             router.knob.fill_(value)
             with torch.no_grad():

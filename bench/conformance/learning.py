@@ -21,21 +21,23 @@ BATCH = 16
 PERMUTATIONS = 8
 LEARNING_RATE = 0.01
 MEAN = 0.5
-"""Length of the mean of the hidden states, relative to their spread; a decoder's have one too."""
+"""Length of the mean hidden state relative to the spread, since a decoder's have a mean too."""
 MARGIN = 0.1
-"""Part of the way from chance to always right, by which training must help.
+"""Share of the way from chance to always right that training must achieve.
 
-Published designs come 0.27 of the way at least, gates and top-2 experts over 0.6; a router that no
-gradient reaches moves by less than 0.02.
+Published designs achieve at least 0.27, gates and top-2 experts more than 0.6. A router without a
+gradient moves by less than 0.02.
 """
 
 
 @rule(
-    "A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, or register a buffer.",
+    "A parameter that never gets a gradient is dead weight: multiply the score into plan.weight, "
+    "or register a buffer.",
     waivable=True,
 )
 def parameters_change(subject: Subject) -> None:
     """Every trainable parameter of the router has changed after 20 steps."""
+    # Compare the trained model with the untrained model of the same seed, name by name.
     before = subject.model.decoder.routers
     still = [
         name
@@ -49,13 +51,12 @@ def parameters_change(subject: Subject) -> None:
 
 
 @rule(
-    "Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, or an auxiliary loss.",
+    "Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, "
+    "or an auxiliary loss.",
     waivable=True,
 )
 def learns_planted_rule(subject: Subject) -> None:
-    """Where one path is right for each token, training sends tokens along it more often than chance
-    does, and than it was sent untrained.
-    """
+    """Training sends tokens to their right path more often than chance or no training does."""
     capacity = subject.model.solution.capacity
     router = subject.build(vocab_size=VOCABULARY, capacity=capacity)
     parameters = [p for p in router.parameters() if p.requires_grad]
@@ -63,8 +64,10 @@ def learns_planted_rule(subject: Subject) -> None:
         raise Exempt("the router has nothing to learn with, or nothing to choose")
     if router.paths.segment is not None:
         raise Exempt(
-            "experts are merged by the segment before, which does not tell the right path of a token"
+            "experts are merged by the segment before, which does not tell the right path of a "
+            "token"
         )
+    # Training must beat both chance and the untrained router by a margin.
     problem = _Problem(subject, router)
     untrained, _ = problem.share_right(router)
     _train(router, parameters, problem, subject.seed)
@@ -82,6 +85,7 @@ def _train(router: Router, parameters: list[Parameter], problem: "_Problem", see
     """Train a router alone on the problem, with its own losses and updates."""
     optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
     for step in range(STEPS):
+        # Every step has its own text, a function of the seed.
         tokens = torch.randint(
             VOCABULARY, (BATCH, SEQ_LEN), generator=generator(seed, f"planted/{step}")
         )
@@ -90,6 +94,7 @@ def _train(router: Router, parameters: list[Parameter], problem: "_Problem", see
             term.weight * term.loss.compute(trace)
             for term in active(resolve_losses(router, RouterTraining())).values()
         ]
+        # The router's own losses come on top of the error of its update.
         total = torch.stack([problem.error(trace.update, tokens).mean(), *losses]).sum()
         if total.requires_grad:
             total.backward()
@@ -100,17 +105,17 @@ def _train(router: Router, parameters: list[Parameter], problem: "_Problem", see
 
 
 class _Problem:
-    """One site on its own.
+    """A single site with a known right path for each token id.
 
-    Each token id has a fixed hidden state, drawn by the seed, and one right path, a function of it.
-
-    A path's output for a token is a fixed random vector (0 for "skip"), and what is wanted is the
+    Each token id has a fixed hidden state, drawn by the seed. Its right path is a function of that
+    state. Each path has a fixed random output for each token id (0 for "skip"). The target is the
     output of the right path.
     """
 
     def __init__(self, subject: Subject, router: Router) -> None:
         self.names = router.paths.names
         width = DECODER.d_model
+        # Hidden states: a random direction per token id around a common mean, with unit scale.
         around = normal(subject.seed, "planted/hidden", VOCABULARY, width)
         mean = MEAN * normal(subject.seed, "planted/mean", 1, width)
         self.hidden = (around + mean) / (1 + MEAN**2) ** 0.5
@@ -124,14 +129,14 @@ class _Problem:
             1, -1, 1
         )
         self.seed, self.noise = subject.seed, generator(subject.seed, "planted/noise")
-        # A linear rule, so that what is learnt of one token holds for others: top-k routing hears
-        # nothing of those it leaves out.
+        # A linear rule holds for all tokens alike: top-k routing gets no gradient from the tokens
+        # it leaves out, and must learn about them from others.
         votes = around @ normal(subject.seed, "planted/rule", width, len(self.names))
         upgraded = votes[:, -1] >= votes[:, -1].quantile(1 - router.spec.capacity)
         self.right = upgraded.long() if router.paths.base else votes.argmax(1)
 
     def trace(self, router: Router, tokens: Tensor, progress: float) -> LayerTrace:
-        """Ask the router, execute its plan, and tell what an auxiliary loss may be told."""
+        """Ask the router, execute its plan, and return a trace with all targets of losses."""
         inputs = RouterInput(
             hidden=self.hidden[tokens],
             tokens=tokens,
@@ -145,6 +150,7 @@ class _Problem:
             if "attention" in router.needs
             else None,
         )
+        # Execute the plan by hand: the weighted sum of the chosen paths' outputs.
         plan = ask(router, inputs)
         outputs = self.outputs[tokens]
         factor = plan.mask.float() if plan.weight is None else plan.mask * plan.weight
@@ -152,6 +158,7 @@ class _Problem:
         every: dict[str, tuple[Tensor | None, Tensor]] = {
             name: (None, outputs[:, :, path].flatten(0, 1)) for path, name in enumerate(self.names)
         }
+        # The utility of the upgrade is exact here: the error with the base minus the error with it.
         utility = (
             self.error(outputs[:, :, 0], tokens) - self.error(outputs[:, :, -1], tokens)
             if router.paths.base
@@ -166,20 +173,23 @@ class _Problem:
         )
 
     def error(self, update: Tensor, tokens: Tensor) -> Tensor:
-        """Squared distance of an update to the one that is wanted, a token."""
+        """Return the squared distance of each token's update to its target."""
         wanted = self.outputs[tokens, self.right[tokens]]
         return (update - wanted).square().sum(-1)
 
     @torch.no_grad()
     def share_right(self, router: Router) -> tuple[float, float]:
-        """Mean share of a token's weight that lies on its right path, and what it would be were the
-        two independent; the same text and noise whenever asked.
+        """Return the mean share of a token's weight on its right path, and the share by chance.
+
+        By chance, paths and right paths are independent. Every call uses the same text and noise.
         """
         self.noise = generator(self.seed, "planted/judged")
+        # Permutations hold every token id equally often.
         tokens = torch.stack(
             [torch.randperm(VOCABULARY, generator=self.noise) for _ in range(PERMUTATIONS)]
         ).view(-1, SEQ_LEN)
         plan = self.trace(router, tokens, 1.0).plan
+        # A gate's weight scales its output and says nothing of its choice, unless both paths run.
         counts_weight = plan.weight is not None and (router.trains_dense or not router.paths.base)
         factor = (
             plan.mask * plan.weight.clamp_min(0)

@@ -1,4 +1,4 @@
-"""Let a model live through a short run, and note what that leaves behind."""
+"""Run a model once through training and evaluation, and note the traces that this leaves."""
 
 import hashlib
 import random
@@ -15,18 +15,19 @@ from bench.errors import let_through
 from bench.flops.counter import UncountedOp
 from bench.model.assemble import Model
 
+# Attributes that every module has, and types whose content a digest can compare.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, str, Tensor, np.ndarray, list, tuple, dict, set, type(None))
 
 
 @dataclass(frozen=True)
 class Life:
-    """What was seen of a router that was built, trained, calibrated and evaluated once.
+    """Observations of a router that was built, trained, calibrated and evaluated once.
 
     Attributes:
-        error: what ended it early, or None.
+        error: the error that ended the run early, or None.
         drawn_from: global generators whose state changed.
-        changed: attributes of routers that changed, and that no state_dict saves.
+        changed: attributes of routers that changed and that no state_dict saves.
     """
 
     error: BaseException | None
@@ -35,15 +36,16 @@ class Life:
 
     @property
     def uncounted(self) -> UncountedOp | None:
-        """The operation without a price that ended it, if one did."""
+        """The operation without a price that ended the run, or None."""
         error = self.error
+        # The harness may have wrapped it in an error of its own.
         while error is not None and not isinstance(error, UncountedOp):
             error = error.__cause__
         return error
 
 
 def live(make: Callable[[], Model], run: Callable[[Model], None]) -> Life:
-    """Make a model and run it, whatever goes wrong."""
+    """Make a model and run it. Errors become part of the result."""
     randomness, error = _global_randomness(), None
     before: dict[str, str] = {}
     after: dict[str, str] = {}
@@ -64,9 +66,10 @@ def live(make: Callable[[], Model], run: Callable[[Model], None]) -> Life:
 
 
 def digest(value: Any) -> str:
-    """Return a digest of a tensor, an array, or what is made of them, by content."""
+    """Return a digest by content of a tensor, an array, or a collection of them."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous()
+        # Compare bytes, so that NaN equals NaN and -0.0 differs from 0.0.
         data = value.view(-1).view(torch.uint8).numpy().tobytes()
         text = f"{value.dtype}{tuple(value.shape)}".encode() + data
     elif isinstance(value, np.ndarray):
@@ -83,7 +86,7 @@ def digest(value: Any) -> str:
 def _global_randomness() -> dict[str, str]:
     """Digest the state of each global generator.
 
-    A type checker, where one is at work, draws from Python's own.
+    Python's own is left out under beartype, which draws from it.
     """
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
     if "beartype" not in sys.modules:
@@ -94,7 +97,7 @@ def _global_randomness() -> dict[str, str]:
 def _unsaved(model: Model) -> dict[str, str]:
     """Digest the attributes and buffers of all routers that no state_dict saves.
 
-    Attributes that hold other objects than numbers, text, tensors and collections are left out.
+    Attributes with other objects than numbers, text, tensors and collections are left out.
     """
     found: dict[str, str] = {}
     for router in model.decoder.routers:
@@ -104,6 +107,7 @@ def _unsaved(model: Model) -> dict[str, str]:
                 for name, value in vars(module).items()
                 if name not in _OF_EVERY_MODULE and isinstance(value, _PLAIN)
             }
+            # Buffers that are not persistent are lost in a checkpoint, like plain attributes.
             passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
             places |= {name: module.get_buffer(name) for name in passing}
             where = f"layer {router.spec.layer}: self.{prefix}{'.' if prefix else ''}"

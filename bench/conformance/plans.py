@@ -25,23 +25,21 @@ from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan,
 from bench.routing.select import tokens_kept
 
 MOMENTS = 32
-"""Of training at which capacity is looked at, one in each part, so that no stay of a sixteenth of
-it escapes.
-"""
+"""Moments of training at which capacity is checked, one in each of as many equal parts."""
 BFLOAT16_DIFFERENT = 0.05
-"""Share of tokens that bfloat16 may decide otherwise, ties by score left out."""
+"""Share of tokens that bfloat16 may decide differently, without ties of scores."""
 BFLOAT16_STEP = 2**-8
-"""A score this near its threshold, relative to the largest, is a tie.
+"""A score this near its threshold, relative to the largest score, is a tie.
 
 Bfloat16 has 8 bits of precision.
 """
 BFLOAT16_TIES = 0.25
-"""Share of tokens that may be ties; where more are, nothing is shown."""
+"""Share of tokens that may be ties. With more, the comparison shows nothing."""
 BFLOAT16_MERGE = 0.05
 
 
 def traces_of(subject: Subject) -> Iterator[tuple[Selection, LayerTrace]]:
-    """Every routed site of the trained model on random text, in training and in evaluation."""
+    """Yield the trace of every routed site on random text, in training and in evaluation."""
     for selection in SELECTIONS:
         with torch.no_grad():
             traces = subject.run(subject.trained, *subject.batch(BATCH_SIZE), selection)[1]
@@ -51,7 +49,7 @@ def traces_of(subject: Subject) -> Iterator[tuple[Selection, LayerTrace]]:
 
 @torch.no_grad()
 def first_plans(subject: Subject) -> Iterator[tuple[Router, RouterInput, RoutingPlan]]:
-    """Ask the routers of all layers in use for plans, outside of any model; none is run."""
+    """Ask the routers of all used layers for plans, outside of any model, without running them."""
     used = layers_used(subject.probe, subject.blueprint.routed_layers)
     routers = [subject.build(layer) for layer in used]
     for selection in SELECTIONS:
@@ -62,18 +60,19 @@ def first_plans(subject: Subject) -> Iterator[tuple[Router, RouterInput, Routing
                 selection=selection,
                 previous=previous,
             )
+            # Evaluation has no generator and happens at the end of training.
             if selection == "causal":
                 inputs = replace(inputs, generator=None, progress=1.0)
             plan = ask(router, inputs)
             yield router, inputs, plan
-            # Some update has to stand for that of the paths.
+            # The hidden state stands in for the updates of the paths, which do not run.
             updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
             layer, paths = router.spec.layer, router.paths
             previous = LayerTrace(layer, paths, inputs, plan, inputs.hidden, {**updates})
 
 
 def place_of(subject: Subject) -> str:
-    """Where the router decides: its `forward` with file and line."""
+    """Return the router's `forward` with its file and line."""
     forward = inspect.unwrap(subject.entry.router.forward)
     code = getattr(forward, "__code__", None)
     if code is None:
@@ -89,7 +88,7 @@ def place_of(subject: Subject) -> str:
 def plan_is_well_formed(subject: Subject) -> None:
     """Masks, weights and scores have the shapes and types of the contract, and are finite.
 
-    Plans are looked at before any is run.
+    Plans are checked before any of them is run.
     """
     for router, inputs, plan in first_plans(subject):
         where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
@@ -108,6 +107,7 @@ def plan_is_well_formed(subject: Subject) -> None:
             demand(
                 part.is_floating_point(), f"floating-point numbers in {name} {where}", part.dtype
             )
+            # The weight of a path that does not run is never read.
             used = part if name == "scores" else part[plan.mask]
             demand(bool(used.isfinite().all()), f"finite {name} {where}", "nan or infinity")
 
@@ -145,9 +145,7 @@ def every_token_has_a_path(subject: Subject) -> None:
     waivable=True,
 )
 def capacity_is_kept_in_training(subject: Subject) -> None:
-    """In training a router with a base upgrades the share of tokens that the budget gave it, within
-    one token a sequence.
-    """
+    """In training a router with a base keeps its capacity, within one token per sequence."""
     if subject.probe.paths.base is None:
         raise Exempt("without a base there is no capacity: training is charged as it comes")
     if subject.probe.trains_dense or subject.is_bracket:
@@ -165,6 +163,7 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
             strict=True,
         )
     )
+    # A router may change its choice with progress, so capacity is checked throughout training.
     for progress in (0.0, *(draws / MOMENTS).tolist(), 1.0):
         for router, inputs in pairs:
             with torch.no_grad():
@@ -176,7 +175,7 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
 
 @rule("Take shapes from the inputs, never from constants or from the spec.")
 def any_length_and_batch(subject: Subject) -> None:
-    """Sequences of 1, 7 or the greatest length, alone or together, give finite predictions."""
+    """Sequences of 1, 7 or the largest length, alone or together, give finite predictions."""
     for batch, seq_len in ((1, 1), (1, SEQ_LEN), (3, 7), (2, DECODER.max_seq_len)):
         for selection in SELECTIONS:
             with torch.no_grad():
@@ -196,14 +195,13 @@ def any_length_and_batch(subject: Subject) -> None:
     "Compute in the type of `inputs.hidden`; do not hash or count in floating point.", waivable=True
 )
 def bfloat16_agrees(subject: Subject) -> None:
-    """Under bfloat16 the plans are those of float32, but for tokens near a tie."""
+    """Under bfloat16 the plans are those of float32, except for tokens near a tie."""
     traces = [trace for selection, trace in traces_of(subject) if selection == "causal"]
     for router, trace in zip(subject.trained.decoder.routers, traces, strict=True):
         with torch.no_grad(), autocast(torch.device("cpu"), torch.bfloat16):
             plan: RoutingPlan = ask(router, trace.inputs)
-        if (
-            plan.merge is not None and trace.plan.merge is not None
-        ):  # the mask only books a token on the heaviest expert
+        if plan.merge is not None and trace.plan.merge is not None:
+            # With merging, the mask only books a token on the heaviest expert.
             off = float((plan.merge.float() - trace.plan.merge).abs().max())
             demand(
                 off <= BFLOAT16_MERGE,
@@ -215,9 +213,11 @@ def bfloat16_agrees(subject: Subject) -> None:
         ties = float(tied.float().mean())
         demand(
             ties <= BFLOAT16_TIES,
-            f"at most {BFLOAT16_TIES:.0%} of tokens with scores that bfloat16 cannot tell apart {where}",
+            f"at most {BFLOAT16_TIES:.0%} of tokens with scores that bfloat16 cannot tell apart "
+            f"{where}",
             f"{ties:.1%}",
         )
+        # Tokens near a tie may go either way; all others must keep their paths.
         different = float(((plan.mask != trace.plan.mask).any(-1) & ~tied).float().mean())
         limit = f"at most {BFLOAT16_DIFFERENT:.0%} of tokens on other paths {where}"
         demand(different <= BFLOAT16_DIFFERENT, limit, f"{different:.1%}, and {ties:.1%} near ties")
@@ -226,9 +226,7 @@ def bfloat16_agrees(subject: Subject) -> None:
 
 
 def _near_threshold(router: Router, plan: RoutingPlan) -> Bool[Tensor, "batch seq"]:
-    """Tokens whose upgrade is scored so near the threshold, in float32, that a step of bfloat16 may
-    decide it.
-    """
+    """Mark the tokens whose score is so near the threshold that a step of bfloat16 may decide."""
     if (
         plan.scores is None
         or router.knob is None
@@ -236,6 +234,7 @@ def _near_threshold(router: Router, plan: RoutingPlan) -> Bool[Tensor, "batch se
         or plan.scores.shape[-1] != 2
     ):
         return torch.zeros_like(plan.mask[..., 0])
+    # A knob moves the threshold: the upgrade is taken where the score plus the knob is above 0.
     scores = plan.scores.float()
     return (
         scores[..., 1] - scores[..., 0] + router.knob

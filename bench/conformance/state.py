@@ -1,4 +1,4 @@
-"""Check what a router keeps in mind, and where it keeps it."""
+"""Check the state of a router: no hidden state, no global randomness, exact resumption."""
 
 import copy
 import random
@@ -22,19 +22,19 @@ RESUME_STEPS = 3
 
 
 def plan_digest(router: Router, inputs: RouterInput) -> str:
-    """Digest of the plan that a router makes."""
+    """Return a digest of the plan that a router makes."""
     with torch.no_grad():
         plan: RoutingPlan = ask(router, inputs)
     return digest([plan.mask, plan.weight, plan.scores, plan.counts])
 
 
 @rule(
-    "Take random numbers from inputs.generator and pass it to every torch call that draws; use hash_noise where there is none."
+    "Take random numbers from inputs.generator and pass it to every torch call that draws; use "
+    "hash_noise where there is none."
 )
 def deterministic(subject: Subject) -> None:
-    """The same inputs and noise give the same plan, whatever the global random state, which no
-    method touches.
-    """
+    """The same inputs and noise give the same plan, and no method uses global random state."""
+    # First the whole life of a model, then single plans under another global seed.
     touched = subject.life.drawn_from
     demand(not touched, "global random state as it was", f"that of {', '.join(touched)} changed")
     for selection in SELECTIONS:
@@ -55,10 +55,7 @@ def deterministic(subject: Subject) -> None:
 
 @contextmanager
 def _other_randomness(seed: int) -> Generator[None]:
-    """Seed every global generator anew for a while.
-
-    That of `random` may be drawn from meanwhile, as type checkers do.
-    """
+    """Give every global generator another seed for a while, and restore it afterwards."""
     states = np.random.get_state(), random.getstate()
     np.random.seed(seed)
     random.seed(seed)
@@ -84,13 +81,11 @@ def no_hidden_state(subject: Subject) -> None:
 
 
 @rule(
-    "Keep every count, schedule, table and running mean in a persistent buffer; read inputs.progress instead of counting steps."
+    "Keep every count, schedule, table and running mean in a persistent buffer; read "
+    "inputs.progress instead of counting steps."
 )
 def resumes_exactly(subject: Subject) -> None:
-    """Training goes on from the state_dict alone.
-
-    A fresh model that loads it ends with the same weights and losses.
-    """
+    """A fresh model that loads the state_dict trains on to the same weights and losses."""
     first, second = subject.assemble(), subject.assemble()
     subject.train(first, steps=RESUME_STEPS)
     missing = second.decoder.load_state_dict(
@@ -100,6 +95,7 @@ def resumes_exactly(subject: Subject) -> None:
     demand(
         not strange, "the same names in every state_dict", f"{', '.join(strange[:3])} in one only"
     )
+    # The first model goes on in memory, the second from the saved state.
     ends = [_go_on(subject, model) for model in (first, second)]
     different = sorted(name for name in ends[0] if ends[0][name] != ends[1][name])
     demand(
@@ -117,13 +113,11 @@ def _go_on(subject: Subject, model: Model) -> dict[str, str]:
 
 @rule("Work on copies: x + y instead of x += y, torch.where instead of assignment to a slice.")
 def inputs_are_left_alone(subject: Subject) -> None:
-    """A router changes nothing that it is shown.
-
-    Neither its inputs, nor what the routed layer before left.
-    """
+    """A router changes neither its inputs nor the trace of the routed layer before."""
     changed: set[str] = set()
 
     def decide(router: Router, inputs: RouterInput) -> RoutingPlan:
+        # Copy everything that the router can reach, and compare after its answer.
         before = {name: value.clone() for name, value in _visible(inputs).items()}
         plan = ask(router, inputs)
         changed.update(
@@ -145,7 +139,7 @@ def inputs_are_left_alone(subject: Subject) -> None:
 
 
 def _visible(inputs: RouterInput) -> dict[str, Tensor]:
-    """All tensors that a router can reach."""
+    """Return all tensors that a router can reach, by name."""
     found = {name: value for name, value in vars(inputs).items() if isinstance(value, Tensor)}
     before = inputs.previous
     if before is not None:

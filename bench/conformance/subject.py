@@ -1,5 +1,6 @@
-"""The router under examination, in a small decoder on synthetic text, with the real budget, ledger
-and training loop.
+"""Put a router under examination: in a small decoder on synthetic text.
+
+Budget, ledger and training loop are the real ones.
 """
 
 import sys
@@ -57,19 +58,19 @@ BATCH_SIZE = 8
 NUM_DOMAINS = 4
 TRAIN_STEPS = 20
 SHORT_LIFE = 5
-"""Steps of training, so that the beginning, the middle and the end are lived through."""
+"""Steps of training, enough for a beginning, a middle and an end."""
 RECIPE = TrainConfig(reference_tokens=1, batch_size=BATCH_SIZE)
 SELECTIONS: tuple[Selection, ...] = ("topk", "causal")
 
 
 @dataclass
 class Subject:
-    """One router under examination. Whatever is built is built once and shared by the checks.
+    """One router under examination. Models are built once and shared by the checks.
 
     Attributes:
         entry: the registered router.
-        options: its options.
-        seed: of weights, text and noise; another seed is another trial of every check.
+        options: options of the router.
+        seed: seed of weights, text and noise. Another seed repeats every check on other data.
     """
 
     entry: Entry
@@ -92,34 +93,31 @@ class Subject:
 
     @property
     def is_bracket(self) -> bool:
-        """Whether the router is a bound that the board does not rank."""
+        """Whether the router is a bracket, which the board does not rank."""
         return self.entry.family == "bracket"
 
     def make(self) -> Router:
-        """An unbuilt instance."""
+        """Return an unbuilt instance."""
         return self.entry.make(dict(self.options))
 
     def assemble(self) -> Model:
-        """A fresh model of this seed, whose text tells the right paths."""
+        """Return a fresh model of this seed, with known right paths."""
         model = assemble(self.blueprint, self.seed)
         model.decoder.truth = self.right_paths
         return model
 
     def right_paths(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-        """A right path of each token, for routers that may know it.
-
-        A function of its id, -1 for a few ids.
-        """
+        """Return a right path for each token, a function of its id, -1 for a few ids."""
         return np.where(tokens % 8 == 0, -1, tokens % len(self.probe.paths.names)).astype(np.int64)
 
     @cached_property
     def probe(self) -> Router:
-        """An unbuilt instance, for what the class declares."""
+        """An unbuilt instance, for reading the declarations of the class."""
         return self.make()
 
     @cached_property
     def model(self) -> Model:
-        """A model that no check may change."""
+        """An untrained model, which no check may change."""
         return self.assemble()
 
     @cached_property
@@ -134,12 +132,12 @@ class Subject:
         self, model: Model, steps: int = TRAIN_STEPS, seed: int | None = None, fit: bool = True
     ) -> None:
         """Train for a number of steps with the real loop."""
+        # A budget in tokens gives an exact number of steps for any router.
         allowance = Allowance(float("inf"), steps * BATCH_SIZE * SEQ_LEN)
         seed = self.seed if seed is None else seed
         statistics = self.statistics if fit else None
-        with (
-            torch.enable_grad()
-        ):  # a check may ask for the trained model from where gradients are off
+        # A check may ask for the trained model while gradients are off.
+        with torch.enable_grad():
             train(
                 model,
                 self.split,
@@ -152,7 +150,7 @@ class Subject:
 
     @cached_property
     def life(self) -> Life:
-        """Build, train, calibrate and evaluate a model once, and note what that leaves behind."""
+        """Observations of a model that is built, trained, calibrated and evaluated once."""
 
         def run(model: Model) -> None:
             self.train(model, steps=SHORT_LIFE)
@@ -166,8 +164,8 @@ class Subject:
         """Build a router outside any model, from a generator keyed by the seed.
 
         Args:
-            layer: by default the first of those in use.
-            changes: of its spec.
+            layer: layer of the router; by default the first layer in use.
+            changes: fields of its spec to replace.
         """
         used = layers_used(self.probe, self.blueprint.routed_layers)
         with torch.random.fork_rng(devices=[]):
@@ -185,7 +183,7 @@ class Subject:
 
     @cached_property
     def sources(self) -> frozenset[str]:
-        """The files that define the router."""
+        """The source files that define the router."""
         files = (
             getattr(sys.modules.get(name), "__file__", None)
             for name in own_modules(self.entry.router)
@@ -198,19 +196,19 @@ class Subject:
         return ruled_text(self.seed, DECODER.vocab_size, NUM_DOMAINS)
 
     def statistics(self) -> TrainStatistics:
-        """Count over the text."""
+        """Count the tokens of the text."""
         return counts_of(self.split, DECODER.vocab_size)
 
     def windows(self, count: int, stream: str = "windows") -> Windows:
-        """Windows for evaluation, domains in turn, from a stream of random places by name."""
+        """Return windows for evaluation, domains in turn, from a named stream of random places."""
         return windows_of(self.split, count, SEQ_LEN, generator(self.seed, stream))
 
     def batch(
         self, size: int, stream: str = "batch", seq_len: int = SEQ_LEN
     ) -> tuple[Tensor, Tensor]:
-        """Random tokens and tags `[size, seq_len]`.
+        """Return random tokens and tags `[size, seq_len]`.
 
-        Tags change within a sequence, which text does too.
+        Tags change within a sequence, as they may in text.
         """
         noise = generator(self.seed, stream)
         shape = (size, seq_len)
@@ -220,21 +218,21 @@ class Subject:
 
     @cached_property
     def proof(self) -> Causality:
-        """The proof of causality of the trained model, as an official evaluation has it."""
+        """The proof of causality of the trained model, as in an official evaluation."""
         windows = self.windows(48, "validation")
         decoder, size = self.trained.decoder, 64
         visited = [Visited(knobs_of(decoder), evaluate(self.trained, windows, size).nats)]
         return prove(decoder, windows, visited, self.seed, size, torch.float32)
 
     def run_of(self, selection: Selection, size: int = 4, **options: Any) -> Pass:
-        """A pass over random text that has not been run."""
+        """Return a pass over random text, ready to run."""
         noise = generator(self.seed, "noise") if selection == "topk" else None
         return make_pass(*self.batch(size), selection=selection, generator=noise, **options)
 
     def run(
         self, model: Model, tokens: Tensor, tags: Tensor, selection: Selection, **options: Any
     ) -> tuple[Tensor, list[LayerTrace]]:
-        """One forward pass, its logits and traces."""
+        """Run a forward pass, and return its logits and traces."""
         noise = generator(self.seed, "noise") if selection == "topk" else None
         run: Pass = make_pass(tokens, tags, selection=selection, generator=noise, **options)
         logits = model.decoder(run)
@@ -243,13 +241,13 @@ class Subject:
     def inputs(
         self, selection: Selection, size: int = BATCH_SIZE, model: Model | None = None
     ) -> list[RouterInput]:
-        """What each router of a model sees in one pass."""
+        """Return the inputs of each router of a model in one pass."""
         with torch.no_grad():
             traces = self.run(model or self.model, *self.batch(size), selection)[1]
         return [trace.inputs for trace in traces]
 
     def fresh(self, inputs: RouterInput) -> RouterInput:
-        """The same tensors with the noise from its beginning."""
+        """Return the same inputs with a new generator, at the start of its noise."""
         return (
             inputs
             if inputs.generator is None

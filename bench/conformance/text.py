@@ -1,4 +1,4 @@
-"""Make the text that routers are checked on."""
+"""Make the synthetic text for checks of routers."""
 
 import numpy as np
 import torch
@@ -7,19 +7,17 @@ from bench.data import Split, Windows
 from bench.routing.contract import TrainStatistics
 
 LENGTH, DOCUMENTS = 4096, 16
-"""Tokens and documents of a domain."""
+"""Tokens and documents per domain."""
 
 
 def ruled_text(seed: int, vocab_size: int, num_domains: int) -> Split:
-    """Make text with structure to learn.
-
-    The next token depends on this one and on the domain, with noise.
-    """
+    """Make text in which the next token depends on this one and on the domain, with noise."""
     stream = np.random.Generator(np.random.Philox(seed))
     noise = stream.integers(0, vocab_size, (num_domains, LENGTH))
     noisy = stream.random((num_domains, LENGTH)) < 0.25
     tokens = noise.copy()
     for step in range(1, LENGTH):
+        # A fixed affine rule of the last token and the domain.
         rule_says = (tokens[:, step - 1] * 5 + 7 * np.arange(num_domains) + 1) % vocab_size
         tokens[:, step] = np.where(noisy[:, step], noise[:, step], rule_says)
     total = num_domains * DOCUMENTS

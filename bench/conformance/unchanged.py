@@ -1,6 +1,6 @@
-"""Evaluation changes nothing but knobs.
+"""Check that evaluation changes nothing but knobs.
 
-Whoever learns while held-out text is read has learnt from it.
+A router that changes while it reads held-out text has learnt from that text.
 """
 
 from collections.abc import Generator
@@ -11,9 +11,9 @@ from bench.errors import RuleBroken
 
 
 def state_sums(decoder: Decoder) -> dict[str, tuple[float, float]]:
-    """Two sums of every parameter and buffer, those included that no checkpoint saves.
+    """Return two sums of every parameter and buffer, also of buffers that no checkpoint saves.
 
-    Enough to see one move. Knobs are left out.
+    They are enough to detect a change. Knobs are left out.
     """
     named = (*decoder.named_parameters(), *decoder.named_buffers())
     return {
@@ -25,8 +25,9 @@ def state_sums(decoder: Decoder) -> dict[str, tuple[float, float]]:
 
 @contextmanager
 def unchanged(decoder: Decoder, what: str) -> Generator[None]:
-    """Raise `RuleBroken` if a parameter or buffer is not what it was before, naming `what` was done
-    and the first of them.
+    """Raise `RuleBroken` if a parameter or buffer changes inside the `with` block.
+
+    The error names the action (`what`) and the first changed names.
     """
     before = state_sums(decoder)
     yield

@@ -1,6 +1,6 @@
-"""Text as tokens: sources, splits by whole document, domain tags, batches and windows.
+"""Turn text into tokens: sources, splits by whole document, domain tags, batches and windows.
 
-NumPy only, no torch.
+Uses NumPy, not torch.
 """
 
 from bench.config.data import DataConfig

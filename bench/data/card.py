@@ -1,4 +1,4 @@
-"""The card of a corpus: what was read, what was left out, and how it was split."""
+"""Print the card of a corpus: its size, the documents left out, and its splits."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ from bench.data.corpus import Corpus, Split
 from bench.data.splits import ROUNDING, SPLITS
 
 MOST_DOMAINS = 8
-"""Domains with a line of their own; the others share one."""
+"""Domains that get their own line. The others share one."""
+# Tokens per pass over a split: a memory-mapped split may be larger than memory.
 _CHUNK = 2**22
 
 
@@ -20,9 +21,9 @@ class Tally:
     """Sizes of one split.
 
     Attributes:
-        documents: of each domain, `[domain]`.
-        bytes: likewise, without the token that ends a document.
-        tokens: likewise, with it.
+        documents: documents of each domain, `[domain]`.
+        bytes: bytes of each domain, without the end-of-document tokens, `[domain]`.
+        tokens: tokens of each domain, with the end-of-document tokens, `[domain]`.
     """
 
     documents: NDArray[np.int64]
@@ -31,10 +32,11 @@ class Tally:
 
 
 def count(split: Split, corpus: Corpus) -> Tally:
-    """Count what each domain has in a split."""
+    """Count the documents, bytes and tokens of each domain in a split."""
     documents = np.bincount(split.document_tags, minlength=len(corpus.domains))
     sizes: list[int] = []
     for start, stop in split.domain_ranges:
+        # Count each id, then weigh the counts by the bytes of the ids.
         ids = np.zeros(corpus.vocab_size, np.int64)
         for first in range(start, stop, _CHUNK):
             part = split.tokens[first : min(first + _CHUNK, stop)]
@@ -54,7 +56,7 @@ def corpus_card(corpus: Corpus, config: DataConfig) -> str:
 
     Args:
         corpus: any corpus, read or generated.
-        config: where it came from.
+        config: the configuration of its data.
     """
     counts = _counts(corpus)
     sizes = [counts[split] for split in SPLITS]
@@ -86,7 +88,7 @@ def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) ->
     documents = sum(int(part.documents.sum()) for part in counts.values())
     size = sum(int(part.bytes.sum()) for part in counts.values())
     tokens = sum(int(part.tokens.sum()) for part in counts.values())
-    # Only text that was read has a token at the end of each document, which stands for no byte.
+    # Documents that were read end with a token of no bytes; generated documents do not.
     ends = documents if corpus.intake is not None else 0
     files = corpus.intake.files if corpus.intake is not None else None
     read = "" if files is None else f"{files:,} file{'' if files == 1 else 's'}, "
@@ -97,7 +99,7 @@ def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) ->
 
 
 def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> list[str]:
-    """Say what was left out or treated apart on the way from the source to the splits."""
+    """List the documents that were left out or treated specially."""
     intake = corpus.intake
     if intake is None:
         return ["generated: nothing is read or left out"]
@@ -123,10 +125,10 @@ def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> li
 
 
 def _beyond(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> list[str]:
-    """Name the domains whose few documents made a held-out split larger than asked for."""
+    """Name the domains whose held-out split became too large, because their documents are few."""
     train, calibration, validation = (counts[split].bytes for split in SPLITS)
     whole = train + calibration + validation
-    # Calibration is a share of the text that validation leaves.
+    # Validation is dealt first, so calibration is a share of the remaining text.
     shares = np.maximum(validation / whole, calibration / (whole - validation))
     return [
         f"{domain} {share:.1%}"
@@ -142,6 +144,7 @@ def _listed(names: list[str]) -> str:
 def _lines_of(corpus: Corpus) -> list[tuple[str, slice]]:
     """Return the name of each line and the domains that it sums."""
     number = len(corpus.domains)
+    # Beyond the limit the last line sums all domains that have none of their own.
     if number <= MOST_DOMAINS:
         alone, rest = number, []
     else:

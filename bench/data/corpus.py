@@ -1,4 +1,4 @@
-"""A built corpus: token arrays on disk, memory-mapped, with the domain and document of every token."""
+"""Hold a built corpus: memory-mapped tokens with the domain and the document of each."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from bench.data.tokenizer import Tokenizer
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Documents end to end, ordered by domain; each ends with the end-of-document token.
+    """Documents end to end, ordered by domain. Each ends with the end-of-document token.
 
     Attributes:
-        tokens: ids, `[token]`, uint8 or uint16, memory-mapped.
-        offsets: first token of each document, and the length of `tokens`, `[document + 1]`.
+        tokens: token ids, `[token]`, uint8 or uint16, memory-mapped.
+        offsets: first token of each document, then the length of `tokens`, `[document + 1]`.
         document_tags: domain of each document, ascending, uint8 `[document]`.
         document_names: name of each document.
-        stride: training sequences start at multiples of it, within their domain.
+        stride: training sequences start at multiples of it, counted within their domain.
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -33,21 +33,22 @@ class Split:
 
     @cached_property
     def tags(self) -> NDArray[np.uint8]:
-        """Domain of each token, `[token]`. Made when first asked for."""
+        """Domain of each token, `[token]`. Computed at first use."""
         return np.repeat(self.document_tags, np.diff(self.offsets))
 
     @cached_property
     def document(self) -> NDArray[np.int32]:
-        """Index of each token's document, `[token]`. Made when first asked for."""
+        """Index of each token's document, `[token]`. Computed at first use."""
         return np.repeat(np.arange(len(self.document_tags), dtype=np.int32), np.diff(self.offsets))
 
     def documents_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Document index at each position, any shape, without an array over the whole split."""
+        """Return the document index at each position, any shape, without an array of the split."""
         return np.searchsorted(self.offsets, positions, side="right") - 1
 
     @cached_property
     def domain_ranges(self) -> tuple[tuple[int, int], ...]:
-        """First token and end of each domain's stretch; domains lie end to end."""
+        """First token and end of each domain. Domains lie end to end."""
+        # Tags ascend, so each domain is one run of documents, and a search finds its bounds.
         bounds = np.searchsorted(self.document_tags, np.arange(int(self.document_tags[-1]) + 2))
         ends = [int(self.offsets[bound]) for bound in bounds]
         return tuple(pairwise(ends))
@@ -59,20 +60,20 @@ class Corpus:
 
     Attributes:
         domains: name of each tag.
-        headline_domains: those whose overlap is at most the configured 5 %: the headline is the
+        headline_domains: domains whose overlap is at most `max_overlap`. The headline is the
             unweighted mean over them.
-        overlap: domain -> share of validation 13-grams that stand in training
+        overlap: domain -> share of its validation 13-grams that occur in training
             (`bench.data.overlap`).
-        train: what models learn from.
-        calibration: where thresholds are set.
-        validation: where losses are measured.
+        train: split for training.
+        calibration: split for setting thresholds.
+        validation: split for measuring losses.
         content_hash: SHA-256 over tokens, tags, document bounds, domain names and vocabulary.
         tokenizer: encodes further text.
-        truth: tells the right path of each token of sequences `[..., seq]` from the tokens up to
-            it, -1 for any; None where nobody knows. For routers that may have it and for judging
-            the others.
-        route: what `truth` names: cheap or full paths ("depth"), or experts.
-        intake: counts of its reading; None for text that is generated.
+        truth: returns the right path of each token of sequences `[..., seq]` from the tokens up to
+            it, -1 if any path is right; None if the right paths are unknown. Some routers may use
+            it; it judges all others.
+        route: kind of paths that `truth` names: cheap or full ("depth"), or experts.
+        intake: counts from reading the text; None for generated text.
     """
 
     domains: tuple[str, ...]
@@ -94,13 +95,13 @@ class Corpus:
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:
-        """UTF-8 bytes that each id stands for, `[vocab]`; 0 for the end of a document."""
+        """UTF-8 bytes of each id, `[vocab]`; 0 for the end of a document."""
         return self.tokenizer.token_bytes
 
     def encode(self, text: str) -> NDArray[np.unsignedinteger]:
-        """Token ids of `text`, `[token]`."""
+        """Return the token ids of `text`, `[token]`."""
         return self.tokenizer.encode_batch([text])[0]
 
     def decode(self, token_ids: Iterable[int]) -> list[str]:
-        """One printable string a token."""
+        """Return one printable string per token."""
         return self.tokenizer.decode(token_ids)

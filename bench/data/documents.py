@@ -1,4 +1,4 @@
-"""Documents, and what a source of them must offer."""
+"""Define documents, and the interface of a source of documents."""
 
 import hashlib
 from collections import Counter
@@ -9,12 +9,12 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Document:
-    """One whole text; it goes to one split and is never divided between two.
+    """One whole text. It goes to one split and is never divided.
 
     Attributes:
         name: unique within the corpus, for records and reports.
-        domain: the tag that all of its tokens carry.
-        text: what is tokenised.
+        domain: the tag of all its tokens.
+        text: the text to tokenise.
     """
 
     name: str
@@ -28,18 +28,18 @@ class Document:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the text: the order in which documents are dealt to splits."""
+        """SHA-256 of the text. Documents are dealt to splits in the order of their digests."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass
 class Intake:
-    """Counts of a corpus's reading, for its card; filled while documents are read and dealt.
+    """Counts for the card of a corpus, filled while documents are read and dealt.
 
     Attributes:
-        files: files read; None where the text does not come from files.
-        dropped: reason -> documents, rows or files left out.
-        long: documents kept in training because they are too large to be held out.
+        files: number of files read; None if the text does not come from files.
+        dropped: reason -> number of documents, rows or files left out.
+        long: number of documents kept in training because they are too large to be held out.
         stopped: whether reading ended at `max_tokens`.
     """
 
@@ -54,10 +54,10 @@ class Source:
     """Text to build a corpus from.
 
     Attributes:
-        key: whatever identifies the text cheaply: equal keys mean equal documents. Part of the
+        key: data that identify the text cheaply. Equal keys mean equal documents. Part of the
             cache key.
-        documents: reads them; raises `UserError` where the text cannot be had.
-        intake: counts of that reading.
+        documents: reads the documents; raises `UserError` if that fails.
+        intake: counts from that reading.
     """
 
     key: dict[str, object]
@@ -66,9 +66,10 @@ class Source:
 
 
 def truncate(text: str, limit: int) -> str:
-    """The first `limit` bytes of `text`, back to the end of a line where there is one."""
+    """Return the first `limit` bytes of `text`, cut at the end of a line if there is one."""
     data = text.encode("utf-8", errors="replace")
     if len(data) <= limit:
         return text
     head = data[:limit]
+    # `rfind` returns -1 without a line end; then the cut may split a character, which is dropped.
     return head[: head.rfind(b"\n") + 1 or limit].decode("utf-8", errors="ignore")

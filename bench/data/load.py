@@ -1,6 +1,6 @@
-"""From a data configuration to a corpus: found in the cache, or built there.
+"""Load the corpus of a data configuration: from the cache, or built into it.
 
-A generated one is generated anew.
+Generated text is never cached.
 """
 
 import hashlib
@@ -22,37 +22,34 @@ from bench.errors import UserError
 from bench.files import default_cache, file_lock
 
 FORMAT_VERSION = 2
-"""Raised when a build gives other tokens or another layout from the same text."""
+"""Raise it when a build gives other tokens or another layout from the same text."""
 
 SOURCES = {
     "embedded": "bench.data.embedded",
     "local": "bench.data.local",
     "hub": "bench.data.hub",
 }
-"""Name of a source -> the module whose `source(config)` gives its documents.
-
-Imported when it is used.
-"""
+"""Name of a source -> module whose `source(config)` returns the documents, imported at use."""
 
 
 def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
-    """The corpus that `config` describes, from the cache if it is there, whole and of the same
-    text; generated if it is no text.
+    """Return the corpus of a configuration, from the cache if it lies there undamaged.
 
-    Safe from several processes at once: one builds, the others wait.
+    Several processes may call this at once: one builds, the others wait.
 
     Args:
         config: source, tokenizer and splits.
         cache: folder of the user's cache; None for `default_cache()`.
 
     Raises:
-        UserError: the text cannot be had, is not what the manifest says, or is too little to split.
+        UserError: the text cannot be read, differs from the manifest, or is too short to split.
     """
     if config.source == "planted":
         return planted.corpus(config)
     source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(
         config
     )
+    # The key names everything that the tokens depend on, also the content of a tokenizer file.
     given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
     key = hashlib.sha256(
         json.dumps(
@@ -69,6 +66,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
         lock = file_lock(directory.with_suffix(".lock"))
         lock.acquire()
     try:
+        # Another process may have built the corpus while this one waited for the lock.
         if (corpus := store.read(directory)) is None:
             _build(config, source, directory)
             corpus = store.read(directory)
@@ -82,7 +80,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
 
 
 def _up_to(documents: Iterable[Document], limit: int | None, intake: Intake) -> Iterator[Document]:
-    """Yield documents until `limit` bytes are reached; the source is left there."""
+    """Yield documents until `limit` bytes are reached, and read no further."""
     size = 0
     for document in documents:
         yield document
@@ -105,9 +103,11 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
     if not headline:
         found = ", ".join(f"{domain} {share:.1%}" for domain, share in shares.items())
         raise UserError(
-            f"No domain can stand in the headline: more than {config.max_overlap:.0%} of validation 13-grams occur in training ({found})."
+            f"No domain can stand in the headline: more than {config.max_overlap:.0%} of"
+            f" validation 13-grams occur in training ({found})."
             " Remove repeated text, or raise max_overlap."
         )
+    # A BPE learns from the first texts only. In hash order they come from all domains.
     shuffled = sorted(splits["train"], key=lambda document: document.digest)
     tokenizer = make_tokenizer(config, (document.data.decode() for document in shuffled))
     with _writing(directory):
@@ -121,5 +121,6 @@ def _writing(directory: Path) -> Generator[None, None, None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"Cannot write {directory}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room."
+            f"Cannot write {directory}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with"
+            " room."
         ) from error

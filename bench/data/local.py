@@ -1,7 +1,7 @@
-"""Text from files on disk.
+"""Read text from files on disk.
 
-Parquet and JSON lines (a row is a document), plain text (a file is a document). A path is read as
-given: no character in it is a pattern.
+A row of Parquet or JSON lines is a document; a file of plain text is a document. A path is taken
+literally: no character in it is a pattern.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from bench.data.documents import Document, Intake, Source
 from bench.data.tables import json_rows, parquet_rows, row_documents
 from bench.errors import UserError
 
+# A single text file is cut into pieces: about 64 of them, of 1 to 16 KiB.
 PIECE_BYTES = 2**14
 _SMALLEST_PIECE = 2**10
 _PIECES = 2**6
@@ -24,8 +25,8 @@ _KNOWN = TABLE_SUFFIXES + TEXT_SUFFIXES
 def source(config: DataConfig) -> Source:
     """Return the text of `config.path`: one file, or all known files below a folder.
 
-    They are recognised again by path, size and time of change, so that a large corpus is not read
-    to find it in the cache.
+    The cache key has path, size and time of change of each file, so that a cached corpus is found
+    without reading its files.
 
     Raises:
         UserError: no file, or files of several kinds.
@@ -45,7 +46,7 @@ def source(config: DataConfig) -> Source:
 
 
 def _find(root: Path, intake: Intake) -> list[Path]:
-    """Return the files to read, in order of name; count those of a folder that are not read."""
+    """Return the files to read, in order of name, and count the other files of a folder."""
     if not exists(root):
         raise _missing(root)
     files = [root] if root.is_file() else _visible(root, intake)
@@ -84,11 +85,11 @@ def does_not_exist(root: Path) -> str:
     """Say that a path does not exist, with the nearest one that does."""
     place = Path(root.anchor)
     rest = root.parts[len(place.parts) :]
-    # The names that exist, up to the first that does not.
+    # Walk down as long as the names exist; the first that does not may be a typing error.
     while rest and exists(place / rest[0]):
         place, rest = place / rest[0], rest[1:]
     names: list[str] = []
-    with suppress(OSError):  # no folder, or one that may not be read
+    with suppress(OSError):  # the place is no folder, or reading it is not allowed
         names = [entry.name for entry in place.iterdir()]
     wanted = rest[0] if rest else ""
     if not wanted.startswith("."):
@@ -96,6 +97,7 @@ def does_not_exist(root: Path) -> str:
     close = difflib.get_close_matches(wanted, names, n=1)
     guess = ""
     if close:
+        # Prefer the whole path with the corrected name, if it exists.
         whole = place.joinpath(close[0], *rest[1:])
         guess = f" Did you mean {str(whole if exists(whole) else place / close[0])!r}?"
     return f"The file {str(root)!r} does not exist.{guess}"
@@ -134,9 +136,9 @@ def _texts(root: Path, files: list[Path]) -> Iterator[Document]:
 
 
 def _pieces(name: str, data: bytes) -> Iterator[Document]:
-    """Cut a single file at ends of lines into documents, since splits need several.
+    """Cut a single file into documents at ends of lines, because splits need several documents.
 
-    They have at most 16 KiB each. A small file gives about 64, but none of less than 1 KiB.
+    A document has at most 16 KiB. A small file gives about 64 documents of at least 1 KiB.
     """
     limit = min(PIECE_BYTES, max(_SMALLEST_PIECE, len(data) // _PIECES))
     start = index = 0
@@ -147,7 +149,7 @@ def _pieces(name: str, data: bytes) -> Iterator[Document]:
             if line_end > start:
                 end = line_end
             else:
-                # Step back to the first byte of a character.
+                # A very long line is cut inside: step back to the first byte of a character.
                 while data[end] & 0xC0 == 0x80:
                     end -= 1
         yield Document(f"{name}-{index}", "text", data[start:end].decode("utf-8"))

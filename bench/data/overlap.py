@@ -1,10 +1,10 @@
-"""Measure how much of one text stands in another: shared 13-grams of words.
+"""Measure how much of one text occurs in another, by shared 13-grams of words.
 
-The measure of Brown et al. (arXiv:2005.14165, appendix C) for test text that leaked into training.
-A word is a run of ASCII letters, digits, underscores and of bytes beyond ASCII, in lower case. In
-scripts written without spaces (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer) each
-character counts as a word, since a run would be a whole sentence. Both are defined on bytes, so
-that the result does not depend on a Python version's Unicode tables.
+Brown et al. (arXiv:2005.14165, appendix C) use this for test text that leaked into training. A word
+is a run of ASCII letters, digits, underscores and bytes beyond ASCII, in lower case. In scripts
+without spaces (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer) each character is a word,
+because a run would be a whole sentence. Words are defined on bytes, so that the result does not
+depend on the Unicode tables of a Python version.
 """
 
 import re
@@ -19,7 +19,7 @@ from bench.data.documents import Document
 
 NGRAM = 13
 _RUN = re.compile(rb"[0-9a-z_\x80-\xff]+")
-# UTF-8 of the blocks, by first code point; a continuation byte never begins one of these.
+# UTF-8 of the scripts without spaces, by first code point. A continuation byte never begins one.
 _UNSPACED = b"|".join(
     (
         rb"\xe0[\xb8-\xbf][\x80-\xbf]",  # Thai 0E00, Lao, Tibetan to 0FFF
@@ -45,7 +45,7 @@ def overlap(
         training: the training documents of all domains.
 
     Returns:
-        Domain -> share between 0 and 1, counted by occurrence; 0 where no document has 13 words.
+        Domain -> share between 0 and 1, counted by occurrence; 0 if no document has 13 words.
     """
     vocabulary = _vocabulary()
     grams = {
@@ -61,8 +61,9 @@ def overlap(
         return dict.fromkeys(grams, 0.0)
     hit = np.zeros(len(wanted), bool)
     for document in training:
-        # A word unseen in validation shares the id 0, which no validation n-gram holds.
+        # A word that is not in validation gets the id 0, which no validation n-gram holds.
         found = _ngrams(np.fromiter(map(vocabulary.get, _words(document), repeat(0)), np.uint64))
+        # Look up each n-gram in the sorted list, and mark the places of those that are in it.
         place = np.minimum(np.searchsorted(wanted, found), len(wanted) - 1)
         hit[place[wanted[place] == found]] = True
     return {
@@ -72,11 +73,10 @@ def overlap(
 
 
 def drop_near_duplicates(documents: Iterable[Document], threshold: float) -> Iterable[Document]:
-    """Leave out each document of which more than `threshold` of the 13-grams stand in those kept
-    before it.
+    """Drop each document if more than `threshold` of its 13-grams occur in those kept before it.
 
-    A run of bytes beyond ASCII is one word in any script: the embedded corpus was selected so, and
-    another rule would change it.
+    Here a run of bytes beyond ASCII is one word in any script. The embedded corpus was selected by
+    this rule, and another rule would change it.
     """
     vocabulary = _vocabulary()
     seen: set[int] = set()
@@ -92,7 +92,7 @@ def _words(document: Document) -> list[bytes]:
 
 
 def _vocabulary() -> defaultdict[bytes, int]:
-    """Word -> id, from 1 on in order of appearance."""
+    """Return an empty map from words to ids, which counts from 1 in order of appearance."""
     return defaultdict(count(1).__next__)
 
 
@@ -101,10 +101,11 @@ def _ids(words: Iterable[bytes], vocabulary: defaultdict[bytes, int]) -> NDArray
 
 
 def _ngrams(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A 64-bit polynomial hash of each run of 13 word ids.
+    """Return a 64-bit polynomial hash of each run of 13 word ids.
 
-    Among 10^7 runs a chance collision has odds of 1 in 10^5.
+    Among 10^7 runs the odds of a collision by chance are 1 in 10^5.
     """
+    # Mix the bits of each id first: small ids would make similar polynomials.
     mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)

@@ -1,16 +1,16 @@
-"""The planted task: generated documents in which the right path of every token is known.
+"""Generate the planted task: documents in which the right path of every token is known.
 
-A document belongs to one domain and is a first token and a number of segments. A segment is a
-marker, which names its kind and the domain, and symbols. In an *easy* one each symbol repeats the
-one before, which attention can do; in a *hard* one it is a function of the `order` symbols before
-it, drawn at random for each domain, which takes a table that only the full path, or the domain's
-own expert, can hold. A share of symbols is noise instead. Order and number of easy segments are
-balanced in each document, so that no part of the text is easier than another and that a budget is
+A document belongs to one domain. It is an opening token and a number of segments. A segment is a
+marker, which names its kind and the domain, and symbols. In an *easy* segment each symbol repeats
+the one before, which attention can do. In a *hard* segment a symbol is a function of the `order`
+symbols before it. This function is a table, drawn at random for each domain, and only the full
+path, or the domain's own expert, can hold it. A share of symbols is noise. Every document has the
+same number of easy segments, so that no part of the text is easier than another, and a budget is
 enough for every document or for none.
 
-All of it is a function of the configuration: no text is read and nothing is cached. Every token
-counts as one byte, so what is in nats a byte elsewhere is in nats a token here. Only the raw output
-of Philox is used, which NumPy fixes for ever.
+Everything is a function of the configuration: no text is read and nothing is cached. A token counts
+as one byte, so nats per byte elsewhere are nats per token here. Only the raw output of Philox is
+used, which NumPy promises never to change.
 """
 
 import hashlib
@@ -27,25 +27,24 @@ from bench.data.splits import SPLITS
 from bench.data.tokenizer import Tokenizer
 
 FORMAT_VERSION = 2
-"""Raised when the same configuration gives other tokens."""
+"""Raise it when the same configuration gives other tokens."""
 FIRST_PIECE = 33
 """Each token is shown as one character, from '!' on."""
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The right path of each token, read off the tokens up to it.
+    """Find the right path of each token from the tokens up to it.
 
-    What decides is the segment that a token stands in, which its marker tells, and whether the next
-    token is drawn from the table.
+    A token is hard if its segment is hard and the next token follows from the table.
 
     Attributes:
-        label: of the hard tokens of a segment, for each token id that is a marker; `elsewhere` for
-            all other ids.
-        elsewhere: what tokens that are not hard get: 0, the cheap path, for depth; -1, any expert
-            will do, for experts.
-        markers: which ids are markers, bool `[vocab]`.
-        first, last: distance from the marker of the first and the last hard token.
+        label: right path of the hard tokens after each marker id; `elsewhere` for all other ids,
+            `[vocab]`.
+        elsewhere: right path of the other tokens: 0 (cheap) for depth, -1 (any expert) for
+            experts.
+        markers: whether an id is a marker, bool `[vocab]`.
+        first, last: distance from the marker to the first and the last hard token.
     """
 
     label: NDArray[np.int64]
@@ -55,11 +54,12 @@ class Truth:
     last: int
 
     def __call__(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Right paths of sequences `[..., seq]`, the same shape.
+        """Return the right paths of sequences `[..., seq]`, in the same shape.
 
-        Each depends on the tokens up to its own only.
+        Each depends only on the tokens up to its own.
         """
         index = np.arange(tokens.shape[-1])
+        # Place of the last marker up to each token, -1 before the first.
         marker = np.maximum.accumulate(np.where(self.markers[tokens], index, -1), axis=-1)
         label = self.label[np.take_along_axis(tokens, np.maximum(marker, 0), axis=-1)]
         distance = index - marker
@@ -71,7 +71,8 @@ class Truth:
 
 
 def truth_of(config: PlantedConfig) -> Truth:
-    """The rule by which the right paths of this task follow from its tokens."""
+    """Return the rule that finds the right paths of this task."""
+    # Ids in order: symbols, markers of easy segments, markers of hard segments, the opening token.
     markers = np.zeros(config.vocab_size, bool)
     markers[config.symbols : config.vocab_size - 1] = True
     elsewhere = 0 if config.route == "depth" else -1
@@ -82,7 +83,7 @@ def truth_of(config: PlantedConfig) -> Truth:
 
 
 def corpus(config: DataConfig) -> Corpus:
-    """Generate the splits of a configuration; documents of different splits are drawn apart."""
+    """Generate the splits of a configuration, each from its own random stream."""
     task = config.planted
     assert task is not None and config.max_tokens is not None
     sizes = zip(
@@ -90,6 +91,7 @@ def corpus(config: DataConfig) -> Corpus:
         (config.max_tokens / task.domains, config.calibration_bytes, config.validation_bytes),
         strict=True,
     )
+    # Enough whole documents for each size: a ceiling division.
     splits = [_split(task, name, -int(-size // task.document_tokens)) for name, size in sizes]
     domains = tuple(f"domain{index}" for index in range(task.domains))
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, task.canonical()], sort_keys=True).encode())
@@ -113,16 +115,17 @@ def corpus(config: DataConfig) -> Corpus:
 
 
 def tables(config: PlantedConfig) -> NDArray[np.int64]:
-    """What follows `order` symbols in hard segments, before noise: `[domain, symbol, ...]`."""
+    """Return the next symbol after `order` symbols of a hard segment: `[domain, symbol, ...]`."""
     return _integers(
         config, "tables", (config.domains, *(config.symbols,) * config.order), config.symbols
     )
 
 
 def documents(config: PlantedConfig, split: str, count: int) -> NDArray[np.uint8]:
-    """`count` documents of each domain, domain by domain: `[domain * count, document_tokens]`."""
+    """Return `count` documents of each domain: `[domain * count, document_tokens]`."""
     total, segments = config.domains * count, config.segments
     domain = np.repeat(np.arange(config.domains), count)
+    # Ranks of random numbers: every document gets the same number of hard segments.
     order = _raw(config, f"{split}/kinds", (total, segments)).argsort(axis=1, kind="stable")
     hard = order < config.hard_segments
     marker = config.symbols + hard * config.domains + domain[:, None]
@@ -136,9 +139,10 @@ def documents(config: PlantedConfig, split: str, count: int) -> NDArray[np.uint8
 def _segments(
     config: PlantedConfig, split: str, hard: NDArray[np.bool_], domain: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The symbols of segments, without their markers: `[segment, segment_tokens - 1]`."""
+    """Return the symbols of segments, without their markers: `[segment, segment_tokens - 1]`."""
     shape = (len(hard), config.segment_tokens - 1)
     symbols = _integers(config, f"{split}/symbols", shape, config.symbols)
+    # The upper 53 bits make a uniform float64 in [0, 1).
     noisy = (_raw(config, f"{split}/noise", shape) >> np.uint64(11)) * 2.0**-53 < config.noise
     table = tables(config)
     for place in range(1, shape[1]):
@@ -148,6 +152,7 @@ def _segments(
         if place >= config.order:
             hard_next = table[(domain, *before.T)]
         else:
+            # The table needs `order` symbols: the first symbols of a hard segment are drawn.
             hard_next, drawn = easy_next, drawn | hard
         symbols[:, place] = np.where(drawn, symbols[:, place], np.where(hard, hard_next, easy_next))
     return symbols
@@ -176,7 +181,7 @@ def _integers(
 
 
 def _raw(config: PlantedConfig, name: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
-    """64 random bits each, a function of the seed and the name."""
+    """Return 64 random bits per entry, a function of the seed and the name."""
     assert config.seed is not None, "DataConfig.at names the seed"
     key = hashlib.sha256(f"planted/{FORMAT_VERSION}/{config.seed}/{name}".encode()).digest()
     return (

@@ -1,7 +1,6 @@
-"""Training batches, evaluation windows and counts.
+"""Draw training batches and evaluation windows, and count tokens.
 
-A batch is a pure function of (seed, step): a run resumed at any step, or alone or among others,
-sees the same data.
+A batch is a pure function of (seed, step), so a resumed run sees the same data.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ from bench.data.corpus import Corpus, Split
 from bench.errors import UserError
 
 MAX_BIGRAM_VOCAB = 1024
+# Tokens per pass over a memory-mapped split.
 _CHUNK = 2**22
 
 
@@ -22,7 +22,7 @@ class Batch:
     """Training sequences.
 
     Attributes:
-        tokens: ids, int64 `[batch, seq + 1]`.
+        tokens: token ids, int64 `[batch, seq + 1]`.
         tags: domain of each token, int64 `[batch, seq + 1]`.
         documents: document of each token in the split, int64 `[batch, seq + 1]`.
     """
@@ -34,10 +34,10 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Fixed sequences to evaluate on.
+    """Fixed sequences for evaluation.
 
     Attributes:
-        tokens: ids, int64 `[window, seq + 1]`.
+        tokens: token ids, int64 `[window, seq + 1]`.
         tags: domain of each window, int64 `[window]`.
         documents: document of each token in the split, int64 `[window, seq + 1]`.
     """
@@ -48,12 +48,11 @@ class Windows:
 
 
 def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len: int) -> Batch:
-    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain, at any position
-    that its stride allows.
+    """Draw `batch_size` sequences of `seq_len` + 1 tokens, each from one domain.
 
-    Domains take turns from a random start, so that each has an equal share in expectation and,
-    within one sequence, in every batch. Only the raw output of Philox is used: NumPy fixes it for
-    ever, its distributions not.
+    Domains take turns from a random start. So each has an equal share in expectation, and in every
+    batch up to one sequence. Only the raw output of Philox is used: NumPy promises never to change
+    it, but not its distributions.
 
     Raises:
         UserError: a domain is shorter than one sequence.
@@ -62,8 +61,10 @@ def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len:
     room = ranges[:, 1] - ranges[:, 0] - seq_len
     if room.min() < 1:
         raise UserError(
-            f"seq_len {seq_len} leaves no place in a domain of {room.min() + seq_len} tokens: choose a smaller one."
+            f"seq_len {seq_len} leaves no place in a domain of {room.min() + seq_len} tokens:"
+            " choose a smaller one."
         )
+    # One draw for the first domain, then one per sequence for its start.
     key = hashlib.sha256(f"train_batch/{seed}/{step}".encode()).digest()
     raw = np.random.Philox(key=np.frombuffer(key, "<u8", 2)).random_raw(batch_size + 1)
     tags = ((raw[0] % np.uint64(len(ranges))).astype(np.int64) + np.arange(batch_size)) % len(
@@ -80,27 +81,27 @@ def train_batch(split: Split, *, seed: int, step: int, batch_size: int, seq_len:
 
 
 def windows(split: Split, *, seq_len: int, per_domain: int | None = None) -> Windows:
-    """Fixed windows that do not overlap, the same number from each domain, over as many documents
-    as possible.
+    """Choose fixed windows without overlap, the same number from each domain.
 
-    A domain's stretch is cut into windows of `seq_len` + 1 tokens end to end; the first window of
-    each document is taken before the second of any. Windows may run over the end of a document,
-    never over that of a domain.
+    A domain is cut into windows of `seq_len` + 1 tokens end to end. The first window of each
+    document is taken before the second of any, so that the windows cover as many documents as
+    possible. A window may run over the end of a document, never over the end of a domain.
 
     Args:
-        split: where to cut them.
-        seq_len: tokens predicted in a window.
-        per_domain: windows a domain; None for as many as the smallest domain holds.
+        split: the split to cut.
+        seq_len: predicted tokens per window.
+        per_domain: windows per domain; None for as many as the smallest domain holds.
 
     Raises:
-        UserError: a domain holds fewer.
+        UserError: a domain holds fewer windows.
     """
     size = seq_len + 1
     available = min((stop - start) // size for start, stop in split.domain_ranges)
     count = available if per_domain is None else per_domain
     if not 1 <= count <= available:
         raise UserError(
-            f"{count} windows of {size} tokens a domain were asked for: allowed are 1 to {available}."
+            f"{count} windows of {size} tokens a domain were asked for: allowed are 1 to"
+            f" {available}."
         )
     starts = np.concatenate(
         [_starts(split, start, stop, size, count) for start, stop in split.domain_ranges]
@@ -115,10 +116,12 @@ def windows(split: Split, *, seq_len: int, per_domain: int | None = None) -> Win
 
 
 def _starts(split: Split, start: int, stop: int, size: int, count: int) -> NDArray[np.int64]:
-    """Starts of `count` windows of one domain, in order of position."""
+    """Return the starts of `count` windows of one domain, in order of position."""
     grid = start + size * np.arange((stop - start) // size)
+    # A window belongs to the document at its middle; its rank is its place in that document.
     owner = split.documents_at(grid + size // 2)
     rank = np.arange(len(grid)) - np.searchsorted(owner, owner)
+    # Take all windows of the lower ranks, and some of the last rank, evenly spread.
     last = np.sort(rank)[count - 1]
     sure, maybe = grid[rank < last], grid[rank == last]
     spread = np.linspace(0, len(maybe) - 1, count - len(sure)).round().astype(np.int64)
@@ -126,11 +129,11 @@ def _starts(split: Split, start: int, stop: int, size: int, count: int) -> NDArr
 
 
 def statistics(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Counts over the training split.
+    """Count the ids, and the pairs of ids, of the training split.
 
     Returns:
-        Occurrences of each id `[vocab]`, and of each (previous, current) pair `[vocab, vocab]`;
-        None instead of the latter where the vocabulary is larger than 1024.
+        Occurrences of each id `[vocab]`, and of each (previous, current) pair `[vocab, vocab]`.
+        The pairs are None if the vocabulary is larger than 1024.
     """
     tokens, size = corpus.train.tokens, corpus.vocab_size
     unigram = np.bincount(tokens, minlength=size)
@@ -138,6 +141,7 @@ def statistics(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64] | N
         return unigram, None
     bigram = np.zeros(size * size, np.int64)
     for start in range(0, len(tokens) - 1, _CHUNK):
+        # Chunks share one token, so that no pair is lost between them.
         part = tokens[start : start + _CHUNK + 1].astype(np.int64)
         bigram += np.bincount(part[:-1] * size + part[1:], minlength=size * size)
     return unigram, bigram.reshape(size, size)

@@ -1,7 +1,6 @@
 """Deal whole documents to training, calibration and validation, by the hash of their content.
 
-Hash order is a shuffle that needs no seed and does not change when documents are listed in another
-order.
+The order of hashes is a shuffle without a seed. It does not depend on the order of the documents.
 """
 
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from bench.errors import UserError
 SPLITS = ("train", "calibration", "validation")
 MAX_DOMAINS = 255
 ROUNDING = 1.1
-"""Whole documents may carry a held-out split past its share by this factor."""
+"""A held-out split may exceed its share by this factor, because documents are whole."""
 
 
 def divide(
@@ -21,20 +20,21 @@ def divide(
 ) -> dict[str, list[Document]]:
     """Deal documents to `SPLITS`, each split ordered by domain and, within it, by hash.
 
-    Equal texts are kept once. A text that stands in several domains stays in one of them, which
-    its hash chooses, so the outcome does not depend on the order of the documents.
+    Equal texts are kept once. The hash of a text in several domains chooses the domain that keeps
+    it, so the result does not depend on the order of the documents.
 
-    A domain gives documents to validation until `validation_bytes` (or `max_holdout` of the domain,
-    if that is less) is reached, then likewise to calibration; the rest is for training. Documents
-    too large for a held-out split stay in training, but each split gets one document at least.
+    A domain gives documents to validation up to `validation_bytes`, or up to `max_holdout` of the
+    domain if that is less. Then it gives to calibration in the same way, and the rest to training.
+    Documents too large for a held-out split stay in training. Each split gets at least one
+    document.
 
     Args:
         documents: all documents of all domains, in any order.
-        config: the sizes.
-        intake: counts empty texts, duplicates and documents too large to be held out.
+        config: the sizes of the splits.
+        intake: receives counts of empty texts, duplicates and documents too large to be held out.
 
     Raises:
-        UserError: no text, too many domains, or a domain with too few documents to hold any out.
+        UserError: no text, too many domains, or a domain with too few documents.
     """
     intake = Intake() if intake is None else intake
     domains = _distinct(documents, intake)
@@ -69,7 +69,7 @@ def divide(
 def _distinct(documents: Iterable[Document], intake: Intake) -> dict[str, list[Document]]:
     """Return the distinct documents of each domain in hash order, and count the others.
 
-    A domain that keeps none is there with an empty list.
+    A domain without any gets an empty list.
     """
     copies: dict[str, dict[str, Document]] = {}  # digest -> domain -> document
     domains: dict[str, list[Document]] = {}
@@ -84,7 +84,7 @@ def _distinct(documents: Iterable[Document], intake: Intake) -> dict[str, list[D
     for digest in sorted(copies):
         homes = sorted(copies[digest])
         intake.dropped["duplicate in another domain"] += len(homes) - 1
-        # The end of the digest: its beginning decides the split.
+        # Use the end of the digest, because its beginning decides the split.
         home = homes[int(digest[-8:], 16) % len(homes)]
         domains[home].append(copies[digest][home])
     return domains
@@ -93,8 +93,8 @@ def _distinct(documents: Iterable[Document], intake: Intake) -> dict[str, list[D
 def _largest(documents: list[Document], limit: int, share: float) -> float:
     """Return the size, in bytes, of the largest document that may be held out.
 
-    It is `share` of the domain, and `limit` where any document is as small as that. Where all
-    documents are larger than `share`, it is the size of the smallest.
+    It is `share` of the domain, or `limit` if that is less and some document is that small. If all
+    documents are larger than `share`, it is the size of the smallest document.
     """
     sizes = [len(document.data) for document in documents]
     within = share * sum(sizes)
@@ -108,13 +108,14 @@ def _take(
 ) -> tuple[list[Document], list[Document]]:
     """Return the documents to hold out and the rest, both in the given order."""
     largest = _largest(documents, limit, share)
-    # Large documents do not count: a tenth of one could be all of the others.
+    # Large documents do not count: a tenth of one could be larger than all others together.
     room = share * sum(len(d.data) for d in documents if len(d.data) <= largest)
     taken: list[Document] = []
     rest: list[Document] = []
     size = 0
     for document in documents:
         length = len(document.data)
+        # Hash order decides. A document that does not fit is left to training, and dealing goes on.
         wanted = size < min(limit, room) and length <= largest
         if wanted and (not taken or size + length <= ROUNDING * room):
             taken.append(document)

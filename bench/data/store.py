@@ -1,8 +1,7 @@
-"""A built corpus on disk: one folder of arrays and a `meta.json` that holds the SHA-256 of each of
-them.
+"""Store a built corpus on disk: a folder of arrays, and `meta.json` with the SHA-256 of each.
 
-A folder is written under another name and renamed into place, so that it is whole or absent; every
-load hashes every file, so that one that was cut short or changed later is never used.
+A folder is written under another name and renamed into place, so it is whole or absent. Every load
+hashes every file, so a file that was cut short or changed is never used.
 """
 
 import hashlib
@@ -35,11 +34,11 @@ def write(
     headline: Sequence[str],
     intake: Intake,
 ) -> None:
-    """Tokenise `splits` and put the corpus at `directory` in one move, in place of what may lie
-    there.
+    """Tokenise `splits` and put the corpus at `directory` in one move.
 
-    The caller holds the lock on `directory`: what a killed build left beside it is removed.
+    The caller holds the lock on `directory`. An older corpus there is replaced.
     """
+    # Only a killed build can have left this folder, since the caller holds the lock.
     building = directory.with_name(f".{directory.name}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
@@ -49,6 +48,7 @@ def write(
             (building / TOKENIZER_FILE).write_text(tokenizer.file, encoding="utf-8")
         for split in SPLITS:
             _write_split(building, split, splits[split], domains, tokenizer)
+        # The content hash covers the domains and all arrays, but neither names nor counts.
         hashes = {file.name: _sha256(file) for file in sorted(building.iterdir())}
         names = {split: [document.name for document in splits[split]] for split in SPLITS}
         content = hashlib.sha256(json.dumps([domains, hashes]).encode()).hexdigest()
@@ -72,7 +72,7 @@ def write(
 
 
 def read(directory: Path) -> Corpus | None:
-    """The corpus at `directory`, or None where there is none that is whole."""
+    """Return the corpus at `directory`, or None if it is missing or damaged."""
     if not directory.exists():
         return None
     try:
@@ -84,6 +84,7 @@ def read(directory: Path) -> Corpus | None:
             else [n for n, h in meta["files"].items() if _sha256(directory / n) != h]
         )
     except (OSError, ValueError, KeyError, AttributeError) as error:
+        # A missing file, broken JSON, or JSON of another shape.
         damaged = [repr(error)]
         meta = {}
     if damaged:
@@ -117,6 +118,7 @@ def _write_split(
     end = np.array([tokenizer.end_of_document], tokenizer.dtype)
     parts: list[np.ndarray[Any, Any]] = []
     offsets = [0]
+    # The tokenizer encodes several texts in parallel; all texts at once would fill the memory.
     for start in range(0, len(documents), _ENCODE_AT_ONCE):
         for ids in tokenizer.encode_batch(
             [document.text for document in documents[start : start + _ENCODE_AT_ONCE]]

@@ -1,4 +1,4 @@
-"""Compare the windows that a suite asks for with those that a corpus holds, before any training."""
+"""Check, before any training, that a corpus holds all windows that a suite asks for."""
 
 from bench.config.suite import SuiteConfig
 from bench.data.corpus import Corpus, Split
@@ -6,14 +6,14 @@ from bench.errors import UserError
 
 
 def check_windows(corpus: Corpus, suite: SuiteConfig) -> None:
-    """Refuse a suite that needs more windows, or longer ones, than its corpus has.
+    """Refuse a suite that needs more or longer windows than its corpus has.
 
-    Windows hold `seq_len` + 1 tokens of one domain and do not overlap. Each domain must give all
-    windows of both held-out splits, and at least one sequence for training.
+    A window holds `seq_len` + 1 tokens of one domain, and windows do not overlap. Each domain must
+    give all windows of both held-out splits, and at least one sequence for training.
 
     Raises:
-        UserError: one line with each field that asks for too much, the split, the domain with the
-            fewest windows and the largest value that would do.
+        UserError: in one line, each field that asks for too much, with the split, the domain with
+            the fewest windows and the largest allowed value.
     """
     size, wanted = suite.seq_len + 1, suite.evaluation
     domain, tokens = _shortest(corpus, corpus.train)
@@ -25,6 +25,7 @@ def check_windows(corpus: Corpus, suite: SuiteConfig) -> None:
         ("validation", corpus.validation, "validation_windows", wanted.validation_windows),
         ("validation", corpus.validation, "probe_windows", wanted.probe_windows),
     )
+    # Report all fields at once, so that one correction is enough.
     problems: list[str] = []
     for name, split, field, number in asked:
         domain, tokens = _shortest(corpus, split)

@@ -1,4 +1,4 @@
-"""Rows of tables as documents: JSON lines and Parquet from a disk, and rows of any other origin."""
+"""Turn rows of tables into documents: JSON lines, Parquet, and rows of any other origin."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,21 +11,22 @@ from bench.errors import UserError, unknown
 
 TableRow = Mapping[str, Any]
 _PATIENCE = 1000
-"""Rows without the text column after which it is taken to be missing."""
+"""Number of rows without a column after which the column counts as missing."""
 
 
 def row_documents(
     config: DataConfig, rows: Iterable[TableRow], intake: Intake
 ) -> Iterator[Document]:
-    """Yield one document per row, in the order of the table; rows may be infinite.
+    """Yield one document per row, in the order of the table. Rows may be infinite.
 
-    Rows whose text or domain is null or absent are counted in `intake` and left out.
+    Rows whose text or domain is null or absent are left out and counted in `intake`.
 
     Raises:
-        UserError: no row has a column, or the text column holds something else.
+        UserError: no row has a column, or the text column does not hold text.
     """
     columns = [config.text_column, *([config.domain_column] if config.domain_column else [])]
-    missing = dict.fromkeys(columns, 0)  # until a row has it
+    # A column is missing until a row has it. The names of all rows so far are kept for the error.
+    missing = dict.fromkeys(columns, 0)
     names: dict[str, None] = {}
     for index, row in enumerate(rows):
         for column in list(missing):
@@ -48,6 +49,7 @@ def row_documents(
             intake.dropped["null domain"] += 1
         else:
             yield Document(f"row-{index}", str(domain[0]) if domain else "text", text)
+    # A short table may end before the patience does.
     for column in missing:
         if names:
             raise _no_column(config, column, names)
@@ -60,6 +62,7 @@ def json_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
         UserError: the file cannot be read, or a line is no object.
     """
     try:
+        # A `.json` file may hold one array, one object, or JSON lines after all.
         if file.suffix.lower() == ".json" and (rows := _whole(file)) is not None:
             for index, row in enumerate(rows):
                 yield _object(config, file, f"item {index}", row)
@@ -75,7 +78,7 @@ def json_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
 
 
 def parquet_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
-    """Yield the rows of a Parquet file, of the needed columns alone.
+    """Yield the rows of a Parquet file, with the needed columns only.
 
     Raises:
         UserError: the file cannot be read.
@@ -85,7 +88,7 @@ def parquet_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
 
     wanted = {config.text_column, config.domain_column}
     try:
-        # An open file, since a path would be read as an address.
+        # Pass an open file, because a path could be taken for an address.
         with file.open("rb") as stream, parquet.ParquetFile(stream) as table:
             names = table.schema_arrow.names
             for column in wanted - {None, *names}:
@@ -97,7 +100,7 @@ def parquet_rows(config: DataConfig, file: Path) -> Iterator[TableRow]:
 
 
 def _whole(file: Path) -> list[Any] | None:
-    """Return the items of a file that is one JSON value; None for JSON lines."""
+    """Return the items of a file that is one JSON value, or None for JSON lines."""
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError:
@@ -123,7 +126,7 @@ def _unreadable(config: DataConfig, file: Path, reason: str) -> UserError:
     where = "" if file.name == Path(str(config.path)).name else f" {file.name!r},"
     said = (reason.strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return UserError(
-        f"Cannot read the data {config.path!r}:{where} {said}. Mend or remove the file."
+        f"Cannot read the data {config.path!r}:{where} {said}. Correct or remove the file."
     )
 
 

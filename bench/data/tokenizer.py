@@ -1,6 +1,6 @@
-"""Text to token ids and back: UTF-8 bytes, or a byte-level BPE.
+"""Encode text to token ids and back: UTF-8 bytes, or a byte-level BPE.
 
-Either way every id stands for a run of bytes, so losses compare in bits per byte, and the last id
+In both, every id stands for a run of bytes, so losses can be compared in bits per byte. The last id
 ends a document.
 """
 
@@ -23,12 +23,12 @@ _VISIBLE = {"\n": "⏎\n", "\t": "⇥"}
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Encodes text; knows what each id stands for.
+    """Encodes text, and knows the bytes of each id.
 
     Attributes:
         pieces: the bytes of each id. The last is empty: end of document.
-        encode_batch: texts -> their ids, one array a text, without the end of document.
-        file: serialised form to store beside the tokens, or None where there is nothing to store.
+        encode_batch: texts -> ids, one array per text, without the end of document.
+        file: serialised form to store beside the tokens, or None if there is nothing to store.
     """
 
     pieces: tuple[bytes, ...]
@@ -37,7 +37,7 @@ class Tokenizer:
 
     @property
     def end_of_document(self) -> int:
-        """Id that closes every document. Among bytes it is 0xFF, which UTF-8 never uses."""
+        """Id that ends every document. For bytes it is 0xFF, which UTF-8 never uses."""
         return len(self.pieces) - 1
 
     @property
@@ -47,14 +47,15 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
-        """Bytes that each id stands for, `[vocab]`."""
+        """Number of bytes of each id, `[vocab]`."""
         return np.array([len(piece) for piece in self.pieces], np.int64)
 
     def decode(self, token_ids: Iterable[int]) -> list[str]:
-        """One printable string a token.
+        """Return one printable string per token.
 
-        A character split over tokens is shown at the last of them.
+        A character that is split over tokens is shown at the last of them.
         """
+        # The incremental decoder keeps the first bytes of a split character until the rest comes.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return [
             _printable(decoder.decode(self.pieces[int(token)])) if self.pieces[int(token)] else "␄"
@@ -67,7 +68,7 @@ def _printable(text: str) -> str:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One id a byte."""
+    """Return the tokenizer with one id per byte."""
 
     def encode(texts: Sequence[str]) -> list[NDArray[np.unsignedinteger]]:
         return [np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8) for text in texts]
@@ -76,12 +77,13 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocab_size` ids, learnt from the first 8 MiB of `texts`."""
+    """Learn a byte-level BPE of at most `vocab_size` ids from the first 8 MiB of `texts`."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, trainers
 
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # One id is reserved for the end of a document.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -94,12 +96,11 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_bpe(serialised: str) -> Tokenizer:
     """Build a tokenizer from its serialised form.
 
-    Ids are those of the tokens that stand for text, in their order and without gaps; special
-    tokens, as GPT-2's end of text, have none. Saved truncation, padding, dropout and templates of
-    special tokens are not applied.
+    Tokens of text keep their order and get ids without gaps. Special tokens, such as GPT-2's end of
+    text, get none. Saved truncation, padding, dropout and templates of special tokens are ignored.
 
     Raises:
-        ValueError: this is no byte-level BPE: another model, or a token that stands for no bytes.
+        ValueError: this is no byte-level BPE: it is another model, or a token has no bytes.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
@@ -107,18 +108,21 @@ def load_bpe(serialised: str) -> Tokenizer:
     backend = Backend.from_str(serialised)
     if not isinstance(backend.model, models.BPE):
         raise ValueError(f"its model is {type(backend.model).__name__}")
+    # Switch off every setting that would change the text or make the ids random.
     backend.no_truncation()
     backend.no_padding()
     backend.model.dropout = None
-    backend.encode_special_tokens = True  # as the text that they are written with
+    # A special token that stands in the text is encoded like any other text.
+    backend.encode_special_tokens = True
     added = backend.get_added_tokens_decoder()
     written = sorted(
         (id, token)
         for token, id in backend.get_vocab().items()
         if id not in added or not added[id].special
     )
-    # Added tokens are written as text, all others with one character per byte.
+    # Added tokens are written as plain text, all others with one character per byte.
     pieces = [token.encode("utf-8") if id in added else _bytes_of(token) for id, token in written]
+    # Map the file's ids to ours; ids without text map to an unused one.
     unused = len(pieces)
     ours = np.full(max(backend.get_vocab().values()) + 1, unused, np.int64)
     ours[[id for id, _ in written]] = np.arange(unused)
@@ -129,6 +133,7 @@ def load_bpe(serialised: str) -> Tokenizer:
             [data.decode("utf-8") for data in clean], add_special_tokens=False
         )
         found = [ours[np.array(encoding.ids, np.int64)] for encoding in encodings]
+        # A normalizer may have changed the text, and then losses per byte would be wrong.
         for data, ids in zip(clean, found, strict=True):
             back = b"".join(pieces[token] for token in ids.tolist() if token < unused)
             if back != data:
@@ -146,7 +151,7 @@ def _bytes_of(token: str) -> bytes:
 
 
 def _altered(text: bytes, back: bytes) -> UserError:
-    """Build the error for a text that does not come back, quoting the first difference."""
+    """Return the error for a text that is not decoded to itself; it shows the first difference."""
     place = next(
         (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b),
         min(len(text), len(back)),
@@ -161,11 +166,11 @@ def _altered(text: bytes, back: bytes) -> UserError:
 
 
 def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
-    """The tokenizer that `config` asks for, trained on the training texts where it is learnt.
+    """Return the tokenizer of a configuration; a learnt one learns from the training texts.
 
     Raises:
-        UserError: the given file is no byte-level BPE, or has another number of ids. A file that
-            alters text is found when that text is encoded.
+        UserError: the given file is no byte-level BPE, or has another number of ids. A tokenizer
+            that alters text is detected when it encodes that text.
     """
     if config.tokenizer == "bytes":
         return byte_tokenizer()
@@ -175,7 +180,7 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
         found = load_bpe(tokenizer_text(config))
     except UserError:
         raise
-    except Exception as error:  # tokenizers raises nothing narrower
+    except Exception as error:  # the library raises nothing narrower
         raise UserError(
             f"tokenizer_file {config.tokenizer_file!r} is no byte-level BPE ({told(error)}):"
             " give a tokenizer.json of one, such as GPT-2's."
@@ -190,25 +195,25 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
 
 
 def tokenizer_text(config: DataConfig) -> str:
-    """What stands in the given tokenizer file."""
+    """Return the text of the given tokenizer file."""
     try:
         return Path(str(config.tokenizer_file)).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing tokenizer.json."
+            f"tokenizer_file {config.tokenizer_file!r} cannot be read ({error}): give an existing"
+            " tokenizer.json."
         ) from None
 
 
 def stored_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a built corpus."""
+    """Return the tokenizer of a built corpus."""
     file = directory / TOKENIZER_FILE
     return load_bpe(file.read_text(encoding="utf-8")) if file.exists() else byte_tokenizer()
 
 
 def _byte_characters() -> dict[int, str]:
-    """The printable character that byte-level BPE writes for each byte (Radford et al. 2019,
-    GPT-2).
-    """
+    """Return the printable character that byte-level BPE writes for each byte (GPT-2)."""
+    # Printable bytes stand for themselves; the others take the characters from 256 on.
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in plain]
     return {value: chr(value) for value in plain} | {

@@ -1,4 +1,1 @@
-"""Judging one trained model.
-
-Causal evaluation, its calibration, and what is measured beside the loss.
-"""
+"""Evaluate one trained model: calibration, causal loss at B, and measurements beside the loss."""

@@ -1,4 +1,4 @@
-"""Causal evaluation on fixed windows, with the knobs as they are."""
+"""Evaluate a model causally on fixed windows, at its present knobs."""
 
 from dataclasses import dataclass, field
 
@@ -17,16 +17,16 @@ from bench.routing.contract import LayerTrace
 
 @dataclass
 class Evaluation:
-    """What a causal evaluation saw.
+    """The result of a causal evaluation. Plans are kept on request.
 
     Attributes:
         nats: loss of each token, `[window, seq]`.
-        active: active FLOPs a token.
-        executed: FLOPs a token with full-square attention and padding.
-        masks: a routed site -> its plans, `[window, seq, path]`; kept on request.
-        scores: likewise, where the plan had scores.
-        latents: likewise, where the plan had a prediction of what each path does,
-            `extras["latent"]`.
+        active: active FLOPs per token.
+        executed: executed FLOPs per token: with full-square attention and padding.
+        masks: routed site -> masks of its plans, `[window, seq, path]`.
+        scores: routed site -> scores of its plans, if they have scores.
+        latents: routed site -> predicted updates of the paths, `extras["latent"]`, if its plans
+            have them.
     """
 
     nats: Float[np.ndarray, "window seq"]
@@ -40,7 +40,7 @@ class Evaluation:
 
 
 def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens `[window, seq + 1]` and tags `[window, seq]` as tensors."""
+    """Return tokens `[window, seq + 1]` and tags `[window, seq]` as tensors on a device."""
     tokens = torch.from_numpy(windows.tokens).to(device)
     tags = torch.from_numpy(windows.tags).to(device)
     return tokens, tags.unsqueeze(1).expand(-1, tokens.shape[1] - 1)
@@ -55,15 +55,15 @@ def evaluate(
     keep: bool = False,
     decide: Decide = ask,
 ) -> Evaluation:
-    """Evaluate causally on fixed windows, and book what that cost.
+    """Evaluate causally on fixed windows, and book the cost.
 
     Args:
-        model: the model, its knobs set.
-        windows: what to evaluate on.
-        batch_size: windows at a time; it changes nothing but speed.
+        model: the model with its knobs set.
+        windows: the windows.
+        batch_size: windows per pass; it changes nothing but speed.
         dtype: precision of matrix products.
         keep: keep plans and scores, for metrics.
-        decide: the way to a plan, for a meter.
+        decide: asks a router for a plan; a meter counts here.
     """
     decoder, ledger, device = model.decoder, model.evaluation_ledger, device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
@@ -72,6 +72,7 @@ def evaluate(
     result = Evaluation(np.empty((0, 0)), 0.0, 0.0)
     kept: list[list[LayerTrace]] = []
     for start in range(0, len(tokens), batch_size):
+        # The last token of a window is a target only.
         batch = tokens[start : start + batch_size]
         run = make_pass(batch[:, :-1], tags[start : start + batch_size], decide=decide)
         with autocast(device, dtype):
@@ -84,7 +85,7 @@ def evaluate(
         booked.append((run.counts, run.tokens.numel()))
         if keep:
             kept.append(run.traces)
-    # All batches pay the same price, though a meter may raise it in any of them.
+    # A meter may raise a price in any batch; charging at the end makes all batches pay it.
     active = sum((ledger.active(*batch) for batch in booked), 0.0)
     executed = sum((ledger.executed(*batch, padded=True) for batch in booked), 0.0)
     total = tokens[:, :-1].numel()
@@ -94,6 +95,7 @@ def evaluate(
         active / total,
         executed / total,
     )
+    # Join the traces of all batches, site by site; there are none unless `keep` is set.
     for site, traces in enumerate(zip(*kept, strict=True)):
         result.masks[site] = torch.cat([trace.plan.mask for trace in traces]).cpu()
         if all(trace.plan.scores is not None for trace in traces):

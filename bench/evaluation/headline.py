@@ -1,6 +1,4 @@
-"""The headline: the loss at exactly B, read off a sweep of calibrated knob settings on the
-validation split.
-"""
+"""Measure the headline: the loss at exactly B, from a sweep of calibrated knob settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ class Visited:
     """One setting of the sweep.
 
     Attributes:
-        knobs: of each router, None where it has none.
+        knobs: knob of each router, or None.
         nats: loss of each token of the validation windows.
     """
 
@@ -35,14 +33,14 @@ class Visited:
 
 @dataclass
 class Headline:
-    """What an official evaluation came to.
+    """The result of an official evaluation.
 
     Attributes:
-        loss: at B, nats a byte, unweighted mean over headline domains.
-        domain_loss: at B, nats a byte, every domain.
-        evaluation: of the validation split at the calibrated knob, plans kept.
-        audit: how the budget was met.
-        visited: settings of the sweep with their losses, B last; the causality proof tries each.
+        loss: loss at B, nats per byte, unweighted mean over headline domains.
+        domain_loss: domain -> loss at B, nats per byte.
+        evaluation: evaluation of the validation split at the calibrated knob, with plans.
+        audit: the measured spends and the solved sizes.
+        visited: settings of the sweep with their losses, B last. The causality proof tries each.
     """
 
     loss: float
@@ -59,12 +57,12 @@ class _Sweep:
 
 
 def knobs_of(decoder: Decoder) -> list[Tensor | None]:
-    """Return a copy of each router's knob, None where it has none."""
+    """Return a copy of each router's knob, or None."""
     return [None if router.knob is None else router.knob.clone() for router in decoder.routers]
 
 
 def set_knobs(decoder: Decoder, knobs: Sequence[Tensor | None]) -> None:
-    """Set each router's knob to what `knobs_of` returned."""
+    """Set each router's knob to a value from `knobs_of`."""
     for router, value in zip(decoder.routers, knobs, strict=True):
         if router.knob is not None and value is not None:
             router.knob.copy_(value)
@@ -73,7 +71,8 @@ def set_knobs(decoder: Decoder, knobs: Sequence[Tensor | None]) -> None:
 def domain_losses(
     nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus
 ) -> dict[str, float]:
-    """Nats a byte of each domain: its summed loss over the bytes that its tokens stand for."""
+    """Return the nats per byte of each domain: its summed loss over the bytes of its tokens."""
+    # The first token of a window is not predicted, so its bytes do not count.
     sizes = corpus.token_bytes[windows.tokens[:, 1:]]
     found: dict[str, float] = {}
     for tag, name in enumerate(corpus.domains):
@@ -83,16 +82,17 @@ def domain_losses(
 
 
 def mean_loss(losses: dict[str, float], corpus: Corpus) -> float:
-    """Unweighted mean over the headline domains."""
+    """Return the unweighted mean over the headline domains."""
     return float(np.mean([losses[name] for name in corpus.headline_domains or corpus.domains]))
 
 
 def document_losses(
     nats: Float[np.ndarray, "window seq"], windows: Windows, corpus: Corpus
 ) -> dict[str, tuple[str, float, float]]:
-    """Document name -> (domain, summed nats, bytes), for the bootstrap over documents."""
+    """Return document name -> (domain, summed nats, bytes), for the bootstrap over documents."""
     documents = windows.documents[:, 1:].ravel()
     size = len(corpus.validation.document_names)
+    # A document may lie in several windows, and a window in several documents.
     totals = np.bincount(documents, nats.ravel(), size)
     sizes = np.bincount(documents, corpus.token_bytes[windows.tokens[:, 1:]].ravel(), size)
     split = corpus.validation
@@ -115,18 +115,19 @@ def measure(
     dtype: torch.dtype,
     decide: Decide = ask,
 ) -> Headline:
-    """Calibrate, evaluate and read the loss off at B.
+    """Calibrate, evaluate, and return the loss at B.
 
     A router with knobs is calibrated on the calibration split to each spend of `config.sweep`, and
-    evaluated there on the validation split; the headline is interpolated at spend B on the
-    validation split itself, so that the drift of a threshold between the two moves nobody's score.
-    A router without knobs is evaluated once. Evaluation comes to its plans by `decide`.
+    evaluated at each on the validation split. A threshold drifts between the two splits, so the
+    headline is interpolated at the spend B of the validation split. A router without knobs is
+    evaluated once. `decide` asks the routers for plans.
     """
     has_knob = any(router.knob is not None for router in model.decoder.routers)
     targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
     sweep, spends, visited = _Sweep(), dict[float, float](), list[Visited]()
     at_budget: Evaluation | None = None
-    for target in sorted(targets, key=lambda t: t == 1.0):  # B comes last and leaves its knobs set
+    # B comes last, so that its knobs stay set.
+    for target in sorted(targets, key=lambda t: t == 1.0):
         spends[target] = calibrate(model, calibration, target, dtype, decide)
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
         at_budget = found
@@ -141,6 +142,7 @@ def measure(
         )
         sweep.domains.append(losses)
     assert at_budget is not None
+    # Interpolate only between spends on both sides of B; otherwise take the point for B as it is.
     x = [point.spend for point in sweep.points]
     bracketed = has_knob and min(x) <= 1.0 <= max(x)
     at = 1.0 if bracketed else x[-1]
@@ -170,17 +172,16 @@ def measure(
 
 
 def interpolate(x: Sequence[float], y: Sequence[float], at: float) -> float:
-    """Piecewise-linear interpolation of the points (x, y), in any order."""
+    """Interpolate the points (x, y), in any order, piecewise linearly."""
     order = np.argsort(x)
     return float(np.interp(at, np.asarray(x)[order], np.asarray(y)[order]))
 
 
 def off_budget(audit: BudgetAudit) -> str:
-    """Why a row misses the budget; empty if it meets it.
+    """Return the reason why a row misses the budget, or an empty text.
 
-    The calibrated point must lie within the tolerance on the calibration split, and the headline
-    must be at B: by interpolation, or for a router without a knob by spending B within the
-    tolerance.
+    The calibrated spend must be within the tolerance on the calibration split. The headline must be
+    at B: by interpolation, or by a spend within the tolerance for a router without a knob.
     """
     checks = {"calibration": audit.calibration_spend}
     if audit.headline == "single":

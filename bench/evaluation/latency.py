@@ -1,6 +1,6 @@
-"""How long inference takes on this machine.
+"""Measure the time of inference on this machine.
 
-Wall-clock, so it is reported beside the FLOPs and never ranks a row.
+Wall-clock time is reported beside the FLOPs and never ranks a row.
 """
 
 import numpy as np
@@ -15,12 +15,10 @@ from bench.model.assemble import Model
 from bench.record import Speed
 
 WINDOWS = 16
-"""Windows in the batch that is timed."""
+"""Windows in the timed batch."""
 
 LEAST_SECONDS = 0.8
-"""The pass is repeated for at least this long, so that the median stands on many passes where they
-are short.
-"""
+"""Repeat the pass for at least this long, so that the median of short passes has many of them."""
 
 
 @torch.no_grad()
@@ -30,16 +28,17 @@ def measure_speed(
     dtype: torch.dtype = torch.float32,
     least_seconds: float = LEAST_SECONDS,
 ) -> Speed:
-    """Median time of the causal forward pass of the model, routers and all, at the knobs it has.
+    """Measure the median time of the causal forward pass with its routers, at the present knobs.
 
     Args:
         model: the model.
-        windows: the batch is spread evenly over these, and so over their domains.
+        windows: the batch is taken evenly from these, and so from all domains.
         dtype: precision of matrix products.
         least_seconds: repeat for at least this long, after a warm-up.
     """
     device = device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
+    # Windows are ordered by domain, so even steps take some of each.
     chosen = torch.from_numpy(
         np.linspace(0, len(tokens) - 1, min(WINDOWS, len(tokens))).round().astype(np.int64)
     ).to(device)
@@ -50,6 +49,7 @@ def measure_speed(
             model.decoder(make_pass(tokens, tags))
 
     timer = Timer("forward()", globals={"forward": forward}, num_threads=torch.get_num_threads())
+    # The timer warms up first, and waits for the device after each pass.
     measured = timer.blocked_autorange(min_run_time=least_seconds)
     repeats = len(measured.times) * measured.number_per_run
     return Speed(

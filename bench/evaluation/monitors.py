@@ -1,4 +1,4 @@
-"""Routing metrics, read off the plans alone: no router reports its own success."""
+"""Compute routing metrics from the plans alone: no router reports its own quality."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +15,7 @@ from bench.record import LayerMonitor, Passage
 
 POSITION_BINS = 16
 FREQUENCY_BINS = 10
+# Tokens of text in the report, with the paths of each.
 PASSAGE_TOKENS = 400
 
 
@@ -29,24 +30,23 @@ def monitors(
     utility: Mapping[int, float],
     in_use: Mapping[int, float],
 ) -> tuple[LayerMonitor, ...]:
-    """Load, confidence, what routing depends on, and how it came about, for every routed site.
+    """Return the metrics of every routed site: load, confidence, dependences, training history.
 
     Args:
-        decoder: for the routers' path names.
-        ledger: for the sites.
-        corpus: for domains and token frequencies.
-        windows: what was evaluated.
-        evaluation: with plans kept.
-        history: a routed site -> its plans at every probe of training, on the same windows.
-        gradients: for every probe and site, the gradient norms of router and paths in the step
-            before it.
-        utility: a routed site -> rank correlation of score and oracle utility, where it was
-            measured.
-        in_use: the same with later layers routed as in use.
+        decoder: has the names of the paths.
+        ledger: has the sites.
+        corpus: has domains and token frequencies.
+        windows: the evaluated windows.
+        evaluation: the evaluation with its plans.
+        history: routed site -> masks at every probe of training, on the same windows.
+        gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
+        utility: routed site -> rank correlation of score and oracle utility, where measured.
+        in_use: the same with later layers routed as in evaluation.
     """
     tokens = torch.from_numpy(windows.tokens[:, :-1])
     domain = torch.from_numpy(windows.tags).unsqueeze(1).expand_as(tokens)
     position = torch.arange(tokens.shape[1]).expand_as(tokens) * POSITION_BINS // tokens.shape[1]
+    # Each token has a domain, a bin of its position and a bin of its frequency.
     frequency = _frequency_bins(corpus)[tokens]
     found: list[LayerMonitor] = []
     for site, mask in evaluation.masks.items():
@@ -98,7 +98,7 @@ def path_sets(
     """Number the distinct sets of paths that tokens take.
 
     Returns:
-        The number of each token's set, and the paths in each set.
+        The index of each token's set, and the paths in each set.
     """
     rows, index = mask.flatten(0, 1).unique(dim=0, return_inverse=True)
     return index.view(mask.shape[:2]), [tuple(row.nonzero().flatten().tolist()) for row in rows]
@@ -107,13 +107,14 @@ def path_sets(
 def changed(
     mask: Bool[Tensor, "window seq path"], before: Bool[Tensor, "window seq path"]
 ) -> float:
-    """Share of tokens whose set of paths is not what it was before: route churn."""
+    """Return the churn: the share of tokens whose set of paths changed."""
     return float((mask != before).any(-1).float().mean())
 
 
 def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float, ...]:
-    """For each probe but the last, the share of the last one's choices that it had made already
-    (OLMoE, arXiv:2409.02060, section 5.1).
+    """Return the saturation of each probe but the last (OLMoE, arXiv:2409.02060, section 5.1).
+
+    It is the share of the last probe's choices that the earlier probe had already made.
     """
     return tuple(
         int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1]
@@ -121,23 +122,26 @@ def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float
 
 
 def collapse(latent: Float[Tensor, "window seq path latent"]) -> tuple[float, float]:
-    """Whether predictions have collapsed into one direction, or into few.
+    """Measure how far predictions have collapsed into few directions.
 
     Returns:
-        The variance of the predictions scaled to length 1, from 0 where all tokens have the same to
-        1; and the effective rank of their covariance, the exponential of the entropy of its
-        normalised eigenvalues (Roy and Vetterli, 2007), 1 to `latent`. Both are means over paths.
+        The variance of the predictions after scaling to length 1: 0 if all are equal, at most 1.
+        And the effective rank of their covariance, 1 to `latent`: the exponential of the entropy of
+        its normalised eigenvalues (Roy and Vetterli, 2007). Both are means over paths.
     """
+    # [path, token, latent], each prediction with length 1
     unit = torch.nn.functional.normalize(latent.flatten(0, 1).double(), dim=-1).transpose(0, 1)
     centred = unit - unit.mean(1, keepdim=True)
     eigenvalues = torch.linalg.eigvalsh(centred.mT @ centred / unit.shape[1]).clamp_min(0)
+    # Eigenvalues as shares of the variance; their entropy is largest if all directions are used.
     share = eigenvalues / eigenvalues.sum(-1, keepdim=True).clamp_min(1e-12)
     entropy = -torch.special.xlogy(share, share).sum(-1)
     return float(eigenvalues.sum(-1).mean()), float(entropy.exp().mean())
 
 
 def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) -> float:
-    """Mutual information of two labellings, nats, from their joint counts."""
+    """Return the mutual information of two labellings, in nats, from their joint counts."""
+    # Number the pairs of labels, and count each pair.
     a, b = first.flatten(), second.flatten()
     width = int(b.max()) + 1
     joint = (
@@ -152,12 +156,14 @@ def mutual_information(first: Int[Tensor, "..."], second: Int[Tensor, "..."]) ->
 def passage(
     ledger: Ledger, decoder: Decoder, corpus: Corpus, windows: Windows, evaluation: Evaluation
 ) -> Passage | None:
-    """The first windows of the first headline domain with the path set of each token, for the
-    report.
+    """Return some text with the paths of each token, for the report.
+
+    It is the first windows of the first headline domain.
     """
     if not evaluation.masks:
         return None
     domain = (corpus.headline_domains or corpus.domains)[0]
+    # Whole windows, as many as make the wanted number of tokens.
     chosen = np.flatnonzero(windows.tags == corpus.domains.index(domain))[
         : max(1, PASSAGE_TOKENS // (windows.tokens.shape[1] - 1))
     ]
@@ -176,7 +182,7 @@ def passage(
 def _load(
     mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"], groups: int
 ) -> Float[Tensor, "group path"]:
-    """Share of tokens on each path within each group; 0 for an empty group."""
+    """Return the share of tokens on each path within each group; 0 for an empty group."""
     total = torch.bincount(group.flatten(), minlength=groups).clamp_min(1)
     sums = torch.zeros(groups, mask.shape[2], dtype=torch.float64).index_add(
         0, group.flatten(), mask.flatten(0, 1).double()
@@ -190,7 +196,7 @@ def _entropy(scores: Float[Tensor, "window seq path"]) -> float:
 
 
 def _margin(scores: Float[Tensor, "window seq path"]) -> float | None:
-    """Mean distance of the two most probable paths; none where there is but one path."""
+    """Return the mean distance of the two largest probabilities; None for a single path."""
     if scores.shape[-1] < 2:
         return None
     first, second = scores.softmax(-1).topk(2).values.unbind(-1)
@@ -198,7 +204,8 @@ def _margin(scores: Float[Tensor, "window seq path"]) -> float | None:
 
 
 def _frequency_bins(corpus: Corpus) -> Int[Tensor, " vocab"]:
-    """Bin of each token id, 0 rarest, by equal shares of the training text."""
+    """Return the bin of each token id, 0 for the rarest, by equal shares of the training text."""
+    # Sort the ids by frequency. A bin follows from the middle of an id's share of the text.
     counts = np.bincount(corpus.train.tokens, minlength=corpus.vocab_size)
     order = counts.argsort(kind="stable")
     middle = (counts[order].cumsum() - counts[order] / 2) / counts.sum()

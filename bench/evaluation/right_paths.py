@@ -1,4 +1,4 @@
-"""How routing compares with the right paths, where the data tell them; read off the plans alone."""
+"""Compare the plans with the right paths, on tasks where these are known."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,15 +17,16 @@ from bench.routing.contract import Paths
 def right_paths(
     decoder: Decoder, suite: SuiteConfig, corpus: Corpus, windows: Windows, evaluation: Evaluation
 ) -> RightPaths | None:
-    """Accuracy of every routed site against the truth, and the best loss that the budget allows;
-    None where nobody knows the truth.
+    """Return the accuracy of every routed site, and the best loss that the budget allows.
+
+    None if the right paths are unknown.
 
     Args:
-        decoder: for the routers' paths.
+        decoder: has the paths of the routers.
         suite: names the task and the budget.
-        corpus: tells the right paths.
-        windows: what was evaluated.
-        evaluation: with plans kept.
+        corpus: knows the right paths.
+        windows: the evaluated windows.
+        evaluation: the evaluation with its plans.
     """
     task = suite.data.planted
     if task is None or corpus.truth is None:
@@ -36,10 +37,13 @@ def right_paths(
     accuracy: list[float | None] = []
     chance: list[float | None] = []
     for site, mask in evaluation.masks.items():
+        # A gate fits a task of depth, a bank of experts fits a task of experts; other pairs have no
+        # accuracy.
         paths = decoder.routers[site].paths
         fits = (paths.base is not None) == gated and len(paths.names) > 1
         met = shares(mask, truth, labels)
         accuracy.append(agreement(met, paths) if fits else None)
+        # By chance: the same loads and the same labels, but independent of each other.
         chance.append(agreement(np.outer(met.sum(1), met.sum(0)), paths) if fits else None)
     least = best_loss_at(task, suite.budget, len(suite.routed_layers))
     return RightPaths(accuracy=tuple(accuracy), chance=tuple(chance), best_loss=least)
@@ -48,7 +52,7 @@ def right_paths(
 def shares(
     mask: Bool[Tensor, "window seq path"], truth: np.ndarray, labels: int
 ) -> Float[np.ndarray, "path label"]:
-    """Share of the tokens with a right path that take each path and have each label.
+    """Return the joint shares of paths and labels, over the tokens with a right path.
 
     A token on several paths is divided among them.
     """
@@ -59,10 +63,11 @@ def shares(
 
 
 def agreement(met: Float[np.ndarray, "path label"], paths: Paths) -> float:
-    """Share of tokens on their right path: the upgrade is path 1.
+    """Return the share of tokens on their right path.
 
-    Experts are matched to labels one to one, as well as can be.
+    Experts have no given order, so they are matched to labels one to one in the best way.
     """
+    # With a base, label 0 is the base and label 1 the upgrade.
     if paths.base is not None:
         return float(np.trace(met))
     rows, columns = linear_sum_assignment(met, maximize=True)

@@ -1,4 +1,4 @@
-"""Measure how often tokens take the path of their label, in supervised documents and in the others."""
+"""Measure how often tokens take the path of their label, supervised documents apart."""
 
 import math
 from collections.abc import Iterator
@@ -29,22 +29,25 @@ def measure_supervision(
     seed: int,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[SupervisionMonitor, ...]:
-    """How often tokens of the training split take the path of their label, told or not, in causal
-    evaluation with the knobs as they are.
+    """Measure how often tokens of the training split take the path of their label.
+
+    The evaluation is causal, at the present knobs. Supervised documents and the others are counted
+    apart.
 
     Args:
-        model: a trained model; what this takes is booked as evaluation.
+        model: a trained model. The cost is booked as evaluation.
         split: the training split.
-        seq_len: tokens a window.
-        config: looks at `validation_windows` windows of supervised documents, and as many of the
+        seq_len: tokens per window.
+        config: `validation_windows` windows of supervised documents are used, and as many of the
             others.
-        seed: of the cell; fixes for which tokens an oracle is asked.
+        seed: seed of the cell; it fixes the tokens that an oracle flips.
         dtype: precision of matrix products.
 
     Returns:
-        One monitor a site whose router is supervised.
+        One monitor for each site with a supervised router.
     """
     chosen, device = Supervisor(model, len(split.document_tags)).chosen, device_of(model.decoder)
+    # Site -> [unsupervised, supervised] x [right, known].
     hits = {site: torch.zeros(2, 2, dtype=torch.float64, device=device) for site in chosen}
     oracle, noise = Oracle(model, seed, dtype), generator(seed, "supervision", device)
     document_tags = torch.from_numpy(split.document_tags.astype(np.int64)).to(device)
@@ -54,6 +57,7 @@ def measure_supervision(
         run = _pass(model, tokens, document_tags[documents], oracle, noise)
         for site, told in chosen.items():
             labels = model.decoder.routers[site].label(run.traces[site])
+            # Unknown labels are gathered as path 0 and masked out.
             known = labels != UNKNOWN
             right = (
                 run.traces[site].plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
@@ -79,7 +83,7 @@ def _pass(
     oracle: Oracle,
     noise: torch.Generator,
 ) -> Pass:
-    """A causal pass; where a router needs utility, that of some tokens."""
+    """Run a causal pass, with the utility of some tokens if a router needs it."""
     routers, targets = model.decoder.routers, tokens[:, 1:]
     asking = [
         site
@@ -91,6 +95,7 @@ def _pass(
         logits = model.decoder(run)
     spent = model.evaluation_ledger.active(run.counts, run.tokens.numel())
     for site in asking:
+        # Labels by utility need a fork at every such site.
         flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
         losses = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
         utility, costs = oracle.fork(run, site, flip, targets, losses)
@@ -103,13 +108,15 @@ def _pass(
 def _places(
     split: Split, chosen: dict[int, Bool[Tensor, " document"]], size: int, config: EvaluationConfig
 ) -> Iterator[Int[np.ndarray, "window size"]]:
-    """Positions of windows, spread over the supervised documents, then over the others.
+    """Yield positions of windows, evenly from the supervised documents, then from the others.
 
-    A window belongs where its middle does.
+    A window belongs to the document at its middle.
     """
     if not chosen:
         return
+    # All sites of a model share one router class, so the first site's documents serve for all.
     told = next(iter(chosen.values())).cpu().numpy()
+    # Windows begin where training sequences may begin.
     step = math.ceil(size / split.stride) * split.stride
     grid = np.concatenate(
         [np.arange(start, stop - size + 1, step) for start, stop in split.domain_ranges]

@@ -1,7 +1,4 @@
-"""How far a trained router's scores agree with what its upgrades are worth.
-
-The rank correlation of score and oracle utility.
-"""
+"""Measure the rank correlation of a trained router's scores with oracle utility."""
 
 import numpy as np
 import torch
@@ -28,21 +25,22 @@ def utility_correlation(
     dtype: torch.dtype = torch.float32,
     policy: Policy | None = None,
 ) -> dict[int, float]:
-    """Spearman correlation of score and oracle utility over tokens, in causal evaluation with the
-    knobs as they are.
+    """Return the Spearman correlation of score and oracle utility over tokens, for each site.
+
+    The evaluation is causal, at the present knobs.
 
     Args:
-        model: a trained model; what this takes is booked as evaluation.
-        windows: what to look at; a share of its tokens is flipped once in each site.
-        batch_size: windows at a time.
-        seed: of the cell; fixes which tokens are flipped.
+        model: a trained model. The cost is booked as evaluation.
+        windows: the windows. A share of their tokens is flipped once at each site.
+        batch_size: windows per pass.
+        seed: seed of the cell; it fixes the flipped tokens.
         dtype: precision of matrix products.
-        policy: how the layers after a fork are run: routed as in use, "on_policy", or as the
-            router's own labels have it (None).
+        policy: how layers after a fork are run: "on_policy" as in evaluation, None as for the
+            router's own labels.
 
     Returns:
-        A routed site -> the correlation, for routers that say how utility is to be found and whose
-        plans have scores that differ.
+        Routed site -> correlation, for routers with utility options or needs whose plans have
+        scores that differ.
     """
     routers, ledger = model.decoder.routers, model.evaluation_ledger
     sites = [
@@ -70,6 +68,7 @@ def utility_correlation(
             flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
             utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss, policy)
             ledger.charge("oracle", "forward", sum(cost.active for cost in costs))
+            # Only flipped tokens have a utility. A gate's score is that of its upgrade.
             found[site].append(
                 torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip]))
             )
@@ -78,6 +77,7 @@ def utility_correlation(
         for site, parts in found.items()
         if parts
     }
+    # A constant row has no rank correlation.
     return {
         site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()
     }

@@ -1,1 +1,1 @@
-"""FLOPs: the analytic ledger that is the currency, and the counter that audits it."""
+"""Count FLOPs: the analytic ledger, which is the currency, and the counter, which audits it."""

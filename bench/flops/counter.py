@@ -1,11 +1,10 @@
-"""A FLOP counter without blind spots: every operation has a price, is known to be free, or is an
-error.
+"""Count FLOPs without blind spots: an operation has a price, is known to be free, or is an error.
 
-`torch.utils.flop_counter` prices some operations and silently takes all others for nothing:
+`torch.utils.flop_counter` prices some operations and silently counts all others as nothing:
 matrix-vector products, grouped products, `(x * w).sum()`, LSTMs, custom operations. Here matrix
-products cost 2mnk, elementwise work and reductions cost one FLOP an element, moving data is free,
-and an operation that is on none of these lists is refused. So is taking a tensor's data out of
-torch, where nothing could be counted.
+products cost 2mnk, elementwise work and reductions cost one FLOP per element, and moving data is
+free. Every other operation is refused. Taking a tensor's data out of torch is refused too, because
+nothing could be counted there.
 """
 
 import inspect
@@ -25,21 +24,22 @@ from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements, operatio
 SCALARS = 256
 """Numbers that may be taken out of tensors one by one under one counter.
 
-Enough to steer by, too few to compute with elsewhere.
+Enough to control the flow of a program, too few to compute with outside of torch.
 """
 
 
 class UncountedOp(Exception):
-    """An operation whose cost is unknown was run where costs are counted."""
+    """An operation of unknown cost ran under the counter."""
 
 
 class OpCounter(TorchDispatchMode):
-    """Counts what runs inside the `with` block on this thread; counters may be nested, and an outer
-    one sees all.
+    """Count the operations inside the `with` block on this thread.
+
+    Counters may be nested; the outer one counts everything.
 
     Attributes:
         matrix: FLOPs of products, 2mnk each.
-        elementwise: elements computed by everything else that has a price.
+        elementwise: FLOPs of all other priced operations, one per element.
         calls: operation name -> number of calls.
     """
 
@@ -51,7 +51,7 @@ class OpCounter(TorchDispatchMode):
 
     @property
     def total(self) -> float:
-        """Matrix and elementwise FLOPs together: what a router is charged."""
+        """Matrix and elementwise FLOPs together, the charge of a router."""
         return self.matrix + self.elementwise
 
     def __torch_dispatch__(
@@ -63,6 +63,7 @@ class OpCounter(TorchDispatchMode):
     ) -> Any:
         """Run the operation and charge it."""
         kwargs = kwargs or {}
+        # Some formulas need the result, so the operation runs before it is priced.
         out = func(*args, **kwargs)
         if not isinstance(func, OpOverload):
             raise UncountedOp(f"Operation {func} has no known cost.")
@@ -70,11 +71,14 @@ class OpCounter(TorchDispatchMode):
         self.calls[name] += 1
         if self.calls["_local_scalar_dense"] > SCALARS:
             raise UncountedOp(
-                f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay with tensors."
+                f"More than {SCALARS} numbers were taken out of torch one by one {_place()}: stay "
+                "with tensors."
             )
+        # An operation in place costs the same; overloads of `scatter` may reduce.
         base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
             self.matrix += MATRIX[base](*args, out_val=out, **kwargs)
+        # Views move no data. Symbolic sizes and `prim` operations are no work on tensors.
         elif (
             (base in FREE and not reduces)
             or func.is_view
@@ -87,13 +91,14 @@ class OpCounter(TorchDispatchMode):
         else:
             shapes = [tuple(tensor.shape) for tensor in _tensors(args)]
             raise UncountedOp(
-                f"Operation {func.name()} on shapes {shapes} {_place()} has no known cost: use operations that the counter can price."
+                f"Operation {func.name()} on shapes {shapes} {_place()} has no known cost: use "
+                "operations that the counter can price."
             )
         return out
 
 
 class Sealed(TorchFunctionMode):
-    """Refuses to hand a tensor's data to code outside of torch."""
+    """Refuse to hand a tensor's data to code outside of torch."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -101,24 +106,25 @@ class Sealed(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in WAYS_OUT:
             raise UncountedOp(
-                f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay with tensors."
+                f"Tensor.{name} {_place()} takes data out of torch, where nothing is counted: stay "
+                "with tensors."
             )
         return func(*args, **(kwargs or {}))
 
 
 WAYS_OUT = frozenset({"numpy", "__array__", "tolist"})
-"""Methods of a tensor after which work goes on outside of torch, uncounted."""
+"""Methods of a tensor that hand its data to code outside of torch, where nothing is counted."""
 
 
 def count(run: Callable[[], Any]) -> OpCounter:
-    """Count the FLOPs of a call. Raises `UncountedOp` if something in it cannot be priced."""
+    """Count the FLOPs of a call. Raises `UncountedOp` if an operation has no price."""
     with OpCounter() as counter, Sealed():
         run()
     return counter
 
 
 def _tensors(data: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and dictionaries."""
+    """Yield every tensor in nested tuples, lists and dictionaries."""
     if isinstance(data, Tensor):
         yield data
     elif isinstance(data, (tuple, list, dict)):
@@ -129,6 +135,7 @@ def _tensors(data: Any) -> Iterator[Tensor]:
 def _place() -> str:
     """Return the function and line that ran the operation, outside of torch and the counter."""
     frame = inspect.currentframe()
+    # Walk outwards past torch, the type checkers and the counter itself.
     while frame is not None:
         code, module = frame.f_code, str(frame.f_globals.get("__name__"))
         between = module.split(".")[0] in _BETWEEN or module == __name__

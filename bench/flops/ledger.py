@@ -1,9 +1,9 @@
-"""The analytic ledger: what a model costs under a plan, in FLOPs.
+"""Keep the ledger: the cost of a model under a plan, in FLOPs, by formula.
 
-*Active* FLOPs are the currency: 2mnk a product, attention over the n(n+1)/2 causal pairs of the
-tokens that take part. *Executed* FLOPs are what the hardware is asked for: full-square attention,
-padding, masked work; that is the figure that the counter must reproduce. Routers are priced by
-running them once under the counter; they never state a cost of their own.
+*Active* FLOPs are the currency: 2mnk per product, attention over the n(n+1)/2 causal pairs of the
+tokens that take part. *Executed* FLOPs include the extra work of the hardware: full-square
+attention, padding, masked work. The counter must reproduce them. A router is priced by running it
+once under the counter; it never states its own cost.
 """
 
 import math
@@ -21,7 +21,7 @@ from bench.backbone.sites import PathSet
 from bench.routing.contract import LayerTrace
 
 Counts = Real[Tensor, "batch _path"]
-"""Tokens of each sequence on each path; the underscore, because sites differ in their paths."""
+"""Tokens of each sequence on each path. The underscore lets sites differ in their paths."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class SiteCost:
     Attributes:
         layer: index of the layer.
         names: the paths.
-        token: FLOPs a token through each path.
-        pair: FLOPs a pair of tokens that attend to each other inside each path.
-        router: FLOPs of the router, a token.
-        merge: FLOPs of merging the experts, a token that runs the merged one: 2 x the parameters of
-            all experts, a segment.
+        token: FLOPs per token through each path.
+        pair: FLOPs per pair of tokens that attend to each other inside each path.
+        router: FLOPs of the router per token.
+        merge: FLOPs of merging the experts, per token that runs the merged expert. A merge costs
+            2 x the parameters of all experts per segment.
     """
 
     layer: int
@@ -46,24 +46,27 @@ class SiteCost:
     merge: float = 0.0
 
     def by_path(self, counts: Counts) -> Float[Tensor, " path"]:
-        """FLOPs of each path, summed over the batch, when each sequence sends `counts` tokens along
-        each path; float64.
+        """Return the FLOPs of each path, summed over the batch, in float64.
+
+        Args:
+            counts: tokens of each sequence on each path.
         """
         token, pair = (
             torch.tensor(self.token, dtype=torch.float64),
             torch.tensor(self.pair, dtype=torch.float64),
         )
+        # Each of the n tokens on a path attends to itself and to those before it: n(n+1)/2 pairs.
         n = counts.double().cpu()
         return (n * (token + self.merge) + n * (n + 1) / 2 * pair).sum(0)
 
     def active(self, counts: Counts) -> float:
-        """FLOPs of all paths together."""
+        """Return the active FLOPs of all paths together."""
         return float(self.by_path(counts).sum())
 
     def executed(self, counts: Counts, padded: bool) -> float:
-        """The same as the hardware sees it.
+        """Return the executed FLOPs of all paths together.
 
-        Square attention, each sequence padded to the longest if `padded`.
+        Attention is square. If `padded`, each sequence is padded to the longest.
         """
         token, pair = (
             torch.tensor(self.token, dtype=torch.float64),
@@ -71,16 +74,16 @@ class SiteCost:
         )
         n = counts.double().cpu()
         if padded:
+            # A batched block pads all sequences to the longest one.
             n = n.max(dim=0, keepdim=True).values.expand_as(n)
         return float((n * (token + self.merge) + n**2 * pair).sum())
 
     def backward(self, reached: bool) -> "SiteCost":
-        """Cost of the gradient of the activations alone, or of nothing but the router where no
-        gradient reaches the site.
+        """Return the cost of the backward pass of frozen paths and a trained router.
 
-        A product costs as much again for each of its operands that needs a gradient: one of a
-        product with a frozen weight, both of attention's. A router, which is trained, is charged
-        twice its forward work.
+        If no gradient reaches the site, only the router costs anything. A product costs as much
+        again for each operand that needs a gradient: one operand of a product with a frozen weight,
+        both operands in attention. A trained router costs twice its forward work.
         """
         token, pair = (
             tuple(factor * reached * cost for cost in costs)
@@ -89,9 +92,7 @@ class SiteCost:
         return replace(self, token=token, pair=pair, router=2 * self.router)
 
     def at(self, share: Sequence[float], seq_len: int) -> float:
-        """FLOPs a token of the paths when every sequence sends these shares of its tokens along
-        each path.
-        """
+        """Return the FLOPs per token if sequences send these shares of tokens to the paths."""
         return self.active(torch.tensor([share], dtype=torch.float64) * seq_len) / seq_len
 
 
@@ -99,11 +100,10 @@ class Ledger:
     """Prices forward passes of one decoder at one sequence length, and adds up training.
 
     Args:
-        decoder: the model, with its routers in place.
-        seq_len: tokens a sequence.
-        router_flops: layer -> FLOPs a token of its router.
-        first: the layer at which the passes begin that are priced; above 0 for those that fork from
-            another.
+        decoder: the model with its routers.
+        seq_len: tokens per sequence.
+        router_flops: layer -> FLOPs of its router per token.
+        first: first layer of the priced passes; above 0 for passes that fork from another pass.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Ledger:
         self.seq_len = seq_len
         self.sites: list[SiteCost] = []
         config = decoder.config
+        # Layer -> FLOPs per token of its unrouted work. The head counts as the layer after them.
         self._linear = {config.num_layers: 2.0 * config.d_model * config.vocab_size}
         self._pair: dict[int, float] = {}
         for layer in decoder.layers[first:]:
@@ -120,10 +121,12 @@ class Ledger:
         self.spent: defaultdict[str, float] = defaultdict(float)
 
     def _add(self, layer: Layer, router: float) -> None:
+        # A layer is a routed FFN, a routed block, or not routed at all.
         linear, pair = layer.attention.flops(), layer.attention.pair_flops()
         if isinstance(layer.ffn, PathSet):
             names = layer.ffn.names
             token = tuple(layer.ffn.flops(index) for index in range(len(names)))
+            # Merged experts are made once per segment, also for a last segment that is shorter.
             segments = (
                 0 if layer.ffn.segment is None else math.ceil(self.seq_len / layer.ffn.segment)
             )
@@ -138,6 +141,7 @@ class Ledger:
                 )
             )
         else:
+            # An FFN without a router runs for every token.
             linear += layer.ffn.flops()
         if layer.block_router is None:
             self._linear[layer.index] = linear
@@ -151,43 +155,45 @@ class Ledger:
 
     @property
     def fixed(self) -> float:
-        """Active FLOPs a token of everything that runs for every token, routers not included."""
+        """Active FLOPs per token of everything that runs for every token, without the routers."""
         return sum(self._linear.values()) + sum(self._pair.values()) * (self.seq_len + 1) / 2
 
     @property
     def fixed_executed(self) -> float:
-        """The same with full-square attention."""
+        """Executed FLOPs per token of the same work, with full-square attention."""
         return sum(self._linear.values()) + sum(self._pair.values()) * self.seq_len
 
     @property
     def routers(self) -> float:
-        """FLOPs a token of all routers."""
+        """FLOPs of all routers per token."""
         return sum(site.router for site in self.sites)
 
     def active(self, counts: Sequence[Counts], tokens: int) -> float:
-        """Active FLOPs of a forward pass over `tokens` tokens."""
+        """Return the active FLOPs of a forward pass over `tokens` tokens."""
         return (self.fixed + self.routers) * tokens + sum(
             s.active(c) for s, c in zip(self.sites, counts, strict=True)
         )
 
     def executed(self, counts: Sequence[Counts], tokens: int, padded: bool) -> float:
-        """Executed FLOPs of a forward pass over `tokens` tokens."""
+        """Return the executed FLOPs of a forward pass over `tokens` tokens."""
+        # Only blocks, whose tokens attend to each other, are padded to the longest sequence.
         paths = sum(
             s.executed(c, padded and any(s.pair)) for s, c in zip(self.sites, counts, strict=True)
         )
         return (self.fixed_executed + self.routers) * tokens + paths
 
     def backward(self, gradient_after: int) -> "Ledger":
-        """Prices of the backward pass through a model of which only the routers are trained.
+        """Return the prices of the backward pass of a model in which only the routers are trained.
 
         Args:
             gradient_after: the first layer whose update carries a gradient. Backbone and paths up
-                to there cost nothing.
+                to this layer cost nothing.
         """
         prices = copy(self)
         prices._linear = {
             layer: cost for layer, cost in self._linear.items() if layer > gradient_after
         }
+        # Both operands of attention are activations, so both need a gradient.
         prices._pair = {
             layer: 2 * cost for layer, cost in self._pair.items() if layer > gradient_after
         }
@@ -205,13 +211,14 @@ class Ledger:
         """Charge one training step, forward and backward, and return its cost.
 
         Args:
-            counts: tokens of each sequence on each path, a routed site.
+            counts: for each routed site, tokens of each sequence on each path.
             tokens: tokens of the step.
             auxiliary: forward FLOPs of the auxiliary losses.
-            gradient_after: where backbone and paths are frozen, the first layer whose update
-                carries a gradient.
+            gradient_after: the first layer whose update carries a gradient, if backbone and paths
+                are frozen.
         """
         forward = {**self._parts(counts, tokens), "auxiliary": auxiliary}
+        # By default everything is trained: two products backward for one forward.
         backward = {part: 2 * flops for part, flops in forward.items()}
         if gradient_after is not None:
             backward |= self.backward(gradient_after)._parts(counts, tokens)
@@ -225,18 +232,15 @@ class Ledger:
         return {"backbone": self.fixed * tokens, "router": self.routers * tokens, "paths": paths}
 
     def charge(self, component: str, phase: str, flops: float) -> None:
-        """Charge anything else to training."""
+        """Charge other work to training, such as oracle labels."""
         self.spent[f"{component}/{phase}"] += flops
 
     @property
     def total(self) -> float:
-        """All that was charged to training so far."""
+        """FLOPs charged to training so far."""
         return sum(self.spent.values())
 
 
 def first_gradient(traces: Sequence[LayerTrace], num_layers: int) -> int:
-    """The first layer whose update carries a gradient in a frozen model.
-
-    The number of layers where none does.
-    """
+    """Return the first layer whose update carries a gradient, else the number of layers."""
     return min((trace.layer for trace in traces if trace.update.requires_grad), default=num_layers)

@@ -1,9 +1,9 @@
-"""Count what routers cost in use, and charge the largest count a token.
+"""Meter routers in use, and charge the largest count per token.
 
-Routers are priced once before training. The meter asks them again under the counter, at steps of
-training that follow from the seed and in every official evaluation. Where a token costs more than
-the ledger says, the price of that site rises to the count, and everything charged from then on
-pays it. Nothing is forbidden here: a router that works more is dearer.
+Routers are priced once before training. The meter runs them again under the counter, at training
+steps chosen by the seed and in every official evaluation. If a token costs more than its price in
+the ledger, the price of that site rises to the count for all later charges. Nothing is forbidden
+here: a router that works more pays more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from bench.rng import key
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
 METERED = 0.02
-"""Share of training steps under the counter; the first is one of them."""
+"""Share of training steps under the counter. The first step is always one of them."""
 
 
 class Meter:
-    """Ask the routers of a model under the counter, and raise their prices to what is seen.
+    """Run the routers of a model under the counter, and raise their prices to the counts.
 
     Args:
-        routers: of the model, in the order of the ledgers' sites.
+        routers: routers of the model, in the order of the ledgers' sites.
         ledgers: the prices of training ("topk") and of evaluation ("causal").
-        seed: of the cell; fixes the steps that are metered.
+        seed: seed of the cell; it fixes the metered steps.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Meter:
         self.sites = {id(router): index for index, router in enumerate(routers)}
 
     def due(self, step: int) -> bool:
-        """Return whether a step of training is metered.
+        """Return whether a training step is metered.
 
-        A function of seed and step, so that a resumed run meters the same steps.
+        It depends on seed and step alone, so that a resumed run meters the same steps.
         """
         return step == 0 or key(self.seed, "inspect", step) % 10_000 < METERED * 10_000
 
     def decide_at(self, step: int) -> Decide:
-        """Return the way to a plan at a step of training."""
+        """Return the function that asks for a plan at a training step: metered or plain."""
         return self.decide if self.due(step) else ask
 
     def decide(self, router: Router, inputs: RouterInput) -> RoutingPlan:
-        """Ask the router under the counter, and raise its price if this plan cost more a token.
+        """Ask the router under the counter, and raise its price if this plan cost more per token.
 
         Raises:
             RuleBroken: an operation has no price, or the plan is malformed.
@@ -60,8 +60,10 @@ class Meter:
                 plan = ask(router, inputs)
         except UncountedOp as error:
             raise RuleBroken(f"{where}: {error}") from None
+        # Training and evaluation have their own prices.
         sites, index = self.ledgers[inputs.selection].sites, self.sites[id(router)]
         seen = counter.total / inputs.tokens.numel()
+        # The price never falls, so that one cheap plan hides no dear one.
         if seen > sites[index].router:
             sites[index] = replace(sites[index], router=seen)
         check_plan(plan, inputs, len(router.paths.names), where)
@@ -69,18 +71,18 @@ class Meter:
 
 
 def check_plan(plan: RoutingPlan, inputs: RouterInput, num_paths: int, where: str) -> None:
-    """Raise `RuleBroken` for a plan that dispatch or ledger cannot rely on."""
+    """Raise `RuleBroken` for a plan that dispatch or ledger cannot use."""
     fault = plan_fault(plan, (*inputs.tokens.shape, num_paths)) or counts_fault(plan)
     if fault is not None:
         raise RuleBroken(f"{where}: expected {fault[0]}; saw {fault[1]}.")
 
 
 def plan_fault(plan: RoutingPlan, shape: tuple[int, ...]) -> tuple[str, str] | None:
-    """Return what was expected of a plan and what was seen, or None if dispatch can rely on it.
+    """Return the expected and the seen form of a malformed plan, or None if the plan is sound.
 
     Args:
-        plan: as a router returns it.
-        shape: `(batch, seq, path)`.
+        plan: the plan of a router.
+        shape: the required shape, `(batch, seq, path)`.
     """
     mask, weight = plan.mask, plan.weight
     if tuple(mask.shape) != shape or mask.dtype is not torch.bool:
@@ -93,9 +95,10 @@ def plan_fault(plan: RoutingPlan, shape: tuple[int, ...]) -> tuple[str, str] | N
 
 
 def counts_fault(plan: RoutingPlan) -> tuple[str, str] | None:
-    """Return what was expected of the counts of a plan and what was seen, or None if they hold."""
+    """Return the expected and the seen counts of a plan, or None if they agree with the mask."""
     if plan.counts is None:
         return None
+    # All sequences must have the same counts, those of the plan.
     seen = plan.mask.sum(1).unique(dim=0).tolist()
     if seen == [list(plan.counts)]:
         return None

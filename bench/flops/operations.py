@@ -1,4 +1,4 @@
-"""The price list of operations, by the name of the aten operation.
+"""Define the price list of operations, by the name of the aten operation.
 
 `python -m bench.flops.operations` prints docs/priced-operations.md.
 """
@@ -15,10 +15,10 @@ from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
 
 COMPLEX = 4.0
-"""Real products in a complex one."""
+"""Real products in one complex product."""
 
 Formula = Callable[..., float]
-"""FLOPs of one call, from its arguments and, as `out_val`, its result."""
+"""Function from the arguments of a call and its result, `out_val`, to its FLOPs."""
 
 
 def _real(flops: float, tensor: Tensor) -> float:
@@ -26,13 +26,13 @@ def _real(flops: float, tensor: Tensor) -> float:
 
 
 def _registered(name: str) -> Formula:
-    """The formula that torch registers for an operation, for complex numbers too."""
+    """Return torch's own formula for an operation, extended to complex numbers."""
     formula = flop_registry[getattr(torch.ops.aten, name)]
     return lambda *args, **named: _real(float(formula(*args, **named)), args[0])
 
 
 def _mv(a: Tensor, *_: Any, **__: Any) -> float:
-    """`2mn`, a multiplication and an addition an element of the matrix."""
+    """`2mn`, a multiplication and an addition per element of the matrix."""
     return _real(2.0 * prod(a.shape), a)
 
 
@@ -57,7 +57,8 @@ def _qr(a: Tensor, *_: Any, **__: Any) -> float:
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> float:
-    """`2 q k (d + v)` a head, both products in full, on every kernel, causal or not."""
+    """`2 q k (d + v)` per head, both products in full, on every kernel, causal or not."""
+    # Causal or not, the kernel is charged both full products: scores, then weighted values.
     batch, heads, queries, dim = query.shape
     return 2.0 * batch * heads * queries * key.shape[2] * (dim + value.shape[3])
 
@@ -65,12 +66,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
 def _attention_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> float:
-    """Twice the forward pass, whatever the kernel computes anew."""
+    """Twice the forward pass, even if the kernel computes parts of it again."""
     return 2.0 * _attention(query, key, value)
 
 
 def _grouped(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
-    """`2mnk` of the rows that there are."""
+    """`2mnk` of the given rows."""
     if a.dim() == 2 and b.dim() == 3:
         return 2.0 * a.shape[0] * a.shape[1] * b.shape[2]
     return 2.0 * prod(a.shape) * b.shape[-1]
@@ -78,7 +79,7 @@ def _grouped(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
 
 def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any, **__: Any) -> float:
     """Once the forward pass for each of input and weight that has a gradient."""
-    # Torch's own formula charges the weight of a grouped convolution once too often a group.
+    # Torch's own formula charges the weight of a grouped convolution once too often per group.
     transposed, wanted = rest[4], rest[7]
     places = prod((x if transposed else grad).shape[2:]) * x.shape[0]
     return _real(2.0 * places * prod(weight.shape) * sum(wanted[:2]), x)
@@ -101,6 +102,7 @@ def _euclidean(a: Tensor, b: Tensor, *_: Any, **__: Any) -> float:
 
 def _lstm(x: Tensor, inwards: Tensor, recurrent: Tensor, *_: Any, **__: Any) -> float:
     """`2n(w_ih + w_hh) + 17nh` on n inputs: four gates with two biases, and the cell."""
+    # `recurrent` is [4 h, h]: four gates of width h.
     inputs = prod(x.shape[:-1])
     return inputs * (2.0 * (inwards.numel() + recurrent.numel()) + 17.0 * recurrent.shape[1])
 
@@ -111,7 +113,8 @@ def _lstm_backward(*args: Any, **__: Any) -> float:
 
 
 def _pool(x: Tensor, kernel: list[int], *_: Any, out_val: Any, **__: Any) -> float:
-    """An operation for each element that a window holds."""
+    """One operation for each element of each window."""
+    # Max-pooling returns its values and their indices.
     made = out_val if isinstance(out_val, Tensor) else out_val[0]
     height, width = kernel if len(kernel) == 2 else kernel * 2
     return float(made.numel() * height * width)
@@ -123,7 +126,7 @@ def _pool_backward(grad: Tensor, _x: Tensor, kernel: list[int], *_: Any, **__: A
 
 
 PLAIN = ("mm", "addmm", "bmm", "baddbmm", "convolution")
-"""Products whose formula is torch's own, from `torch.utils.flop_counter`."""
+"""Products with torch's own formula, from `torch.utils.flop_counter`."""
 
 MATRIX: Mapping[str, Formula] = {
     **{name: _registered(name) for name in PLAIN},
@@ -154,14 +157,14 @@ MATRIX: Mapping[str, Formula] = {
     "max_pool2d_with_indices": _pool,
     "max_pool2d_with_indices_backward": _pool_backward,
 }
-"""Products and windows, by the name of the aten operation; one in place costs the same.
+"""Products and windows, by the name of the aten operation. In place they cost the same.
 
-Torch's registry has a formula for some of the others too, but not the price that we charge: it
-counts attention on CPU as nothing, and its backward pass by kernel.
+Torch has formulas for some of the others too, but not our price: it counts attention on CPU as
+nothing, and its backward pass by kernel.
 """
 
 FUSED: Mapping[str, float] = {"addcmul": 2.0, "addcdiv": 2.0, "lerp": 3.0}
-"""Elementwise operations that do the work of several: FLOPs an element."""
+"""Elementwise operations that do the work of several: FLOPs per element."""
 
 PER_ELEMENT = frozenset(
     """
@@ -185,10 +188,7 @@ PER_ELEMENT = frozenset(
     embedding_dense_backward unfold_backward _foreach_add _foreach_mul
     """.split()  # noqa: SIM905 (two hundred quoted names would be harder to read)
 )
-"""Reductions and the like.
-
-One FLOP an element of the largest tensor that goes in or comes out, whatever its type.
-"""
+"""Reductions and the like: one FLOP per element of the largest tensor, input or output."""
 
 FREE = frozenset(
     """
@@ -207,29 +207,30 @@ FREE = frozenset(
     _pin_memory
     """.split()  # noqa: SIM905
 )
-"""Making, moving, viewing and choosing data: no arithmetic on it.
+"""Operations that make, move, view or choose data, without arithmetic.
 
-Overloads that reduce, as `scatter` may, are priced by the element.
+Overloads that reduce, such as some of `scatter`, are priced by the element.
 """
 
 
 def operation_name(func: OpOverload) -> str:
-    """The name that the price list has for an operation, whichever of its overloads it is."""
+    """Return the name of an operation in the price list, for any of its overloads."""
     return func.name().partition(".")[0].removeprefix("aten::")
 
 
 def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> float:
-    """FLOPs of an operation that is priced by the element.
+    """Return the FLOPs of an operation that is priced by the element.
 
-    Integers cost as much as floats, or an integer product would hide a real one; a complex element
-    costs six, the work of a complex multiplication. An operation on lists costs what it does to all
-    of a list.
+    Integers cost as much as floats; otherwise an integer product could replace a product of floats.
+    A complex element costs six, the work of a complex multiplication. An operation on lists costs
+    its work on the whole list.
 
     Args:
-        name: of the operation, without a trailing underscore.
-        given: tensors that go in.
-        made: tensors that come out.
+        name: name of the operation, without a trailing underscore.
+        given: input tensors.
+        made: output tensors.
     """
+    # A reduction is charged for its input, a broadcast for its output: the larger of the two.
     sizes = [
         [t.numel() * (6.0 if t.is_complex() else 1.0) for t in tensors] for tensors in (given, made)
     ]
@@ -243,25 +244,26 @@ def elements(name: str, given: Iterable[Tensor], made: Iterable[Tensor]) -> floa
 
 def price_list() -> str:
     """Render docs/priced-operations.md."""
-    products = [
-        f"| `{name}` | {'by torch.utils.flop_counter' if name in PLAIN else str(getdoc(formula)).rstrip('.')} |"
+    prices = {
+        name: "by torch.utils.flop_counter" if name in PLAIN else str(getdoc(formula)).rstrip(".")
         for name, formula in MATRIX.items()
-    ]
+    }
+    products = [f"| `{name}` | {price} |" for name, price in prices.items()]
     several = ", ".join(f"`{name}` {flops:g}" for name, flops in FUSED.items())
     parts = [
         "# Priced operations",
         "The FLOP counter (`bench.flops.counter`) prices these operations of torch, by the name of "
-        "their aten operation, in place or not. Any other operation is refused, with its name and "
-        "line: a router that needs one is charged for nothing, so it can't be ranked. To add a "
-        "price, add it to `bench/flops/operations.py` with a test against a closed form, and write "
-        "this page anew: `python -m bench.flops.operations > docs/priced-operations.md`.",
+        "their aten operation, in place or not. It refuses every other operation, and names its "
+        "line: a router that needs one cannot be charged, so it cannot be ranked. To add a price, "
+        "add it to `bench/flops/operations.py` with a test against a closed form, and run "
+        "`make docs`, which writes this page.",
         "## Products and windows",
-        "m, n, k, b are the sizes of matrices and of a batch, d of a vector, h of a state.",
+        "m, n, k are the sizes of matrices, b of a batch, d of a vector, h of a state.",
         "\n".join(["| operation | FLOPs |", "|---|---|", *products]),
-        "## One FLOP an element",
-        "Every operation that torch tags as pointwise, its backward pass included, and those below "
-        "cost one FLOP an element of the largest tensor that goes in or comes out, a complex "
-        f"element six. More an element: {several}.",
+        "## One FLOP per element",
+        "Every operation that torch tags as pointwise, with its backward pass, and those below "
+        "cost one FLOP per element of the largest tensor, input or output. A complex element costs "
+        f"six. More per element: {several}.",
         ", ".join(f"`{name}`" for name in sorted(PER_ELEMENT)),
         "## Free",
         "Every view of a tensor, and:",

@@ -1,1 +1,1 @@
-"""From a row of a suite to a model that costs what the budget allows."""
+"""Build the model of a row at the budget."""

@@ -1,7 +1,4 @@
-"""From a row of a suite to a model.
-
-Build routers where they belong, price them, solve the free size for the budget.
-"""
+"""Build the model of a row: place its routers, price them, solve the free size for the budget."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,24 +26,24 @@ from bench.routing.contract import (
 from bench.routing.registry import Entry, RouterCard
 
 CAPACITY_GUESS = 0.5
-"""Capacity and expert width under which a router is priced, before they are known."""
+"""Capacity at which a router is priced, before its real capacity is known."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a suite says about a model, before a seed.
+    """The part of a suite that defines a model, before a seed.
 
     Attributes:
         entry: the registered router.
-        options: its options.
+        options: options of the router.
         decoder: sizes of the decoder.
         routed_layers: layers that the suite routes; the router may use every other of them.
-        seq_len: tokens a sequence.
+        seq_len: tokens per sequence.
         budget: rho.
-        num_domains: domain tags in the data.
+        num_domains: number of domain tags in the data.
         bracket: whether the router ignores the budget on purpose.
-        training: how routers are trained; what of it is part of the model is put there.
-        card: what is known of the router with these options, if someone has asked before.
+        training: router training options. Those that add modules (noise, bias) are applied here.
+        card: facts about the router with these options, if they are known already.
     """
 
     entry: Entry
@@ -62,7 +59,7 @@ class Blueprint:
 
     @property
     def described(self) -> RouterCard:
-        """The router's card; made now unless it was given."""
+        """The router's card, made now unless it was given."""
         return self.card or self.entry.describe(self.options)
 
 
@@ -71,12 +68,12 @@ class Model:
     """An assembled model and its prices.
 
     Attributes:
-        decoder: the model, drawn.
+        decoder: the model with its initial weights.
         ledger: prices of training.
-        evaluation_ledger: prices of causal evaluation, where a router may cost something else.
+        evaluation_ledger: prices of causal evaluation, where a router may have another cost.
         solution: the budget and the sizes solved from it.
-        losses: for each router, its auxiliary losses with the weights that count.
-        frozen: whether backbone and paths stand still, and routers alone are trained.
+        losses: for each router, its auxiliary losses with their weights.
+        frozen: whether backbone and paths are frozen and only routers are trained.
     """
 
     decoder: Decoder
@@ -87,25 +84,26 @@ class Model:
     frozen: bool = False
 
     def meter(self, seed: int) -> Meter:
-        """Make the meter of a run of this model."""
+        """Return a new meter for a run of this model."""
         ledgers: dict[Selection, Ledger] = {"topk": self.ledger, "causal": self.evaluation_ledger}
         return Meter(self.decoder.routers, ledgers, seed)
 
     def active_parameters(self, shares: Sequence[Sequence[float]] | None = None) -> float:
-        """Parameters that a token meets on average.
+        """Return the number of parameters that a token uses on average.
 
         Args:
-            shares: for each routed site the share of tokens on each path; by default those at which
-                B is met.
+            shares: for each routed site the share of tokens on each path; by default the shares
+                that meet B.
         """
+        # Begin with all parameters, and take away the share of each path that tokens skip.
         total = float(sum(p.numel() for p in self.decoder.parameters()))
         for site, share in zip(
             self.ledger.sites,
             shares or [self.solution.shares] * len(self.ledger.sites),
             strict=True,
         ):
-            # a product of an m x n matrix with one vector costs 2mn: parameters are half the FLOPs
-            # of a token
+            # The product of an m x n matrix with one vector costs 2mn FLOPs, so the parameters of a
+            # path are half its FLOPs per token.
             total -= (
                 sum((1 - part) * cost for part, cost in zip(share, site.token, strict=True)) / 2
             )
@@ -113,18 +111,18 @@ class Model:
 
 
 def layers_used(router: Router | RouterCard, routed_layers: Sequence[int]) -> tuple[int, ...]:
-    """The routed layers that a router makes use of."""
+    """Return the routed layers that a router uses."""
     return tuple(routed_layers) if router.layers == "every" else tuple(routed_layers)[::2]
 
 
-# torch's modules draw from the global generator when they are made
+# Modules of torch draw from the global generator when they are made.
 @torch.random.fork_rng(devices=[])
 def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     """Build the model of one seed at the budget.
 
     Args:
-        blueprint: what to build.
-        seed: of the backbone and the paths.
+        blueprint: the model to build.
+        seed: seed of the backbone and the paths.
         router_seed: shifts the seed of the routers' own parameters and noise.
 
     Raises:
@@ -132,6 +130,7 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     """
     used = layers_used(blueprint.described, blueprint.routed_layers)
     solution, prices = solve_size(blueprint)
+    # Routers are built first, because the decoder holds them and draws its own weights by name.
     built = {
         layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
         for layer in used
@@ -142,6 +141,7 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     training, evaluation = (
         Ledger(decoder, blueprint.seq_len, prices[selection]) for selection in ("topk", "causal")
     )
+    # Making a router costs FLOPs too, for example for an orthogonal matrix.
     training.charge("router", "build", sum(flops for _, flops in built.values()))
     losses = tuple(resolve_losses(router, blueprint.training) for router in decoder.routers)
     return Model(decoder, training, evaluation, solution, losses)
@@ -152,7 +152,7 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, dict[Selection, dict[int
     """Find the size at which a model meets the budget, without building the backbone.
 
     Returns:
-        The solution, and FLOPs a token of each layer's router in training and in evaluation.
+        The solution, and the FLOPs per token of each layer's router in training and in evaluation.
 
     Raises:
         UserError: no size of this router meets the budget, or its cost cannot be counted.
@@ -163,6 +163,7 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, dict[Selection, dict[int
     stand_in = StandIn(card.paths, card.mean_experts)
 
     def ledger_at(expert_width: int) -> Ledger:
+        # Costs depend on shapes alone, so the decoder needs no memory.
         with torch.device("meta"):
             stand_ins = {layer: [StandIn(card.paths)] for layer in used}
             decoder = Decoder(blueprint.decoder, stand_ins, expert_width)
@@ -177,7 +178,7 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, dict[Selection, dict[int
 def router_spec(
     blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int
 ) -> RouterSpec:
-    """What the harness decides for the router of one layer."""
+    """Return the sizes that the harness fixes for the router of one layer."""
     return RouterSpec(
         d_model=blueprint.decoder.d_model,
         paths=router.paths,
@@ -196,13 +197,13 @@ def router_spec(
 def _build_router(
     blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int
 ) -> tuple[Router, float]:
-    """Make and build a router with a random stream of its own, whatever generator its constructor
-    draws from.
+    """Make and build a router with its own random stream.
 
     Returns:
-        The router, and the FLOPs that making it took.
+        The router, and the FLOPs of making it.
     """
     own = key(seed, "router", layer, router_seed)
+    # A constructor may draw from the global generator, so that one is seeded for this router.
     with torch.random.fork_rng(devices=[]), OpCounter() as counter:
         torch.manual_seed(own >> 1)
         router = blueprint.entry.make(dict(blueprint.options))
@@ -212,8 +213,9 @@ def _build_router(
 
 
 def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection, dict[int, float]]:
-    """FLOPs a token of each layer's router, in training and in evaluation, by running it under the
-    counter.
+    """Return the FLOPs per token of each layer's router, by running it under the counter.
+
+    Training ("topk") and evaluation ("causal") are priced apart.
     """
     prices: dict[Selection, dict[int, float]] = {"topk": {}, "causal": {}}
     try:
@@ -228,11 +230,11 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
                 )
                 plans: list[RoutingPlan] = []
                 with torch.no_grad():
-                    found[layer] = (
-                        count(lambda: plans.append(ask(router, inputs))).total / blueprint.seq_len  # noqa: B023
-                    )
+                    counter = count(lambda: plans.append(ask(router, inputs)))  # noqa: B023
+                found[layer] = counter.total / blueprint.seq_len
                 if selection == "topk":
                     check_honoured(router, plans[0], blueprint.training, blueprint.entry.name)
+                # The next router may read the plan and the updates of this one.
                 updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
                 previous = LayerTrace(
                     layer, router.paths, inputs, plans[0], inputs.hidden, {**updates}
@@ -250,7 +252,7 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
 
 
 def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> RouterInput:
-    """A random input of the shape that the router will see."""
+    """Return a random input of the shape that the router will see."""
     noise = generator(0, "sample_input")
     shape = (batch, blueprint.seq_len)
     tokens = torch.randint(blueprint.decoder.vocab_size, shape, generator=noise)

@@ -1,9 +1,7 @@
-"""Fitting a router out with what the recipe says of all routers: where it starts, its noise, the
-standard losses.
+"""Apply the recipe's router options to a router: initial scale, noise, standard losses.
 
-An option either acts on a router or is refused in one line; none passes in silence. Routers without
-trainable parameters, controls and heuristics, are left as they are: there is nothing to train in
-them.
+An option acts on a router or is refused in one line; none is silently ignored. Routers without
+trainable parameters, such as controls and heuristics, are left unchanged.
 """
 
 import math
@@ -25,7 +23,7 @@ STANDARD_LOSSES: Mapping[str, AuxLoss] = {
     "load": AuxLoss(load, 0.0),
     "router_z": AuxLoss(router_z, 0.0),
 }
-"""Losses that any learned router with scores can be given by name, each a sum over layers.
+"""Losses that a suite can add by name to any learned router with scores, each a sum over layers.
 
 Usual weights are 0.01 (Switch), 0.1 and 0.1 (arXiv:1701.06538) and 0.001 (ST-MoE).
 """
@@ -35,16 +33,16 @@ _ADVICE = "Leave it out, or give the row a `training` of its own."
 
 @dataclass(frozen=True)
 class LossTerm:
-    """An auxiliary loss with the weight that counts in a run."""
+    """An auxiliary loss with its weight in a run."""
 
     weight: float
     loss: AuxLoss
 
 
 def resolve_losses(router: Router, options: RouterTraining) -> dict[str, LossTerm]:
-    """Return the auxiliary losses of a built router that have a weight, in the order of their sum.
+    """Return the auxiliary losses of a built router with a weight, in the order of their sum.
 
-    The weight is the recipe's, by name, or the loss's own. A learned router may also have the
+    The recipe's weight, by name, comes before the loss's own. A learned router may also have the
     standard losses.
     """
     standard = STANDARD_LOSSES if is_trained(router) else {}
@@ -58,15 +56,15 @@ def resolve_losses(router: Router, options: RouterTraining) -> dict[str, LossTer
 
 
 def is_trained(router: Router) -> bool:
-    """Whether there is anything to train in a router."""
+    """Return whether a router has trainable parameters."""
     return any(parameter.requires_grad for parameter in router.parameters())
 
 
 def equip(router: Router, options: RouterTraining, name: str) -> None:
-    """Scale the last layer of a built router and give it a noise if the recipe wants one.
+    """Scale the last layer of a built router, and add the noise of the recipe.
 
     Raises:
-        UserError: an option that means nothing to this kind of router.
+        UserError: an option does not apply to this kind of router.
     """
     if not is_trained(router):
         return
@@ -88,6 +86,7 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
     if options.init_scale != 1:
         _scale_last_layer(router, options.init_scale, name)
     if wanted(options) or options.noise == "jitter" or options.float32:
+        # Dropout must leave as many experts as a token may take.
         count = len(router.paths.names)
         least = min(count, math.ceil(router.mean_experts))
         router.noise = TrainingNoise(
@@ -96,8 +95,9 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
 
 
 def wanted(options: RouterTraining) -> set[str]:
-    """Options that act on scores, and therefore need the router to pass its scores through
-    `bench.routing.select`.
+    """Return the options that act on scores.
+
+    A router must pass its scores through `bench.routing.select` for these.
     """
     acting = {
         "noise": options.noise in ("gaussian", "noisy_top_k"),
@@ -108,7 +108,8 @@ def wanted(options: RouterTraining) -> set[str]:
 
 
 def _scale_last_layer(router: Router, factor: float, name: str) -> None:
-    """Scale the module that holds the matrix registered last, its bias included."""
+    """Scale the module with the last registered matrix, including its bias."""
+    # Modules are listed in the order of registration, which is usually that of use.
     last = next(
         (module for module in reversed(list(router.modules())) if _has_matrix(module)), None
     )
@@ -127,18 +128,20 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, name: str) -> None:
-    """Hold a router that has just made a plan in training to what the recipe asks of it.
+    """Check that a router followed the recipe when it made a plan in training.
 
     Raises:
-        UserError: its scores do not pass through `bench.routing.select`, or it has none where a
-            standard loss needs them.
+        UserError: its scores do not pass through `bench.routing.select`, or a loss needs scores and
+            the plan has none.
     """
     if router.supervised and plan.scores is None:
         raise UserError(
-            f"Router {name!r} cannot be told right paths: plans of the router it wraps have no scores. Wrap a learned one."
+            f"Router {name!r} cannot be told right paths: plans of the router it wraps have no "
+            "scores. Wrap a learned one."
         )
     if not is_trained(router):
         return
+    # The noise module notes which options the router has asked it for.
     if isinstance(router.noise, TrainingNoise) and (
         ignored := sorted(wanted(options) - router.noise.asked)
     ):
@@ -150,6 +153,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
         raise _refusal(
             name, ignored[0], f"its scores do not pass through bench.routing.{calls[ignored[0]]}"
         )
+    # A loss of the router's own brings its own scores.
     lacking = [
         loss
         for loss, weight in options.losses.items()

@@ -1,9 +1,8 @@
-"""What the harness adds to a router in training, whatever its family, by the recipe's
-`RouterTraining`.
+"""Add noise, expert dropout and a balance bias to any router in training (`RouterTraining`).
 
-A noise is a module of the router's own, so that what it learns and keeps is trained, charged, saved
-and resumed with the router. It reaches the router's scores through `bench.routing.perturb` and
-`bench.routing.biased`, and notes that it was asked.
+The noise is a submodule of the router, so its parameters and buffers are trained, charged, saved
+and resumed with the router. It acts on scores through `bench.routing.perturb` and
+`bench.routing.biased`, and notes that they were called.
 """
 
 from collections.abc import Callable
@@ -26,16 +25,16 @@ class TrainingNoise(nn.Module):
 
     Args:
         options: the recipe.
-        d_model: width of what the router reads.
-        num_paths: paths it chooses among.
-        experts: whether the paths are experts, with a score each, and not a base and an upgrade,
-            with one score a token.
-        least: experts that dropout always leaves a token.
+        d_model: width of the router's input.
+        num_paths: number of paths.
+        experts: True for experts with a score each, False for a base and an upgrade with one score
+            per token.
+        least: number of experts that dropout always leaves.
 
     Attributes:
         asked: options that the router has passed its scores through.
-        extras: what losses need to know of the noise in the plan that is being made:
-            "clean_scores", and "noise_std" of each.
+        extras: data about the noise that losses need, for the plan in the making: "clean_scores",
+            and "noise_std" of each score.
     """
 
     bias: Tensor | None
@@ -53,16 +52,17 @@ class TrainingNoise(nn.Module):
         self.asked: set[str] = set()
         self.extras: dict[str, Tensor] = {}
         if options.noise == "noisy_top_k":
-            # Zero, as in the paper (arXiv:1701.06538, appendix A): every expert starts with the
-            # same noise.
+            # Zero as in the paper (arXiv:1701.06538, appendix A), so that every expert starts with
+            # the same noise.
             self.noise_weight = nn.Parameter(torch.zeros(d_model, num_paths if experts else 1))
         self.register_buffer("bias", torch.zeros(num_paths) if options.balance_bias else None)
 
     def jitter(
         self, hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None
     ) -> Float[Tensor, "batch seq d_model"]:
-        """What the router reads, each number times U(1 - scale, 1 + scale) (Switch Transformer,
-        arXiv:2101.03961, appendix C).
+        """Multiply each number of the router's input by U(1 - scale, 1 + scale).
+
+        From Switch Transformer (arXiv:2101.03961), appendix C.
         """
         if self.options.noise != "jitter":
             return hidden
@@ -71,8 +71,7 @@ class TrainingNoise(nn.Module):
         )
 
     def around(self, inputs: RouterInput, ask: Callable[[RouterInput], RoutingPlan]) -> RoutingPlan:
-        """Ask for a plan with perturbed inputs, in the precision that the recipe wants: the
-        router's own float32, or that of the run.
+        """Ask for a plan with perturbed inputs, in float32 if the recipe says so.
 
         Selective float32 is from Switch Transformer (arXiv:2101.03961), section 2.4.
         """
@@ -95,11 +94,11 @@ class TrainingNoise(nn.Module):
         hidden: Float[Tensor, "batch seq d_model"],
         noise: torch.Generator | None,
     ) -> Float[Tensor, "batch *rest"]:
-        """Scores with noise, and with some experts dropped.
+        """Return the scores with noise, and with some experts dropped.
 
-        Gaussian noise has one standard deviation for all, by default 1 / paths (V-MoE,
-        arXiv:2106.05974, section 2.1); that of noisy top-k is learnt, `softplus(x W_n)`
-        (arXiv:1701.06538, equation 4).
+        Gaussian noise has one standard deviation for all scores, by default 1 / paths (V-MoE,
+        arXiv:2106.05974, section 2.1). Noisy top-k learns it: `softplus(x W_n)` (arXiv:1701.06538,
+        equation 4).
         """
         self.asked |= {"noise", "expert_dropout"}
         if self.options.noise in ("gaussian", "noisy_top_k"):
@@ -115,12 +114,10 @@ class TrainingNoise(nn.Module):
         return self._drop(scores, noise) if self.options.expert_dropout else scores
 
     def take_extras(self) -> dict[str, Tensor]:
-        """What there is to know of the noise, once.
-
-        The base's score of a gate is 0, as `bench.routing.gate_plan` has it.
-        """
+        """Return the data about the noise, and forget them."""
         found, self.extras = self.extras, {}
         if found and found["clean_scores"].dim() == 2:
+            # A gate has one score per token; the base's score is 0, as in `gate_plan`.
             clean, deviation = found.values()
             found = {
                 "clean_scores": torch.stack((torch.zeros_like(clean), clean), -1),
@@ -134,15 +131,17 @@ class TrainingNoise(nn.Module):
         learnt = self.scale * F.softplus(hidden @ self.noise_weight)
         if learnt.numel() != scores.numel():
             raise UserError(
-                f"noise 'noisy_top_k' wants one score for each of {tuple(learnt.shape)}; this router's scores are {tuple(scores.shape)}. "
-                "Use 'gaussian'."
+                f"noise 'noisy_top_k' wants one score for each of {tuple(learnt.shape)}; this "
+                f"router's scores are {tuple(scores.shape)}. Use 'gaussian'."
             )
         return learnt.view_as(scores)
 
     def _drop(self, scores: Tensor, noise: torch.Generator | None) -> Tensor:
-        """Drop each expert for a whole sequence with the given probability, but never the luckiest
-        `least`.
+        """Drop each expert for a whole sequence with the given probability.
+
+        The `least` experts with the highest draws always stay.
         """
+        # One draw per sequence and expert.
         draw = torch.rand(scores.shape[0], scores.shape[-1], generator=noise, device=scores.device)
         dropped = (draw < self.options.expert_dropout).scatter(
             1, draw.topk(self.least).indices, False
@@ -152,17 +151,18 @@ class TrainingNoise(nn.Module):
         )
 
     def biased(self, probabilities: Float[Tensor, "*token path"]) -> Float[Tensor, "*token path"]:
-        """What experts are chosen by, where the bias balances them.
+        """Return the probabilities plus the balance bias, for choosing experts.
 
-        They are weighed by the probabilities themselves.
+        Experts are weighed by the probabilities without the bias.
         """
         self.asked.add("balance_bias")
         return probabilities if self.bias is None else probabilities + self.bias
 
     @torch.no_grad()
     def after_step(self, mask: Bool[Tensor, "batch seq path"]) -> None:
-        """Raise the bias of experts that got less than the mean, lower that of the others
-        (arXiv:2408.15664, algorithm 1).
+        """Raise the bias of experts below the mean load, and lower it for the others.
+
+        From arXiv:2408.15664, algorithm 1.
         """
         if self.bias is not None:
             load = mask.float().mean((0, 1))

@@ -1,7 +1,8 @@
-"""All that a router may import from the bench: the contract, ways to choose, estimators, losses,
-registration.
+"""Export everything that a router may import from the bench.
 
-from bench.routing import FFN_GATE, Router, RouterInput, RoutingPlan, losses, register
+It is the contract, ways to choose, estimators, losses and registration:
+
+    from bench.routing import FFN_GATE, Router, RouterInput, RoutingPlan, losses, register
 """
 
 from bench.rng import hash_uniform

@@ -1,4 +1,4 @@
-"""Modules beside a plugin file, which it may import."""
+"""Let a plugin file import the modules beside it."""
 
 import sys
 from collections.abc import Generator
@@ -8,18 +8,21 @@ from pathlib import Path
 from bench.errors import UserError
 
 _folders: set[str] = set()
-"""Folders of the plugin files that were loaded."""
+"""Folders of the loaded plugin files."""
 
 
 @contextmanager
 def helpers_of(file: Path) -> Generator[None]:
-    """Let a plugin import the modules beside it: before all others now, after them later on.
+    """Let a plugin import the modules beside it, inside the `with` block and later.
+
+    Inside the block they come before all other modules, later after them.
 
     Raises:
-        UserError: a module of that name came from the folder of another plugin.
+        UserError: the folder of another plugin has a module of the same name.
     """
     folder = str(file.resolve().parent)
     for stem in sorted(path.stem for path in Path(folder).glob("*.py")):
+        # Python would silently give this plugin the other plugin's module.
         there = getattr(sys.modules.get(stem), "__file__", None)
         if there and (other := str(Path(there).parent)) in _folders - {folder}:
             raise UserError(
@@ -31,6 +34,7 @@ def helpers_of(file: Path) -> Generator[None]:
         yield
     finally:
         sys.path.remove(folder)
+        # A plugin may import its helpers only when it runs.
         if folder not in _folders:
             _folders.add(folder)
             sys.path.append(folder)

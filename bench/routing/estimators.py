@@ -1,9 +1,9 @@
-"""Gradient estimators of a discrete choice among paths, as pure functions.
+"""Estimate the gradient of a discrete choice among paths, by pure functions.
 
-A choice is a mask, which paths run, and a weight, the factor on each path's output. What the
-estimators differ in is what the weight lets the loss tell the scores. They were compared by Muqeeth
-et al. (SMEAR, arXiv:2306.03745, section 4), whose settings are the defaults here. Logits and
-probabilities are `[..., path]`; a gate's logits are those of (base, upgrade), (0, s).
+A choice is a mask of the paths to run and a weight, the factor on each path's output. The gradient
+reaches the scores through the weight, and the estimators differ in that weight. Muqeeth et al.
+compared them (SMEAR, arXiv:2306.03745, section 4), and their settings are the defaults here. Logits
+and probabilities are `[..., path]`. A gate's logits for (base, upgrade) are (0, s).
 """
 
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from torch import Tensor
 Probabilities = Float[Tensor, "*token path"]
 Mask = Bool[Tensor, "*token path"]
 Choice = tuple[Mask, Float[Tensor, "*token path"] | None]
-"""Which paths run, and the factors on their outputs; None for 1."""
+"""Mask of the paths to run, and the factors on their outputs; None for 1."""
 
 Credit = Literal["following", "own"]
 
 TEMPERATURES: Mapping[str, tuple[float, float]] = {"relaxed": (1.0, 0.1), "st_gumbel": (10.0, 0.5)}
-"""At the beginning and at the end of training.
+"""Estimator -> temperature at the beginning and at the end of training.
 
-Those of `st_gumbel` are the authors', those of `relaxed` our choice.
+For `st_gumbel` they are the authors', for `relaxed` our choice.
 """
 
 
 @dataclass(frozen=True)
 class EstimatorOptions:
-    """What an estimator leaves open.
+    """Free parameters of the estimators.
 
     Attributes:
         dense: run all paths in training for `straight_through` and `st_gumbel`, so that the
@@ -48,7 +48,7 @@ class EstimatorOptions:
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> "EstimatorOptions":
-        """Options by name.
+        """Read options by name.
 
         Raises:
             ValueError: an unknown name, or a value that is not allowed.
@@ -61,7 +61,8 @@ class EstimatorOptions:
         if temperature is not None:
             if len(temperature) != 2 or min(temperature) <= 0:
                 raise ValueError(
-                    f"temperature is {temperature}; it must be two numbers above 0, for the beginning and the end."
+                    f"temperature is {temperature}; it must be two numbers above 0, for the "
+                    "beginning and the end."
                 )
             given["temperature"] = float(temperature[0]), float(temperature[1])
         if given.get("credit", "own") not in get_args(Credit):
@@ -69,55 +70,59 @@ class EstimatorOptions:
         return cls(**given)
 
     def temperature_at(self, estimator: str, progress: float) -> float:
-        """The temperature of an estimator, after a share of training.
+        """Return the temperature of an estimator after a share of training.
 
-        It falls by the same factor in equal times.
+        It falls by equal factors in equal times.
         """
         start, end = self.temperature or TEMPERATURES[estimator]
         return start ** (1 - progress) * end**progress
 
 
 def highest(logits: Float[Tensor, "*token path"], count: int = 1) -> Mask:
-    """Mark the `count` highest of each token."""
+    """Mark the `count` highest logits of each token."""
     return torch.zeros_like(logits, dtype=torch.bool).scatter(
         -1, logits.topk(count, dim=-1).indices, True
     )
 
 
 def scale(p: Probabilities, chosen: Mask) -> Choice:
-    """The chosen paths run, their outputs scaled by their probability, through which the gradient
-    comes (Switch, arXiv:2101.03961).
+    """Run the chosen paths, with outputs scaled by their probabilities.
+
+    The gradient comes through the probabilities (Switch Transformer, arXiv:2101.03961).
     """
     return chosen, p
 
 
 def top_k(p: Probabilities, count: int = 1) -> Choice:
-    """`scale` with the `count` most probable paths chosen."""
+    """Choose the `count` most probable paths, and `scale` them."""
     return scale(p, highest(p, count))
 
 
 def soft(p: Probabilities) -> Choice:
-    """All paths run, weighed by probability; no estimate, and as dear as all paths together."""
+    """Run all paths, weighed by probability. The gradient is exact, and every path costs."""
     return torch.ones_like(p, dtype=torch.bool), p
 
 
 def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
-    """All paths run in training, mixed by probabilities that grow harder as the temperature falls;
-    evaluation is to choose one.
+    """Mix all paths by probabilities that grow harder as the temperature falls.
+
+    Evaluation chooses one path instead.
     """
     return soft((logits / temperature).softmax(-1))
 
 
 def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Choice:
-    """Forward the weight is 1 for the chosen path, backward it is p (Bengio et al.,
-    arXiv:1308.3432, section 3).
+    """Weigh the chosen path by 1 forward and by p backward.
+
+    From Bengio et al. (arXiv:1308.3432), section 3.
 
     Args:
         p: probabilities.
         chosen: the path of each token.
-        dense: run all paths, those not chosen with weight 0, so that the gradient compares them;
-            else the chosen path alone runs and has a gradient.
+        dense: run all paths, the others with weight 0, so that the gradient compares them; else
+            the chosen path alone runs and has a gradient.
     """
+    # The bracket is 0 forward and has the gradient of p.
     weight = chosen.to(p.dtype) + (p - p.detach())
     return torch.ones_like(chosen) if dense else chosen, weight
 
@@ -125,10 +130,11 @@ def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Cho
 def gumbel(
     like: Float[Tensor, "*token path"], generator: torch.Generator | None
 ) -> Float[Tensor, "*token path"]:
-    """Standard Gumbel noise.
+    """Draw standard Gumbel noise.
 
-    Logits plus this are highest where a draw from the softmax of the logits would fall.
+    The highest of logits plus this noise is a draw from the softmax of the logits.
     """
+    # Both ends are cut off, because the logarithms would be infinite there.
     uniform = torch.rand(like.shape, generator=generator, device=like.device).clamp(1e-20, 1 - 1e-7)
     return -(-uniform.log()).log()
 
@@ -141,31 +147,33 @@ def st_gumbel(
     Args:
         perturbed: logits plus `gumbel` noise.
         chosen: the path of each token, by the perturbed logits.
-        temperature: of the softmax that the backward pass takes the gradient of.
-        dense: as of `straight_through`.
+        temperature: temperature of the softmax in the backward pass.
+        dense: see `straight_through`.
     """
     return straight_through((perturbed / temperature).softmax(-1), chosen, dense)
 
 
 def sample(logits: Float[Tensor, "*token path"], generator: torch.Generator | None) -> Mask:
-    """Draw one path a token from the softmax of the logits."""
+    """Draw one path per token from the softmax of the logits."""
     return highest(logits + gumbel(logits, generator))
 
 
 def credit(token_loss: Float[Tensor, "batch seq"], kind: Credit) -> Float[Tensor, "batch seq"]:
-    """Loss that REINFORCE blames on the choice at each token.
+    """Return the loss that REINFORCE attributes to the choice at each token.
 
-    The mean from there to the sequence's end, or that token's own.
+    It is the token's own loss, or the mean loss from there to the end of the sequence.
     """
     if kind == "own":
         return token_loss
+    # Sums from the end, divided by the number of tokens in each.
     left = torch.arange(token_loss.shape[1], 0, -1, device=token_loss.device)
     return token_loss.flip(1).cumsum(1).flip(1) / left
 
 
 def smooth_step(x: Float[Tensor, "..."], gamma: float = 1.0) -> Float[Tensor, "..."]:
-    """A cubic from 0 at -gamma / 2 to 1 at gamma / 2, flat outside (DSelect-k, arXiv:2106.03760,
-    equation 4).
+    """Step smoothly, by a cubic, from 0 at -gamma / 2 to 1 at gamma / 2, flat outside.
+
+    From DSelect-k (arXiv:2106.03760), equation 4.
     """
     t = x.clamp(-gamma / 2, gamma / 2) / gamma
     return 0.5 + t * (1.5 - 2 * t.square())
@@ -174,20 +182,21 @@ def smooth_step(x: Float[Tensor, "..."], gamma: float = 1.0) -> Float[Tensor, ".
 def dselect_k(
     bits: Float[Tensor, "*token bit"], num_paths: int, gamma: float = 1.0
 ) -> Probabilities:
-    """Weights of a selector of one path by its binary code (DSelect-k, arXiv:2106.03760, section
-    3.2); exact zeros are common.
+    """Return the weights of a selector that names a path by its binary code.
 
-    Where the paths are no power of 2 the codes left over stand for paths from the first on, which
-    keeps the sum at 1 (our choice).
+    From DSelect-k (arXiv:2106.03760), section 3.2. Exact zeros are common. If the number of paths
+    is no power of 2, the codes left over stand for the first paths again, which keeps the sum at 1
+    (our choice).
 
     Args:
         bits: `ceil(log2(num_paths))` activations.
-        num_paths: paths to choose among.
+        num_paths: number of paths.
         gamma: width of the smooth step.
     """
     step = smooth_step(bits, gamma)
     found = torch.ones_like(step[..., :1])
-    for one in step.unsqueeze(-1).unbind(-2):  # bit i of a code is worth 2^i
+    # Bit i of a code is worth 2^i, so each bit doubles the list of codes.
+    for one in step.unsqueeze(-1).unbind(-2):
         found = torch.cat((found * (1 - one), found * one), dim=-1)
     extra = found[..., num_paths:]
     return torch.cat(

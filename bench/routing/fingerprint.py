@@ -1,8 +1,8 @@
-"""Identities of routers, for the content keys of records.
+"""Identify routers, for the content keys of records.
 
-A shipped router is identified by its numerics, which `routers/fingerprints.json` holds and a test
-compares with the code: an edited comment or a moved import retires no record. A router from outside
-is identified by its source, since nobody vouches for its numerics.
+A shipped router is identified by its numerics. `routers/fingerprints.json` holds them, and a test
+compares them with the code. So an edited comment or a moved import retires no record. A router from
+outside is identified by its source, because no test vouches for its numerics.
 """
 
 import ast
@@ -21,18 +21,18 @@ from typing import Any
 from bench.routing.contract import Router
 
 _OTHERS = frozenset({"bench", "torch", *sys.stdlib_module_names})
-"""What rules version and the versions in a record stand for."""
+"""Packages whose versions are in the record, or that the rules version covers."""
 _STDLIB = Path(sysconfig.get_paths()["stdlib"]).resolve()
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 FINGERPRINTS = Path(__file__).resolve().parents[2] / "routers" / "fingerprints.json"
-"""Losses and FLOPs of each shipped router and listed row in a few steps (`tests/fingerprints.py`)."""
+"""Losses and FLOPs of each shipped router and row in a few steps: see `tests/fingerprints.py`."""
 
 
 @cache
 def stored_fingerprints() -> dict[str, Any]:
-    """Return the stored fingerprints of shipped routers; empty without the package `routers`."""
+    """Return the stored fingerprints of shipped routers, or none without the package `routers`."""
     if not FINGERPRINTS.is_file():
         return {"routers": {}, "rows": {}}
     return json.loads(FINGERPRINTS.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def row_name(router: str, options: Mapping[str, Any], training: Mapping[str, Any
 
     Args:
         router: registered name.
-        options: as the row gives them.
+        options: options of the row.
         training: fields of the row's `RouterTraining` that differ from their defaults.
     """
     return f"{router} {json.dumps([dict(options), dict(training)], sort_keys=True)}"
@@ -52,10 +52,7 @@ def row_name(router: str, options: Mapping[str, Any], training: Mapping[str, Any
 def numerics_hash(
     router: str, options: Mapping[str, Any], training: Mapping[str, Any]
 ) -> str | None:
-    """Return the SHA-256 of the stored fingerprints of a shipped router, and of this row's own.
-
-    None for a router without a stored fingerprint.
-    """
+    """Return the SHA-256 of the stored fingerprints of a router and of this row, or None."""
     stored = stored_fingerprints()
     if router not in stored["routers"]:
         return None
@@ -65,20 +62,20 @@ def numerics_hash(
 
 
 def own_modules(router: type[Router]) -> list[str]:
-    """Names of the modules that define the class and those of its bases that are not from the
-    bench, from torch or from Python itself.
-    """
+    """Return the modules of a class and its bases, without those of bench, torch and Python."""
     names = dict.fromkeys(base.__module__ for base in router.__mro__)
     return [name for name in names if name.split(".")[0] not in _OTHERS]
 
 
 def source_hash_of(router: type[Router]) -> str:
-    """SHA-256 of the files that define a router, and of what these import that is not installed or
-    is of their own package.
+    """Return the SHA-256 of the files that define a router and of their helper modules.
+
+    A helper is an imported file that is not installed, or that belongs to the router's own package.
     """
     text = b""
     for module in own_modules(router):
         source = getattr(sys.modules.get(module), "__file__", None)
+        # A class typed into a session has no file; its name must do.
         text += Path(source).read_bytes() if source else router.__qualname__.encode()
         if source:
             text += b"".join(path.read_bytes() for path in _helpers(sys.modules[module]))
@@ -86,9 +83,9 @@ def source_hash_of(router: type[Router]) -> str:
 
 
 def _helpers(module: ModuleType) -> list[Path]:
-    """Files that a module imports, at once or later, and that these import, in order.
+    """Return the files that a module imports, directly or through others, in order.
 
-    Installed ones left out, but for its own package.
+    Installed files are left out, except those of its own package.
     """
     start = Path(module.__file__ or "").resolve()
     home = (
@@ -96,6 +93,7 @@ def _helpers(module: ModuleType) -> list[Path]:
         if module.__package__
         else start.parent
     )
+    # Follow imports from file to file, and stop at installed packages and the standard library.
     found, pending = set[Path](), [(start, module.__package__ or "")]
     while pending:
         for path, package in _imports(*pending.pop()):
@@ -113,7 +111,7 @@ def _helpers(module: ModuleType) -> list[Path]:
 
 
 def _imports(path: Path, package: str) -> Iterator[tuple[Path, str]]:
-    """Files that a file's import statements name, with the package each belongs to."""
+    """Yield the files named by a file's import statements, with the package of each."""
     if path.suffix != ".py":
         return
     names = dict[str, None]()
@@ -121,6 +119,7 @@ def _imports(path: Path, package: str) -> Iterator[tuple[Path, str]]:
         if isinstance(node, ast.Import):
             names |= dict.fromkeys(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            # `from a import b` may import a module or a name, so both are tried.
             base = f"{'.' * node.level}{node.module or ''}"
             dotted = base if base.endswith(".") else f"{base}."
             names |= dict.fromkeys([base, *(dotted + alias.name for alias in node.names)])

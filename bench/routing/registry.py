@@ -1,9 +1,10 @@
-"""Where routers are found: the sibling package `routers`, entry points of other distributions,
-single files.
+"""Find and register routers: in the sibling package `routers`, by entry points, in single files.
 
-One registration path serves all three: the decorator `@register(name, family=..., paper=...)`.
+All three use one decorator: `@register(name, family=..., paper=...)`.
 """
 
+# Code from outside may pass anything, whatever the signatures say.
+# pyright: reportUnnecessaryIsInstance=false
 import hashlib
 import importlib
 import importlib.util
@@ -24,13 +25,14 @@ from bench.routing.contract import Paths, Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # rows and figures are called by it
+# Rows and figures carry this name.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 RouterClass = TypeVar("RouterClass", bound=type[Router])
 
 
 def options_of(router: type[Router]) -> dict[str, Any]:
-    """Keyword arguments of a router's constructor with their defaults."""
+    """Return the keyword arguments of a router's constructor with their defaults."""
     return {
         name: p.default
         for name, p in inspect.signature(router.__init__).parameters.items()
@@ -40,18 +42,20 @@ def options_of(router: type[Router]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RouterCard:
-    """What the harness must know of a router with its options before it builds one: plain data.
+    """Facts about a router with its options that the harness needs before it builds one.
+
+    They are plain data.
 
     Attributes:
-        name: how suites and the command line call it.
+        name: name in suites and on the command line.
         family: the kind of routing, for the board.
-        paper: its source; empty for controls of our own.
-        outside: a plugin's code runs with these options: the router's own, or that of one it wraps.
+        paper: source of the router; empty for our own controls.
+        outside: whether a plugin's code runs with these options, also in a wrapped router.
         source: SHA-256 of the source that runs with these options.
-        paths: the paths chosen among.
-        layers: which routed layers it uses.
-        mean_experts: experts a token takes on average.
-        needs: what it asks for beyond the default.
+        paths: the paths to choose among.
+        layers: the routed layers that it uses, "every" or "other".
+        mean_experts: mean number of experts per token.
+        needs: inputs that it needs beyond the default.
         losses: name of each auxiliary loss -> fields of the trace that are made for it.
     """
 
@@ -72,13 +76,13 @@ class Entry:
     """A registered router.
 
     Attributes:
-        name: how suites and the command line call it.
-        family: the kind of routing it belongs to, for the board.
-        paper: its source, e.g. "arXiv:2404.02258"; empty for controls of our own.
+        name: name in suites and on the command line.
+        family: the kind of routing, for the board.
+        paper: source of the router, e.g. "arXiv:2404.02258"; empty for our own controls.
         router: the class.
-        plugin_hash: SHA-256 of the source that defines it, as it was when it was loaded.
-        outside: whether it came from a plugin file or an entry point, and not from the package
-            beside the bench.
+        plugin_hash: SHA-256 of the source that defines it, at the time of loading.
+        outside: whether it came from a plugin file or an entry point, not from the package beside
+            the bench.
     """
 
     name: str
@@ -96,12 +100,13 @@ class Entry:
         """Construct the router with options by name.
 
         Raises:
-            UserError: an option that the router does not have, or a value that it refuses.
+            UserError: an unknown option, or a value that the router refuses.
         """
         known = options_of(self.router)
         for option in options:
             if option not in known:
                 raise unknown(f"option of router {self.name!r}", option, known)
+        # Wrapped routers are made first and replace the options that name them.
         inner = {
             name: entry.make(theirs) for name, (entry, theirs) in self.wrapped(options).items()
         }
@@ -115,16 +120,18 @@ class Entry:
             ) from error
         if not isinstance(paths, Paths):
             raise UserError(
-                f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or experts(count)."
+                f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or "
+                "experts(count)."
             )
         if not _holds_strings(router.needs, frozenset | set):
             raise UserError(
-                f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, such as frozenset({{'tags'}})."
+                f"Router {self.name!r} has needs {router.needs!r}; they must be a set of names, "
+                "such as frozenset({'tags'})."
             )
         return router
 
     def describe(self, options: Mapping[str, Any]) -> RouterCard:
-        """Construct the router once and return what the harness must know of it.
+        """Construct the router once and return its card.
 
         Raises:
             UserError: see `make`.
@@ -144,10 +151,10 @@ class Entry:
         )
 
     def identity(self, options: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-        """Return the hash by which content keys know the router: of numerics, or of source.
+        """Return the router's identity for content keys: a hash of its numerics or its source.
 
         Args:
-            options: as the row gives them.
+            options: options of the row.
             training: fields of the row's `RouterTraining` that differ from their defaults.
         """
         own = None if self.outside else numerics_hash(self.name, options, training)
@@ -155,10 +162,7 @@ class Entry:
         return hashlib.sha256("".join([own or self.plugin_hash, *wrapped]).encode()).hexdigest()
 
     def source_hash(self, options: Mapping[str, Any]) -> str:
-        """SHA-256 of all source that the router runs with these options.
-
-        Its own and that of the routers it wraps.
-        """
+        """Return the SHA-256 of the source of the router and of the routers it wraps."""
         wrapped = [entry.source_hash(theirs) for entry, theirs in self.wrapped(options).values()]
         return (
             hashlib.sha256("".join([self.plugin_hash, *wrapped]).encode()).hexdigest()
@@ -167,26 +171,26 @@ class Entry:
         )
 
     def brings_from_outside(self, options: Mapping[str, Any]) -> bool:
-        """Whether a plugin's code runs with these options.
-
-        The router's own, or that of one it wraps.
-        """
+        """Return whether the router, or a router that it wraps, is a plugin's."""
         return self.outside or any(
             entry.brings_from_outside(theirs) for entry, theirs in self.wrapped(options).values()
         )
 
     def wrapped(self, options: Mapping[str, Any]) -> dict[str, tuple["Entry", dict[str, Any]]]:
-        """Each option that stands for a router -> that router and its options."""
+        """Return option -> router and its options, for each option that names a router."""
         found: dict[str, tuple[Entry, dict[str, Any]]] = {}
         if not _holds_strings(self.router.wraps, tuple):
             raise UserError(
-                f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of names of options."
+                f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of "
+                "names of options."
             )
         for name in self.router.wraps:
             if name not in options_of(self.router):
                 raise UserError(
-                    f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. Mend `wraps`."
+                    f"Router {self.name!r} wraps {name!r}, which is no option of its constructor. "
+                    "Correct `wraps`."
                 )
+            # A plain name is short for {router: name}.
             value: object = options.get(name, options_of(self.router)[name])
             given: Mapping[str, Any] = (
                 {"router": value}
@@ -211,7 +215,7 @@ class Entry:
 
 
 def _holds_strings(value: object, kind: Any) -> bool:
-    """Return whether a value is a collection of this kind, of strings alone."""
+    """Return whether a value is a collection of this kind that holds strings alone."""
     return isinstance(value, kind) and all(
         isinstance(part, str) for part in cast(Iterable[object], value)
     )
@@ -227,36 +231,39 @@ def _from_outside() -> Generator[None]:
 
 
 _loading: list[bool] = []
-"""Not empty while a plugin file or an entry point is loaded."""
+"""Not empty while a plugin file or an entry point is being loaded."""
 _entries: dict[str, Entry] = {}
 
 
 def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClass], RouterClass]:
-    """Class decorator that makes a router known by `name`.
+    """Register a router class under `name`.
 
     Raises:
-        UserError: the name is taken by another class or no sound one, or what is registered is no
-            router.
+        UserError: the name is taken by another class or invalid, or the object is no router class.
     """
 
     def decorate(router: RouterClass) -> RouterClass:
-        if not isinstance(router, type) or not issubclass(router, Router):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(router, type) or not issubclass(router, Router):
             raise UserError(
-                f"@register({name!r}) stands on {router!r}; it belongs on a subclass of bench.routing.Router."
+                f"@register({name!r}) stands on {router!r}; it belongs on a subclass of "
+                "bench.routing.Router."
             )
         for what, value in (("name", name), ("family", family), ("paper", paper)):
-            if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not isinstance(value, str):
                 raise UserError(
                     f"@register of {router.__name__} has {what} {value!r}; it must be a string."
                 )
         if not re.fullmatch(NAME, name):
             raise UserError(
-                f"@register of {router.__name__} has name {name!r}; allowed are letters, digits, _, - and ., as in mlp_gate."
+                f"@register of {router.__name__} has name {name!r}; allowed are letters, digits, "
+                "_, - and ., as in mlp_gate."
             )
+        # The same class may be registered again, when its module is imported again.
         taken = _entries.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(
-                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and {_origin(router)}. Rename one."
+                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and "
+                f"{_origin(router)}. Rename one."
             )
         _entries[name] = Entry(name, family, paper, router)
         return router
@@ -269,13 +276,13 @@ def _origin(router: type[Router]) -> str:
 
 
 def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
-    """Import every router there is and return them by name.
+    """Import all routers and return them by name.
 
     Args:
-        plugin_files: Python files outside the package to register too.
+        plugin_files: further Python files with routers.
 
     Raises:
-        UserError: a plugin that cannot be imported, or a `routers` package that is not ours.
+        UserError: a plugin cannot be imported, or another package is called `routers`.
     """
     load_shipped()
     for point in entry_points(group=ENTRY_POINT_GROUP):
@@ -285,7 +292,8 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
         except BaseException as error:
             let_through(error)
             raise UserError(
-                f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. Mend or uninstall it."
+                f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. "
+                "Correct or uninstall it."
             ) from error
     for file in plugin_files or []:
         load_file(file)
@@ -293,7 +301,7 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
 
 
 def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.") -> Entry:
-    """Return the router registered as `name`; without one, raise with the nearest and advice."""
+    """Return the router registered as `name`, or raise a `UserError` with advice."""
     entries = load_all()
     if name not in entries:
         raise unknown("router", name, entries, advice)
@@ -301,12 +309,12 @@ def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.")
 
 
 def load_file(file: Path) -> list[Entry]:
-    """Import a plugin file, or each file of a folder, and return the routers it registered.
+    """Import a plugin file, or each file of a folder, and return its routers.
 
-    Modules that lie beside the file can be imported by it.
+    A plugin may import the modules beside it.
 
     Raises:
-        UserError: no such file, one that cannot be imported, or no router in it.
+        UserError: no such file, a file that cannot be imported, or a file without a router.
     """
     if not file.exists():
         raise UserError(
@@ -325,7 +333,8 @@ def load_file(file: Path) -> list[Entry]:
 
 
 def _load_one(file: Path) -> list[Entry]:
-    """Import one plugin file unless that was done, and return the routers that it registered."""
+    """Import one plugin file, unless that was done before, and return its routers."""
+    # Two plugins may have the same file name, so the module's name comes from the whole path.
     name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
@@ -339,6 +348,7 @@ def _load_one(file: Path) -> list[Entry]:
             with _from_outside(), helpers_of(file):
                 spec.loader.exec_module(module)
         except BaseException as error:
+            # Leave no trace of a plugin that failed half-way.
             del sys.modules[name]
             for entry in [entry for entry in _entries.values() if entry.router.__module__ == name]:
                 del _entries[entry.name]
@@ -352,10 +362,10 @@ def _load_one(file: Path) -> list[Entry]:
 
 
 def load_shipped() -> dict[str, Entry]:
-    """Import the `routers` package that lies beside `bench`, and return its routers by name.
+    """Import the package `routers` beside `bench`, and return its routers by name.
 
     Raises:
-        UserError: another package of that name was found.
+        UserError: Python found another package of that name.
     """
     sibling = Path(__file__).resolve().parents[2] / "routers"
     if not sibling.is_dir():
@@ -367,7 +377,8 @@ def load_shipped() -> dict[str, Entry]:
     ).resolve()
     if origin != sibling:
         raise UserError(
-            f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). Remove it from the path."
+            f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). "
+            "Remove it from the path."
         )
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"routers.{module.name}")

@@ -1,9 +1,8 @@
-"""Turning scores into choices: whole-sequence top-k in training, a calibrated threshold in
-evaluation.
+"""Turn scores into choices: top-k in training, a calibrated threshold in evaluation.
 
-Top-k over a sequence compares a token with later ones, so it may only be used in training.
-Evaluation compares each score with a threshold, `score + knob > 0`, where the harness has bisected
-`knob` on the calibration split until the mean spend meets the budget.
+Top-k over a sequence compares a token with later ones, so it is for training only. Evaluation
+compares each score with a threshold: `score + knob > 0`. The harness bisects `knob` on the
+calibration split until the mean spend meets the budget.
 """
 
 import torch
@@ -14,20 +13,16 @@ from bench.rng import hash_uniform
 from bench.routing.contract import RouterInput, RouterSpec, RoutingPlan
 
 DROPPED = -1e4
-"""Score of a dropped expert.
-
-Its probability is 0 at any temperature in use, and products with it stay finite.
-"""
+"""Score of a dropped expert: its probability is 0, and products with it stay finite."""
 
 
 def perturb(
     scores: Float[Tensor, "batch *rest"], inputs: RouterInput
 ) -> Float[Tensor, "batch *rest"]:
-    """Scores as the recipe perturbs them in training, with noise or dropped experts; as they are in
-    evaluation.
+    """Add the recipe's noise and expert dropout to scores in training, and nothing in evaluation.
 
-    A learned router passes its scores, `[batch, seq]` of an upgrade or one a path, through here
-    before it chooses or weighs.
+    A learned router passes its scores through here before it chooses or weighs: `[batch, seq]` for
+    an upgrade, or one score per path.
     """
     if inputs.noise is None or inputs.selection != "topk":
         return scores
@@ -37,9 +32,9 @@ def perturb(
 def biased(
     probabilities: Float[Tensor, "*token path"], inputs: RouterInput
 ) -> Float[Tensor, "*token path"]:
-    """What to choose experts by: probabilities plus the bias that balances them.
+    """Add the balance bias to probabilities, for choosing experts.
 
-    Weigh by the probabilities themselves.
+    Weigh the experts by the probabilities without it.
     """
     return probabilities if inputs.noise is None else inputs.noise.biased(probabilities)
 
@@ -47,17 +42,18 @@ def biased(
 def top_experts(
     scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput
 ) -> Int[Tensor, "*token count"]:
-    """The `count` experts with the highest scores.
+    """Return the `count` experts with the highest scores, `[..., count]`.
 
-    Where a bias balances them, with the highest biased softmax probability.
+    With a balance bias, the highest biased softmax probabilities decide.
     """
+    # A dropped expert must not come back by its bias.
     if inputs.noise is not None and inputs.noise.bias is not None:
         scores = biased(scores.softmax(-1), inputs).masked_fill(scores <= DROPPED, -torch.inf)
     return scores.topk(count).indices
 
 
 def tokens_kept(capacity: float, seq_len: int) -> int:
-    """Number of tokens of a sequence that a capacity stands for, rounded to the nearest."""
+    """Return the number of tokens in a capacity, rounded to the nearest."""
     return round(capacity * seq_len)
 
 
@@ -76,11 +72,12 @@ def upgrade(
     """Choose the tokens to upgrade from the base path.
 
     Returns:
-        The choice, and how many tokens a sequence were chosen if that is known beforehand.
+        The choice, and the number of chosen tokens per sequence if it is known beforehand.
     """
     if inputs.selection == "topk":
         count = tokens_kept(spec.capacity, scores.shape[1])
         return top_k_mask(scores.detach(), count), count
+    # A router without a knob has a fixed threshold of 0.
     threshold = 0.0 if knob is None else -knob
     return scores > threshold, None
 
@@ -91,14 +88,15 @@ def gate_plan(
     scores: Float[Tensor, "batch seq"] | None = None,
     weights: tuple[Tensor, Tensor] | None = None,
 ) -> RoutingPlan:
-    """Build the plan of a router with a base path from the choice it made.
+    """Build the plan of a router with a base path from its choice.
 
     Args:
-        chosen: tokens that take the upgrade; all others take the base.
-        count: number of chosen tokens a sequence, if known beforehand.
-        scores: score of the upgrade; the base's is 0.
+        chosen: tokens that take the upgrade. All others take the base.
+        count: number of chosen tokens per sequence, if known beforehand.
+        scores: score of the upgrade. The base's score is 0.
         weights: factors on the outputs of (base, upgrade), `[batch, seq]` each; None for 1.
     """
+    # All tensors of a plan are [batch, seq, path], with the base first.
     mask = torch.stack((~chosen, chosen), dim=-1)
     weight = None if weights is None else torch.stack(weights, dim=-1)
     both = None if scores is None else torch.stack((torch.zeros_like(scores), scores), dim=-1)
@@ -109,10 +107,11 @@ def gate_plan(
 def hash_noise(
     spec: RouterSpec, inputs: RouterInput, *extra: Int[Tensor, "..."] | int
 ) -> Float[Tensor, "..."]:
-    """Uniform noise that is a hash of (seed, layer, position, token, extra).
+    """Return uniform noise, a hash of (seed, layer, position, token, extra).
 
-    For choices that must survive evaluation.
+    It is the same in any batch and in decoding, so evaluation may use it.
     """
+    # Further parts are one number per path, so tokens get a last axis.
     positions, tokens = inputs.positions, inputs.tokens
     if extra:
         positions, tokens = positions.unsqueeze(-1), tokens.unsqueeze(-1)

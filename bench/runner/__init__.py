@@ -1,1 +1,1 @@
-"""Running cells: a cell is one router at one seed, budget and match; it leaves one record."""
+"""Run cells. A cell is one router at one seed, budget and match, and leaves one record."""

@@ -1,4 +1,4 @@
-"""What a run can know before its first step: whether backbone, layers, text and budget will do."""
+"""Check backbone, layers, text and budget before the first step of a run."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,24 @@ from bench.runner.resolve import check_layers, resolve
 
 
 def check_suite(suite: SuiteConfig, corpus: Corpus) -> None:
-    """Refuse a suite that no row could be run under.
+    """Refuse a suite that cannot run with any row.
 
     Raises:
-        UserError: an unknown backbone, a layer that it lacks, or more windows than the text gives.
+        UserError: an unknown backbone, a layer that it lacks, or too little text for the windows.
     """
     check_layers(suite, decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len))
     check_windows(corpus, suite)
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
-    """Refuse cells with a row that cannot meet the budget; each row is sized once.
+    """Refuse cells with a row that cannot meet the budget. Each row is sized once.
 
     A plugin is sized in its own process, before the first step of its cell.
 
     Raises:
-        UserError: the budget is out of a row's reach, or its router cannot be priced.
+        UserError: a row cannot meet the budget, or its router cannot be priced.
     """
+    # Reversed, so that the first cell of each row stays.
     ours = {cell.row.name: cell for cell in reversed(cells) if not cell.outside}
     for name, cell in ours.items():
         try:

@@ -1,4 +1,4 @@
-"""Cells: one router at one seed, router seed, budget and match, as a suite asks for it."""
+"""Define cells: one router at one seed, router seed, budget and match, as a suite asks for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bench.config.suite import SuiteConfig
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment, as it is asked for; `bench.runner.resolve` finds what that comes to.
+    """One experiment as it is asked for. `bench.runner.resolve` looks up its parts.
 
     Attributes:
         suite: everything but the router.
@@ -32,17 +32,17 @@ class Cell:
 
     @property
     def match(self) -> str:
-        """Brackets are held to the tokens of a router at the budget; the rest to the suite's match."""
+        """The quantity that rows share: tokens for brackets, the suite's match for other rows."""
         return "tokens" if self.row.role == "bracket" else self.suite.match
 
     @property
     def data(self) -> DataConfig:
-        """The text that it is trained and judged on."""
+        """The text for training and evaluation."""
         return self.suite.data.at(self.seed)
 
     @property
     def training(self) -> RouterTraining:
-        """How its router is trained."""
+        """The training options of its router."""
         return self.row.training or self.suite.train.router
 
     def __str__(self) -> str:
@@ -59,14 +59,11 @@ def plan_cells(
 ) -> list[Cell]:
     """List all cells, seed by seed, so that an interrupted run leaves whole seeds behind.
 
-    Where backbones are pretrained, one cell of each seed comes first: workers then train backbones
-    side by side, and do not wait for one.
-
     Args:
-        suite: what they have in common.
-        rows: the routers.
+        suite: the suite of all cells.
+        rows: the rows.
         seeds: the seeds.
-        plugin_files: files of plugins; loaded only for rows that need one.
+        plugin_files: files of plugins, loaded only for rows that need one.
         outside: names of the rows that run a plugin's code.
     """
     cells: list[Cell] = []
@@ -80,13 +77,15 @@ def plan_cells(
             ]
     if suite.regime != "controller":
         return cells
+    # One cell of each seed comes first: then workers pretrain the backbones in parallel, and do
+    # not wait for one of them.
     return sorted(cells, key=lambda cell: (cell.row.name, cell.replica) != (rows[0].name, 0))
 
 
 def sensitivity_rows(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[RowConfig]:
-    """Return one row a row and learning-rate factor, named `row@lr<factor>`.
+    """Return a row for each row and learning-rate factor, named `row@lr<factor>`.
 
-    Factor 1 is included, to compare with. A twin has nothing of its own to tune, and is left out.
+    Factor 1 is included for comparison. A twin has nothing of its own to tune, and is left out.
     """
     scales = sorted({1.0, *suite.sensitivity.lr_scales}) if suite.sensitivity.lr_scales else []
     return [

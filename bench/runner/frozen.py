@@ -1,4 +1,4 @@
-"""The regime `controller` in a cell: its backbone, and what may be spent on training the router."""
+"""Prepare a cell of the regime `controller`: its frozen backbone and its training budget."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from bench.training.pretrain import Pretraining, adopt, pretrained
 
 
 def pretraining(resolved: ResolvedCell, model: Model) -> Pretraining:
-    """What the backbone of a cell depends on.
+    """Return everything that the backbone of a cell depends on.
 
-    Nothing of the row is in it, so all rows of a seed share one.
+    It depends on nothing of the row, so all rows of a seed share one backbone.
     """
     cell, suite = resolved.cell, resolved.cell.suite
     assert suite.pretrain is not None
@@ -33,9 +33,7 @@ def pretraining(resolved: ResolvedCell, model: Model) -> Pretraining:
 
 
 def freeze(resolved: ResolvedCell, model: Model, progress: Path | None = None) -> float:
-    """Put the backbone in place where the regime has one, and return what its training cost, in
-    FLOPs; 0 in other regimes.
-    """
+    """Load the frozen backbone and return its training cost in FLOPs; 0 in other regimes."""
     cell = resolved.cell
     if cell.suite.regime != "controller":
         return 0.0
@@ -50,10 +48,7 @@ def freeze(resolved: ResolvedCell, model: Model, progress: Path | None = None) -
 
 
 def training_budget(cell: Cell, model: Model) -> float:
-    """Training FLOPs of a router.
-
-    What a hard choice at B costs on the suite's `reference_tokens`.
-    """
+    """Return the training FLOPs of a router: a hard choice at B on the reference tokens."""
     suite = cell.suite
     target = training_target(
         model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, model.frozen
@@ -62,12 +57,13 @@ def training_budget(cell: Cell, model: Model) -> float:
 
 
 def allowance(cell: Cell, model: Model) -> Allowance:
-    """How much the cell may train.
+    """Return the training budget of a cell.
 
-    Nothing where nothing can learn, as with a fixed choice on a frozen backbone.
+    It is empty if nothing can learn, as with a fixed choice on a frozen backbone.
     """
     if not _learns(model):
         return Allowance(0, 0)
+    # Only one of the two limits holds; the other is infinite.
     infinity = float("inf")
     if cell.match == "flops":
         return Allowance(training_budget(cell, model), infinity)
@@ -75,6 +71,7 @@ def allowance(cell: Cell, model: Model) -> Allowance:
 
 
 def _learns(model: Model) -> bool:
+    # A router may learn without gradients, in `after_step`.
     steps = any(
         type(router).after_step is not Router.after_step for router in model.decoder.routers
     )

@@ -1,4 +1,4 @@
-"""The largest memory of one cell, in a process that may have run others before it."""
+"""Measure the peak memory of one cell, in a process that may have run others before."""
 
 import ctypes
 import gc
@@ -11,37 +11,39 @@ import torch
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
-"""Sets the high-water mark VmHWM to the memory in use (man 5 proc, Linux 4.0)."""
+"""Text that resets the high-water mark VmHWM to the memory in use (man 5 proc, Linux 4.0)."""
 
 
 class PeakMemory:
-    """Measures from its making on.
+    """Measure the peak memory from the construction of this object on.
 
-    On a GPU it is the memory of tensors there; else the resident memory of this process. Where the
-    system cannot forget an earlier high-water mark, the peak is known only if it rises above it.
+    On a GPU it is the memory of tensors there, else the resident memory of this process. If the
+    system cannot reset an earlier high-water mark, the peak is known only if it exceeds that mark.
 
     Args:
-        device: where the cell runs.
+        device: device of the cell.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        # Free the memory of an earlier cell first, or it would count as this cell's.
         gc.collect()
         _return_freed_memory()
         self.forgotten = self._forget()
         self.before = _highest()
 
     def megabytes(self) -> float | None:
-        """Return the peak in MiB; None where it cannot be known."""
+        """Return the peak in MiB, or None if it is unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         if self.forgotten:
             return _high_water_mark()
+        # The mark of the whole process says something only if this cell raised it.
         peak = _highest()
         return peak if peak > self.before else None
 
     def _forget(self) -> bool:
-        """Set the high-water mark back; return whether the system can."""
+        """Reset the high-water mark, and return whether the system can."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return True
@@ -53,7 +55,7 @@ class PeakMemory:
 
 
 def _high_water_mark() -> float | None:
-    """Return VmHWM in MiB; None where the system does not tell it."""
+    """Return VmHWM in MiB, or None if the system has no such figure."""
     try:
         lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -63,13 +65,14 @@ def _high_water_mark() -> float | None:
 
 
 def _highest() -> float:
-    """Return the largest resident memory since the process began, MiB."""
+    """Return the largest resident memory since the process began, in MiB."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 2**20 if sys.platform == "darwin" else used / 1024  # bytes there, KiB elsewhere
+    # macOS counts in bytes, other systems in KiB.
+    return used / 2**20 if sys.platform == "darwin" else used / 1024
 
 
 def _return_freed_memory() -> None:
-    """Give back what the allocator of glibc keeps of an earlier cell; elsewhere do nothing."""
+    """Return freed memory from glibc's allocator to the system. Other systems do nothing."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

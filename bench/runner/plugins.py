@@ -1,4 +1,4 @@
-"""Routers from outside: described and checked in processes of their own, never in the parent."""
+"""Describe and check routers from outside, in separate processes and never in the parent."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_
 from bench.runner.isolation import in_fresh_process
 
 CHECKS = ".checks"
-"""Folder of a tree of records that keeps what checks found, by source and options."""
+"""Folder of a tree of records for the results of checks, by source and options."""
 NO_PLUGIN = "no plugin that was given registers it: add --plugin FILE.py."
 LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
-"""A row that misses the budget is marked off budget, which says more."""
+"""Checks that a run ignores. A row that misses the budget is marked off budget, with a figure."""
 
 
 def plugin_files(suite: SuiteConfig, given: Sequence[Path] = ()) -> list[Path]:
@@ -30,17 +30,18 @@ def plugin_files(suite: SuiteConfig, given: Sequence[Path] = ()) -> list[Path]:
 def describe_rows(
     rows: Sequence[RowConfig], plugin_files: Sequence[Path], row_names: Collection[str] = ()
 ) -> list[RouterCard]:
-    """Return what is known of each row's router.
+    """Return the card of each row's router.
 
     Args:
         rows: the rows.
-        plugin_files: files that may register their routers; imported in a fresh process.
-        row_names: further names for the error about an unknown one.
+        plugin_files: files that may register their routers, imported in a fresh process.
+        row_names: further valid names, for the error about an unknown name.
 
     Raises:
         UserError: an unknown router or option, or a plugin that cannot be imported.
     """
     requests = [(row.router, row.options) for row in rows]
+    # Without plugins no fresh process is needed, which saves seconds.
     shipped = load_shipped()
     if not plugin_files and all(_is_shipped(shipped, *request) for request in requests):
         return [shipped[router].describe(options) for router, options in requests]
@@ -48,7 +49,7 @@ def describe_rows(
 
 
 def _is_shipped(shipped: Mapping[str, Entry], router: str, options: Mapping[str, Any]) -> bool:
-    """Return whether no plugin's code is needed for a router, or for one that its options name."""
+    """Return whether a router and the routers named in its options are all shipped."""
     if router not in shipped:
         return False
     named = [options[name] for name in shipped[router].router.wraps if name in options]
@@ -62,6 +63,7 @@ def _describe(
     known = load_all(plugin_files)
     for router, _ in requests:
         if router not in known:
+            # A suite may list rows of a plugin that was not given.
             listed = "The suite lists this row, and " if router in row_names else ""
             advice = f"{listed}{NO_PLUGIN if listed else NO_PLUGIN.capitalize()}"
             raise unknown("router", router, {*known, *row_names}, advice)
@@ -71,14 +73,15 @@ def _describe(
 def checks_of(
     entry: Entry, options: Mapping[str, Any], plugin_files: Sequence[Path], root: Path
 ) -> tuple[CheckOutcome, ...]:
-    """Return what `bench check` finds of a router from outside and of those it wraps.
+    """Return the results of `bench check` for a router from outside and the routers it wraps.
 
-    A source is checked once with its options, in a process of its own; the answer is kept below
-    `root`. Shipped routers are checked by the tests, and have none.
+    A source is checked once with its options, in a fresh process. The results are kept below
+    `root`. Shipped routers have none, because the tests check them.
     """
     if not entry.brings_from_outside(options):
         return ()
     file = checks_path(entry, options, root)
+    # Of several workers with the same plugin, one checks and the others wait for the result.
     file.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(file.with_suffix(".lock")):
         if not file.is_file():
@@ -88,19 +91,20 @@ def checks_of(
 
 
 def checks_path(entry: Entry, options: Mapping[str, Any], root: Path) -> Path:
-    """Return where the outcomes for a source with its options are kept."""
+    """Return the file for the results of a source with its options."""
+    # Another source, other options, other rules or another bench: check again.
     about = [entry.name, entry.source_hash(options), dict(options), RULES_VERSION, bench_hash()]
     return root / CHECKS / f"{hash_of(json.loads(json.dumps(about, default=repr)))}.json"
 
 
 def bench_hash() -> str:
-    """Return the SHA-256 of the bench's own sources, on which the outcome of a check rests."""
+    """Return the SHA-256 of the bench's own sources, because results of checks depend on them."""
     files = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list[dict[str, Any]]:
-    """Run the checks of a router, and before it of those that it wraps, as plain data."""
+    """Run the checks of the routers that a router wraps, then its own. Return plain data."""
     import torch
 
     from bench.conformance import CHECKS as ALL
@@ -118,6 +122,7 @@ def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list
             continue
         for outcome in run_checks(one, options=theirs):
             failed = outcome.status == "failed"
+            # A run asks only for the rules that keep a row honest.
             waived = failed and outcome.check in waivable
             seen = f"expected {outcome.expected}; saw {outcome.seen}. {outcome.hint}"
             found.append(
@@ -132,6 +137,6 @@ def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list
 
 
 def offence(checks: Sequence[CheckOutcome]) -> str:
-    """Return why no row may be made of a router with these outcomes; empty if it may."""
+    """Return the reason why a router with these results may not run, or an empty text."""
     failed = next((check for check in checks if check.status == "failed"), None)
     return f"`bench check {failed.router}` fails {failed.check}: {failed.reason}" if failed else ""

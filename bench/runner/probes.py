@@ -1,7 +1,4 @@
-"""Causal probes while a cell trains.
-
-The curve, how routing settles, and a word on how far it is.
-"""
+"""Probe a cell while it trains: its loss curve, its plans, and its progress."""
 
 import json
 from contextlib import suppress
@@ -36,11 +33,11 @@ class Watch:
     """Causal probes during training.
 
     Attributes:
-        resolved: the cell under way.
-        model: its model.
-        progress: file that says how far the cell is, for whoever waits; None for nobody.
-        curve: what the probes have found.
-        masks: a routed site -> its plans at every probe.
+        resolved: the running cell.
+        model: the model of the cell.
+        progress: file for the progress of the cell, or None.
+        curve: the results of the probes so far.
+        masks: routed site -> masks of its plans at every probe.
     """
 
     resolved: ResolvedCell
@@ -50,16 +47,17 @@ class Watch:
     masks: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
 
     def __post_init__(self) -> None:
+        # All probes use the same windows, so that the curve shows training alone.
         count = self.resolved.cell.suite.evaluation.probe_windows
         self.validation = cut(self.resolved, "validation", count)
         self.calibration = cut(self.resolved, "calibration", count)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the probes have found so far."""
+        """Return the results of the probes so far."""
         return {"curve": [point.model_dump() for point in self.curve], "masks": self.masks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
         self.masks = state["masks"]
 
@@ -71,6 +69,7 @@ class Watch:
         Raises:
             RuleBroken: a router learns from held-out text.
         """
+        # A router that learns while it reads held-out text would have an unfair loss.
         with unchanged(self.model.decoder, f"The probe at step {step}"):
             calibrate(self.model, self.calibration, 1.0, self.resolved.dtype)
             found = evaluate(
@@ -101,6 +100,6 @@ class Watch:
 
 
 def say(progress: Path, what: str, share: float, loss: float) -> None:
-    """Leave a word on how far something is; a full disk costs the word, not the run."""
+    """Write the progress of a cell or a pretraining into a file. A full disk is ignored."""
     with suppress(OSError):
         write_atomically(progress, json.dumps({"cell": what, "share": share, "loss": loss}))

@@ -1,4 +1,4 @@
-"""Where and by what a record was made."""
+"""Find the provenance of a record: machine, versions and commit."""
 
 import os
 import platform
@@ -15,14 +15,15 @@ SOURCES = ("bench", "routers", PROJECT, "constraints.txt")
 REDIRECTING = frozenset(
     {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 )
-"""Variables that send git to another repository; hooks and some editors leave them set."""
+"""Variables that send git to another repository. Hooks and some editors leave them set."""
 
 
 def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Device class, threads, precision and the versions that move numbers.
+    """Return device class, threads, precision and the versions that change numbers.
 
-    Part of a cell's content key.
+    They are part of a cell's content key.
     """
+    # Two kinds of GPU round differently, so the model of a GPU is part of the name.
     name = (
         device.type
         if device.type == "cpu"
@@ -42,7 +43,7 @@ def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Model name of the processor, as the system gives it."""
+    """Return the model name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -52,18 +53,19 @@ def processor() -> str:
 
 
 def commit_state(root: Path = ROOT) -> tuple[str, bool]:
-    """Return the commit of the source tree and whether anything but results differs from it.
+    """Return the commit of the source tree and whether its sources differ from it.
 
-    ("unknown", True) outside of git, and where the repository around the tree does not hold the
-    bench itself: an installed package lies in whatever repository its environment does.
+    Outside of git it is ("unknown", True), also if the repository around the tree is not the
+    bench's: an installed package lies in the repository of its environment.
 
     Args:
-        root: of the source tree.
+        root: root of the source tree.
     """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         environment = {n: value for n, value in os.environ.items() if n not in REDIRECTING}
+        # Other processes may run git at the same time: take no lock for a mere status.
         environment["GIT_OPTIONAL_LOCKS"] = "0"
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         return done.stdout
@@ -71,6 +73,7 @@ def commit_state(root: Path = ROOT) -> tuple[str, bool]:
     try:
         if not _is_ours(root / PROJECT):
             return "unknown", True
+        # Fails if this repository does not track the bench.
         git("ls-files", "--error-unmatch", "--", PROJECT, "bench/__init__.py")
         commit = git("rev-parse", "HEAD").strip()
         dirty = bool(git("status", "--porcelain", "--", *SOURCES).strip())
@@ -80,7 +83,7 @@ def commit_state(root: Path = ROOT) -> tuple[str, bool]:
 
 
 def _is_ours(project: Path) -> bool:
-    """Return whether a pyproject.toml is that of the bench."""
+    """Return whether a pyproject.toml belongs to the bench."""
     try:
         about = tomllib.loads(project.read_text(encoding="utf-8"))
     except (OSError, ValueError):

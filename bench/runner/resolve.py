@@ -1,4 +1,4 @@
-"""What a cell comes to, found once: its router, losses, text and content key."""
+"""Resolve a cell once: look up its router, read its text, and compute its content key."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +24,25 @@ NOT_NUMERICS = (
     "plugins",
     *("name", "data"),
 )
-"""Fields of a suite that change nothing inside a cell, or that the key covers otherwise.
+"""Fields of a suite that change nothing inside a cell, or that the key covers in another way.
 
-The text is covered by its content, wherever it lies.
+The text, for example, is covered by its content.
 """
 
 
 @dataclass(frozen=True)
 class ResolvedCell:
-    """A cell with all that it stands for.
+    """A cell with everything that it refers to.
 
     Attributes:
-        cell: as it was asked for.
+        cell: the cell as it was asked for.
         entry: the registered router.
-        card: what is known of the router with the row's options.
-        identity: hash of the router's numerics, or of its source where it is from outside.
+        card: facts about the router with the row's options.
+        identity: hash of the router's numerics, or of its source if it is from outside.
         corpus: the text.
         machine: device class, threads, precision and versions.
-        key: content key: same key, same experiment under the same names.
-        config_hash: of everything that the cells of a board must share, beside the text.
+        key: content key. Equal keys mean the same experiment under the same names.
+        config_hash: hash of the configuration, without the text, that the cells of a board share.
     """
 
     cell: Cell
@@ -61,7 +61,7 @@ class ResolvedCell:
 
     @property
     def cell_id(self) -> CellId:
-        """What a record says about which cell it is."""
+        """The identification of the cell in its record."""
         suite, row = self.cell.suite, self.cell.row
         return CellId(
             suite=suite.name,
@@ -82,7 +82,7 @@ class ResolvedCell:
         return record_path(root, self.cell_id, further)
 
     def blueprint(self) -> Blueprint:
-        """Return what suite and row say about the model.
+        """Return the part of suite and row that defines the model.
 
         Raises:
             UserError: the backbone has no such layer.
@@ -119,6 +119,7 @@ def resolve(cell: Cell) -> ResolvedCell:
     Raises:
         UserError: no such router or option, or text that cannot be read.
     """
+    # Plugins register their routers when they are imported.
     for file in cell.plugin_files:
         load_file(file)
     entry = find(cell.row.router)
@@ -140,10 +141,11 @@ def resolve(cell: Cell) -> ResolvedCell:
 
 
 def numerics(cell: Cell) -> dict[str, Any]:
-    """Return all of the configuration that can change a number in the record."""
+    """Return the part of the configuration that can change a number in the record."""
     canonical = cell.suite.canonical().items()
+    # The canonical form leaves out fields at later defaults, so old records keep their keys.
     suite = {name: value for name, value in canonical if name not in NOT_NUMERICS}
-    # whom a row is compared with changes nothing in it
+    # The rows that a row is compared with change nothing in it.
     compared = ("control", "twin_of")
     row = {name: value for name, value in cell.row.canonical().items() if name not in compared}
     conditions = {"budget": cell.suite.budget, "match": cell.match, "seed": cell.seed}
@@ -151,7 +153,7 @@ def numerics(cell: Cell) -> dict[str, Any]:
 
 
 def data_identity(corpus: Corpus) -> str:
-    """Return the hash of a text as it is used: its content, and the domains of the headline."""
+    """Return the hash of a text in use: of its content and of the headline domains."""
     return hash_of([corpus.content_hash, list(corpus.headline_domains)])
 
 
@@ -159,14 +161,14 @@ def content_key(cell: Cell, identity: str, data: str, machine: dict[str, Any]) -
     """Return the content key of a cell.
 
     Args:
-        cell: the cell; the names of its suite and row are part of the key.
-        identity: of the router (`Entry.identity`).
-        data: hash of the text as it is used (`data_identity`).
-        machine: device class, threads, dtype and the versions that matter.
+        cell: the cell. The names of its suite and row are part of the key.
+        identity: identity of the router (`Entry.identity`).
+        data: hash of the text in use (`data_identity`).
+        machine: device class, threads, precision and versions.
     """
     return hash_of([RULES_VERSION, numerics(cell), identity, data, machine])
 
 
 def config_hash(cell: Cell) -> str:
-    """Return the hash of everything numeric that the cells of a board share: not row and seed."""
+    """Return the hash of the numeric configuration that the cells of a board share."""
     return hash_of([numerics(cell)["suite"], cell.suite.budget, cell.suite.match])

@@ -1,4 +1,4 @@
-"""Options of a router on the command line: `--routers mlp_gate:width_ratio=0.5:depth=2`."""
+"""Parse options of a router on the command line: `--routers mlp_gate:width_ratio=0.5:depth=2`."""
 
 import re
 from typing import Any
@@ -11,18 +11,19 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.@+=-]+")
 
 
 def split_options(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a row and the options that follow it.
+    """Split the name of a row from the options after it.
 
     Args:
-        text: a name, then `:option=value` any number of times; values are YAML.
+        text: a name, then any number of `:option=value`. Values are YAML.
 
     Raises:
-        UserError: a part without a name or a value, an option given twice, or no YAML.
+        UserError: a part without a name or a value, a repeated option, or invalid YAML.
     """
     name, *parts = text.split(":")
     options: dict[str, Any] = {}
     for part in parts:
         option, _, value = part.partition("=")
+        # An empty value would be YAML's null, which nobody means.
         if not option or not value:
             raise UserError(
                 f"--routers {text!r}: {part!r} sets no option. Write name:option=value, "
@@ -38,6 +39,7 @@ def with_options(row: RowConfig, options: dict[str, Any]) -> RowConfig:
     """Return a row with further options, named after them: `mlp_gate@width_ratio=0.5`."""
     if not options:
         return row
+    # Records are files named after their row, so other characters become dashes.
     said = "+".join(f"{name}={value}" for name, value in options.items())
     suffix = _NOT_IN_A_NAME.sub("-", said)
     merged = {**row.options, **options}

@@ -42,18 +42,18 @@ from bench.training.checkpoint import Checkpoints
 from bench.training.loop import Trained, train
 
 DIVERGED = 2.0
-"""Multiple of the loss of guessing above which training has diverged."""
+"""Training has diverged if the loss is above this multiple of the loss of guessing."""
 
 
 @dataclass(frozen=True)
 class TrainedCell:
-    """A trained model and what its training showed.
+    """A trained model with the results of its training.
 
     Attributes:
         model: the model.
-        trained: what training came to.
+        trained: the result of training.
         watch: the causal probes.
-        meter: runs routers under the counter.
+        meter: the meter, with the prices of training.
         pretraining: FLOPs of the frozen backbone; 0 in other regimes.
     """
 
@@ -66,12 +66,12 @@ class TrainedCell:
 
 @dataclass(frozen=True)
 class EvaluatedCell:
-    """What the official evaluation of a trained model showed.
+    """The official evaluation of a trained model.
 
     Attributes:
         headline: losses and spend at B.
-        validation: the windows.
-        causality: what the search for a look ahead came to.
+        validation: the validation windows.
+        causality: the result of the causality proof.
     """
 
     headline: Headline
@@ -87,23 +87,23 @@ def run_cell(
     progress: Path | None = None,
     beside: int = 0,
 ) -> Record:
-    """Train, calibrate, evaluate, and return what came of it.
+    """Train, calibrate and evaluate a cell, and return its record.
 
-    Whatever goes wrong inside the cell is a result too: a run that breaks off leaves a record of
-    status "failed", one that diverges "diverged" with its loss, one whose router breaks a rule
-    "invalid", with the reason.
+    An error inside the cell is a result too, with its reason. The status is "failed" for a run that
+    breaks off, "diverged" for one that diverges, and "invalid" if its router breaks a rule.
 
     Args:
-        resolved: what to run.
-        command: the command line to name in the record.
-        store: tree of records that keeps what checks of plugins found.
-        checkpoints: where an interrupted run left its state; None to start afresh and leave none.
-        progress: file that says how far the cell is; None to say nothing.
-        beside: other workers of the run.
+        resolved: the cell.
+        command: the command line, for the record.
+        store: tree of records with the results of plugins' checks.
+        checkpoints: state of an interrupted run, and place for new checkpoints; or None.
+        progress: file for the progress of the cell; or None.
+        beside: number of other workers in the run.
     """
     memory = PeakMemory(torch.device(resolved.cell.suite.device))
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     cell = resolved.cell
+    # Every ending fills in this record, also a crash.
     blank = Record(
         key=resolved.key,
         status="failed",
@@ -112,6 +112,7 @@ def run_cell(
         provenance=_provenance(resolved, command, started),
     )
     try:
+        # A plugin that breaks an honest-row rule is refused before it costs any time.
         checks = checks_of(resolved.entry, cell.row.options, cell.plugin_files, store)
         blank = blank.model_copy(update={"checks": checks})
         if broken := offence(checks):
@@ -147,9 +148,11 @@ def train_cell(
     pretraining = freeze(resolved, model, progress)
     model.decoder.to(suite.device)
     model.decoder.truth = corpus.truth
+    # Compile after the weights are in place on the device.
     if suite.compile:
         compile_parts(model.decoder)
     watch, meter = Watch(resolved, model, progress), model.meter(cell.seed)
+    # A resumed run keeps the probes that it has made.
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
     trained = train(
@@ -171,10 +174,10 @@ def train_cell(
 
 
 def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
-    """Calibrate and evaluate a trained model, and search it for a look ahead.
+    """Calibrate and evaluate a trained model, and prove its causality.
 
     Raises:
-        Diverged: the loss is no number, or far above guessing.
+        Diverged: the loss is not finite, or far above guessing.
         RuleBroken: the router broke a rule.
     """
     cell, model, config = resolved.cell, found.model, resolved.cell.suite.evaluation
@@ -190,6 +193,7 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
             resolved.dtype,
             found.meter.decide,
         )
+    # A model that diverged is not worth the trials of the proof.
     refuse_diverged(headline, model.decoder.config.vocab_size)
     causality = prove(
         model.decoder,
@@ -203,10 +207,10 @@ def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
 
 
 def refuse_diverged(headline: Headline, vocab_size: int) -> None:
-    """Raise `Diverged` with the loss if it says that training ran away.
+    """Raise `Diverged` with the loss if training has diverged.
 
-    A guess among all tokens costs ln(vocabulary); sound training ends below it, and an untrained
-    model little above.
+    A guess among all tokens costs ln(vocabulary). Sound training ends below it, and an untrained
+    model is slightly above.
     """
     nats, most = float(headline.evaluation.nats.mean()), DIVERGED * log(vocab_size)
     if not (isfinite(headline.loss) and nats <= most):
@@ -218,7 +222,8 @@ def refuse_diverged(headline: Headline, vocab_size: int) -> None:
 
 
 def judge_cell(resolved: ResolvedCell, found: EvaluatedCell) -> dict[str, Any]:
-    """Return status and reason of a cell: may it be ranked?"""
+    """Return the status of a cell and the reason why it may not be ranked, if so."""
+    # Brackets and informed rows need not meet the budget, but no row may look ahead.
     unranked = resolved.cell.row.role in UNRANKED
     missed = "" if unranked else off_budget(found.headline.audit)
     if not found.causality.passed:
@@ -234,12 +239,13 @@ def _measured(
     memory: PeakMemory,
     beside: int,
 ) -> dict[str, Any]:
-    """Fields of the record that are measured."""
+    """Return the measured fields of the record."""
     cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
     model, watch, dtype = trained.model, trained.watch, resolved.dtype
     headline, validation = evaluated.headline, evaluated.validation
     evaluation, decoder, ledger = headline.evaluation, model.decoder, model.evaluation_ledger
     batch_size = suite.evaluation.batch_size
+    # Utility once as the router's own labels have it, and once with later layers as in use.
     policies: tuple[Policy | None, ...] = (None, "on_policy")
     utility = [
         utility_correlation(model, watch.validation, batch_size, cell.seed, dtype, policy)
@@ -297,6 +303,7 @@ def _provenance(resolved: ResolvedCell, command: str, started: str) -> Provenanc
 
 def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Flops:
     model, trained = found.model, found.trained
+    # An interpolated headline stands at B exactly; a single point at its own spend.
     at_budget = headline.audit.headline == "interpolated"
     ledger = model.evaluation_ledger
     return Flops(
@@ -313,6 +320,7 @@ def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Fl
 
 
 def _training(model: Model, headline: Headline, trained: Trained, memory: PeakMemory) -> Training:
+    # Parameters are counted at the measured shares of the paths, not at the solved ones.
     shares = [mask.float().mean((0, 1)).tolist() for mask in headline.evaluation.masks.values()]
     total = sum(p.numel() for p in model.decoder.parameters())
     return Training(

@@ -1,4 +1,4 @@
-"""Run one cell unless its record is there, and keep the record: one writer a cell."""
+"""Run one cell unless its record exists, and store the record. A lock keeps one writer per cell."""
 
 import time
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ CHECKPOINT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Job:
-    """What the cells of one run have in common.
+    """The common part of all cells of a run.
 
     Attributes:
         root: tree that gets a reference to each record.
-        store: tree whose store holds the records; a study's settings share that of the whole.
+        store: tree whose store holds the records. A study's settings share the store of the whole.
         command: the command line, for the records.
         checkpoint_seconds: time between two checkpoints of a cell.
-        beside: other workers of the run.
-        failed_since: a failure recorded at this time or later, seconds since the epoch, is not
-            tried again.
+        beside: number of other workers in the run.
+        failed_since: failures recorded at this time or later, in seconds since the epoch, are not
+            retried.
     """
 
     root: Path
@@ -45,13 +45,13 @@ class Job:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What came of one cell.
+    """The result of one cell.
 
     Attributes:
         cell: the cell.
-        status: the record's status, "kept" for a record that was already there, "crashed" where
-            there is none, or "busy" while another process runs the cell.
-        detail: the loss, or what went wrong.
+        status: the record's status; or "kept" for an earlier record, "crashed" if there is no
+            record, "busy" while another process runs the cell.
+        detail: the loss, or the reason of a failure.
         seconds: wall-clock time.
     """
 
@@ -62,12 +62,12 @@ class CellResult:
 
 
 def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
-    """Run one cell in this process unless its record is there, and write the record.
+    """Run one cell in this process unless its record exists, and write the record.
 
     Args:
-        cell: what to run.
-        job: where and how.
-        wait: for another process that runs this very cell, instead of saying that it is busy.
+        cell: the cell.
+        job: the run.
+        wait: wait for another process that runs this cell, instead of returning "busy".
     """
     started = time.perf_counter()
     try:
@@ -79,16 +79,18 @@ def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
     except BaseException as error:
         let_through(error)
         status, detail = "crashed", located(error)
+    # A kept record took no time now.
     seconds = 0.0 if status == "kept" else time.perf_counter() - started
     return CellResult(cell, status, detail, seconds)
 
 
 def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
-    """Status and detail of a cell, while no other process has it in hand."""
+    """Return status and detail of a cell, while its lock keeps other processes away."""
     import torch
 
     from bench.runner.resolve import resolve
 
+    # One thread and deterministic kernels: equal cells give equal bits on any number of cores.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     resolved = resolve(cell)
@@ -97,9 +99,10 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
     state.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:
         record, status = _record(resolved, job, kept, state)
+        # The tree refers to the record by its place; the store keeps it by its key.
         displaced = _displaced(place, kept)
         refer(place, kept)
-        # the record is there: the next process has no need of the lock
+        # The record exists now, so the next process needs no lock.
         Path(lock.lock_file).unlink(missing_ok=True)
     return status, f"{record.reason or _loss(record)}{displaced}"
 
@@ -119,11 +122,14 @@ def _record(resolved: "ResolvedCell", job: Job, kept: Path, state: Path) -> tupl
     if kept.exists():
         there = read_record(kept)
         if there.status != "failed":
-            clear()  # left by a run that was killed right after it wrote the record
+            # A run that was killed right after it wrote the record left its checkpoints.
+            clear()
             return there, "kept"
+        # Another process of this run, or of a later one, has tried already.
         if kept.stat().st_mtime >= job.failed_since:
             return there, there.status
-    for left in kept.parent.glob(f".{kept.stem}.*"):  # half a record of a run that was killed
+    # A run that was killed while it wrote left half a record.
+    for left in kept.parent.glob(f".{kept.stem}.*"):
         left.unlink(missing_ok=True)
     record = run_cell(resolved, job.command, job.store, checkpoints, progress, job.beside)
     write_record(record, kept)
@@ -132,7 +138,7 @@ def _record(resolved: "ResolvedCell", job: Job, kept: Path, state: Path) -> tupl
 
 
 def _displaced(place: Path, kept: Path) -> str:
-    """Return a word on a record made under other conditions that stood for the same cell."""
+    """Return a note if the cell had a record made under other conditions, else an empty text."""
     before = target_of(place)
     if before is None or before.resolve() == kept.resolve():
         return ""

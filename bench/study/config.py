@@ -1,6 +1,6 @@
-"""What a study declares before it is run: claims with their sources, rows, comparisons, sizes.
+"""Define the declaration of a study: claims with their sources, rows, comparisons, sizes.
 
-Nothing here depends on torch, so that the page of a study can be made anywhere its records lie.
+Imports no torch, so that a study's page can be rendered wherever its records are.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ SizeName = Literal["small", "full"]
 
 
 class Setting(Part):
-    """The conditions of a group of cells: a suite, and what is replaced in it."""
+    """The conditions of a group of cells: a suite with some replaced fields."""
 
     suite: str = Field(min_length=1, description="name of a suite or a YAML file")
     set: dict[str, Any] = Field(
@@ -30,16 +30,17 @@ class Setting(Part):
 class StudyRow(RowConfig):
     """A row of the grid."""
 
-    about: str = Field(default="", description="what it is, in a few words")
-    settings: tuple[str, ...] = Field(default=(), description="settings it is run in; all if empty")
+    about: str = Field(default="", description="the row in a few words")
+    settings: tuple[str, ...] = Field(default=(), description="settings to run it in; all if empty")
     figures: dict[str, str] = Field(
         default_factory=dict, description="measure -> the source's own figure for this row"
     )
-    series: str = Field(default="", description="line of the study's curves that it is a point of")
+    series: str = Field(default="", description="line of the study's curves with this point")
     at: float | None = Field(default=None, description="place on that line")
 
     def plain(self) -> RowConfig:
-        """The row as a suite lists it."""
+        """Return the row as a suite lists it."""
+        # Only fields that are set, so that the row is equal to the one in a record.
         return RowConfig.model_validate(
             self.model_dump(
                 exclude={"about", "settings", "figures", "series", "at"}, exclude_unset=True
@@ -48,26 +49,27 @@ class StudyRow(RowConfig):
 
 
 class StudyComparison(Part):
-    """A prediction: how `row` stands to `control` in one measure, paired by seed, in each of
-    `settings`.
+    """A prediction of the difference between `row` and `control` in one measure, paired by seed.
 
-    Differences of a measure that is compared as a ratio are of its logarithm, and `least` and
-    `margin` are factors above 1.
+    It is made in each of `settings`. A measure that is compared as a ratio uses differences of
+    logarithms; its `least` and `margin` are factors above 1.
     """
 
     row: str
     control: str
     measure: str = "loss"
-    expect: Expectation = Field(description="what the claim says of row - control")
+    expect: Expectation = Field(description="claimed direction of row - control")
     least: float | None = Field(
-        default=None, gt=0, description="the claim says that it is at least this large"
+        default=None, gt=0, description="smallest size of the difference that the claim states"
     )
     margin: float | None = Field(
         default=None,
         gt=0,
-        description="a difference below it does not matter; the study's, for losses",
+        description="smaller differences do not matter; for losses the study's margin by default",
     )
-    settings: tuple[str, ...] = Field(default=(), description="all that hold both rows if empty")
+    settings: tuple[str, ...] = Field(
+        default=(), description="settings to compare in; all that hold both rows if empty"
+    )
     figure: str = Field(default="", description="the source's figure for this comparison")
 
     @model_validator(mode="after")
@@ -80,53 +82,52 @@ class StudyComparison(Part):
             measure = find_measure(self.measure)
         except UserError as error:
             raise ValueError(str(error)) from None
+        # The logarithm of a factor must be a positive width.
         for name, value in (("margin", self.margin), ("least", self.least)):
             if measure.ratio and value is not None and value <= 1:
                 raise ValueError(
                     f"{self.measure} is compared as a ratio, so its {name} is a factor above 1"
                 )
+        # The study's margin is in nats, so it fits losses alone.
         if self.margin is None and not measure.is_loss:
             raise ValueError(f"{self.measure} needs a margin of its own")
         return self
 
     @property
     def of(self) -> Measure:
-        """The measure itself."""
+        """The measure of this comparison."""
         return find_measure(self.measure)
 
 
 class Claim(Part):
     """A statement that the study tests.
 
-    It is reproduced if all its comparisons turn out as expected, not if one turns out otherwise.
+    It is reproduced if all its comparisons are confirmed, and not reproduced if one is refuted.
     """
 
     text: str = Field(min_length=1)
     source: str = Field(
-        min_length=1, description="paper and section, or this bench where the statement is ours"
+        min_length=1, description="paper and section, or `this bench` for a statement of our own"
     )
     figure: str = Field(default="", description="the source's own figure")
     comparisons: tuple[StudyComparison, ...] = Field(min_length=1)
 
 
 class Size(Part):
-    """One extent at which the study is run.
-
-    A smaller one cuts the grid or the seeds, never the cells.
-    """
+    """One size of the study. A smaller size cuts the grid or the seeds, never the cells."""
 
     seeds: int = Field(ge=2, le=MOST_SEEDS)
     first_seed: int = Field(
         default=0,
         ge=0,
-        description="above the seeds that were looked at while the study was thought out",
+        description="first seed, above all seeds that were looked at while the study was planned",
     )
     core_minutes: float = Field(gt=0, description="predicted cost, pretraining included")
-    machine: str = Field(default="one CPU core a cell", description="what the prediction is for")
+    machine: str = Field(default="one CPU core a cell", description="machine of the prediction")
     rows: tuple[str, ...] = Field(default=(), description="only these rows; all if empty")
     settings: tuple[str, ...] = Field(default=(), description="only these settings; all if empty")
     suites: dict[str, str] = Field(
-        default_factory=dict, description="setting -> suite that it uses at this size instead"
+        default_factory=dict, description="setting -> suite that replaces its own at this size"
     )
     set: dict[str, Any] = Field(
         default_factory=dict, description="dotted field -> value, over every setting's own"
@@ -134,19 +135,19 @@ class Size(Part):
 
     @property
     def numbers(self) -> range:
-        """The seeds themselves."""
+        """The seeds of this size."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class StudyConfig(Part):
-    """A study, whole."""
+    """Top-level fields of a study."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     title: str
     purpose: str
-    scope: str = Field(description="what the verdicts can and cannot speak of")
+    scope: str = Field(description="conditions that the verdicts hold for")
     margin: float = Field(
-        default=0.01, gt=0, description="nats; differences of losses within it do not matter"
+        default=0.01, gt=0, description="nats; smaller differences of losses do not matter"
     )
     alpha: float = Field(
         default=0.05,
@@ -157,7 +158,7 @@ class StudyConfig(Part):
     measures: tuple[str, ...] = Field(
         default=("best_loss", "average_loss"), description="columns beside the headline loss"
     )
-    axis: str = Field(default="", description="what `at` of a row is, where rows lie on curves")
+    axis: str = Field(default="", description="name of the axis that `at` of a row lies on")
     curves: tuple[str, ...] = Field(default=(), description="measures drawn against `at`")
     settings: dict[str, Setting] = Field(min_length=1)
     rows: tuple[StudyRow, ...] = Field(min_length=2)
@@ -169,8 +170,10 @@ class StudyConfig(Part):
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names must be unique"
+                f"rows name {sorted({n for n in names if names.count(n) > 1})} twice; row names "
+                "must be unique"
             )
+        # Validators must raise ValueError, and the checks of names raise UserError.
         try:
             for measure in (*self.measures, *self.curves):
                 find_measure(measure)
@@ -178,8 +181,10 @@ class StudyConfig(Part):
                 _known("measure", row.figures, (*self.measures, "loss"))
                 if bool(row.series) != (row.at is not None):
                     raise UserError(
-                        f"{row.name!r} has `series` or `at` without the other; a point of a curve has both"
+                        f"{row.name!r} has `series` or `at` without the other; a point of a curve "
+                        "has both"
                     )
+            # Names that refer to other parts of the study must exist there.
             for row in self.rows:
                 _known("setting", row.settings, self.settings)
             for size in self.sizes.values():
@@ -190,7 +195,8 @@ class StudyConfig(Part):
                 _known("setting", comparison.settings, self.settings)
                 if not self.places(comparison):
                     raise UserError(
-                        f"{comparison.row!r} and {comparison.control!r} are compared, but no setting holds both"
+                        f"{comparison.row!r} and {comparison.control!r} are compared, but no "
+                        "setting holds both"
                     )
         except UserError as error:
             raise ValueError(str(error)) from None
@@ -200,11 +206,11 @@ class StudyConfig(Part):
 
     @property
     def comparisons(self) -> tuple[StudyComparison, ...]:
-        """Every comparison of every claim."""
+        """All comparisons of all claims."""
         return tuple(comparison for claim in self.claims for comparison in claim.comparisons)
 
     def size(self, name: str) -> Size:
-        """The size of a name.
+        """Return the size of a name.
 
         Raises:
             UserError: the study has no such size.
@@ -215,7 +221,7 @@ class StudyConfig(Part):
         raise unknown("size", name, self.sizes, f"Sizes are those of the study {self.name!r}.")
 
     def grid(self, size: Size) -> dict[str, tuple[StudyRow, ...]]:
-        """Setting -> the rows that are run in it at one size."""
+        """Return setting -> its rows at one size."""
         rows = [row for row in self.rows if not size.rows or row.name in size.rows]
         return {
             setting: tuple(row for row in rows if not row.settings or setting in row.settings)
@@ -229,12 +235,13 @@ class StudyConfig(Part):
         return size.seeds * sum(map(len, replicas))
 
     def places(self, comparison: StudyComparison, size: Size | None = None) -> list[str]:
-        """Settings in which a comparison is made: at one size, or at all."""
+        """Return the settings in which a comparison is made, at one size or at any."""
         everything = {
             setting: [row for row in self.rows if not row.settings or setting in row.settings]
             for setting in self.settings
         }
         grid = everything if size is None else self.grid(size)
+        # A comparison needs both of its rows in the setting.
         names = {setting: {row.name for row in rows} for setting, rows in grid.items()}
         return [
             s
@@ -243,7 +250,7 @@ class StudyConfig(Part):
         ]
 
     def margin_of(self, comparison: StudyComparison) -> float:
-        """The margin that holds for a comparison."""
+        """Return the margin of a comparison: its own, or the study's."""
         return comparison.margin if comparison.margin is not None else self.margin
 
 

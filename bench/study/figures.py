@@ -1,4 +1,4 @@
-"""Figures of a study: the headline loss of each row with its seeds, and the curves behind it."""
+"""Draw the figures of a study: the headline loss of each row with its seeds, and its curves."""
 
 import math
 from collections.abc import Sequence
@@ -23,10 +23,7 @@ _ROW, _NAME = 24, 40
 
 
 def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
-    """File name -> figure, for every setting of one size that has losses to show.
-
-    Measures along the study's axis where it has one.
-    """
+    """Return file name -> figure, for every setting of one size that has losses."""
     found: dict[str, Figure] = {}
     for setting, rows in results.rows.items():
         shown = [row for row in rows if row.losses]
@@ -38,7 +35,7 @@ def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
 
 
 def _losses(setting: str, rows: Sequence[Row]) -> Figure | None:
-    """A line a row: each seed, the mean, and its t interval."""
+    """Show a line per row: each seed, the mean, and its t interval."""
     import pandas as pd
 
     if not rows:
@@ -63,10 +60,12 @@ def _draw_losses(data: "pd.DataFrame") -> "Canvas":
     # Seeds lie a little above the interval, which would hide them.
     places = data["row"].map(names.index) - 0.28
     sns.scatterplot(data, x="loss", y=places, ax=axes, color=colour("muted"), s=22, alpha=0.7)
+    # The frame holds all seeds; an interval may leave it.
     ends = [data["loss"].min(), data["loss"].max()]
     room = 0.3 * (ends[1] - ends[0]) or 0.01
     for y, name in enumerate(names):
         losses = data["loss"][data["row"] == name].tolist()
+        # A single seed has no interval: its ends are NaN, and only the dot is drawn.
         mean, (left, right) = sum(losses) / len(losses), mean_interval(losses)
         (bar,) = axes.plot([left, right], [y, y], color=colour("s0"), linewidth=1.75, marker="|",
                            markersize=9, markeredgewidth=1.75)  # fmt: skip
@@ -84,13 +83,15 @@ def _draw_losses(data: "pd.DataFrame") -> "Canvas":
 
 
 def _curves(setting: str, rows: Sequence[Row]) -> Figure | None:
-    """Probe loss against training FLOPs: mean of the seeds and their range."""
+    """Show the probe loss against training FLOPs: mean of the seeds and their range."""
     import pandas as pd
 
+    # Probes of different seeds lie at different FLOPs, so curves are resampled to common places.
     found = [part for row in rows if len(part := resampled(tidy(row.good, "curves"), "flops"))]
     if not found:
         return None
     data = pd.concat(found, ignore_index=True)
+    # Tidy frames hold bits per byte, and a study speaks in nats.
     data["loss"] = data["loss"] / BITS
     words = (
         "Loss on a fixed part of the validation split during training, a line a row: mean over "
@@ -103,6 +104,7 @@ def _curves(setting: str, rows: Sequence[Row]) -> Figure | None:
 def _draw_curves(data: "pd.DataFrame") -> "Canvas":
     canvas, (axes,) = subplots(760, 400)
     data = data.assign(row=[_short(name, 24) for name in data["row"]])
+    # Each row keeps its colour and dash in the order of the study.
     styles = {name: series(place) for place, name in enumerate(dict.fromkeys(data["row"]))}
     draw_lines(data, axes, styles)
     axes.set_ylim(*late(data))
@@ -114,7 +116,7 @@ def _draw_curves(data: "pd.DataFrame") -> "Canvas":
 def _along(
     study: StudyConfig, setting: str, measure: Measure, rows: Sequence[Row]
 ) -> Figure | None:
-    """A measure against the study's axis, a line a series of rows."""
+    """Show a measure against the study's axis, a line per series of rows."""
     import pandas as pd
 
     places = {row.name: (row.series, row.at) for row in study.rows if row.series}
@@ -124,6 +126,7 @@ def _along(
         for seed, value in row.by_seed(measure.read).items()
     ]  # fmt: skip
     data = pd.DataFrame(points, columns=["row", "at", "seed", "value"])
+    # A series with a single place is no line.
     data = data[data.groupby("row")["at"].transform("nunique") > 1].sort_values("at", kind="stable")
     if data.empty:
         return None
@@ -137,7 +140,8 @@ def _along(
 
 
 def _draw_along(data: "pd.DataFrame", axis: str, name: str) -> "Canvas":
-    """Places are evenly spaced in their order, since shares reach from 0 to 1 by factors."""
+    """Space the places evenly in their order, because shares differ by factors."""
+    # The axis shows ranks, labelled with the real values.
     places = sorted(data["at"].unique())
     canvas, (axes,) = subplots(680, 340)
     styles = {one: series(place) for place, one in enumerate(dict.fromkeys(data["row"]))}
@@ -148,7 +152,7 @@ def _draw_along(data: "pd.DataFrame", axis: str, name: str) -> "Canvas":
 
 
 def _short(name: str, limit: int = _NAME) -> str:
-    """Cut a name in its middle, since rows of a study differ at their ends."""
+    """Cut a name in its middle, because rows of a study differ at their ends."""
     name = plain(name, 200)
     if len(name) <= limit:
         return name

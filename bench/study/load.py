@@ -1,5 +1,6 @@
-"""Reading studies: from the YAML files that come with the bench or from the user's own, with every
-problem in one line.
+"""Read studies, from the YAML files of the bench or of the user.
+
+Every problem is reported in one line.
 """
 
 import json
@@ -14,14 +15,11 @@ from bench.errors import UserError
 from bench.study.config import Setting, Size, StudyConfig
 
 _LENGTHS = ("tokens", "windows", "seq_len", "probes")
-"""Endings of the fields that say how long a cell is or how much it is judged on.
-
-A study may not lower them.
-"""
+"""Endings of fields for the length of a cell and of its evaluation. A study may not lower them."""
 
 
 def study_names() -> list[str]:
-    """Names of the studies that come with the bench."""
+    """Return the names of the studies that come with the bench."""
     return declared("studies")
 
 
@@ -35,25 +33,27 @@ def load_study(name_or_file: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
+        # One problem at a time: the first is usually the cause of the others.
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "study"
         raise UserError(
-            f"Study {name_or_file!r}: field {where!r}: {problem['msg']} (got {str(problem['input'])[:60]!r})."
+            f"Study {name_or_file!r}: field {where!r}: {problem['msg']} "
+            f"(got {str(problem['input'])[:60]!r})."
         ) from None
 
 
 def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:
-    """Setting -> the suite its cells are run under: the named one with the study's rows and what
-    the study replaces.
+    """Return setting -> suite of its cells, with the study's rows and replaced fields.
 
     Raises:
-        UserError: no such suite, a field that it does not have, or one that would make a cell
-            shorter than the suite's.
+        UserError: no such suite, an unknown field, or a field that would make a cell shorter than
+            the suite's.
     """
     found: dict[str, SuiteConfig] = {}
     for name, rows in study.grid(size).items():
         setting = setting_at(study, size, name)
         _refuse_shorter(study, setting)
+        # Fields are replaced in the same way as by `--set` on the command line.
         listed = [row.plain().model_dump(mode="json", exclude_unset=True) for row in rows]
         assignments = [f"{field}={json.dumps(value)}" for field, value in setting.set.items()]
         found[name] = load_suite(setting.suite, {"rows": listed, "seeds": size.seeds}, assignments)
@@ -61,19 +61,21 @@ def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:
 
 
 def setting_at(study: StudyConfig, size: Size, name: str) -> Setting:
-    """A setting as it is at one size."""
+    """Return a setting with the changes of a size."""
     setting = study.settings[name]
     return Setting(suite=size.suites.get(name, setting.suite), set={**setting.set, **size.set})
 
 
 def value_at(data: Any, field: str) -> Any:
-    """What stands at a dotted field of plain data; None where there is nothing."""
+    """Return the value at a dotted field of plain data, or None."""
+    # A missing group on the way gives None, as a missing field does.
     for part in field.split("."):
         data = data.get(part) if isinstance(data, dict) else None
     return data
 
 
 def _refuse_shorter(study: StudyConfig, setting: Setting) -> None:
+    # Compare with the suite as it is committed, before the study's own changes.
     whole = load_suite(setting.suite).model_dump(mode="json")
     for field, value in setting.set.items():
         own = value_at(whole, field)
@@ -84,6 +86,7 @@ def _refuse_shorter(study: StudyConfig, setting: Setting) -> None:
             and value < own
         ):
             raise UserError(
-                f"Study {study.name!r} sets {field} to {value}, and the suite {setting.suite!r} has {own}: "
-                "a study's cells are never shorter than its suite's. Cut rows or settings instead."
+                f"Study {study.name!r} sets {field} to {value}, and the suite {setting.suite!r} "
+                f"has {own}: a study's cells are never shorter than its suite's. Cut rows or "
+                "settings instead."
             )

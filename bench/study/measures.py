@@ -1,6 +1,6 @@
-"""What a study compares.
+"""Define the measures of studies.
 
-Each measure reads one number from one record, and says how it is compared and written.
+A measure reads one number from one record, and knows how to compare and show it.
 """
 
 import math
@@ -23,14 +23,13 @@ class Measure:
     """One measure.
 
     Attributes:
-        name: as a study writes it.
+        name: name in a study's file.
         title: heading of its column.
-        meaning: in one sentence without a full stop.
-        read: a record's value, or None where it has none.
-        show: the value as text.
-        ratio: rows are compared by the ratio of their values, in logarithms, rather than by the
-            difference.
-        is_loss: in nats, so that the study's margin is its own.
+        meaning: one sentence without a full stop.
+        read: returns the value of a record, or None.
+        show: turns the value into text.
+        ratio: compare rows by the ratio of their values, in logarithms, instead of the difference.
+        is_loss: the measure is in nats, so the study's margin applies to it.
     """
 
     name: str
@@ -42,35 +41,35 @@ class Measure:
     is_loss: bool = False
 
     def coordinate(self, record: Record) -> float | None:
-        """The number that differences are taken of; None where there is none that is finite."""
+        """Return the number for differences: the value or its logarithm; None if not finite."""
         value = self.read(record)
         if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
             return None
         return math.log(value) if self.ratio else value
 
     def width(self, size: float) -> float:
-        """A margin as the study writes it, nats or a factor, in coordinates."""
+        """Convert a margin of the study, nats or a factor, to coordinates."""
         return math.log(size) if self.ratio else size
 
     def effect(self, difference: float, digits: int = 4) -> str:
-        """A difference of coordinates as text: a factor, or the difference with its sign."""
+        """Show a difference of coordinates: as a factor, or as the difference with its sign."""
         if self.ratio:
             return f"{math.exp(difference):.3g}×" if abs(difference) < 300 else "–"
         return number(difference, digits, signed=True)
 
 
 def find_measure(name: str) -> Measure:
-    """The measure of a name; `flops_to:2.3` and `tokens_to:2.3` carry a loss in nats.
+    """Return the measure of a name. `flops_to:2.3` and `tokens_to:2.3` contain a loss in nats.
 
     Raises:
-        UserError: no such measure, or a loss that is none.
+        UserError: no such measure, or an invalid loss.
     """
     stem, colon, text = name.partition(":")
     if stem in _REACH and colon:
         try:
             limit = float(text)
         except ValueError:
-            limit = math.nan
+            limit = math.nan  # refused below, like 0 and infinity
         if not 0 < limit < math.inf:
             raise UserError(
                 f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {stem}:2.3."
@@ -78,9 +77,13 @@ def find_measure(name: str) -> Measure:
         axis: Literal["flops", "tokens"] = _REACH[stem]
         words = {"flops": "training FLOPs", "tokens": "training tokens"}[axis]
         return Measure(
-            name, f"{axis} to {limit:g}", f"{words} at which the probe's loss first comes down to {limit:g} nats",
-            lambda record: cost_to_reach(record.curve, limit, axis), quantity, ratio=True,
-        )  # fmt: skip
+            name,
+            f"{axis} to {limit:g}",
+            f"{words} at which the probe's loss first comes down to {limit:g} nats",
+            lambda record: cost_to_reach(record.curve, limit, axis),
+            quantity,
+            ratio=True,
+        )
     if name not in MEASURES:
         raise unknown("measure", name, [*MEASURES, *(f"{stem}:LOSS" for stem in _REACH)])
     return MEASURES[name]
@@ -90,16 +93,19 @@ _REACH: dict[str, Literal["flops", "tokens"]] = {"flops_to": "flops", "tokens_to
 
 
 def _probes(record: Record) -> list[float]:
+    # A run that diverged may have probes without a finite loss.
     return [point.loss for point in record.curve if math.isfinite(point.loss)]
 
 
 def _training_cost(record: Record) -> float | None:
-    """With as much backward for each forward FLOP of the full model as the run itself had.
+    """Return the charged training FLOPs over those of the full-only model on as many tokens.
 
-    2 in `joint`, less on a frozen backbone.
+    The full-only model gets the run's own ratio of backward to forward FLOPs: 2 in `joint`, less
+    on a frozen backbone.
     """
     if record.flops is None or record.training is None or not record.training.tokens:
         return None
+    # Routers and labels are left out: the ratio describes backbone and paths.
     forward, backward = (
         sum(record.flops.training.get(f"{part}/{phase}", 0.0) for part in ("backbone", "paths"))
         for phase in _PHASES
@@ -114,11 +120,13 @@ _PHASES = ("forward", "backward")
 
 
 def _ideal_cost(record: Record) -> float | None:
-    """As `_training_cost`, had each token run in training what it runs in use, the router included;
-    labels and losses as charged.
+    """Return `_training_cost` as if training ran each token as sparsely as evaluation does.
+
+    Labels and losses stay as charged.
     """
     if record.flops is None or not (executed := _training_cost(record)):
         return None
+    # Replace the charged passes by the active FLOPs of evaluation, and keep all other charges.
     parts = ("backbone/", "paths/", "router/forward", "router/backward")
     passes = sum(flops for part, flops in record.flops.training.items() if part.startswith(parts))
     return (
@@ -128,11 +136,12 @@ def _ideal_cost(record: Record) -> float | None:
 
 
 def _share(*components: str) -> Reader:
-    """Share of the training FLOPs that was charged for some components."""
+    """Return a reader for the share of the training FLOPs of some components."""
 
     def share(record: Record) -> float | None:
         if record.flops is None or not record.flops.training_total:
             return None
+        # Charges are named component/phase, for example paths/backward.
         spent = sum(
             flops
             for part, flops in record.flops.training.items()
@@ -144,7 +153,7 @@ def _share(*components: str) -> Reader:
 
 
 def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reader:
-    """Mean over the routed layers that have the figure."""
+    """Return a reader for the mean over the routed layers that have the figure."""
 
     def mean(record: Record) -> float | None:
         return _mean(read(monitor) for monitor in record.monitors)
@@ -163,62 +172,140 @@ def _load_cv(monitor: LayerMonitor) -> float | None:
 
 
 def _right(name: Literal["accuracy", "chance"]) -> Reader:
-    """Mean over the routed sites of a figure of `Record.truth`."""
+    """Return a reader for the mean over the routed sites of a figure of `Record.truth`."""
     return lambda record: _mean(getattr(record.truth, name)) if record.truth else None
 
 
 def _told(name: Literal["supervised", "unsupervised"]) -> Reader:
-    """Mean over the routed sites of a figure of `Record.supervision`."""
+    """Return a reader for the mean over the routed sites of a figure of `Record.supervision`."""
     return lambda record: _mean(getattr(monitor, name) for monitor in record.supervision)
 
 
 _nats = partial(number, digits=4)
 _two = partial(number, digits=2)
 
+
+def _factor(value: float | None) -> str:
+    return f"{_two(value)}×"
+
+
+# Name, title, meaning, reader and text of each measure. Names are part of committed studies.
+
 MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
-        Measure("loss", "loss", "headline loss at the budget at the end of training, nats", lambda r: r.loss, _nats, is_loss=True),
-        Measure("best_loss", "best", "lowest loss of the probes during training, nats", lambda r: min(_probes(r), default=None), _nats,
-                is_loss=True),
-        Measure("average_loss", "average", "mean loss of the probes during training, nats", lambda r: _mean(_probes(r)), _nats,
-                is_loss=True),
-        Measure("router_gradient", "router gradient", "norm of the routers' gradients, mean over layers and probes",
-                _over_layers(lambda m: _mean(m.router_gradient)), partial(number, digits=5), ratio=True),
-        Measure("training_cost", "training cost",
-                "training FLOPs charged, over those of a full-only model on as many tokens in the same regime", _training_cost,
-                lambda v: f"{_two(v)}×", ratio=True),
-        Measure("sparse_cost", "ideal sparse", "active FLOPs of the routed forward pass, over the full model's", active_share,
-                lambda v: f"{_two(v)}×", ratio=True),
-        Measure("ideal_cost", "ideal sparse cost", "the training cost had each token run in training only the paths it takes in use",
-                _ideal_cost, lambda v: f"{_two(v)}×", ratio=True),
-        Measure("paths_share", "paths", "share of the training FLOPs charged for routed paths", _share("paths"), percent),
-        Measure("backbone_share", "backbone", "share charged for all else that the model is made of", _share("backbone"), percent),
-        Measure("router_share", "router", "share charged for routers and their auxiliary losses", _share("router", "auxiliary", "labels"),
-                percent),
-        Measure("oracle_share", "oracle", "share of the training FLOPs spent on oracle labels", _share("oracle"), percent),
-        Measure("above_best", "above best", "headline loss above the least that is possible on the planted task, as a share of it",
-                above_best, percent),
-        Measure("latent_variance", "latent variance", "of predicted latents of length 1, mean over layers; 0 where they have collapsed",
-                _over_layers(lambda m: m.latent_variance), _two),
-        Measure("latent_rank", "latent rank", "effective rank of predicted latents, mean over layers; 1 where they have collapsed",
-                _over_layers(lambda m: m.latent_rank), _two),
-        Measure("seconds", "seconds", "wall-clock seconds of training", lambda r: r.training.seconds if r.training else None,
-                partial(number, digits=0), ratio=True),
-        Measure("load_cv", "load CV", "coefficient of variation of the paths' loads, mean over layers", _over_layers(_load_cv), _two),
-        Measure("entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers", _over_layers(lambda m: m.entropy), _two),
-        Measure("churn", "churn", "share of tokens that changed paths between the last two probes, mean over layers",
-                _over_layers(lambda m: m.churn), percent),
-        Measure("utility_correlation", "utility corr.", "rank correlation of score and utility by the row's own oracle, mean over layers",
-                _over_layers(lambda m: m.utility_correlation), _two),
-        Measure("on_policy_correlation", "corr. in use",
-                "rank correlation of score and oracle utility, later layers routed as in use, mean over layers",
-                _over_layers(lambda m: m.on_policy_correlation), _two),
-        Measure("accuracy", "right paths", "share of tokens on their right path, mean over layers", _right("accuracy"), percent),
-        Measure("chance_accuracy", "by chance", "the same of choices with the same loads that ignore the token", _right("chance"), percent),
-        Measure("supervised_accuracy", "as told", "share of tokens of labelled training documents on the path of the label",
-                _told("supervised"), percent),
-        Measure("unsupervised_accuracy", "as untold", "the same of training documents whose labels were kept back", _told("unsupervised"),
-                percent),
+        Measure(
+            "loss", "loss", "headline loss at the budget at the end of training, nats",
+            lambda r: r.loss, _nats, is_loss=True,
+        ),
+        Measure(
+            "best_loss", "best", "lowest loss of the probes during training, nats",
+            lambda r: min(_probes(r), default=None), _nats, is_loss=True,
+        ),
+        Measure(
+            "average_loss", "average", "mean loss of the probes during training, nats",
+            lambda r: _mean(_probes(r)), _nats, is_loss=True,
+        ),
+        Measure(
+            "router_gradient", "router gradient",
+            "norm of the routers' gradients, mean over layers and probes",
+            _over_layers(lambda m: _mean(m.router_gradient)), partial(number, digits=5), ratio=True,
+        ),
+        Measure(
+            "training_cost", "training cost",
+            "training FLOPs charged, over those of a full-only model on as many tokens in the same "
+            "regime",
+            _training_cost, _factor, ratio=True,
+        ),
+        Measure(
+            "sparse_cost", "ideal sparse",
+            "active FLOPs of the routed forward pass, over the full model's",
+            active_share, _factor, ratio=True,
+        ),
+        Measure(
+            "ideal_cost", "ideal sparse cost",
+            "the training cost had each token run in training only the paths it takes in use",
+            _ideal_cost, _factor, ratio=True,
+        ),
+        Measure(
+            "paths_share", "paths", "share of the training FLOPs charged for routed paths",
+            _share("paths"), percent,
+        ),
+        Measure(
+            "backbone_share", "backbone", "share charged for all else that the model is made of",
+            _share("backbone"), percent,
+        ),
+        Measure(
+            "router_share", "router", "share charged for routers and their auxiliary losses",
+            _share("router", "auxiliary", "labels"), percent,
+        ),
+        Measure(
+            "oracle_share", "oracle", "share of the training FLOPs spent on oracle labels",
+            _share("oracle"), percent,
+        ),
+        Measure(
+            "above_best", "above best",
+            "headline loss above the least that is possible on the planted task, as a share of it",
+            above_best, percent,
+        ),
+        Measure(
+            "latent_variance", "latent variance",
+            "of predicted latents of length 1, mean over layers; 0 where they have collapsed",
+            _over_layers(lambda m: m.latent_variance), _two,
+        ),
+        Measure(
+            "latent_rank", "latent rank",
+            "effective rank of predicted latents, mean over layers; 1 where they have collapsed",
+            _over_layers(lambda m: m.latent_rank), _two,
+        ),
+        Measure(
+            "seconds", "seconds", "wall-clock seconds of training",
+            lambda r: r.training.seconds if r.training else None,
+            partial(number, digits=0), ratio=True,
+        ),
+        Measure(
+            "load_cv", "load CV",
+            "coefficient of variation of the paths' loads, mean over layers",
+            _over_layers(_load_cv), _two,
+        ),
+        Measure(
+            "entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers",
+            _over_layers(lambda m: m.entropy), _two,
+        ),
+        Measure(
+            "churn", "churn",
+            "share of tokens that changed paths between the last two probes, mean over layers",
+            _over_layers(lambda m: m.churn), percent,
+        ),
+        Measure(
+            "utility_correlation", "utility corr.",
+            "rank correlation of score and utility by the row's own oracle, mean over layers",
+            _over_layers(lambda m: m.utility_correlation), _two,
+        ),
+        Measure(
+            "on_policy_correlation", "corr. in use",
+            "rank correlation of score and oracle utility, later layers routed as in use, mean "
+            "over layers",
+            _over_layers(lambda m: m.on_policy_correlation), _two,
+        ),
+        Measure(
+            "accuracy", "right paths", "share of tokens on their right path, mean over layers",
+            _right("accuracy"), percent,
+        ),
+        Measure(
+            "chance_accuracy", "by chance",
+            "the same of choices with the same loads that ignore the token",
+            _right("chance"), percent,
+        ),
+        Measure(
+            "supervised_accuracy", "as told",
+            "share of tokens of labelled training documents on the path of the label",
+            _told("supervised"), percent,
+        ),
+        Measure(
+            "unsupervised_accuracy", "as untold",
+            "the same of training documents whose labels were kept back",
+            _told("unsupervised"), percent,
+        ),
     )
 }  # fmt: skip

@@ -1,7 +1,6 @@
-"""The page of a study: the values that its template shows.
+"""Prepare the values for the page of a study, and render its template.
 
-It is a pure function of the declaration and the records, so that the same of both make the same
-bytes.
+The page is a pure function of the declaration and the records: equal inputs give equal bytes.
 """
 
 from collections import Counter
@@ -24,12 +23,13 @@ _SIGNS = {"lower": "<", "higher": ">", "equal": "=", "not_lower": "not <", "not_
 
 
 def render_page(study: StudyConfig, results: Sequence[SizeResults]) -> str:
-    """Render the page as GitHub Markdown; it names the figures that lie beside it.
+    """Render the page as GitHub Markdown. It names the figures beside it.
 
     Args:
         study: the declaration.
-        results: one for every size that has records.
+        results: the results at each size that has records.
     """
+    # The page explains every measure that it shows, also those of predictions alone.
     declared = [comparison.measure for comparison in study.comparisons]
     made = [record.provenance for found in results for record in found.records]
     context = {
@@ -49,7 +49,7 @@ def render_page(study: StudyConfig, results: Sequence[SizeResults]) -> str:
 
 
 def _summary(study: StudyConfig, results: Sequence[SizeResults]) -> str:
-    """How many claims were reproduced, in one sentence a size."""
+    """Count the verdicts of the claims, in one sentence per size."""
     if not results:
         return "Not run yet."
     said: list[str] = []
@@ -69,7 +69,7 @@ def _summary(study: StudyConfig, results: Sequence[SizeResults]) -> str:
 
 
 def _claims(study: StudyConfig, results: Sequence[SizeResults]) -> list[list[str]]:
-    """Each claim with its source, the source's figure, and the verdict at each size."""
+    """Return each claim with its source, the source's figure, and the verdict at each size."""
     return [
         [
             str(index + 1),
@@ -88,8 +88,9 @@ def _bold(verdict: str) -> str:
 
 
 def _size(study: StudyConfig, results: SizeResults) -> dict[str, Any]:
-    """Rows, figures and comparisons of one size."""
+    """Return the rows, figures and comparisons of one size."""
     drawn = figures(study, results)
+    # Seeds of a row that are left out for the same reason share a line.
     groups: dict[tuple[str, str, str], list[int]] = {}
     for setting, record, why in results.apart:
         groups.setdefault((setting, record.cell.row, why), []).append(record.cell.seed)
@@ -118,7 +119,7 @@ def _size(study: StudyConfig, results: SizeResults) -> dict[str, Any]:
 
 
 def _setting(study: StudyConfig, setting: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """The study's measures of each row of a setting, means over the seeds that count."""
+    """Return the measures of each row of a setting, as means over the seeds that count."""
     measures = [find_measure(name) for name in dict.fromkeys(("loss", *study.measures))]
     declared = {row.name: row for row in study.rows}
     lines: list[list[str]] = []
@@ -143,7 +144,7 @@ def _setting(study: StudyConfig, setting: str, rows: Sequence[Row]) -> dict[str,
 
 
 def _theirs(figure: str | None) -> str:
-    """The source's own figure, beside ours."""
+    """Show the source's own figure beside ours."""
     return f" (source: {shown_figure(figure)})" if figure else ""
 
 
@@ -151,6 +152,7 @@ def _value(row: Row, measure: Measure) -> str:
     values = list(row.by_seed(measure.read).values())
     if not values:
         return MISSING
+    # Only the loss has an interval; another measure shows how many seeds have it, if not all.
     shown = measure.show(sum(values) / len(values))
     if measure.name == "loss":
         return f"{shown} {interval(*mean_interval(values), 4)}".strip()
@@ -160,6 +162,7 @@ def _value(row: Row, measure: Measure) -> str:
 
 def _prediction(study: StudyConfig, one: Judged) -> list[str]:
     declared, found, measure = one.declared, one.found, one.declared.of
+    # An interval of one seed is NaN or infinite, and is not shown.
     low, high = found.interval
     limits = (
         f" [{measure.effect(low)}, {measure.effect(high)}]"
@@ -189,12 +192,12 @@ def _expected(study: StudyConfig, declared: StudyComparison) -> str:
 
 
 def _size_of(measure: Measure, width: float) -> str:
-    """A half-width in coordinates: a factor, or a number without a sign."""
+    """Show a half-width in coordinates: as a factor, or as a number without a sign."""
     return measure.effect(width) if measure.ratio else number(width, 4)
 
 
 def _extents(study: StudyConfig, results: Sequence[SizeResults]) -> list[list[str]]:
-    """Cells of each size, the cost that was predicted, and the minutes that training took."""
+    """Return the cells, the predicted cost and the measured minutes of training of each size."""
     took = {
         found.name: sum(r.training.seconds for r in found.records if r.training) / 60
         for found in results

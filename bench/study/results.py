@@ -1,7 +1,4 @@
-"""What the records of a study show.
-
-Its grid as far as it was run, and what became of its predictions.
-"""
+"""Collect the results of a study from its records: its grid and the verdicts of predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ from bench.study.measures import Measure
 
 @dataclass(frozen=True)
 class Judged:
-    """One prediction in one setting, with what came of it."""
+    """One prediction in one setting, with its result."""
 
     claim: int
     setting: str
@@ -38,16 +35,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class SizeResults:
-    """A study at one size.
+    """The results of a study at one size.
 
     Attributes:
         name: "small" or "full".
-        size: what was declared.
-        rows: setting -> its rows in the order of the study; a row without records is left out.
-        missing: (setting, row, seeds that have no record).
-        apart: (setting, record, why it does not count).
-        judged: every prediction that the size's grid holds.
-        verdicts: one a claim; None for a claim that this size leaves out.
+        size: the declaration of the size.
+        rows: setting -> its rows in the order of the study, without rows that have no records.
+        missing: (setting, row, seeds without a record).
+        apart: (setting, record, reason why it does not count).
+        judged: all predictions within the size's grid.
+        verdicts: one per claim; None for a claim that this size leaves out.
     """
 
     name: SizeName
@@ -60,20 +57,20 @@ class SizeResults:
 
     @property
     def records(self) -> list[Record]:
-        """Every record that the page shows."""
+        """All records that the page shows."""
         return [record for rows in self.rows.values() for row in rows for record in row.records]
 
 
 def study_folder(out: Path, study: str) -> Path:
-    """Where a study's page and records lie in a tree of records."""
+    """Return the folder of a study's page and records in a tree of records."""
     return out / STUDIES / study
 
 
 def collect(study: StudyConfig, folder: Path) -> list[SizeResults]:
-    """Results at every size that has records below `folder`.
+    """Return the results at every size that has records below `folder`.
 
     Raises:
-        UserError: a record that was edited.
+        UserError: a record was edited.
     """
     return [
         _at_size(study, name, folder / name)
@@ -94,6 +91,7 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
         )
         apart += [(setting, record, why) for record, why in others]
         found = {row.name: checked_row(row, seeds) for row in group_rows(kept)}
+        # Rows without records are missing entirely, others may lack single seeds.
         rows[setting] = tuple(found[row.name] for row in declared if row.name in found)
         for row in declared:
             there = (
@@ -105,6 +103,7 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
             if lacking := tuple(s for s in seeds if not {(s, own) for own in asked} <= there):
                 missing.append((setting, row.name, lacking))
     judged = _judge(study, size, rows)
+    # A claim holds the verdicts of all its predictions in all their settings.
     claims: list[list[PredictionVerdict]] = [
         [one.found.verdict for one in judged if one.claim == index]
         for index in range(len(study.claims))
@@ -123,8 +122,9 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
 def _sort_out(
     study: StudyConfig, size: Size, setting: str, records: Sequence[Record]
 ) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """The records of cells that the study declares, made under one set of conditions, and the
-    others with the reason.
+    """Return the records of declared cells under one set of conditions, and the others.
+
+    Each of the others comes with the reason.
     """
     declared = {row.name: row for row in study.grid(size)[setting]}
     replaced = setting_at(study, size, setting).set
@@ -138,6 +138,7 @@ def _sort_out(
             wanted.append(record)
     if not wanted:
         return [], apart
+    # Records of the same cells may differ in machine, version or precision: use one group only.
     together, others = separate(wanted)
     return together, apart + others
 
@@ -145,25 +146,27 @@ def _sort_out(
 def _undeclared(
     record: Record, row: StudyRow | None, size: Size, replaced: dict[str, object]
 ) -> str:
-    """Why a record is of no cell that the study declares; empty if it is."""
+    """Return the reason why a record belongs to no declared cell, or an empty text."""
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
     if record.row not in row.plain().replicas():
         return "the row was run with other options"
+    # Compare as parsed suites, so that defaults count and the spelling does not.
     ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}
     changed = [field for field, value in replaced.items() if value_at(ran, field) != value]
     return f"it was run with {changed[0]} = {value_at(ran, changed[0])}" if changed else ""
 
 
 def _judge(study: StudyConfig, size: Size, rows: dict[str, tuple[Row, ...]]) -> list[Judged]:
-    """Every prediction of the size as one family."""
+    """Judge all predictions of the size as one family."""
     places: list[tuple[int, str, StudyComparison]] = [
         (index, setting, comparison)
         for index, claim in enumerate(study.claims)
         for comparison in claim.comparisons
         for setting in study.places(comparison, size)
     ]
+    # The same row may run in several settings.
     by_name = {(setting, row.name): row for setting, found in rows.items() for row in found}
     predictions = [
         _prediction(study, setting, comparison, by_name) for _, setting, comparison in places
@@ -200,7 +203,7 @@ def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
 
 
 def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
-    """What must be said beside a verdict."""
+    """Return the note beside a verdict, or an empty text."""
     if found.verdict == "not run":
         return "no seed of both rows has the measure"
     said: list[str] = []

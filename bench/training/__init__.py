@@ -1,4 +1,1 @@
-"""Training one model: the loop, its step, and what is made beside it.
-
-Utility labels, supervision, backbones.
-"""
+"""Train one model: the loop, its step, utility labels, supervision and frozen backbones."""

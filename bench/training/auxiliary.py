@@ -1,6 +1,6 @@
-"""Decide which auxiliary losses of a router are on in a step, and what must be made for them.
+"""Decide which auxiliary losses are on in a step, and which labels they need.
 
-Labels cost work, and an idle loss costs none.
+Labels cost work, so none are made for a loss that is off.
 """
 
 from collections.abc import Mapping
@@ -21,21 +21,25 @@ def active(losses: LossTerms, progress: float = 0.0) -> dict[str, LossTerm]:
 
 
 def asks_for(router: Router, what: Made, losses: LossTerms, progress: float = 0.0) -> bool:
-    """Return whether something must be made for a router.
+    """Return whether utility or labels must be made for a router.
 
-    It declares the need, and of the losses that use it one is on.
+    They must if the router declares the need, and a loss that uses them is on.
     """
     declared = bool(router.supervised) if what == "labels" else what in router.needs
+    # A router that needs them without such a loss, for example in `after_step`, always gets them.
     users = {name for name, loss in router.aux_losses.items() if what in loss.uses}
     return declared and (not users or any(name in users for name in active(losses, progress)))
 
 
 def only_for_labels(losses: LossTerms, progress: float = 0.0) -> bool:
-    """Return whether utility serves labels alone, so that documents without a label need none."""
+    """Return whether utility is used for labels alone.
+
+    Then only supervised documents need it.
+    """
     users = [term.loss for term in active(losses, progress).values() if "utility" in term.loss.uses]
     return bool(users) and all("labels" in loss.uses for loss in users)
 
 
 def has_target(loss: AuxLoss, trace: LayerTrace) -> bool:
-    """Return whether all that the loss uses was made for this layer in this step."""
+    """Return whether this layer has everything that the loss uses in this step."""
     return all(getattr(trace, what) is not None for what in loss.uses)

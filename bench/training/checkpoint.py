@@ -1,9 +1,9 @@
-"""Checkpoints of one cell: a run that was killed goes on exactly where it would have been.
+"""Save and restore checkpoints of one cell, so that a killed run resumes exactly.
 
-A checkpoint is a folder that appears by one rename, so that it is whole or not there. It holds the
-weights as safetensors (a model is useful by itself), the rest of the state in a file that is read
-with `weights_only=True`, so that reading it runs no code, and a manifest with the cell's content
-key and the SHA-256 of both.
+A checkpoint is a folder that appears by one rename, so it is whole or absent. It holds the weights
+as safetensors, because a model is useful by itself. The rest of the state is in a file that is read
+with `weights_only=True`, so that reading it runs no code. A manifest has the cell's content key and
+the SHA-256 of both files.
 """
 
 import copy
@@ -22,13 +22,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 FORMAT_VERSION = 4
-"""Raised when what a checkpoint holds changes; those of another version are set aside."""
+"""Raise it when the content of a checkpoint changes. Other versions are set aside."""
 
 KEPT = 2
-"""Checkpoints kept of a cell: the newest, and one to fall back on."""
+"""Checkpoints to keep per cell: the newest, and one to fall back on."""
 
 LARGEST_SHARE = 0.05
-"""Share of the time that writing checkpoints may take: a large model is saved less often."""
+"""Largest share of the time for writing checkpoints. A large model is saved less often."""
 
 _WEIGHTS, _STATE, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 _log = logging.getLogger(__name__)
@@ -36,25 +36,25 @@ _log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Something whose state is dictionaries, lists, numbers, strings and tensors."""
+    """An object whose state is dictionaries, lists, numbers, strings and tensors."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that what comes next depends on."""
+        """Return the complete state."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
-        """Take up a state."""
+        """Restore a state."""
         ...
 
 
 class Checkpoints:
-    """The checkpoints of one cell in a folder of its own.
+    """The checkpoints of one cell, in their own folder.
 
     Args:
-        folder: where they lie.
-        key: content key of the cell; checkpoints of another key are set aside.
+        folder: the folder of the checkpoints.
+        key: content key of the cell. Checkpoints of another key are set aside.
         seconds: time between two checkpoints; 0 for one at every step.
-        parts: what is saved beside the weights, by name; the training loop adds itself.
+        parts: name -> state to save beside the weights. The training loop adds itself.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Checkpoints:
         self._next = time.monotonic() + seconds
 
     def restore(self, model: nn.Module) -> bool:
-        """Take up the newest whole checkpoint, if there is one; damaged and foreign ones are set
-        aside with a notice.
+        """Restore the newest sound checkpoint, and return whether there was one.
 
-        Whatever is wrong with one, the model and the parts are then as they were before it was
-        tried.
+        Damaged and foreign checkpoints are set aside with a warning. A failed attempt leaves the
+        model and the parts unchanged.
         """
         found = sorted(self.folder.glob("step-*[0-9]"), reverse=True)
+        # A damaged checkpoint may be half loaded, so keep the state before the first attempt.
         fresh = (
             copy.deepcopy(
                 (model.state_dict(), {name: part.state_dict() for name, part in self.parts.items()})
@@ -83,6 +83,7 @@ class Checkpoints:
             try:
                 self._take_up(model, *self._read(path))
             except Exception as error:
+                # A damaged file can raise anything. The run goes on without it.
                 assert fresh is not None
                 said = (
                     "of another cell or version"
@@ -101,15 +102,15 @@ class Checkpoints:
         return False
 
     def _take_up(self, model: nn.Module, weights: dict[str, Any], state: dict[str, Any]) -> None:
-        """Load weights and the state of every part."""
+        """Load the weights and the state of every part."""
         model.load_state_dict(weights)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
     def save_if_due(self, model: nn.Module, step: int) -> None:
-        """Write a checkpoint if the last is old enough.
+        """Write a checkpoint if the last one is old enough.
 
-        A full or read-only disk costs the checkpoint, not the run.
+        If the disk is full or read-only, the run goes on without a checkpoint.
         """
         if time.monotonic() < self._next:
             return
@@ -122,13 +123,14 @@ class Checkpoints:
                 self.folder,
                 error,
             )
+        # Wait long enough that writing takes at most its share of the time.
         took = time.monotonic() - started
         self._next = (
             started + took + (max(self.seconds, took / LARGEST_SHARE) if self.seconds else 0)
         )
 
     def clear(self) -> None:
-        """Remove them all: the record is written."""
+        """Remove all checkpoints, once the record is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _save(self, model: nn.Module, target: Path) -> None:
@@ -137,6 +139,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
         try:
+            # Safetensors holds tensors only; other values of the state go into the second file.
             weights = model.state_dict()
             tensors = {
                 name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)
@@ -173,7 +176,7 @@ class Checkpoints:
 
 
 class _Foreign(Exception):
-    """A whole checkpoint, but of another cell."""
+    """A sound checkpoint, but of another cell or version."""
 
 
 def _sha256(data: bytes) -> str:
@@ -181,7 +184,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _alone(tensor: Tensor) -> Tensor:
-    """A copy that shares its memory with no other tensor, which safetensors asks for."""
+    """Return a copy that shares no memory with other tensors, as safetensors requires."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: one budget, one schedule on the share of it that is spent, any router."""
+"""Train any router on one budget. The schedule follows the spent share of the budget."""
 
 import math
 import time
@@ -29,18 +29,19 @@ Probe = Callable[[int, int, float, float, float], None]
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much may be spent on training.
+    """Training budget of one run.
 
     Attributes:
-        flops: training FLOPs, the currency; infinite where tokens are matched.
-        tokens: tokens, for the brackets and `--match tokens`; infinite where FLOPs are matched.
+        flops: training FLOPs, the currency; infinite if tokens are matched.
+        tokens: training tokens, for the brackets and `--match tokens`; infinite if FLOPs are
+            matched.
     """
 
     flops: float
     tokens: float
 
     def spent(self, flops: float, tokens: int) -> float:
-        """Share of it that is spent; of nothing, all."""
+        """Return the spent share of the budget; 1 for an empty budget."""
         return max(flops / self.flops, tokens / self.tokens) if self.flops and self.tokens else 1.0
 
 
@@ -63,19 +64,19 @@ def train(
     """Train until the allowance is spent, overshooting by at most one step.
 
     Args:
-        model: the assembled model; its ledger is charged.
+        model: the assembled model. Its ledger is charged.
         split: training text.
         config: the recipe.
-        allowance: when to stop, and what the schedule runs on.
-        seq_len: tokens a sequence.
-        seed: of the data order, and with `router_seed` of the routing noise.
+        allowance: the budget; the learning-rate schedule follows its spent share.
+        seq_len: tokens per sequence.
+        seed: seed of the data order and, with `router_seed`, of the routing noise.
         router_seed: gives a twin its own noise.
         lr_scale: factor on every learning rate.
         dtype: precision of matrix products.
-        statistics: makes counts over the training split; called only if a router fits tables.
+        statistics: counts the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
-        checkpoints: where to go on from, and where to leave the state now and then.
-        meter: asks the routers under the counter at some of the steps.
+        checkpoints: state to resume from, and place for new checkpoints.
+        meter: runs the routers under the counter at some steps.
 
     Raises:
         Diverged: the loss is not finite.
@@ -84,15 +85,18 @@ def train(
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
     supervisor = Supervisor(model, len(split.document_tags))
     loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
+    # Only routers that override `fit` need the counts, and they pay for their fitting.
     fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
     if fitting and statistics is not None:
         counts = statistics()
         for router in fitting:
-            model.ledger.charge("router", "fit", count(lambda: router.fit(counts)).total)  # noqa: B023
+            flops = count(lambda: router.fit(counts)).total  # noqa: B023
+            model.ledger.charge("router", "fit", flops)
     if checkpoints is not None:
         checkpoints.parts["training"] = loop
         checkpoints.restore(model.decoder)
     done = loop.done
+    # Everything below depends on the restored state and the step alone, so a resumed run is equal.
     while (progress := allowance.spent(model.ledger.total, done.tokens)) < 1.0:
         if checkpoints is not None:
             checkpoints.save_if_due(model.decoder, done.steps)
@@ -100,6 +104,7 @@ def train(
             loop.probed += 1
             _probe(loop, probe)
             loop.since = []
+        # Probes and checkpoints are not part of the measured training time.
         started = time.perf_counter()
         if meter is not None:
             loop.inspect(meter, done.steps)
@@ -111,6 +116,7 @@ def train(
         done.steps += 1
         done.tokens += config.batch_size * seq_len
         done.seconds += time.perf_counter() - started
+    # The last state is kept too: the evaluation that follows may be killed.
     if checkpoints is not None:
         checkpoints.save_if_due(model.decoder, done.steps)
     if probe is not None:
@@ -127,6 +133,7 @@ def _probe(loop: Stepper, probe: Probe) -> None:
 
 
 def _mean(losses: list[Tensor]) -> float:
+    # Losses stay on the device between probes; this line waits for it.
     value = float(torch.stack(losses).mean()) if losses else math.nan
     if losses and not math.isfinite(value):
         raise Diverged("The training loss is not finite.")

@@ -1,10 +1,10 @@
-"""Muon for the backbone's matrices, AdamW for everything else.
+"""Optimise the backbone's matrices by Muon. AdamW optimises all other parameters.
 
-Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces each matrix's momentum by its
-nearest semi-orthogonal matrix. On the tiny preset it reaches a loss in a third of the tokens that
-AdamW needs, which is what makes effects larger than seed noise at this size. `torch.optim.Muon`
-iterates in bfloat16, which on a CPU costs more than the whole training step, and takes
-two-dimensional parameters only, which would leave stacked experts to AdamW; hence our own.
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of each matrix by
+its nearest semi-orthogonal matrix. On the tiny preset it reaches a loss in a third of the tokens of
+AdamW. Only this makes effects larger than seed noise at this size. We do not use
+`torch.optim.Muon`: it iterates in bfloat16, which costs more than the whole training step on a CPU,
+and it takes two-dimensional parameters only, so AdamW would have to train stacked experts.
 """
 
 from collections import defaultdict
@@ -23,16 +23,16 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalise(
     matrices: Float[Tensor, "count rows columns"], steps: int = 5
 ) -> Float[Tensor, "count rows columns"]:
-    """Approximate U V^T of each matrix's singular value decomposition by a quintic Newton-Schulz
-    iteration.
+    """Approximate U V^T of each matrix U S V^T by a quintic Newton-Schulz iteration.
 
-    Singular values end up between about 0.7 and 1.2. Runs in bfloat16 on CUDA, in float32
-    elsewhere.
+    Singular values end between about 0.7 and 1.2. Runs in bfloat16 on CUDA, in float32 elsewhere.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    # The Gram matrix is smaller for a wide matrix, so a tall one is transposed.
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
+    # The iteration converges for singular values up to 1, and the norm bounds them.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(steps):
@@ -42,15 +42,15 @@ def orthogonalise(
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; parameters of two or more dimensions, leading ones being a stack of
-    matrices.
+    """Update parameters by their orthogonalised momentum.
 
-    Matrices of one shape are iterated together, wherever in the model they stand.
+    A parameter has two or more dimensions; the leading ones are a stack of matrices. All matrices
+    of one shape in the model are iterated together.
 
     Args:
-        parameters: what to train; there may be none.
+        parameters: parameters to train; there may be none.
         lr: step for a square matrix; scaled by sqrt(max(1, rows / columns)).
-        momentum: of the Nesterov average.
+        momentum: factor of the Nesterov average.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape[-2], parameter.shape[-1]].append(parameter)
             for (rows, columns), parameters in by_shape.items():
+                # Stack all matrices of one shape, iterate once, and split the result again.
                 updates = orthogonalise(
                     torch.cat(
                         [
@@ -92,19 +93,21 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_parameters(decoder: nn.Module, routers: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """The matrices of layers and paths; embedding, head and routers belong to AdamW."""
+    """Return the matrices of layers and paths. AdamW trains embedding, head and routers."""
+    # Routers are submodules of the layers, so their parameters are taken out.
     theirs = {id(parameter) for router in routers for parameter in router.parameters()}
     layers = decoder.get_submodule("layers")
     return [p for p in layers.parameters() if p.dim() >= 2 and id(p) not in theirs]
 
 
 def newton_schulz_flops(parameters: Iterable[nn.Parameter], steps: int = 5) -> float:
-    """FLOPs of one Muon step.
+    """Return the FLOPs of one Muon step.
 
-    Shown in records, never charged, since it scales with parameters and not with routing.
+    Records show them, but nobody is charged: they scale with parameters, not with routing.
     """
     total = 0.0
     for parameter in parameters:
+        # A step makes three products: the Gram matrix, its square, and their polynomial times x.
         short, long = sorted(parameter.shape[-2:])
         total += (
             steps
@@ -116,12 +119,12 @@ def newton_schulz_flops(parameters: Iterable[nn.Parameter], steps: int = 5) -> f
 
 
 def trapezoid(progress: float, warmup: float, decay: float) -> float:
-    """Factor on the learning rate: linear up, flat, linear down to zero.
+    """Return the factor on the learning rate: linear up, flat, linear down to zero.
 
     Args:
-        progress: share of the training budget spent, 0 to 1.
-        warmup: share over which it rises.
-        decay: share over which it falls at the end.
+        progress: spent share of the training budget, 0 to 1.
+        warmup: share over which the factor rises.
+        decay: share at the end over which the factor falls.
     """
     rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
     fall = min(1.0, (1.0 - progress) / decay) if decay > 0 else 1.0
@@ -130,11 +133,10 @@ def trapezoid(progress: float, warmup: float, decay: float) -> float:
 
 @torch.no_grad()
 def gradient_norms(decoder: Decoder) -> Float[Tensor, "site 2"]:
-    """L2 norm of the gradient of each routed site's router, and of the paths it chooses among, in
-    the order of the traces.
+    """Return the gradient norms of each routed site's router and paths, in the order of traces.
 
-    A block's path is its attention and its FFN. What has no parameters, or is frozen, has norm 0.
-    Nothing waits for the device.
+    A block's path is its attention and its FFN. A module without trained parameters has norm 0.
+    The norms stay on the device.
     """
     norms: list[Tensor] = []
     for layer in decoder.layers:

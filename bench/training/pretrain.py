@@ -1,11 +1,10 @@
-"""The frozen backbone of the regime `controller`: trained once a seed, kept in the user's cache,
-shared by all routers of the seed.
+"""Pretrain the frozen backbone of the regime `controller`, once per seed.
 
-The dense model learns language by the ordinary recipe, with every routed layer on its full path.
-Beside it the cheap path of each of those layers learns the full path's update from the same inputs
-(mean squared error), with no gradient into the backbone. What comes out is a pure function of the
-pretraining part of the suite, the sizes, the data, the seed and the machine, so a cell does not
-depend on who pretrained.
+All routers of a seed share it; it is kept in the user's cache. The dense model learns language by
+the ordinary recipe, with every routed layer on its full path. Beside it, the cheap path of each
+routed layer learns to predict the full path's update from the same inputs (mean squared error),
+without a gradient into the backbone. The result is a pure function of the pretraining part of the
+suite, the sizes, the data, the seed and the machine.
 """
 
 import logging
@@ -42,28 +41,28 @@ from bench.training.checkpoint import Checkpoints
 from bench.training.optim import Muon, muon_parameters, trapezoid
 
 FORMAT_VERSION = 1
-"""Raised when the same pretraining gives other weights, or the file another layout."""
+"""Raise it when the same pretraining gives other weights, or the file gets another layout."""
 CHECKPOINT_SECONDS = 60.0
 REPORTS = 50
-"""How often a pretraining says how far it is."""
+"""Number of progress reports of a pretraining."""
 
 Report = Callable[[float, float], None]
-"""Called with the share that is done and the language-modelling loss, nats a token."""
+"""Called with the finished share and the language-modelling loss, nats per token."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """All that the weights of a frozen backbone depend on, beside the data.
+    """Everything but the data that the weights of a frozen backbone depend on.
 
     Attributes:
         config: the recipe.
-        decoder: sizes.
+        decoder: sizes of the decoder.
         routed_layers: layers that get a cheap path.
-        seq_len: tokens a sequence.
-        seed: of the weights and of the data order.
+        seq_len: tokens per sequence.
+        seed: seed of the weights and of the data order.
         machine: device class, threads, precision and versions.
-        device: where it is trained.
+        device: device for training.
         dtype: precision of matrix products.
         compiled: whether attention and paths are compiled.
     """
@@ -79,7 +78,7 @@ class Pretraining:
     compiled: bool = False
 
     def key(self, data_hash: str) -> str:
-        """Content key: same key, same weights."""
+        """Return the content key: equal keys mean equal weights."""
         sizes = [asdict(self.decoder), self.routed_layers, self.seq_len]
         return hash_of(
             [
@@ -102,7 +101,7 @@ class Pretrained:
     Attributes:
         weights: parameter name of the dense decoder -> weight; cheap paths stand at
             `layers.<i>.ffn.cheap`.
-        flops: what its training cost.
+        flops: training cost.
     """
 
     weights: dict[str, Tensor]
@@ -112,15 +111,15 @@ class Pretrained:
 def pretrained(
     task: Pretraining, corpus: Corpus, cache: Path | None = None, report: Report | None = None
 ) -> Pretrained:
-    """The backbone, from the cache or trained now.
+    """Return the backbone, from the cache or newly trained.
 
-    Of several processes one trains, and the others wait for it.
+    If several processes ask, one trains and the others wait.
 
     Args:
-        task: what to train.
-        corpus: on what.
+        task: the backbone to train.
+        corpus: the training text.
         cache: folder of the user's cache; None for the default.
-        report: told how far it is.
+        report: receives the progress.
 
     Raises:
         Diverged: the loss is not finite.
@@ -141,13 +140,14 @@ def pretrained(
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"Cannot write {path.parent}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with room."
+            f"Cannot write {path.parent}: {reason}. Set TOKEN_ROUTING_BENCH_CACHE to a folder with "
+            "room."
         ) from error
     return found
 
 
 def adopt(model: Model, backbone: Pretrained) -> None:
-    """Give a model the backbone and freeze it, so that routers alone are left to train.
+    """Give a model the backbone and freeze it, so that only routers are trained.
 
     Raises:
         UserError: the model has a path for which the backbone has no weights.
@@ -161,7 +161,8 @@ def adopt(model: Model, backbone: Pretrained) -> None:
         weight = backbone.weights.get(_dense_name(name))
         if weight is None:
             raise UserError(
-                f"The pretrained backbone has no weights for {name}: it has the full and the cheap path of each routed layer."
+                f"The pretrained backbone has no weights for {name}: it has the full and the cheap "
+                "path of each routed layer."
             )
         parameter.data.copy_(weight)
         parameter.requires_grad_(False)
@@ -169,6 +170,7 @@ def adopt(model: Model, backbone: Pretrained) -> None:
 
 
 def _dense_name(name: str) -> str:
+    # The full path of a routed layer is the FFN of the dense model.
     return name.replace(".ffn.full.", ".ffn.")
 
 
@@ -177,12 +179,13 @@ def _all_full(_: Router, inputs: RouterInput) -> RoutingPlan:
 
 
 class _Loop:
-    """The state of a pretraining beside the weights."""
+    """The state of a pretraining without the weights."""
 
     def __init__(self, decoder: Decoder, config: PretrainConfig) -> None:
         self.decoder, self.config = decoder, config
         cheap = [p for site in _sites(decoder) for p in site.cheap.parameters()]
         apart = {id(p) for p in cheap}
+        # Cheap paths have their own learning rate, so they are apart from the other matrices.
         matrices = [p for p in muon_parameters(decoder, []) if id(p) not in apart]
         rest = [decoder.embedding.weight, decoder.head.weight]
         adam = torch.optim.AdamW(
@@ -197,20 +200,20 @@ class _Loop:
         self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but the weights."""
+        """Return the state that the next step depends on, without the weights."""
         return {
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(theirs)
         self.steps = state["steps"]
 
     def step(self, tokens: Tensor, progress: float, dtype: torch.dtype) -> Tensor:
-        """One step on `[batch, seq + 1]` tokens; returns the language-modelling loss."""
+        """Train on `[batch, seq + 1]` tokens and return the language-modelling loss."""
         run = make_pass(tokens[:, :-1], None, selection="topk", decide=_all_full)
         with autocast(tokens.device, dtype):
             logits = self.decoder(run)
@@ -227,11 +230,10 @@ class _Loop:
 
 
 def distillation(decoder: Decoder, traces: list[LayerTrace]) -> Tensor:
-    """Mean squared error of each cheap path against the full path's update of the same inputs,
-    summed over layers.
-    """
+    """Return the mean squared error of each cheap path to the full path, summed over layers."""
     losses: list[Tensor] = []
     for site, trace in zip(_sites(decoder), traces, strict=True):
+        # Both are detached: the cheap path learns, the backbone does not.
         wanted = trace.path_updates["full"][1].detach()
         losses.append(
             F.mse_loss(
@@ -248,9 +250,8 @@ def _sites(decoder: Decoder) -> list[PathSet]:
 def _pretrain(
     task: Pretraining, split: Split, checkpoints: Checkpoints, report: Report | None
 ) -> Pretrained:
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch's modules draw from the global generator when they are made
+    # Modules of torch draw from the global generator when they are made.
+    with torch.random.fork_rng(devices=[]):
         decoder = Decoder(task.decoder, {layer: [StandIn()] for layer in task.routed_layers})
     decoder.reset(task.seed)
     decoder.to(task.device)
@@ -260,6 +261,7 @@ def _pretrain(
     checkpoints.parts["pretraining"] = loop
     checkpoints.restore(decoder)
     batch_size = task.config.batch_size
+    # A ceiling division: at least so many tokens.
     steps = -(-task.config.tokens // (batch_size * task.seq_len))
     order = key(task.seed, "pretraining")
     while loop.steps < steps:
@@ -268,6 +270,7 @@ def _pretrain(
             split, seed=order, step=loop.steps, batch_size=batch_size, seq_len=task.seq_len
         )
         loss = loop.step(torch.from_numpy(batch.tokens).to(task.device), done, task.dtype)
+        # Reading the loss waits for the device, so it is checked only now and then.
         if loop.steps % max(1, steps // REPORTS) == 0:
             if not loss.isfinite():
                 raise Diverged("The loss of the pretraining is not finite.")
@@ -284,8 +287,9 @@ def _pretrain(
 
 
 def _step_flops(decoder: Decoder, batch_size: int, seq_len: int) -> float:
-    """FLOPs of one step, forward and backward, the cheap paths beside it charged like an auxiliary
-    loss.
+    """Return the FLOPs of one step, forward and backward.
+
+    The cheap paths are charged like an auxiliary loss.
     """
     ledger, tokens = Ledger(decoder, seq_len, {}), batch_size * seq_len
     full = torch.tensor([[0, seq_len]]).expand(batch_size, 2)
@@ -306,7 +310,7 @@ def _write(path: Path, found: Pretrained) -> None:
 
 
 def _read(path: Path) -> Pretrained | None:
-    """The backbone at `path`; None if there is none that is whole. A damaged one is set aside."""
+    """Return the backbone at `path`, or None. A damaged file is set aside."""
     if not path.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""One training step, and all the state that the next one depends on beside the weights."""
+"""Do one training step, and hold the state that the next step depends on."""
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -30,7 +30,7 @@ from bench.training.utility import Oracle
 
 @dataclass
 class Trained:
-    """What training came to; the weights are in the model.
+    """The result of training, without the weights, which are in the model.
 
     Attributes:
         steps: optimiser steps.
@@ -38,8 +38,7 @@ class Trained:
         seconds: wall-clock time of the steps.
         optimizer_flops: FLOPs of the optimiser, shown and never charged.
         auxiliary: last mean of each auxiliary loss.
-        gradients: for every probe and routed site, the gradient norms of router and paths in the
-            step before it.
+        gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
     """
 
     steps: int = 0
@@ -51,10 +50,7 @@ class Trained:
 
 
 class Stepper:
-    """The state of one training run beside the model.
-
-    Optimisers, noise, prices of auxiliary losses, how far it is.
-    """
+    """The state of a training run without the model: optimisers, noise, prices and progress."""
 
     def __init__(
         self,
@@ -72,6 +68,7 @@ class Stepper:
         self.device = device_of(decoder)
         matrices = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
         self.muon_flops = newton_schulz_flops(matrices)
+        # AdamW has two groups: embedding and head, and the routers with their own rate.
         taken = {id(p) for p in matrices}
         in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
         rest = [
@@ -94,6 +91,7 @@ class Stepper:
         self.peaks = [
             [group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers
         ]
+        # None until the auxiliary losses are priced, which happens at the next step.
         self.auxiliary_flops: float | None = None
         self.priced: list[str] = []
         self.last_auxiliary: dict[str, Tensor] = {}
@@ -104,13 +102,13 @@ class Stepper:
         self.decide: Decide = ask
 
     def inspect(self, meter: Meter, step: int) -> None:
-        """Count the routers and price the auxiliary losses anew, at the steps that are due."""
+        """Meter the routers and price the auxiliary losses again, if the step is due."""
         self.decide = meter.decide_at(step)
         if meter.due(step):
             self.auxiliary_flops = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, but the weights."""
+        """Return the state that the next step depends on, without the weights."""
         return {
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "noise": self.noise.get_state(),
@@ -129,10 +127,11 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(theirs)
         self.noise.set_state(state["noise"])
+        # Ledgers are shared with the model and the meter, so they are changed in place.
         for ledger, spent in zip(
             (self.model.ledger, self.model.evaluation_ledger), state["spent"], strict=True
         ):
@@ -151,9 +150,9 @@ class Stepper:
         self.since, self.probed = state["since"], state["probed"]
 
     def step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
-        """One step on `[batch, seq + 1]` tokens.
+        """Train on `[batch, seq + 1]` tokens, charge the ledger, and return the loss.
 
-        Charges the ledger and returns the language-modelling loss, nats a token.
+        The loss is the language-modelling loss alone, nats per token.
         """
         tokens, tags = tokens.to(self.device), tags.to(self.device)
         run = make_pass(
@@ -167,6 +166,7 @@ class Stepper:
         run.history = self.oracle.history(progress)
         with autocast(self.device, self.dtype):
             logits = self.model.decoder(run)
+        # With a frozen model the backward pass ends at the first router.
         reached = (
             first_gradient(run.traces, len(self.model.decoder.layers))
             if self.model.frozen
@@ -176,9 +176,11 @@ class Stepper:
             logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
         )
         loss = token_loss.mean()
+        # A router sees its loss only if it asks for it.
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
             if "token_loss" in router.needs:
                 trace.token_loss = token_loss.detach().view_as(run.tokens)
+        # Utility comes before labels, because labels may be made from utility.
         documents = documents[:, :-1].to(self.device)
         told = self.supervisor.sequences(documents, progress)
         self.oracle.label(
@@ -187,10 +189,10 @@ class Stepper:
         self.supervisor.label(run.traces, documents)
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
-        if (
-            total.requires_grad
-        ):  # it is not where routers learn without a gradient, on a frozen backbone
+        # On a frozen backbone, routers that learn without a gradient leave no gradient at all.
+        if total.requires_grad:
             total.backward()
+        # The norms are taken before clipping and before the gradients are cleared.
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(run.traces)
@@ -203,9 +205,9 @@ class Stepper:
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
         """Weighted sum of the auxiliary losses, each a sum or mean over the layers that have it.
 
-        They are priced at the first step, where a step is inspected, and when others are computed
-        than in the step before.
+        They are priced at the first step, at metered steps, and when their set changes.
         """
+        # Losses that are on, at the layers that have their targets in this step.
         due = [
             (name, term, trace)
             for losses, trace in zip(self.model.losses, traces, strict=True)
@@ -218,6 +220,7 @@ class Stepper:
         flops = 0.0
         for name, term, trace in due:
             if self.auxiliary_flops is None:
+                # Count a separate call without gradients, which charges the forward pass alone.
                 with torch.no_grad():
                     flops += count(lambda: term.loss.compute(trace)).total  # noqa: B023
             values.setdefault(name, []).append(term.weight * term.loss.compute(trace))
@@ -234,11 +237,13 @@ class Stepper:
         return torch.stack(list(totals.values())).sum()
 
     def _update(self, progress: float) -> None:
+        # Each router is clipped by its own norm.
         clip = self.config.router.clip
         if clip is not None:
             for router in self.model.decoder.routers:
                 if parameters := list(router.parameters()):
                     nn.utils.clip_grad_norm_(parameters, clip)
+        # The schedule scales all learning rates alike.
         factor = trapezoid(progress, self.config.warmup, self.config.decay)
         for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
@@ -248,9 +253,7 @@ class Stepper:
 
     @torch.no_grad()
     def _after_step(self, traces: list[LayerTrace]) -> float:
-        """Run the routers' own updates and those of their toolkits, under the counter, and return
-        what they cost.
-        """
+        """Run the updates of routers and their noise after a step, and return their FLOPs."""
         flops = 0.0
         for router, trace in zip(self.model.decoder.routers, traces, strict=True):
             if type(router).after_step is not Router.after_step:

@@ -1,4 +1,4 @@
-"""Supervised routers: a fixed share of the training documents comes with labels."""
+"""Supervise routers: a fixed share of the training documents comes with labels."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,16 +12,15 @@ from bench.routing.contract import LayerTrace
 from bench.training.auxiliary import asks_for, only_for_labels
 
 UNKNOWN = -100
-"""Label of a token whose right path the router is not told."""
+"""Label of a token without supervision."""
 _SEED = 0
 
 
 def supervised_documents(count: int, share: float) -> Bool[Tensor, " document"]:
-    """Which of `count` documents are supervised: `share` of them, at least one, in the order of a
-    hash of their number.
+    """Mark the supervised documents: a `share` of `count` documents, at least one.
 
-    The same in every run, so nothing but the number decides; documents of a smaller share are among
-    those of a larger one.
+    A hash of the document's number decides, so the choice is the same in every run. A larger share
+    contains the documents of a smaller one.
     """
     order = hash_uniform(_SEED, torch.arange(count)).argsort(stable=True)
     chosen = torch.zeros(count, dtype=torch.bool)
@@ -33,8 +32,8 @@ class Supervisor:
     """Labels the traces of training steps, for routers that ask for it.
 
     Args:
-        model: the model; its ledger is charged.
-        num_documents: in the training split.
+        model: the model. Its ledger is charged.
+        num_documents: number of documents in the training split.
     """
 
     def __init__(self, model: Model, num_documents: int) -> None:
@@ -44,6 +43,7 @@ class Supervisor:
             for site, router in enumerate(model.decoder.routers)
             if router.supervised
         }
+        # Site -> whether each training document is supervised there.
         self.chosen = {
             site: supervised_documents(num_documents, share).to(device_of(model.decoder))
             for site, share in shares.items()
@@ -52,12 +52,11 @@ class Supervisor:
     def sequences(
         self, documents: Int[Tensor, "batch seq"], progress: float
     ) -> dict[int, Bool[Tensor, " batch"]]:
-        """Site -> which sequences hold a supervised document, for routers whose utility serves
-        nothing but their labels.
+        """Return site -> sequences with a supervised document, where labels alone use utility.
 
         Args:
-            documents: number of each token's document in the training split.
-            progress: share of the training budget spent.
+            documents: index of each token's document in the training split.
+            progress: spent share of the training budget.
         """
         serving = [
             site for site in self.chosen if only_for_labels(self.model.losses[site], progress)
@@ -66,11 +65,11 @@ class Supervisor:
 
     @torch.no_grad()
     def label(self, traces: list[LayerTrace], documents: Int[Tensor, "batch seq"]) -> None:
-        """Fill `labels` of the traces of a training step, and charge what making them took.
+        """Fill `labels` of the traces of a training step, and charge their cost.
 
         Args:
-            traces: with utility where a router needs it.
-            documents: number of each token's document in the training split.
+            traces: traces of the step, with utility if a router needs it.
+            documents: index of each token's document in the training split.
         """
         for site, chosen in self.chosen.items():
             router, losses = self.model.decoder.routers[site], self.model.losses[site]
@@ -78,10 +77,10 @@ class Supervisor:
             if not asks_for(router, "labels", losses, progress):
                 continue
             if asks_for(router, "utility", losses, progress) and traces[site].utility is None:
-                continue  # of this layer no fork was made in this step
+                continue  # this layer was not forked in this step
+            # `count` returns the FLOPs, so the labels come out by way of a list.
             found: list[Tensor] = []
-            flops = count(
-                lambda: found.append(self.model.decoder.routers[site].label(traces[site]))  # noqa: B023
-            ).total
+            flops = count(lambda: found.append(router.label(traces[site]))).total  # noqa: B023
+            # The router labels every token; only supervised documents keep their labels.
             traces[site].labels = found[0].masked_fill(~chosen[documents], UNKNOWN)
             self.model.ledger.charge("labels", "forward", flops)

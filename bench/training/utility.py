@@ -1,12 +1,10 @@
-"""Oracle utility labels: what the upgrade of a token is worth, found by running it and not running
-it (arXiv:2604.17228).
+"""Make oracle utility labels: the loss difference of an upgrade (arXiv:2604.17228).
 
-A fork goes back to one routed site of a pass, flips the path of a random share of the tokens there,
-and runs the layers from there on again, without gradient. The utility of a flipped token is the
-loss with its base path less the loss with its upgrade. The tokens that were not flipped stay as
-they were, but feel the flips through later attention, and so do the flipped ones of each other: the
-smaller the share, the nearer a label is to what flipping that token alone would have shown.
-`docs/decisions` has how near.
+A fork goes back to one routed site of a pass, flips the path of a random share of the tokens, and
+runs the layers from there on again, without gradient. The utility of a flipped token is its loss
+with the base path minus its loss with the upgrade. Flipped tokens also affect each other through
+later attention. The smaller the share, the nearer a label is to the effect of flipping that token
+alone; `docs/decisions` has measurements.
 """
 
 from collections.abc import Mapping
@@ -30,12 +28,12 @@ from bench.training.auxiliary import asks_for
 
 @dataclass(frozen=True)
 class ForkCost:
-    """What a forked pass ran.
+    """The cost of a forked pass.
 
     Attributes:
-        ledger: prices of the layers from the fork on; the forked router, whose plan is at hand,
-            costs nothing.
-        counts: tokens of each sequence on each path, a routed site of those layers.
+        ledger: prices of the layers from the fork on. The forked router costs nothing, because its
+            plan is known.
+        counts: for each routed site of those layers, tokens of each sequence on each path.
         tokens: tokens of the batch.
     """
 
@@ -45,23 +43,21 @@ class ForkCost:
 
     @property
     def active(self) -> float:
-        """Active FLOPs, forward."""
+        """Active FLOPs of the forward pass."""
         return self.ledger.active(self.counts, self.tokens)
 
     @property
     def executed(self) -> float:
-        """The same as the hardware sees it."""
+        """Executed FLOPs of the forward pass."""
         return self.ledger.executed(self.counts, self.tokens, padded=True)
 
 
 class Oracle:
-    """Labels the traces of training batches for the routers of a model that ask for utility;
-    without any it does nothing.
+    """Labels the traces of training batches with utility, for routers that ask for it.
 
     Args:
-        model: the assembled model; its ledger is charged.
-        seed: of the cell; with the step it fixes which layer is forked and which tokens are
-            flipped.
+        model: the assembled model. Its ledger is charged.
+        seed: seed of the cell. With the step it fixes the forked layer and the flipped tokens.
         dtype: precision of matrix products.
 
     Raises:
@@ -80,12 +76,13 @@ class Oracle:
         for site in self.sites:
             if routers[site].paths.base is None:
                 raise UserError(
-                    f"Router {type(routers[site]).__name__} needs 'utility' with paths {routers[site].paths.names}; "
-                    "utility is that of an upgrade from a base path. Give Paths a base, or drop the need."
+                    f"Router {type(routers[site]).__name__} needs 'utility' with paths "
+                    f"{routers[site].paths.names}; utility is that of an upgrade from a base path. "
+                    "Give Paths a base, or drop the need."
                 )
 
     def asking(self, progress: float) -> list[int]:
-        """Sites whose routers want utility after a share of training."""
+        """Return the sites whose routers need utility after a share of training."""
         return [
             site
             for site in self.sites
@@ -95,7 +92,7 @@ class Oracle:
         ]
 
     def history(self, progress: float = 0.0) -> History | None:
-        """What a pass must keep to be labelled; None if none will be."""
+        """Return an empty history for a pass that will be forked, else None."""
         return History() if self.asking(progress) else None
 
     @torch.no_grad()
@@ -107,24 +104,24 @@ class Oracle:
         step: int,
         only: Mapping[int, Bool[Tensor, " batch"]] | None = None,
     ) -> list[ForkCost]:
-        """Fill `utility` of the traces of a training step, charge the forks and say what they ran.
+        """Fill `utility` of the traces of a step, charge the forks, and return their costs.
 
-        Of the routers that ask, one is forked, drawn evenly, or all: see `OracleRequest`. The
-        others' stay None.
+        One of the asking routers is forked, drawn evenly, or all: see `OracleRequest`. The utility
+        of the others stays None.
 
         Args:
-            run: the pass, with its history.
-            targets: the token after each.
+            run: the pass with its history.
+            targets: the next token of each token.
             token_loss: loss of each token in the pass.
             step: index of the training step.
-            only: site -> sequences whose utility is of any use, where it is not that of all.
-                On-policy forks take all the same, since the noise of later routers is that of the
-                whole batch.
+            only: site -> sequences whose utility is used, if not all. On-policy forks run all
+                sequences, because later routers draw their noise for the whole batch.
         """
         sites = self.asking(run.progress)
         if not sites:
             return []
         noise = generator(self.seed, f"oracle/{step}", run.tokens.device)
+        # A hash of seed and step, so that a resumed run forks the same layers.
         drawn = sites[key(self.seed, "oracle", step) % len(sites)]
         spent: list[ForkCost] = []
         for site in sites:
@@ -147,10 +144,11 @@ class Oracle:
         token_loss: Tensor,
         rows: Bool[Tensor, " batch"] | None,
     ) -> list[ForkCost]:
-        """Fill `utility` of one site, for all sequences or some of them."""
+        """Fill `utility` of one site, for all sequences or for some."""
         if rows is None:
             utility, costs = self.fork(run, site, flip, targets, token_loss)
         else:
+            # Fork only the sequences whose utility is used, and leave the others without.
             index = rows.nonzero().squeeze(1)
             if not len(index):
                 return []
@@ -158,6 +156,7 @@ class Oracle:
                 _sequences(run, site, index), site, flip[index], targets[index], token_loss[index]
             )
             utility = torch.full_like(token_loss, torch.nan).index_copy(0, index, part)
+        # Only the flipped tokens have a utility.
         run.traces[site].utility = utility.masked_fill(~flip, torch.nan)
         return costs
 
@@ -171,23 +170,22 @@ class Oracle:
         token_loss: Float[Tensor, "batch seq"],
         policy: Policy | None = None,
     ) -> tuple[Float[Tensor, "batch seq"], list[ForkCost]]:
-        """Loss of each token with the flipped tokens of its sequence on their base path, less that
-        with their upgrade.
+        """Return each token's loss with the base path minus its loss with the upgrade.
 
-        The sign is that of the token's own flip, so only flipped tokens have a utility. A pass
-        whose later layers are routed as usual is one of the two branches itself, and one fork is
+        The sign follows the token's own flip, so only flipped tokens have a utility. If later
+        layers are routed as usual, the pass itself is one of the two branches, and one fork is
         enough.
 
         Args:
-            run: the pass, with its history.
+            run: the pass with its history.
             site: index of the routed site in `run.traces`.
             flip: tokens whose path is flipped.
-            targets: the token after each.
+            targets: the next token of each token.
             token_loss: loss of each token in the pass.
-            policy: how later layers are run; None for what the router asks for.
+            policy: how later layers are run; None for the policy of the router.
 
         Returns:
-            The utilities, and what each fork ran.
+            The utilities, and the cost of each fork.
         """
         router, plan = self.model.decoder.routers[site], run.traces[site].plan
         policy, upgraded = policy or request_of(router).policy, takes_upgrade(plan)
@@ -195,6 +193,7 @@ class Oracle:
             run, site, imposed(plan, upgraded ^ flip, flip), targets, policy
         )
         costs = [cost]
+        # The pass itself is no branch if later layers differ, or if it mixed or skipped paths.
         if policy == "off_policy" or router.trains_dense or router.allows_none:
             token_loss, cost = self._resume(
                 run, site, imposed(plan, upgraded, flip), targets, policy
@@ -205,8 +204,9 @@ class Oracle:
     def _resume(
         self, run: Pass, site: int, plan: RoutingPlan, targets: Tensor, policy: Policy
     ) -> tuple[Tensor, ForkCost]:
-        """Loss of each token where a site executes another plan, with the noise that later routers
-        had.
+        """Return the loss of each token with another plan at one site, and the cost.
+
+        Later routers get the same noise as in the pass.
         """
         decoder, history, layer = self.model.decoder, run.history, run.traces[site].layer
         assert history is not None
@@ -217,8 +217,10 @@ class Oracle:
             if router is forked:
                 return plan
             if noise is not None:
+                # Rewind to the draws that this router made in the pass.
                 noise.set_state(history.noise[router])
             asked = run.decide(router, inputs)
+            # Off-policy, all later routers with a base upgrade every token.
             return (
                 all_upgraded(asked)
                 if policy == "off_policy" and router.paths.base is not None
@@ -251,13 +253,14 @@ class Oracle:
 
 
 def _sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
-    """The pass of some of the sequences of a batch, as far as a fork at one site needs it."""
+    """Return the pass restricted to some sequences, with the parts that a fork at a site needs."""
 
     def kept(value: Tensor | None) -> Tensor | None:
         return None if value is None else value[index]
 
     history, trace, plan = run.history, run.traces[site], run.traces[site].plan
     assert history is not None
+    # Extras that are not of the batch, such as a scalar, cannot be cut and are left out.
     extras = {
         name: value[index] for name, value in plan.extras.items() if len(value) == len(run.tokens)
     }
@@ -287,7 +290,7 @@ def _sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
 
 
 def request_of(router: Router) -> OracleRequest:
-    """How a router wants its labels made."""
+    """Return the label options of a router, or the defaults."""
     return router.oracle or OracleRequest()
 
 
@@ -300,9 +303,9 @@ def random_flips(
 
 
 def takes_upgrade(plan: RoutingPlan) -> Bool[Tensor, "batch seq"]:
-    """Whether a token takes the upgrade.
+    """Return whether each token takes the upgrade.
 
-    Of a token that runs both paths, the one that weighs more.
+    For a token that runs both paths, the larger weight decides.
     """
     upgrade = plan.mask[..., 1]
     if plan.weight is None:
@@ -313,17 +316,17 @@ def takes_upgrade(plan: RoutingPlan) -> Bool[Tensor, "batch seq"]:
 def imposed(
     plan: RoutingPlan, upgraded: Bool[Tensor, "batch seq"], where: Bool[Tensor, "batch seq"]
 ) -> RoutingPlan:
-    """A plan with one path imposed on some tokens.
+    """Return a plan with one path imposed on some tokens.
 
-    The path has the weight that the plan gives it; or 1, as in evaluation, where the plan mixes
-    both paths or only means one.
+    The path keeps its weight in the plan. It gets weight 1, as in evaluation, if the plan mixes
+    both paths or gives the path no weight.
     """
     mask = torch.where(where.unsqueeze(-1), torch.stack((~upgraded, upgraded), dim=-1), plan.mask)
     return replace(plan, mask=mask, weight=_hardened(plan, where), counts=None)
 
 
 def all_upgraded(plan: RoutingPlan) -> RoutingPlan:
-    """A plan with the upgrade imposed on every token."""
+    """Return a plan with the upgrade imposed on every token."""
     every = torch.ones_like(plan.mask[..., 0])
     counts = (0, every.shape[1])
     return replace(
@@ -337,12 +340,13 @@ def all_upgraded(plan: RoutingPlan) -> RoutingPlan:
 def _hardened(
     plan: RoutingPlan, where: Bool[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq path"] | None:
-    """Weights with those of the imposed tokens as they are when a path is taken.
+    """Return the weights, with those of the imposed tokens as for a chosen path.
 
-    A probing router says them, `extras["factor"]`.
+    A probing router states them in `extras["factor"]`.
     """
     if plan.weight is None:
         return None
+    # A probing router runs paths at weight 0 and keeps their real weights apart.
     if (factor := plan.extras.get("factor")) is not None:
         return torch.where(where.unsqueeze(-1), factor, plan.weight)
     soft = plan.mask.all(-1, keepdim=True) | (plan.weight == 0)

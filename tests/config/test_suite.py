@@ -6,7 +6,6 @@ import pytest
 
 from bench.config.load import parse_suite
 from bench.config.row import RowConfig
-from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 
 SUITE: dict[str, Any] = {
@@ -75,27 +74,3 @@ def test_a_wrong_field_is_named_with_its_value(change: dict[str, Any], said: str
     assert (
         said in str(told.value) and "'mine.yaml'" in str(told.value) and "\n" not in str(told.value)
     )
-
-
-def test_every_field_is_explained() -> None:
-    """A reader of the file finds what a field means.
-
-    By its description, or because its type says it all.
-    """
-    plain = {
-        "name",
-        "purpose",
-        "regime",
-        "backbone",
-        "routed_layers",
-        "seq_len",
-        "match",
-        "seeds",
-        "data",
-        "train",
-        "evaluation",
-    }
-    plain |= {"comparison", "sensitivity", "rows", "device", "dtype", "compile"}
-    assert {
-        name for name, field in SuiteConfig.model_fields.items() if not field.description
-    } <= plain
