@@ -9,13 +9,13 @@ SD (chi-squared, n - 1 degrees of freedom).
 """
 
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
+from bench.board.rows import group_rows
 from bench.record import read_records
 
 
@@ -26,15 +26,10 @@ def upper_bound(sd: float, n: int, confidence: float = 0.9) -> float:
 
 def main(folder: Path) -> None:
     """Print the table and the two ratios that matter."""
-    losses: dict[str, dict[int, float]] = defaultdict(dict)
-    controls: dict[str, str] = {}
-    for _, record in read_records(folder):
-        if "@lr" in record.cell.row:  # the learning-rate variants have seeds of their own
-            continue
-        if record.loss is not None:
-            losses[record.cell.row][record.cell.seed] = record.loss
-        if record.cell.control:
-            controls[record.cell.row] = record.cell.control
+    # the learning-rate variants have seeds of their own
+    rows = [r for r in group_rows(r for _, r in read_records(folder)) if "@lr" not in r.name]
+    losses = {row.name: row.losses for row in rows}
+    controls = {row.name: row.first.cell.control for row in rows if row.first.cell.control}
     seeds = sorted(set.intersection(*(set(found) for found in losses.values())))
     n = len(seeds)
 

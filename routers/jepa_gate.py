@@ -80,7 +80,7 @@ class JEPAGate(Gate):
             raise ValueError(f"probe_share is {probe_share}; it must be above 0 and at most 1.")
         self.latent, self.targets, self.probe_share = latent, targets, probe_share
         self.trains_dense = self.trains_dense or targets == "probe"
-        self.aux_losses["jepa"] = AuxLoss(self._align, alignment)
+        self.aux_losses["jepa"] = AuxLoss(self._align, alignment, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:
         """Make encoder, predictor, score and the fixed target head."""

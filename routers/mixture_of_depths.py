@@ -42,7 +42,7 @@ class MixtureOfDepths(Router):
         if layers not in ("every", "other"):
             raise ValueError(f"layers is {layers!r}; allowed are 'every', 'other'.")
         self.layers = layers
-        self.aux_losses = {"centre": AuxLoss(losses.centre, centre)}
+        self.aux_losses = {"centre": AuxLoss(losses.centre, centre, layers="mean")}
 
     def build(self, spec: RouterSpec) -> None:
         """Make the score vector."""

@@ -5,7 +5,7 @@ confidence.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bench.routing import (
@@ -15,6 +15,7 @@ from bench.routing import (
     RouterInput,
     RouterSpec,
     RoutingPlan,
+    TrainStatistics,
     biased,
     experts,
     hash_uniform,
@@ -48,7 +49,10 @@ class _TokenChoice(Router):
     ) -> RoutingPlan:
         weight = logits.softmax(-1) * mask
         if self.renormalise:
-            weight = weight / weight.sum(-1, keepdim=True)
+            # the share of a token's only expert is 1 whatever its score, which would leave the
+            # router without a gradient: such a token keeps its probability
+            shared = mask.sum(-1, keepdim=True) > 1
+            weight = torch.where(shared, weight / weight.sum(-1, keepdim=True), weight)
         return RoutingPlan(mask, weight, logits)
 
 
@@ -61,7 +65,7 @@ class Top2(_TokenChoice):
         num_experts: size of the bank.
         renormalise: weigh the chosen by their share of the chosen probability, instead of the
             probability itself.
-        balance: weight of the load-balancing loss.
+        balance: weight of the load-balancing loss, a sum over layers.
         z_loss: weight of the z-loss.
     """
 
@@ -98,9 +102,10 @@ class Adaptive(_TokenChoice):
             `initial_threshold`, as in the paper, whose budget is then whatever comes of it.
         initial_threshold: T at the start.
         control_rate: step of T for each unit that the mean is off.
-        renormalise: weigh the chosen by their share of the chosen probability, instead of the
-            probability itself.
-        balance: weight of the balance loss over tokens with one expert.
+        renormalise: weigh two experts by their share of the chosen probability, instead of the
+            probability itself. A token with one expert keeps the probability, since a share of 1
+            would have no gradient.
+        balance: weight of the balance loss over tokens with one expert, a sum over layers.
         z_loss: weight of the z-loss.
     """
 
@@ -138,7 +143,9 @@ class Adaptive(_TokenChoice):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the second expert too where the first leads by no more than T."""
         logits = perturb(self.logits(inputs.hidden), inputs)
-        top, index = biased(logits.softmax(-1), inputs).topk(2)
+        p = logits.softmax(-1)
+        index = biased(p, inputs).topk(2).indices
+        top = p.topk(2).values  # confidence is the router's own: a bias moves the choice alone
         threshold = self.threshold if inputs.selection == "topk" or self.knob is None else self.knob
         second = top[..., 0] - top[..., 1] <= threshold
         chosen = torch.stack((torch.ones_like(second), second), dim=-1)
@@ -154,26 +161,59 @@ class Adaptive(_TokenChoice):
 
 @register("hash", family="heuristic", paper="arXiv:2106.04426")
 class Hash(Router):
-    """Each token id always takes the same expert, drawn at random once (Hash Layers); nothing is
-    learnt.
+    """Each token id always takes the same expert (Hash Layers); nothing is learnt.
 
     Args:
         num_experts: size of the bank.
+        assignment: "balanced" gives the commonest token ids away first, each to the expert with the
+            least text so far (section 3.1, the assignment of the paper's main results); "random"
+            draws an expert for each.
+
+    Raises:
+        ValueError: an option that is not allowed.
     """
 
-    def __init__(self, num_experts: int = 8) -> None:
+    expert: Tensor
+
+    def __init__(
+        self, num_experts: int = 8, assignment: Literal["balanced", "random"] = "balanced"
+    ) -> None:
         super().__init__()
         if num_experts < 2:
             raise ValueError(
                 f"num_experts is {num_experts}; at least 2 are needed to choose among."
             )
-        self.num_experts = num_experts
+        if assignment not in ("balanced", "random"):
+            raise ValueError(f"assignment is {assignment!r}; allowed are 'balanced', 'random'.")
+        self.num_experts, self.assignment = num_experts, assignment
         self.paths = experts(num_experts)
+
+    def build(self, spec: RouterSpec) -> None:
+        """Draw the table of experts, `[vocab]`."""
+        super().build(spec)
+        ids = torch.arange(spec.vocab_size)
+        self.register_buffer(
+            "expert", (hash_uniform(spec.seed, spec.layer, ids) * self.num_experts).long()
+        )
+
+    def fit(self, statistics: TrainStatistics) -> None:
+        """Balance the table by the counts of the training text."""
+        if self.assignment == "random":
+            return
+        counts = statistics.unigram.cpu()
+        # counts are whole, so that a start below 1 tells equal loads apart and nothing else:
+        # layers and seeds differ
+        paths = torch.arange(self.num_experts)
+        loads = hash_uniform(self.spec.seed, self.spec.layer, paths).double()
+        table = torch.zeros_like(counts)
+        for token in counts.argsort(descending=True, stable=True):
+            emptiest = loads.argmin()
+            table[token] = emptiest
+            loads[emptiest] += counts[token]
+        self.expert.copy_(table)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Look up the expert of each token."""
-        expert = (
-            hash_uniform(self.spec.seed, self.spec.layer, inputs.tokens) * self.num_experts
-        ).long()
+        expert: Int[Tensor, "batch seq"] = self.expert[inputs.tokens]
         mask = torch.zeros(*expert.shape, self.num_experts, dtype=torch.bool, device=expert.device)
         return RoutingPlan(mask.scatter(2, expert.unsqueeze(-1), True))

@@ -88,7 +88,7 @@ class PartiallySupervised(Router):
                 frozenset({"labels", "utility"}) if source == "oracle" else frozenset({"labels"})
             )
             self.aux_losses["supervised"] = AuxLoss(
-                self._cross_entropy, weight, uses, anneal or 1.0
+                self._cross_entropy, weight, uses, anneal or 1.0, layers="mean"
             )
             self._ask_for_labels(heuristic)
 

@@ -56,7 +56,7 @@ class Estimated(Router):
         num_experts: size of the bank.
         estimator: how the router learns.
         estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
-        balance: weight of the load-balancing loss.
+        balance: weight of the load-balancing loss; the authors train without one.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Estimated(Router):
         num_experts: int = 8,
         estimator: ExpertEstimator = "top_k",
         estimator_options: Mapping[str, Any] | None = None,
-        balance: float = 0.01,
+        balance: float = 0.0,
     ) -> None:
         super().__init__()
         if num_experts < 2:
@@ -84,15 +84,17 @@ class Estimated(Router):
         )
         self.aux_losses["load_balance"] = AuxLoss(losses.load_balance, balance)
         if estimator == "dselect_k":
-            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 0.1)
+            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 0.1, layers="mean")
         if estimator == "reinforce":
             self.needs = frozenset({"token_loss"})
             kind = self.estimation.credit
             self.aux_losses["policy_gradient"] = AuxLoss(
-                partial(losses.policy_gradient, kind=kind), 0.01
+                partial(losses.policy_gradient, kind=kind), 0.01, layers="mean"
             )
-            self.aux_losses["baseline"] = AuxLoss(partial(losses.baseline, kind=kind), 0.01)
-            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4)
+            self.aux_losses["baseline"] = AuxLoss(
+                partial(losses.baseline, kind=kind), 0.01, layers="mean"
+            )
+            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:
         """Make the logits' matrix, or the selector's of as many columns as a binary code of an

@@ -9,7 +9,11 @@ from bench.backbone.paths import Draw
 
 
 def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-    """RMSNorm without a gain: the matrix that follows can hold one."""
+    """Normalise by the root mean square, without a gain.
+
+    The matrix that follows can hold one. Queries and keys are followed by none, so that their
+    product is at most the root of the head's size (docs/decisions, defaults of the authors).
+    """
     return F.rms_norm(x, (x.shape[-1],))
 
 

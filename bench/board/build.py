@@ -82,14 +82,15 @@ def boards_of(records: Iterable[Record]) -> list[Board]:
 
 
 def _read(folder: Path) -> list[Record]:
-    places: dict[tuple[str, int, str, float], Path] = {}
+    places: dict[tuple[str, int, int, str, float], Path] = {}
     records: list[Record] = []
     for path, record in read_records(folder):
-        cell = (record.cell.row, record.cell.seed, record.cell.match, record.cell.budget)
+        id, router_seed = record.cell, record.row.router_seed
+        cell = (id.row, id.seed, router_seed, id.match, id.budget)
         if cell in places:
             raise UserError(
-                f"{path} and {places[cell]} are records of one cell, {cell[0]!r} seed {cell[1]}. "
-                "Delete the one you did not mean."
+                f"{path} and {places[cell]} are records of one cell, {id.row!r} seed {id.seed} "
+                f"with router seed {router_seed}. Delete the one you did not mean."
             )
         places[cell] = path
         records.append(record)

@@ -299,13 +299,14 @@ def audit_columns(board: Board) -> list[Column]:
             )
             for limit in measures.thresholds(board)
         ),
-        Column(
-            "seeds",
-            "that the means are over",
-            lambda row: TableCell(seeds(list(row.losses)), len(row.losses)),
-            numeric=False,
-        ),
+        Column("seeds", "that the means are over", _seeds, numeric=False),
     ]
+
+
+def _seeds(row: Row) -> TableCell:
+    several = len(row.router_seeds)
+    each = f", {several} router seeds each" if several > 1 else ""
+    return TableCell(f"{seeds(list(row.losses))}{each}", len(row.losses))
 
 
 def _fine(share: float | None) -> str:

@@ -1,6 +1,8 @@
 """Differences by domain, with intervals over seeds and validation documents."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from bench.board.figures import looks
 from bench.board.model import Board, Row
@@ -65,7 +67,19 @@ def domain_differences(board: Board) -> DomainTable | None:
 
 
 def _documents(row: Row) -> Documents:
-    return {record.cell.seed: record.documents for record in row.good if record.documents}
+    """Return seed -> the documents that each of its router seeds has, with their mean nats."""
+    found: Documents = {}
+    for seed in row.losses:
+        own = [r.documents for r in row.good if r.cell.seed == seed and r.documents]
+        if len(own) == len(row.router_seeds):
+            common = [name for name in own[0] if all(name in one for one in own)]
+            found[seed] = {name: _mean([one[name] for one in own]) for name in common}
+    return found
+
+
+def _mean(found: Sequence[tuple[str, float, float]]) -> tuple[str, float, float]:
+    domain, _, size = found[0]
+    return domain, fmean(nats for _, nats, _ in found), size
 
 
 def _shared(mine: Documents, theirs: Documents) -> bool:

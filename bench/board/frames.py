@@ -21,8 +21,8 @@ Observation = dict[str, Any]
 def load_records(path: str | Path, table: str = "runs") -> "pd.DataFrame":
     """Load every record below a folder as one tidy frame.
 
-    Each table has the columns `suite`, `row`, `router`, `family`, `role`, `match`, `budget` and
-    `seed`. Losses are in bits per byte.
+    Each table has the columns `suite`, `row`, `router`, `family`, `role`, `match`, `budget`, `seed`
+    and `router_seed`. Losses are in bits per byte.
 
     Args:
         path: a tree of records, such as `results` or `runs`, or any folder in it.
@@ -68,6 +68,7 @@ def _cell(record: Record) -> Observation:
         "match": cell.match,
         "budget": cell.budget,
         "seed": cell.seed,
+        "router_seed": record.row.router_seed,
     }
 
 
@@ -162,8 +163,8 @@ _READERS: dict[str, Callable[[Record], Iterator[Observation]]] = {
 def resampled(curves: "pd.DataFrame", axis: str, points: int = 0) -> "pd.DataFrame":
     """Put the curves of one row's seeds on one grid over `axis`, linear between probes.
 
-    The grid covers the range that all seeds cover. A seed with fewer than two finite probes is left
-    out.
+    The grid covers the range that all seeds cover. The curve of a seed is the mean over its router
+    seeds. A run with fewer than two finite probes is left out.
 
     Args:
         curves: the table "curves" of one row.
@@ -180,18 +181,19 @@ def resampled(curves: "pd.DataFrame", axis: str, points: int = 0) -> "pd.DataFra
     if curves.empty:
         return pd.DataFrame(columns=columns)
     finite = curves[np.isfinite(curves["loss"])]
-    seeds = [(seed, part) for seed, part in finite.groupby("seed") if len(part) > 1]
-    if not seeds:
+    cells = finite.groupby(["seed", "router_seed"])
+    runs = [(seed, part) for (seed, _), part in cells if len(part) > 1]
+    if not runs:
         return pd.DataFrame(columns=columns)
-    start = max(part[axis].iloc[0] for _, part in seeds)
-    end = min(part[axis].iloc[-1] for _, part in seeds)
-    places = points or min(40, max(len(part) for _, part in seeds))
+    start = max(part[axis].iloc[0] for _, part in runs)
+    end = min(part[axis].iloc[-1] for _, part in runs)
+    places = points or min(40, max(len(part) for _, part in runs))
     grid = np.linspace(start, max(start, end), places)
     row = curves["row"].iloc[0]
-    found = [
-        pd.DataFrame(
-            {"row": row, "seed": seed, "x": grid, "loss": np.interp(grid, part[axis], part["loss"])}
+    found: list[pd.DataFrame] = []
+    for seed in dict.fromkeys(seed for seed, _ in runs):
+        own = [np.interp(grid, part[axis], part["loss"]) for of, part in runs if of == seed]
+        found.append(
+            pd.DataFrame({"row": row, "seed": seed, "x": grid, "loss": np.mean(own, axis=0)})
         )
-        for seed, part in seeds
-    ]
     return pd.concat(found, ignore_index=True)

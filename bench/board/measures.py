@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 from typing import Literal
 
 from scipy import special
@@ -80,6 +81,19 @@ def wins(row: Row, control: Row) -> tuple[int, int]:
     """Seeds in which `row` has the lower loss, and seeds that both have."""
     common = row.losses.keys() & control.losses.keys()
     return sum(row.losses[seed] < control.losses[seed] for seed in common), len(common)
+
+
+def router_seed_sd(row: Row) -> float | None:
+    """SD of the headline loss between router seeds within a seed, pooled over seeds, nats a byte.
+
+    None for a row with one router seed.
+    """
+    found: dict[int, list[float]] = defaultdict(list)
+    for record in row.good:
+        if record.cell.seed in row.losses and record.loss is not None:
+            found[record.cell.seed].append(record.loss)
+    several = [variance(losses) for losses in found.values() if len(losses) > 1]
+    return math.sqrt(fmean(several)) if several else None
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

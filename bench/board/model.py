@@ -1,7 +1,8 @@
 """What a board is: its rows, their records, and what the statistics say of them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -23,7 +24,7 @@ class Row:
 
     Attributes:
         name: the row's name on the board.
-        records: every record of the row, by seed, whatever its status.
+        records: every record of the row, by seed and router seed, whatever its status.
         status: "ok" when every seed of the board is there and counts; else why the row is not
             ranked.
         reason: the same in words, with the seeds concerned.
@@ -55,9 +56,25 @@ class Row:
         return self.first.cell.role
 
     @cached_property
+    def router_seeds(self) -> tuple[int, ...]:
+        """Router seeds that each seed must have: all that were declared or run."""
+        declared = {
+            seed
+            for record in self.records
+            for row in record.provenance.config.get("rows") or ()
+            if row["name"] == self.name
+            for seed in row.get("router_seeds") or ()
+        }
+        return tuple(sorted(declared | {record.row.router_seed for record in self.records}))
+
+    @cached_property
     def losses(self) -> dict[int, float]:
         """Seed -> headline loss, nats a byte, of the seeds that count."""
-        return {record.cell.seed: record.loss for record in self.good if record.loss is not None}
+        return self.by_seed(lambda record: record.loss)
+
+    def by_seed(self, read: Callable[[Record], float | None]) -> dict[int, float]:
+        """Return the row's value at each seed of something read from each record that counts."""
+        return by_seed(self.good, read, self.router_seeds)
 
     @property
     def shown_loss(self) -> float | None:
@@ -161,6 +178,28 @@ class Board:
         return (
             self.judgement.outcomes.get((row.name, control or "")) if row.status == "ok" else None
         )
+
+
+def by_seed(
+    records: Iterable[Record], read: Callable[[Record], float | None], router_seeds: Sequence[int]
+) -> dict[int, float]:
+    """Return seed -> mean over its router seeds of something read from each record of a row.
+
+    A seed that lacks the figure for any of the router seeds has no value: a mean over those that
+    went well would be a selection.
+
+    Args:
+        records: of one row, at most one for each seed and router seed.
+        read: what to average.
+        router_seeds: all that a seed must have.
+    """
+    found: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if (value := read(record)) is not None:
+            found[record.cell.seed].append(value)
+    return {
+        seed: fmean(values) for seed, values in found.items() if len(values) == len(router_seeds)
+    }
 
 
 def counts(record: Record) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from statistics import fmean, median
 
 from bench.board import measures
-from bench.board.model import Board, Row
+from bench.board.aa_control import aa_control, router_seeds
+from bench.board.model import Board, Row, comparison
 from bench.board.text import BITS, listing, number, plain, probability, quantity
 from bench.board.verdicts import word
 
@@ -87,17 +88,10 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     ]
     if apart:
         lines.append(pretraining_apart(fmean(apart)))
-    for floor in judgement.noise:
-        told = {
-            True: "not told apart",
-            False: "told apart: the harness is in doubt",
-            None: "too few seeds to say",
-        }[floor.passed]
-        limits = f"{number(BITS * floor.difference, 4, signed=True)} "
-        limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
-        lines.append(
-            f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; {told}."
-        )
+    lines += aa_control(judgement.noise, shown)
+    if declared := str(comparison(board.config).get("remark") or ""):
+        lines.append(shown(declared))
+    lines += router_seeds(board, shown)
     if math.isfinite(judgement.correlation):
         lines.append(
             "Losses of two rows correlate over seeds with "

@@ -211,6 +211,7 @@ def _provenance(row: Row) -> dict[str, Any]:
         "plugin": distinct([one.router_hash[:16] for one in made]),
         "data": distinct([one.data_hash[:16] for one in made]),
         "seeds": seeds([record.cell.seed for record in row.records]),
+        "router seeds": seeds(row.router_seeds),
         "content keys": distinct([record.key[:16] for record in row.records]),
         "causality": plain(first.causality.detail, 200) if first.causality else MISSING,
     }

@@ -15,14 +15,15 @@ _WORST_FIRST: tuple[RowStatus, ...] = ("failed", "diverged", "invalid", "off_bud
 
 
 def group_rows(records: Iterable[Record]) -> list[Row]:
-    """Records grouped by row name, seeds in order."""
+    """Records grouped by row name, seeds and their router seeds in order."""
     rows: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         rows[record.cell.row].append(record)
-    return [
-        Row(name, tuple(sorted(rows[name], key=lambda record: record.cell.seed)))
-        for name in sorted(rows)
-    ]
+    return [Row(name, tuple(sorted(rows[name], key=_place_in_row))) for name in sorted(rows)]
+
+
+def _place_in_row(record: Record) -> tuple[int, int]:
+    return record.cell.seed, record.row.router_seed
 
 
 def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
@@ -72,21 +73,17 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
                 reason=f"its seeds were run with {len(values)} different {name}",
             )
     missing = sorted(set(seeds) - set(row.losses))
-    if missing:
-        return replace(
-            row,
-            status="incomplete",
-            reason=f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}",
-        )
+    if missing or not row.losses:
+        has = f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}"
+        of = f" (each of router seeds {seed_runs(row.router_seeds)})"
+        reason = has + of * (len(row.router_seeds) > 1)
+        return replace(row, status="incomplete", reason=reason)
     extra = sorted(set(row.losses) - set(seeds)) if seeds else []
-    kept = tuple(record for record in row.records if record.cell.seed not in extra)
-    return replace(
-        row,
-        records=kept,
-        reason=f"seeds {seed_runs(extra)} left out: they are not common to the rows"
-        if extra
-        else "",
-    )
+    partial = sorted({record.cell.seed for record in row.records} - set(row.losses))
+    kept = tuple(r for r in row.records if r.cell.seed not in (*extra, *partial))
+    said = [f"seeds {seed_runs(extra)} left out: they are not common to the rows"] * bool(extra)
+    said += [f"seeds {seed_runs(partial)} left out: a router seed is missing"] * bool(partial)
+    return replace(row, records=kept, reason="; ".join(said))
 
 
 def _reasons(bad: Sequence[Record]) -> str:

@@ -71,11 +71,13 @@ def _suites() -> str:
 def _studies() -> str:
     from bench.study.load import load_study, study_names
 
-    rows: list[tuple[object, ...]] = []
-    for study in map(load_study, study_names()):
-        for name, size in study.sizes.items():
-            cells = size.seeds * sum(map(len, study.grid(size).values()))
-            rows.append((study.name, name, size.seeds, cells, size.core_minutes, study.title))
+    studies = [load_study(name) for name in study_names()]
+    rows = [
+        (study.name, size, definition.seeds, study.num_cells(definition), definition.core_minutes,
+         study.title)
+        for study in studies
+        for size, definition in study.sizes.items()
+    ]  # fmt: skip
     return tabulate(
         rows,
         headers=("study", "size", "seeds", "cells", "core-minutes", "question"),

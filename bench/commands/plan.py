@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
-    cells = plan_cells(suite, parsed.rows, [0], plugins, parsed.outside)
+    planned = plan_cells(suite, parsed.rows, range(suite.seeds), plugins, parsed.outside)
+    cells = [cell for cell in planned if (cell.seed, cell.replica) == (0, 0)]
     table: list[tuple[object, ...]] = []
     impossible: list[str] = []
     # One row that cannot be built does not hide the others.
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             table.append(in_fresh_process(size_of, cell) if cell.outside else size_of(cell))
         except UserError as error:
             impossible.append(f"impossible  {cell.row.name}: {error}")
-    print("\n".join(_summary(suite)))
+    print("\n".join(_summary(suite, len(planned))))
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
     print(tabulate(table, headers=headers))
     if impossible:
@@ -80,8 +81,8 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
     )
 
 
-def _summary(suite: SuiteConfig) -> list[str]:
-    """Return lines on the budget, and on the planted task if the suite has one."""
+def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
+    """Lines on the budget, on the cells, and on the planted task if the suite has one."""
     from bench.backbone.presets import decoder_config
     from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share
@@ -93,9 +94,11 @@ def _summary(suite: SuiteConfig) -> list[str]:
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
     target, frozen = costs.at(suite.budget), suite.regime == "controller"
     a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
+    training = a_token * suite.train.reference_tokens
     lines = [
         f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / costs.full:.1%} of dense; "
-        f"training {a_token * suite.train.reference_tokens:.3g} FLOPs"
+        f"training {training:.3g} FLOPs",
+        f"{num_cells} cells at {suite.seeds} seeds; training about {num_cells * training:.3g} FLOPs",
     ]
     if (task := suite.data.planted) is None:
         return lines

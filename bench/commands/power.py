@@ -105,7 +105,7 @@ def _effect(text: str) -> Effect:
 
 
 def _costs(board: "Board") -> "dict[str, CellCost]":
-    """Return row -> mean training FLOPs and hours of its cells."""
+    """Mean training FLOPs and hours of one seed of each row, with all its router seeds."""
     from bench.stats import CellCost
 
     found: dict[str, CellCost] = {}
@@ -113,7 +113,8 @@ def _costs(board: "Board") -> "dict[str, CellCost]":
         flops = row.mean(lambda record: record.flops.training_total if record.flops else None)
         seconds = row.mean(lambda record: record.training.seconds if record.training else None)
         if flops is not None and seconds is not None:
-            found[row.name] = CellCost(flops, seconds / 3600)
+            cells = len(row.router_seeds)
+            found[row.name] = CellCost(cells * flops, cells * seconds / 3600)
     return found
 
 

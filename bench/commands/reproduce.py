@@ -1,7 +1,8 @@
 """`bench reproduce ROW`: run a row's seeds again from its records alone, and compare the losses."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from bench.commands.places import place, require_folder
 from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
 from bench.errors import UserError, unknown
-from bench.record import REPRODUCED, RULES_VERSION, Record, read_record, read_records
+from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
 from bench.record.store import conditions
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.stats.reproduction import compare
 
     records = _records(arguments)
-    cells = [_cell(record, tuple(arguments.plugin)) for record in records]
+    cells = _cells(records, tuple(arguments.plugin))
     if records[0].provenance.rules_version != RULES_VERSION:
         print(
             f"note: the record was made under rules version "
@@ -76,20 +77,20 @@ def run(arguments: argparse.Namespace) -> int:
         lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
     )
     # Say first what has changed since the records were made, then compare the losses.
-    kept = {record.cell.seed: record for record in records}
+    kept = {_numbers(record): record for record in records}
     reruns = _reruns(results, arguments.out)
     for line in _changed(kept, reruns):
         print(f"note: {line}")
-    recorded = {seed: record.loss for seed, record in kept.items() if record.loss is not None}
-    again = {seed: record.loss for seed, record in reruns.items() if record.loss is not None}
     comparison = cells[0].suite.comparison
+    recorded, again = (_losses(one.values(), kept) for one in (kept, reruns))
     found = compare(recorded, again, comparison.margin, comparison.alpha)
     table = [
-        (seed, recorded[seed], again[seed], difference)
-        for seed, difference in found.differences.items()
+        (*numbers, before, after, after - before)
+        for numbers, rerun in sorted(reruns.items())
+        if (before := kept[numbers].loss) is not None and (after := rerun.loss) is not None
     ]
-    headers = ("seed", "recorded", "rerun", "difference")
-    print(tabulate(table, headers=headers, floatfmt=("d", ".6f", ".6f", "+.2e")))
+    headers = ("seed", "router seed", "recorded", "rerun", "difference")
+    print(tabulate(table, headers=headers, floatfmt=("d", "d", ".6f", ".6f", "+.2e")))
     print(f"{arguments.row}: {found.verdict}: {found.detail}")
     return EXIT_CODES[found.verdict]
 
@@ -132,6 +133,28 @@ def _records(arguments: argparse.Namespace) -> list[Record]:
     return records
 
 
+def _numbers(record: Record) -> tuple[int, int]:
+    """Return seed and router seed."""
+    return record.cell.seed, record.row.router_seed
+
+
+def _losses(records: Iterable[Record], kept: Iterable[tuple[int, int]]) -> dict[int, float]:
+    """Return seed -> mean loss of the seeds that have a loss for each router seed."""
+    from bench.board.model import by_seed
+
+    router_seeds = sorted({router_seed for _, router_seed in kept})
+    return by_seed(records, lambda record: record.loss, router_seeds)
+
+
+def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]":
+    """Return the cells of a row's records."""
+    found: list[Cell] = []
+    for record in sorted(records, key=_numbers):
+        replica = sum(cell.seed == record.cell.seed for cell in found)
+        found.append(replace(_cell(record, plugins), replica=replica))
+    return found
+
+
 def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     """Return the cell of a record, from the record alone."""
     from bench.runner.cells import Cell
@@ -146,24 +169,22 @@ def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)
 
 
-def _reruns(results: "list[CellResult]", root: Path) -> dict[int, Record]:
-    """Return seed -> record of the rerun."""
-    found: dict[int, Record] = {}
-    # A rerun that failed has left no record.
-    for result in results:
-        suite, row = result.cell.suite, result.cell.row
-        there = root / suite.name / row.name / conditions(suite.budget, suite.match)
-        path = there / f"seed-{result.cell.seed}.json"
-        if path.exists():
-            found[result.cell.seed] = read_record(path)
-    return found
+def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Record]:
+    """Return (seed, router seed) -> record of the rerun."""
+    suite, row = results[0].cell.suite, results[0].cell.row
+    there = root / suite.name / row.name / conditions(suite.budget, suite.match)
+    made = {_numbers(record): record for _, record in read_records(there)}
+    asked = [(result.cell.seed, result.cell.row.router_seed) for result in results]
+    return {numbers: made[numbers] for numbers in asked if numbers in made}
 
 
-def _changed(recorded: Mapping[int, Record], reruns: Mapping[int, Record]) -> list[str]:
-    """List the changes since the records were made."""
+def _changed(
+    recorded: Mapping[tuple[int, int], Record], reruns: Mapping[tuple[int, int], Record]
+) -> list[str]:
+    """What is no longer as it was when the records were made."""
     notes: list[str] = []
-    for seed, rerun in reruns.items():
-        made, now = recorded[seed].provenance, rerun.provenance
+    for numbers, rerun in reruns.items():
+        made, now = recorded[numbers].provenance, rerun.provenance
         if made.router_hash != now.router_hash:
             notes.append(
                 f"the router {rerun.row.router!r} has changed since commit {made.commit[:12]}"

@@ -100,12 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     root = _root(arguments)
     board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
+    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     shown.print(
-        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, "
-        f"records in {root}/",
+        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "
+        f"{len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
     # The official board also shows how each row depends on its learning rate.
     if arguments.official:
         cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])

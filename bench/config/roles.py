@@ -61,7 +61,7 @@ def twin_original(twin: RowConfig, rows: Sequence[RowConfig]) -> str:
         row
         for row in others
         if (row.router, row.options) == (twin.router, twin.options)
-        and row.router_seed != twin.router_seed
+        and not _router_seeds(row) & _router_seeds(twin)
     ]
     # Several rows may have this router and its options: prefer those trained in the same way.
     same = [r for r in alike if (r.training, r.lr_scale) == (twin.training, twin.lr_scale)]
@@ -69,9 +69,13 @@ def twin_original(twin: RowConfig, rows: Sequence[RowConfig]) -> str:
     if len(found) != 1:
         raise UserError(
             f"Row {twin.name!r} is a twin of {' or '.join(found) or 'no row'}: it repeats one row "
-            "of the same router and options with another router_seed. Set `twin_of` to its name."
+            "of the same router and options with other router seeds. Set `twin_of` to its name."
         )
     return found[0]
+
+
+def _router_seeds(row: RowConfig) -> set[int]:
+    return {replica.router_seed for replica in row.replicas()}
 
 
 def check_matched(matched: str, rows: Sequence[RowConfig]) -> None:

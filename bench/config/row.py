@@ -1,6 +1,6 @@
 """Rows of a suite, and how their routers are trained."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -95,6 +95,11 @@ class RowConfig(Part):
         ge=0,
         description="shifts the router's own initialisation and noise: for an A/A twin",
     )
+    router_seeds: tuple[Annotated[int, Field(ge=0)], ...] = added(
+        (),
+        description="router seeds to run at each seed, in place of `router_seed`; the row's value "
+        "at a seed is the mean over them",
+    )
     twin_of: str = added(
         "",
         description="row that a twin repeats; if empty, the one row of the same router and "
@@ -108,3 +113,27 @@ class RowConfig(Part):
         if isinstance(data, dict) and "name" in data and not data.get("router"):
             data = {**data, "router": str(data["name"]).split("@")[0]}
         return data
+
+    @model_validator(mode="after")
+    def _router_seeds_are_clear(self) -> "RowConfig":
+        given = self.router_seeds
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"router_seeds is {list(given)}; no number may stand twice, so drop the repeats"
+            )
+        if given and self.router_seed:
+            raise ValueError(
+                f"router_seed is {self.router_seed} and router_seeds is {list(given)}; "
+                "give one of the two"
+            )
+        return self
+
+    def replicas(self) -> "tuple[RowConfig, ...]":
+        """Return the row once for each router seed that is run at a seed, each with one of them.
+
+        A replica is the row that lists this `router_seed` alone, so it has the same content key.
+        """
+        return tuple(
+            self.model_copy(update={"router_seed": seed, "router_seeds": ()})
+            for seed in self.router_seeds
+        ) or (self,)

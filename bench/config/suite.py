@@ -132,6 +132,13 @@ class ComparisonConfig(Part):
         "control of the router `dense_matched`",
     )
 
+    remark: str = added(
+        "",
+        max_length=300,
+        description="history of the declaration that a reader of the verdicts must know, such as "
+        "why a look was added; shown on the board",
+    )
+
     @model_validator(mode="after")
     def _looks_can_be_held(self) -> "ComparisonConfig":
         if not possible(self.looks):

@@ -3,6 +3,7 @@
     results/records/ab/abcd….json              a record, readable, with a digest of itself
     results/records/ab/abcd….details.json.gz   its bulky parts, covered by the digest
     results/quick/mlp_gate/b50-flops/seed-0.json   a reference to it, for the board of `quick`
+    .../seed-0-router-2.json                   one to a further router seed of the same row
 
 A cell that a board and two studies share is thus run once and kept once.
 """
@@ -35,10 +36,18 @@ def store_path(root: Path, key: str) -> Path:
     return root / STORE / key[:2] / f"{key}.json"
 
 
-def record_path(root: Path, cell: CellId) -> Path:
-    """Return the place of a cell: `root/<suite>/<row>/b<budget>-<match>/seed-<n>.json`."""
+def record_path(root: Path, cell: CellId, router_seed: int | None = None) -> Path:
+    """Return the place of a cell: `root/<suite>/<row>/b<budget>-<match>/seed-<n>.json`.
+
+    Args:
+        root: of the tree.
+        cell: which cell.
+        router_seed: of a cell that is not the first of its row and seed; then the file is
+            `seed-<n>-router-<router seed>.json`.
+    """
     where = conditions(cell.budget, cell.match)
-    return root / cell.suite / cell.row / where / f"seed-{cell.seed}.json"
+    further = "" if router_seed is None else f"-router-{router_seed}"
+    return root / cell.suite / cell.row / where / f"seed-{cell.seed}{further}.json"
 
 
 def conditions(budget: float, match: str) -> str:

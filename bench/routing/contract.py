@@ -286,12 +286,16 @@ class AuxLoss:
         uses: fields of the trace that are made for it. It is left out of a layer for which they
             were not made in a step.
         until: share of training after which its weight is 0.
+        layers: the "sum" of the layers' losses counts, as in Switch (arXiv:2101.03961) and GShard
+            (arXiv:2006.16668), or their "mean", so that a weight means the same at any depth. Only
+            layers that have the loss in a step count.
     """
 
     compute: Callable[[LayerTrace], Float[Tensor, ""]]
     weight: float
     uses: frozenset[Made] = frozenset()
     until: float = 1.0
+    layers: Literal["sum", "mean"] = "sum"
 
 
 class Router(nn.Module):

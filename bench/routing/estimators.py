@@ -33,16 +33,16 @@ class EstimatorOptions:
     """Free parameters of the estimators.
 
     Attributes:
-        dense: for `straight_through` and `st_gumbel`, run all paths in training, so that the
-            gradient compares them, as in their definition. Else only the chosen paths run, and only
-            their weights have a gradient.
-        temperature: temperature of `relaxed` and `st_gumbel` at the beginning and at the end of
-            training; None for `TEMPERATURES`.
-        credit: loss that `reinforce` attributes to a choice: the mean of the token's own loss and
-            the "following" losses of the sequence, or its "own" loss alone.
+        dense: run all paths in training for `straight_through` and `st_gumbel`, so that the
+            gradient compares them, at the price of all. By default the chosen path alone runs, as
+            in the code of SMEAR's authors: its weight alone has a gradient.
+        temperature: of `relaxed` and `st_gumbel` at the beginning and at the end of training; None
+            for `TEMPERATURES`.
+        credit: losses that `reinforce` blames on a choice: the mean of the token's own and the
+            "following" ones of the sequence, or its "own" alone.
     """
 
-    dense: bool = True
+    dense: bool = False
     temperature: tuple[float, float] | None = None
     credit: Credit = "following"
 
@@ -111,7 +111,7 @@ def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
     return soft((logits / temperature).softmax(-1))
 
 
-def straight_through(p: Probabilities, chosen: Mask, dense: bool = True) -> Choice:
+def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Choice:
     """Weigh the chosen path by 1 forward and by p backward.
 
     From Bengio et al. (arXiv:1308.3432), section 3.
@@ -119,7 +119,8 @@ def straight_through(p: Probabilities, chosen: Mask, dense: bool = True) -> Choi
     Args:
         p: probabilities.
         chosen: the path of each token.
-        dense: run all paths, the others with weight 0, so that the gradient compares them.
+        dense: run all paths, the others with weight 0, so that the gradient compares them; else
+            the chosen path alone runs and has a gradient.
     """
     # The bracket is 0 forward and has the gradient of p.
     weight = chosen.to(p.dtype) + (p - p.detach())
@@ -139,7 +140,7 @@ def gumbel(
 
 
 def st_gumbel(
-    perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = True
+    perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = False
 ) -> Choice:
     """Straight-through Gumbel-softmax (Jang et al., arXiv:1611.01144, section 2.2).
 

@@ -95,9 +95,9 @@ class Gate(Router):
         self.oracle = OracleRequest(oracle, flip_fraction)
         if utility or rank:
             self.needs = self.needs | {"utility"}
-        self.aux_losses["utility"] = AuxLoss(losses.utility, utility, USES_UTILITY)
+        self.aux_losses["utility"] = AuxLoss(losses.utility, utility, USES_UTILITY, layers="mean")
         self.aux_losses["rank"] = AuxLoss(
-            partial(losses.rank, delta=rank_delta), rank, USES_UTILITY
+            partial(losses.rank, delta=rank_delta), rank, USES_UTILITY, layers="mean"
         )
         self._prepare()
 
@@ -109,16 +109,20 @@ class Gate(Router):
         )
         if self.estimator not in ("scale", "soft"):
             self.aux_losses["budget"] = AuxLoss(
-                self._budget, BUDGET_WEIGHT if self.estimator in SOFT_SPEND else 0.0
+                self._budget,
+                BUDGET_WEIGHT if self.estimator in SOFT_SPEND else 0.0,
+                layers="mean",
             )
         if self.estimator == "reinforce":
             self.needs = self.needs | {"token_loss"}
             kind = self.estimation.credit
             self.aux_losses["policy_gradient"] = AuxLoss(
-                partial(losses.policy_gradient, kind=kind), 0.01
+                partial(losses.policy_gradient, kind=kind), 0.01, layers="mean"
             )
-            self.aux_losses["baseline"] = AuxLoss(partial(losses.baseline, kind=kind), 0.01)
-            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4)
+            self.aux_losses["baseline"] = AuxLoss(
+                partial(losses.baseline, kind=kind), 0.01, layers="mean"
+            )
+            self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4, layers="mean")
 
     def _budget(self, trace: LayerTrace) -> Float[Tensor, ""]:
         return losses.budget(trace, self.spec.capacity)

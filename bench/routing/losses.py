@@ -23,10 +23,12 @@ def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
 
 
 def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
-    """`N * sum_e f_e P_e`: 1 at perfect balance (Switch Transformer, arXiv:2101.03961, section
-    2.2).
+    """Return `N * sum_e f_e P_e`: 1 at perfect balance (Switch Transformer, arXiv:2101.03961,
+    section 2.2).
 
-    f_e is the share of choices that fell on path e, P_e its mean probability.
+    f_e is the share of choices that fell on path e, P_e its mean probability. The shares add up to
+    1 at any number of choices a token. Mixtral's published code counts a token's k choices in full,
+    so that its loss is k times this one, and a weight there is k times smaller than here.
     """
     mask = trace.plan.chosen.float().flatten(0, 1)
     probabilities = _logits(trace).softmax(-1).flatten(0, 1).mean(0)
@@ -63,10 +65,14 @@ def centre(trace: LayerTrace) -> Float[Tensor, ""]:
 
 
 def importance(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Squared coefficient of variation of the paths' probability summed over tokens
-    (arXiv:1701.06538, equation 7).
+    """Return the squared coefficient of variation of the paths' gate values summed over tokens
+    (arXiv:1701.06538, equations 6 and 7).
+
+    A gate value is the softmax over the chosen scores, and 0 for a path that was not chosen
+    (equations 3 to 5).
     """
-    return _cv_squared(_logits(trace).softmax(-1).flatten(0, 1).sum(0))
+    kept = _logits(trace).masked_fill(~trace.plan.chosen, -torch.inf)
+    return _cv_squared(kept.softmax(-1).nan_to_num(0.0).flatten(0, 1).sum(0))
 
 
 def load(trace: LayerTrace) -> Float[Tensor, ""]:
@@ -199,10 +205,3 @@ def supervised(trace: LayerTrace) -> Float[Tensor, ""]:
     return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (
         labels != -100
     ).sum().clamp_min(1)
-
-
-def mean_loss(values: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """Mean over the layers that have the loss in this step, so that a weight means the same at any
-    depth and however many are forked.
-    """
-    return torch.stack(values).mean()

@@ -1,4 +1,4 @@
-"""Define cells: one router at one seed, budget and match, as a suite asks for it."""
+"""Define cells: one router at one seed, router seed, budget and match, as a suite asks for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ class Cell:
 
     Attributes:
         suite: everything but the router.
-        row: the router and its options.
-        seed: seed of backbone, data order and router.
+        row: the router and its options, with one router seed.
+        seed: of backbone, data order and router.
         plugin_files: plugin files to load before the router is looked up.
-        outside: the cell runs a plugin's code, so it gets its own process.
+        outside: a plugin's code runs in it, so it gets a process of its own.
+        replica: place of its router seed among those that the row has at each seed.
     """
 
     suite: SuiteConfig
@@ -27,6 +28,7 @@ class Cell:
     seed: int
     plugin_files: tuple[Path, ...] = ()
     outside: bool = False
+    replica: int = 0
 
     @property
     def match(self) -> str:
@@ -44,7 +46,8 @@ class Cell:
         return self.row.training or self.suite.train.router
 
     def __str__(self) -> str:
-        return f"{self.row.name} seed {self.seed}"
+        further = f" router {self.row.router_seed}" if self.replica else ""
+        return f"{self.row.name} seed {self.seed}{further}"
 
 
 def plan_cells(
@@ -63,17 +66,20 @@ def plan_cells(
         plugin_files: files of plugins, loaded only for rows that need one.
         outside: names of the rows that run a plugin's code.
     """
-    files = tuple(plugin_files)
-    cells = [
-        Cell(suite, row, seed, files, True) if row.name in outside else Cell(suite, row, seed)
-        for seed in seeds
-        for row in rows
-    ]
+    cells: list[Cell] = []
+    for seed in seeds:
+        for row in rows:
+            own = row.name in outside
+            files = tuple(plugin_files) if own else ()
+            cells += [
+                Cell(suite, one, seed, files, own, replica)
+                for replica, one in enumerate(row.replicas())
+            ]
     if suite.regime != "controller":
         return cells
     # One cell of each seed comes first: then workers pretrain the backbones in parallel, and do
     # not wait for one of them.
-    return sorted(cells, key=lambda cell: cell.row is not rows[0])
+    return sorted(cells, key=lambda cell: (cell.row.name, cell.replica) != (rows[0].name, 0))
 
 
 def sensitivity_rows(suite: SuiteConfig, rows: Sequence[RowConfig]) -> list[RowConfig]:

@@ -1,6 +1,7 @@
 """Resolve a cell once: look up its router, read its text, and compute its content key."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from bench.config.suite import SuiteConfig
 from bench.data import Corpus, load_corpus
 from bench.errors import UserError
 from bench.model.assemble import Blueprint
-from bench.record import RULES_VERSION, CellId
+from bench.record import RULES_VERSION, CellId, record_path
 from bench.routing.registry import Entry, RouterCard, find, load_file
 from bench.runner.cells import Cell
 from bench.runner.provenance import machine_of
@@ -74,6 +75,11 @@ class ResolvedCell:
             match=suite.match,
             budget=suite.budget,
         )
+
+    def place(self, root: Path) -> Path:
+        """Return where the reference to its record lies in a tree."""
+        further = self.cell.row.router_seed if self.cell.replica else None
+        return record_path(root, self.cell_id, further)
 
     def blueprint(self) -> Blueprint:
         """Return the part of suite and row that defines the model.

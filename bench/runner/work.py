@@ -9,7 +9,7 @@ from filelock import Timeout
 
 from bench.errors import UserError, let_through, located
 from bench.files import file_lock
-from bench.record import Record, read_record, record_path, refer, store_path, write_record
+from bench.record import Record, read_record, refer, store_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell
 
@@ -94,7 +94,7 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     resolved = resolve(cell)
-    place, kept = record_path(job.root, resolved.cell_id), store_path(job.store, resolved.key)
+    place, kept = resolved.place(job.root), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key
     state.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:

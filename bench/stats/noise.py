@@ -46,8 +46,13 @@ def noise_floor(
 ) -> tuple[NoiseFloor, ...]:
     """Compare each row with its twin by the plain paired t test.
 
-    A failed check accuses the harness, not the router: something other than the row's own noise
-    tells the two apart, or one board in 1/alpha was unlucky.
+    A failed check accuses the harness or the design, not the router: something other than the
+    noise that the seeds sample tells the two apart, or one board in 1/alpha was unlucky.
+
+    Args:
+        losses: row -> seed -> headline loss, at the seeds of the look.
+        twins: (row, its twin).
+        alpha: probability of a false alarm over all twins.
     """
     gaps = [_differences(losses, row, twin) for row, twin in twins]
     if not gaps:

@@ -87,7 +87,7 @@ def power(
     Args:
         losses: row -> seed -> headline loss of the pilot.
         plan: the comparisons, as for `judge_board`.
-        costs: row -> cost of one of its cells; a row without one gives needs without cost.
+        costs: row -> cost of one of its seeds; a row without one gives needs without cost.
         effect: difference to be found: the margin, the one observed (optimistic: large ones are
             observed large by luck too), or a number of nats a byte.
         target: power asked for.

@@ -12,6 +12,7 @@ from bench.stats.outcome import Outcome, build_outcomes
 from bench.stats.paired import Floats, seed_correlation
 from bench.stats.plan import Comparison, Family, Plan
 from bench.stats.ranks import Friedman, Rank, friedman, rank_intervals
+from bench.stats.sequential import family_level
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +99,19 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
         mean_correlation=float(off.mean()) if off.size else math.nan,
         prior=prior,
         friedman=friedman(board.rows, board.values, plan.alpha),
-        noise=noise_floor(losses, plan.twins, plan.alpha),
+        noise=_twins(losses, board, plan),
         notes=_board_notes(board, plan),
     )
+
+
+def _twins(losses: Losses, board: Aligned, plan: Plan) -> tuple[NoiseFloor, ...]:
+    """Judge the A/A controls at the look of the board, at the level that it has there."""
+    seen = {
+        row: {seed: own[seed] for seed in board.seeds if seed in own} for row, own in losses.items()
+    }
+    count = max(len(plan.twins), 1)
+    level = family_level(plan.looks, max(board.look, 0), plan.alpha, count)
+    return noise_floor(seen, plan.twins, level)
 
 
 def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:

@@ -229,6 +229,11 @@ class StudyConfig(Part):
             if not size.settings or setting in size.settings
         }
 
+    def num_cells(self, size: Size) -> int:
+        """Return the number of cells of one size."""
+        replicas = [row.replicas() for rows in self.grid(size).values() for row in rows]
+        return size.seeds * sum(map(len, replicas))
+
     def places(self, comparison: StudyComparison, size: Size | None = None) -> list[str]:
         """Return the settings in which a comparison is made, at one size or at any."""
         everything = {

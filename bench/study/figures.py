@@ -121,10 +121,9 @@ def _along(
 
     places = {row.name: (row.series, row.at) for row in study.rows if row.series}
     points = [
-        {"row": places[row.label][0], "at": places[row.label][1], "seed": record.cell.seed,
-         "value": value}
+        {"row": places[row.label][0], "at": places[row.label][1], "seed": seed, "value": value}
         for row in rows if row.label in places
-        for record in row.good if (value := measure.read(record)) is not None
+        for seed, value in row.by_seed(measure.read).items()
     ]  # fmt: skip
     data = pd.DataFrame(points, columns=["row", "at", "seed", "value"])
     # A series with a single place is no line.

@@ -149,14 +149,15 @@ def _theirs(figure: str | None) -> str:
 
 
 def _value(row: Row, measure: Measure) -> str:
-    values = [value for record in row.good if (value := measure.read(record)) is not None]
+    values = list(row.by_seed(measure.read).values())
     if not values:
         return MISSING
     # Only the loss has an interval; another measure shows how many seeds have it, if not all.
     shown = measure.show(sum(values) / len(values))
     if measure.name == "loss":
         return f"{shown} {interval(*mean_interval(values), 4)}".strip()
-    return shown + (f" ({len(values)}/{len(row.good)})" if len(values) < len(row.good) else "")
+    seeds = len({record.cell.seed for record in row.good})
+    return shown + (f" ({len(values)}/{seeds})" if len(values) < seeds else "")
 
 
 def _prediction(study: StudyConfig, one: Judged) -> list[str]:
@@ -203,14 +204,13 @@ def _extents(study: StudyConfig, results: Sequence[SizeResults]) -> list[list[st
     }
     lines: list[list[str]] = []
     for name, size in study.sizes.items():
-        cells = size.seeds * sum(len(rows) for rows in study.grid(size).values())
         measured = f"{took[name]:.0f}" if name in took else MISSING
         command = code(f"python -m bench study {study.name} --size {name}")
         lines.append(
             [
                 name,
                 seed_runs(list(size.numbers)),
-                str(cells),
+                str(study.num_cells(size)),
                 f"{size.core_minutes:g}",
                 measured,
                 escape(size.machine),

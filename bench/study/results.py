@@ -95,11 +95,12 @@ def _at_size(study: StudyConfig, name: SizeName, folder: Path) -> SizeResults:
         rows[setting] = tuple(found[row.name] for row in declared if row.name in found)
         for row in declared:
             there = (
-                {record.cell.seed for record in found[row.name].records}
+                {(record.cell.seed, record.row.router_seed) for record in found[row.name].records}
                 if row.name in found
-                else set[int]()
+                else set[tuple[int, int]]()
             )
-            if lacking := tuple(seed for seed in seeds if seed not in there):
+            asked = [one.router_seed for one in row.plain().replicas()]
+            if lacking := tuple(s for s in seeds if not {(s, own) for own in asked} <= there):
                 missing.append((setting, row.name, lacking))
     judged = _judge(study, size, rows)
     # A claim holds the verdicts of all its predictions in all their settings.
@@ -149,7 +150,7 @@ def _undeclared(
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
-    if record.row != row.plain():
+    if record.row not in row.plain().replicas():
         return "the row was run with other options"
     # Compare as parsed suites, so that defaults count and the spelling does not.
     ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}
@@ -197,10 +198,8 @@ def _prediction(
 
 
 def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
-    """Return seed -> coordinate of a measure, for the seeds that count and have it."""
-    # Seeds without a finite value are dropped here, and the note beside the verdict counts them.
-    found = {record.cell.seed: measure.coordinate(record) for record in row.good} if row else {}
-    return {seed: value for seed, value in found.items() if value is not None}
+    """Return seed -> what differences are taken of, for the seeds that count and have it."""
+    return row.by_seed(measure.coordinate) if row else {}
 
 
 def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:

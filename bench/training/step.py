@@ -16,7 +16,6 @@ from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router
-from bench.routing.losses import mean_loss
 from bench.training.auxiliary import active, has_target
 from bench.training.optim import (
     Muon,
@@ -204,7 +203,7 @@ class Stepper:
         return loss.detach()
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Return the weighted sum of the auxiliary losses, each a mean over its layers.
+        """Weighted sum of the auxiliary losses, each a sum or mean over the layers that have it.
 
         They are priced at the first step, at metered steps, and when their set changes.
         """
@@ -229,9 +228,13 @@ class Stepper:
             self.auxiliary_flops = flops
         if not values:
             return None
-        means = {name: mean_loss(found) for name, found in values.items()}
-        self.last_auxiliary = {name: value.detach() for name, value in means.items()}
-        return torch.stack(list(means.values())).sum()
+        over = {name: term.loss.layers for name, term, _ in due}
+        totals = {
+            name: torch.stack(found).sum() if over[name] == "sum" else torch.stack(found).mean()
+            for name, found in values.items()
+        }
+        self.last_auxiliary = {name: value.detach() for name, value in totals.items()}
+        return torch.stack(list(totals.values())).sum()
 
     def _update(self, progress: float) -> None:
         # Each router is clipped by its own norm.

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,14 @@ def records(
 ) -> list[Record]:
     """Every kind with every seed."""
     return [record(kind, seed, **dict(changes)) for kind in kinds for seed in seeds]
+
+
+def replicas(kind: Kind, seed: int, losses: Mapping[int, float], **changes: Any) -> list[Record]:
+    """One seed's records, a loss for each router seed."""
+    return [
+        record(kind, seed, row=row_of(kind, router_seed=own), loss=loss, **dict(changes))
+        for own, loss in losses.items()
+    ]
 
 
 def write(root: Path, made: Sequence[Record]) -> None:

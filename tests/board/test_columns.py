@@ -8,7 +8,7 @@ import pytest
 from bench.board.build import boards_of
 from bench.board.columns import audit_columns, cost_columns, first_columns, verdict_columns
 from bench.board.model import Row
-from tests.board.synthetic import records
+from tests.board.synthetic import QUICK, records, replicas
 
 MADE = records()
 BOARD = boards_of(MADE)[0]
@@ -51,6 +51,13 @@ def test_wins_count_seeds() -> None:
     count = sum(losses["hash", seed] < losses["random@ffn", seed] for seed in range(3))
     assert wins.cell(ROWS["hash"]).text == f"{count}/3"
     assert wins.cell(ROWS["random@ffn"]).value is None
+
+
+def test_the_audit_says_over_how_many_router_seeds_a_seed_is_a_mean() -> None:
+    (column,) = [one for one in audit_columns(BOARD) if one.title == "seeds"]
+    assert column.cell(ROWS["mlp_gate"]).text == "0-2"
+    made = [one for seed in range(2) for one in replicas(QUICK[1], seed, {0: 2.0, 2: 2.1})]
+    assert column.cell(Row("mlp_gate", tuple(made))).text == "0-1, 2 router seeds each"
 
 
 def test_the_audit_links_papers_and_stamps_causality() -> None:

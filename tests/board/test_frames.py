@@ -12,7 +12,7 @@ import bench
 from bench.board.frames import resampled, tidy
 from bench.errors import UserError
 from bench.record import CurvePoint
-from tests.board.synthetic import DOMAINS, QUICK, Kind, record, records, write
+from tests.board.synthetic import DOMAINS, QUICK, Kind, record, records, row_of, write
 
 
 def point(flops: float, loss: float) -> CurvePoint:
@@ -62,6 +62,26 @@ def test_seeds_meet_on_the_range_that_all_cover() -> None:
     x = np.array(wide.index)
     assert wide[0].tolist() == pytest.approx(x / 10)
     assert wide[2].tolist() == pytest.approx(2 + x / 10)
+
+
+def test_the_curve_of_a_seed_is_the_mean_over_its_router_seeds() -> None:
+    kind = Kind("x", 2)
+    cells = [(0, 0, 1.0), (0, 2, 3.0), (1, 0, 5.0), (1, 2, 6.0)]
+    made = [
+        record(
+            kind,
+            seed,
+            row=row_of(kind, router_seed=own),
+            curve=tuple(point(flops, level + flops) for flops in (0, 10)),
+        )
+        for seed, own, level in cells
+    ]
+    frame = tidy(made, "curves")
+    assert frame.groupby(["seed", "router_seed"]).size().tolist() == [2, 2, 2, 2]
+    curves = resampled(frame, "flops")
+    assert curves["seed"].tolist() == [0, 0, 1, 1]
+    wanted = [2.0, 12.0, 5.5, 15.5]
+    assert (curves["loss"] * math.log(2)).tolist() == pytest.approx(wanted)
 
 
 def test_a_row_without_curves_has_no_line() -> None:

@@ -8,7 +8,7 @@ from bench.board.build import boards_of
 from bench.board.model import Row
 from bench.board.rows import checked_row, common_seeds, group_rows, preferring
 from bench.record import Record
-from tests.board.synthetic import QUICK, Kind, record, records, row_of
+from tests.board.synthetic import QUICK, Kind, record, records, replicas, row_of
 
 GATE, CHANCE = Kind("mlp_gate", 2.0), Kind("random@ffn", 2.2, "control", control=None)
 
@@ -55,6 +55,19 @@ def test_a_row_of_the_other_mode_stands_in_where_the_wanted_one_is_missing() -> 
     made = [*records(QUICK[1:2]), *records(QUICK[1:4], match="tokens")]
     found = {one.name: one.first.cell.match for one in preferring("flops", made)}
     assert found == {"mlp_gate": "flops", "mlp_gate@twin": "tokens", "mod": "tokens"}
+
+
+def test_a_row_that_lacks_a_router_seed_is_not_ranked() -> None:
+    seeds = [replicas(GATE, seed, {0: 2.0, 2: 2.1}) for seed in range(3)]
+    (row,) = group_rows([*seeds[0], *seeds[1][:1], *seeds[2]])
+    found = checked_row(row, (0, 1, 2))
+    assert found.status == "incomplete"
+    assert found.reason == "has seeds 0, 2, lacks 1 (each of router seeds 0, 2)"
+    fewer = checked_row(row, (0, 2))
+    assert (fewer.status, len(fewer.records)) == ("ok", 4)
+    assert fewer.reason == "seeds 1 left out: a router seed is missing"
+    (none,) = group_rows([*seeds[0][:1], *seeds[1][1:]])
+    assert checked_row(none, ()).status == "incomplete"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`bench plan`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_one_impossible_row_does_not_end_the_plan(
     out = capsys.readouterr().out
     assert "impossible  mlp_gate@width_ratio=32: " in out
     assert any(line.split()[1:2] == ["ranked"] for line in out.splitlines())
+
+
+def test_every_router_seed_is_a_cell_and_a_row_has_one_line(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    rows = [{"name": "mlp_gate", "router_seeds": [0, 2, 4]}, "hash"]
+    suite.write_text(yaml.safe_dump({**data, "rows": rows, "seeds": 5}), encoding="utf-8")
+    assert main(["plan", "--suite", str(suite)]) == 0
+    out = capsys.readouterr().out
+    a_cell, total = re.search(r"training (\S+) FLOPs\n20 cells.* about (\S+) FLOPs", out).groups()  # type: ignore[union-attr]
+    assert float(total) == pytest.approx(20 * float(a_cell), rel=0.01)
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mlp_gate", "hash"]
 
 
 def test_a_suite_names_its_plugins(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:

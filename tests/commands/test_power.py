@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.board.build import boards_of
 from bench.cli import main
-from tests.board.synthetic import QUICK, records, write
+from bench.commands.power import _costs
+from tests.board.synthetic import QUICK, records, replicas, write
 
 
 @pytest.fixture
@@ -34,6 +36,15 @@ def test_a_line_a_comparison_with_seeds_and_cost(
     harder = [line for line in lines(capsys.readouterr().out, "mod") if line[1] == "random@block"]
     assert harder[0][5:7] == ["over", "512"] and seeds.isdecimal()
     assert float(flops) >= 0 and float(hours) >= 0
+
+
+def test_a_seed_costs_as_much_as_its_router_seeds_together() -> None:
+    one = boards_of(records(QUICK[:2], range(2)))[0]
+    gate = [r for seed in range(2) for r in replicas(QUICK[1], seed, {0: 2.0, 2: 2.1, 4: 2.2})]
+    three = boards_of([*records(QUICK[:1], range(2)), *gate])[0]
+    alone, together = (_costs(board)["mlp_gate"] for board in (one, three))
+    assert together.flops == pytest.approx(3 * alone.flops)
+    assert _costs(three)["dense_matched"] == _costs(one)["dense_matched"]
 
 
 def test_all_pairs_are_shown_on_request(board: str, capsys: pytest.CaptureFixture[str]) -> None:

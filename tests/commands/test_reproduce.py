@@ -80,6 +80,23 @@ def test_why_a_rerun_failed_is_shown(
     assert "inconclusive" in said
 
 
+def test_each_router_seed_is_rerun_and_a_seed_is_their_mean(
+    place: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"name": "mlp_gate", "router_seeds": [0, 2]}, "hash"]
+    world.write_suite(place / "tiny.yaml", elsewhere / "text.jsonl", rows=rows)
+    run = ["run", "--suite", "tiny.yaml", "--routers", "all", "--seeds", "2"]
+    assert main([*run, "--workers", "0"]) == 0
+    assert "2 rows x 2 seeds, 6 cells" in capsys.readouterr().out
+    assert main(["reproduce", "mlp_gate", *AGAIN]) == 0
+    said = capsys.readouterr().out
+    assert "mlp_gate: confirmed: every seed repeats its loss" in said
+    assert [line.split()[:2] for line in said.splitlines()[-5:-1]] == [
+        *(["0", "0"], ["0", "2"], ["1", "0"], ["1", "2"])
+    ]
+    assert len(list(Path("again").rglob("seed-*-router-2.json"))) == 2
+
+
 def test_an_honest_record_is_confirmed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "mlp_gate", *AGAIN]) == 0
     assert "mlp_gate: confirmed" in capsys.readouterr().out

@@ -33,6 +33,10 @@ def with_rows(*rows: Any, **changes: Any) -> dict[str, Any]:
     [
         (with_rows({"name": "mod", "control": "chnace"}), "Unknown control 'chnace'. Did you mean"),
         (with_rows({**TWIN, "router_seed": 0}), "'mlp_gate@copy' is a twin of no row"),
+        (
+            with_rows({**TWIN, "router_seed": 0, "router_seeds": [1, 0]}),
+            "'mlp_gate@copy' is a twin of no row",
+        ),
         (with_rows({**TWIN, "options": {"hidden": 8}}), "is a twin of no row"),
         (with_rows(TWIN, {"name": "again", "router": "mlp_gate"}), "twin of mlp_gate or again"),
         (with_rows({**TWIN, "twin_of": "mlp_gat"}), "Unknown row 'mlp_gat'. Did you mean"),

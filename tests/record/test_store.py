@@ -185,6 +185,14 @@ def test_records_lie_where_their_cell_says_and_are_read_in_order(tmp_path: Path)
     assert [found.cell.seed for _, found in read_records(tmp_path)] == [0, 1, 2]
 
 
+def test_a_further_router_seed_of_a_row_lies_beside_the_first(tmp_path: Path) -> None:
+    further = record_path(tmp_path, cell(), router_seed=2)
+    assert further == record_path(tmp_path, cell()).with_name("seed-3-router-2.json")
+    for path, loss in ((record_path(tmp_path, cell()), 1.0), (further, 2.0)):
+        write_record(record(loss=loss), path)
+    assert sorted(found.loss or 0 for _, found in read_records(tmp_path)) == [1.0, 2.0]
+
+
 def test_budgets_that_differ_lie_apart() -> None:
     paths = {
         record_path(Path("r"), cell(budget=budget)) for budget in (0.1, 0.125, 0.5, 0.504, 0.999)

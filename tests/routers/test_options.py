@@ -26,7 +26,7 @@ VALUES: dict[str, list[Any]] = {
     **{"width_ratio": [0.5], "utility": [0.1], "rank": [0.1], "rank_delta": [0.2]},
     **{"flip_fraction": [1.0], "expert_dropout": [0.0], "share": [1.0], "weight": [0.5]},
     **{"anneal": [0.5], "inner": ["jepa_gate", {"router": "mlp_gate"}], "heuristic": ["surprisal"]},
-    "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": False}],
+    "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": True}],
 }
 """Option -> values to try where its type does not list them."""
 WITH: dict[str, dict[str, Any]] = {

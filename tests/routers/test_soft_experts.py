@@ -49,9 +49,13 @@ def test_evaluation_takes_the_most_probable_expert(estimator: str) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel"])
-@pytest.mark.parametrize("dense", [True, False])
-def test_straight_through_runs_every_expert_only_if_dense(estimator: str, dense: bool) -> None:
-    router = built(estimator=estimator, estimator_options={"dense": dense})
+@pytest.mark.parametrize("dense", [True, False, None])
+def test_straight_through_runs_every_expert_only_if_dense(
+    estimator: str, dense: bool | None
+) -> None:
+    """By default it does not, as in the code of SMEAR's authors."""
+    router = built(estimator=estimator, estimator_options={} if dense is None else {"dense": dense})
+    dense = bool(dense)
     found = plan(router, inputs())
     assert router.trains_dense is dense
     assert found.mask.sum(-1).unique().tolist() == [COUNT if dense else 1]
@@ -67,7 +71,8 @@ def test_balance_counts_choices_where_more_is_run(estimator: str) -> None:
 
     A router that runs every expert has f = 1 for all, and a loss of 1 without gradient.
     """
-    router = built(estimator=estimator)
+    straight = estimator in ("straight_through", "st_gumbel")
+    router = built(estimator=estimator, estimator_options={"dense": True} if straight else {})
     found = router(inputs())
     trace = LayerTrace(1, router.paths, inputs(), found, torch.zeros_like(inputs().hidden), {})
     value = load_balance(trace)
@@ -83,6 +88,11 @@ def test_balance_counts_choices_where_more_is_run(estimator: str) -> None:
     expected = COUNT * (share * found.scores.softmax(-1).flatten(0, 1).mean(0)).sum()
     assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert gradient.norm() > 1e-3
+
+
+def test_no_estimator_is_trained_with_a_balance_loss_by_default() -> None:
+    """SMEAR's authors have `load_loss_weight: 0` in all their configurations."""
+    assert all(built(estimator=name).aux_losses["load_balance"].weight == 0 for name in HARD)
 
 
 def test_reinforce_samples_one_expert_and_guesses_the_loss() -> None:

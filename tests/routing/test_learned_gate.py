@@ -49,7 +49,7 @@ def test_evaluation_is_hard_by_the_knob(estimator: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["scale", "straight_through", "st_gumbel"])
 def test_training_keeps_the_capacity_where_a_fixed_number_is_chosen(estimator: str) -> None:
-    router = built(estimator=estimator, estimator_options={"dense": False})
+    router = built(estimator=estimator)
     plan = router(inputs())
     count = round(router.spec.capacity * SEQ)
     assert not router.trains_dense
@@ -59,7 +59,7 @@ def test_training_keeps_the_capacity_where_a_fixed_number_is_chosen(estimator: s
 
 @pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel"])
 def test_dense_straight_through_runs_both_and_keeps_what_was_chosen(estimator: str) -> None:
-    router = built(estimator=estimator)
+    router = built(estimator=estimator, estimator_options={"dense": True})
     plan = router(inputs())
     assert router.trains_dense
     assert plan.mask.all()

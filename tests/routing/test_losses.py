@@ -22,7 +22,6 @@ from bench.routing.losses import (
     load,
     load_balance,
     load_balance_single,
-    mean_loss,
     policy_gradient,
     rank,
     router_z,
@@ -113,22 +112,20 @@ def test_a_plan_without_scores_is_refused() -> None:
         router_z(trace(torch.ones(1, 2, 2, dtype=torch.bool), None))
 
 
-def test_the_mean_over_layers_is_the_mean() -> None:
-    assert mean_loss([torch.tensor(1.0), torch.tensor(4.0)]).item() == 2.5
-
-
 def squared_variation(values: list[float]) -> float:
     return (statistics.pstdev(values) / statistics.mean(values)) ** 2
 
 
 @given(st.integers(0, 50))
-def test_importance_is_the_squared_variation_of_summed_probability(seed: int) -> None:
-    found = random_trace(seed)
-    assert found.plan.scores is not None
-    rows = [
-        [math.exp(s) / sum(map(math.exp, row)) for s in row]
-        for row in found.plan.scores.flatten(0, 1).tolist()
-    ]
+def test_importance_is_the_squared_variation_of_summed_gate_values(seed: int) -> None:
+    """Gate values are the softmax over the two scores kept (arXiv:1701.06538, equations 3 to 7)."""
+    scores = torch.randn(BATCH, SEQ, 4, generator=generator(seed, "scores"))
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter(2, scores.topk(2).indices, True)
+    found = trace(mask, scores)
+    rows = []
+    for row in scores.flatten(0, 1).tolist():
+        kept = [math.exp(s) if s in sorted(row)[-2:] else 0.0 for s in row]
+        rows.append([value / sum(kept) for value in kept])
     assert importance(found).item() == pytest.approx(
         squared_variation([sum(column) for column in zip(*rows, strict=True)]), rel=1e-4
     )

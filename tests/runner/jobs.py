@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.record import record_path, store_path
+from bench.record import store_path
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.work import Job
@@ -62,7 +62,7 @@ def job(root: Path, command: str = "c", **changes: Any) -> Job:
 
 def place(cell: Cell, root: Path) -> Path:
     """Where the reference to the cell's record lies."""
-    return record_path(root, resolve(cell).cell_id)
+    return resolve(cell).place(root)
 
 
 def kept(cell: Cell, root: Path) -> Path:

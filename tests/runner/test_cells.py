@@ -17,6 +17,26 @@ def test_cells_come_seed_by_seed() -> None:
     ]
 
 
+def test_a_row_of_several_router_seeds_has_a_cell_for_each_at_every_seed() -> None:
+    rows = [{"name": "mlp_gate", "router_seeds": [2, 0]}, "hash"]
+    suite = parse_suite({**SUITE, "rows": rows}, "s")
+    cells = plan_cells(suite, suite.rows, [0, 1])
+    assert list(map(str, cells)) == [
+        *("mlp_gate seed 0", "mlp_gate seed 0 router 0", "hash seed 0"),
+        *("mlp_gate seed 1", "mlp_gate seed 1 router 0", "hash seed 1"),
+    ]
+    assert [cell.row.router_seed for cell in cells] == [2, 0, 0, 2, 0, 0]
+
+
+def test_each_backbone_is_trained_first_by_one_cell() -> None:
+    rows = [{"name": "mlp_gate", "router_seeds": [0, 2]}, "hash"]
+    frozen = {**SUITE, "regime": "controller", "pretrain": {"tokens": 100}, "rows": rows}
+    suite = parse_suite(frozen, "s")
+    cells = plan_cells(suite, suite.rows, [0, 1])
+    assert [str(cell) for cell in cells[:2]] == ["mlp_gate seed 0", "mlp_gate seed 1"]
+    assert len(cells) == 6
+
+
 def test_sensitivity_rows_vary_the_rate_of_every_row_but_twins() -> None:
     rows = [
         "mlp_gate",

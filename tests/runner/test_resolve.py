@@ -11,17 +11,20 @@ import torch
 
 import bench.runner.resolve
 from bench.config.base import Part
-from bench.config.load import parse_suite
+from bench.config.load import load_suite, parse_suite
 from bench.config.row import RouterTraining, RowConfig
 from bench.config.suite import SuiteConfig
 from bench.model.assemble import assemble
+from bench.record import read_record
 from bench.routing.fingerprint import stored_fingerprints
 from bench.routing.registry import Entry, find, load_file
-from bench.runner.cells import Cell
+from bench.runner.cells import Cell, plan_cells
 from bench.runner.provenance import machine_of
 from bench.runner.resolve import NOT_NUMERICS, content_key, resolve
 from tests import world
 from tests.runner.suites import SUITE
+
+ROOT = Path(__file__).parents[2]
 
 MACHINE: dict[str, Any] = {
     "device": "cpu",
@@ -179,12 +182,33 @@ RUN: dict[str, Any] = {
     "training": RouterTraining(),
     "lr_scale": 2.0,
     "router_seed": 1,
+    "router_seeds": (0, 2),
 }
 
 
 @pytest.mark.parametrize("field", RowConfig.model_fields)
 def test_a_row_is_what_it_runs_and_its_name_and_not_its_control(field: str) -> None:
     assert (key(row={field: {**CALLED, **RUN}[field]}) == key()) == (field in CALLED)
+
+
+def test_a_replica_has_the_key_of_a_row_with_its_router_seed_alone() -> None:
+    """So records from before a row had several router seeds are found again."""
+    several = parse_suite({**SUITE, "rows": [{"name": "mlp_gate", "router_seeds": [0, 2]}]}, "s")
+    cells = plan_cells(several, several.rows, [5])
+    found = [content_key(cell, "identity", "d", MACHINE) for cell in cells]
+    assert found == [key(seed=5), key(seed=5, row={"router_seed": 2})]
+    assert [cell.replica for cell in cells] == [0, 1]
+
+
+def test_the_board_of_planted_depth_keeps_its_records() -> None:
+    """Those of the first ten tasks are the first router seeds of today's rows."""
+    suite = load_suite("planted-depth")
+    for row in suite.rows:
+        first = ROOT / "results/planted-depth" / row.name / "b50-flops/seed-0.json"
+        if first.exists():  # a row that was added later has none
+            assert read_record(first).row == row.replicas()[0], row.name
+    learned = [len(row.replicas()) for row in suite.rows if row.router == "mlp_gate"]
+    assert learned == [3, 3, 3]
 
 
 def test_how_the_router_of_a_row_is_trained_is_in_the_key() -> None:

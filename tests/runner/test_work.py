@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.record import read_record
+from bench.runner.cells import plan_cells
 from bench.runner.resolve import resolve
 from bench.runner.work import Job, work
 from tests import world
@@ -36,6 +37,21 @@ def test_two_trees_share_a_store_and_a_cell_is_run_once(text: Path, tmp_path: Pa
     work(cell, job(tmp_path, "board"))
     assert work(cell, Job(study, tmp_path, "study")).status == "kept"
     assert read_record(place(cell, study)).provenance.command == "board"
+
+
+def test_router_seeds_of_a_row_have_a_record_each_and_the_first_is_found_again(
+    text: Path, tmp_path: Path
+) -> None:
+    work(world.cell(text), job(tmp_path, "before"))
+    several = world.suite(text, rows=[{"name": "mlp_gate", "router_seeds": [0, 2]}])
+    first, further = plan_cells(several, several.rows, [0])
+    assert [work(one, job(tmp_path)).status for one in (first, further)] == ["kept", "ok"]
+    assert [work(one, job(tmp_path)).status for one in (first, further)] == ["kept", "kept"]
+    places = [place(one, tmp_path) for one in (first, further)]
+    assert [path.name for path in places] == ["seed-0.json", "seed-0-router-2.json"]
+    made = [read_record(path) for path in places]
+    assert [one.row.router_seed for one in made] == [0, 2]
+    assert made[0].provenance.command == "before" and made[0].loss != made[1].loss
 
 
 def test_other_conditions_are_said_and_the_first_are_found_again(

@@ -167,3 +167,18 @@ def test_a_row_alone_is_judged_as_before_when_others_are_renamed() -> None:
     renamed = {row.replace("router", "gate"): own for row, own in losses.items()}
     before, after = judge_board(losses, plan_of(losses)), judge_board(renamed, plan_of(renamed))
     assert [o.p_adjusted for o in before.outcomes] == [o.p_adjusted for o in after.outcomes]
+
+
+def test_twins_are_judged_at_the_look_and_at_its_level() -> None:
+    """A difference with p 0.03 fails a single look, and not an early one that spends little."""
+    gaps = np.array([-1.0, 0.0, 1.0, 0.5, -0.5, 0.2, -0.2, 0.8, -0.8, 0.0])
+    at_p = stats.t.isf(0.015, 9) * gaps.std(ddof=1) / np.sqrt(10)
+    row = {seed: 2.0 + float(gap + at_p) for seed, gap in enumerate(gaps)}
+    losses = {"row": row, "twin": dict.fromkeys(range(10), 2.0)}
+    late = {"row": {**row, 10: 9.0}, "twin": dict.fromkeys(range(11), 2.0)}
+    plan = Plan((Comparison("row", "twin"),), margin=0.01, twins=(("row", "twin"),))
+    (single,) = judge_board(losses, plan).noise
+    assert (single.passed, single.p) == (False, pytest.approx(0.03))
+    for seen in (losses, late):
+        (early,) = judge_board(seen, replace(plan, looks=(3, 10, 30))).noise
+        assert (early.passed, early.n, early.p) == (True, 10, pytest.approx(0.03))

@@ -86,10 +86,25 @@ def one(
         seed,
         budget=suite.budget,
         cell=cell,
-        row=chosen,
+        row=chosen.replicas()[0],
         provenance={"config": config, **changes.pop("provenance", {})},
         **changes,
     )
+
+
+def both(
+    declared: StudyConfig, setting: str, row: str, seed: int, losses: tuple[float, ...]
+) -> list[Record]:
+    """Records of one seed, a loss for each router seed that is declared."""
+    made = one(declared, setting, row, seed)
+    return [
+        made.model_copy(update={"row": replica, "loss": loss})
+        for replica, loss in zip(
+            suites_of(declared, declared.size("small"))[setting].row(row).replicas(),
+            losses,
+            strict=True,
+        )
+    ]
 
 
 def fill(out: Path, declared: StudyConfig, size: str = "small", **changes: Any) -> Path:

@@ -5,8 +5,11 @@ from statistics import fmean
 
 import pytest
 
-from bench.record import read_records, write_record
-from bench.study.results import SizeResults, collect
+from bench.board.measures import mean_interval
+from bench.record import read_records, record_path, write_record
+from bench.study.measures import find_measure
+from bench.study.page import render_page
+from bench.study.results import SizeResults, collect, coordinates
 from tests.study import made
 
 
@@ -28,6 +31,28 @@ def test_differences_are_means_over_the_seeds_of_both_rows(tmp_path: Path) -> No
     assert first.found.seeds == (0, 1, 2) and first.note == ""
     assert found.verdicts == ("reproduced", "reproduced")
     assert not found.missing and not found.apart and len(found.records) == 18
+
+
+def test_a_seed_of_a_study_is_the_mean_over_its_router_seeds(tmp_path: Path) -> None:
+    rows = made.data()["rows"]
+    rows[0]["router_seeds"] = [0, 2]
+    declared = made.study(rows=rows)
+    assert declared.num_cells(declared.size("small")) == 2 * 3 * (2 + 1 + 1)
+    folder = made.fill(tmp_path, declared)
+    (bare,) = collect(declared, folder)
+    lacking = {(setting, row): seeds for setting, row, seeds in bare.missing}
+    assert lacking == {(setting, "mlp_gate"): (0, 1, 2) for setting in ("half", "quarter")}
+    for setting in ("half", "quarter"):
+        for seed in range(3):
+            first, further = made.both(declared, setting, "mlp_gate", seed, (2.0, 2.2 + seed))
+            write_record(first, record_path(folder / "small" / setting, first.cell))
+            write_record(further, record_path(folder / "small" / setting, further.cell, 2))
+    (found,) = collect(declared, folder)
+    assert not found.missing and not found.apart
+    (row,) = [one for one in found.rows["half"] if one.name == "mlp_gate"]
+    assert coordinates(row, find_measure("loss")) == pytest.approx({0: 2.1, 1: 2.6, 2: 3.1})
+    low, high = mean_interval([2.1, 2.6, 3.1])
+    assert f"2.6000 [{low:.4f}, {high:.4f}]".replace("-", "−") in render_page(declared, [found])
 
 
 def test_a_record_of_another_budget_is_no_cell_of_the_study(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.model.equip import STANDARD_LOSSES, LossTerm
 from bench.rng import key
+from bench.routing.contract import AuxLoss
 from bench.training.utility import Oracle
 from tests import world
 from tests.training.test_utility import BATCH, IDS, SEEN, Gate, build, fit, passed
@@ -58,6 +60,24 @@ def test_labels_of_some_sequences_are_those_of_all_and_cost_their_share(kept: li
     others = [row for row in range(BATCH) if row not in kept]
     assert part[others].isnan().all()
     assert costs[1] == pytest.approx(costs[0] * len(kept) / BATCH, rel=0.05)
+
+
+@pytest.mark.parametrize("layers", ["sum", "mean"])
+def test_a_loss_is_a_sum_or_a_mean_over_layers(layers: str) -> None:
+    """A loss of 1 in each routed layer, with a weight of 0.25."""
+    found = world.model("mlp_gate")
+    one = AuxLoss(lambda trace: trace.update.new_ones(()), 0.25, layers=layers)
+    found.losses = tuple({"router_z": LossTerm(0.25, one)} for _ in found.losses)
+    done = world.fit(found, 1)
+    count = len(found.losses)
+    assert count > 1
+    assert done.auxiliary["router_z"] == 0.25 * (count if layers == "sum" else 1)
+
+
+@pytest.mark.parametrize("name", ["load_balance", "importance", "load", "router_z"])
+def test_losses_of_papers_that_add_layers_are_added(name: str) -> None:
+    """Switch, GShard, Mixtral and ST-MoE add the losses of their layers."""
+    assert STANDARD_LOSSES[name].layers == "sum"
 
 
 def test_a_standard_loss_is_charged_and_recorded() -> None:

@@ -1,0 +1,68 @@
+"""What a board says of its A/A controls, and of the router seeds that its rows are means over."""
+
+from collections.abc import Callable, Sequence
+
+from bench.board.measures import router_seed_sd
+from bench.board.model import Board
+from bench.board.text import BITS, listing, number
+from bench.stats import NoiseFloor
+
+
+def aa_control(floors: Sequence[NoiseFloor], shown: Callable[[str], str]) -> list[str]:
+    """Say of each twin whether it is told apart from its row, and what it means if any is.
+
+    Args:
+        floors: one for each twin.
+        shown: how to write foreign text.
+    """
+    lines: list[str] = []
+    for floor in floors:
+        limits = f"{number(BITS * floor.difference, 4, signed=True)} "
+        limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
+        lines.append(
+            f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; "
+            f"{_told(floor)}."
+        )
+    return [*lines, *_in_all(floors)]
+
+
+def _told(floor: NoiseFloor) -> str:
+    if floor.passed is None:
+        return "too few seeds to say"
+    if not floor.passed:
+        return "told apart"
+    # the 95 % interval leaves 0 out, and the level for several twins or an early look is stricter
+    corrected = abs(floor.difference) > floor.floor
+    return "not told apart" + " at the corrected level of this look" * corrected
+
+
+def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:
+    tested = [floor for floor in floors if floor.passed is not None]
+    apart = [floor for floor in tested if not floor.passed]
+    many = f"of {len(tested)} twin{'s' * (len(tested) > 1)}"
+    if not apart:
+        return [f"None {many} is told apart from its row."] * (len(tested) > 1)
+    largest = number(BITS * max(abs(floor.difference) for floor in apart), 4)
+    return [
+        f"The A/A control fails: {len(apart)} {many} {'is' if len(apart) == 1 else 'are'} told "
+        "apart, though a twin repeats its row and the true difference is 0. Either the harness "
+        "treats the two differently, or the design cannot tell a row from itself, with too few "
+        "router seeds or seeds for the spread of first weights. Differences between learned rows "
+        f"up to {largest} bits per byte are not to be believed."
+    ]
+
+
+def router_seeds(board: Board, shown: Callable[[str], str]) -> list[str]:
+    """Say which rows are means over several router seeds, and how far these lie apart."""
+    said = [
+        f"{shown(row.name)} ({len(row.router_seeds)}, SD {number(BITS * sd, 4)})"
+        for row in board.rows
+        if (sd := router_seed_sd(row)) is not None
+    ]
+    if not said:
+        return []
+    return [
+        "A seed is the mean over several router seeds (their number, and the SD between them "
+        f"within a seed, bits per byte) of {listing(said, 12)}. Their spread is part of the "
+        "intervals."
+    ]
