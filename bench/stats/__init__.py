@@ -1,8 +1,6 @@
-"""Statistics of a board: from losses by row and seed, and a plan declared before the run, to
-verdicts.
+"""Judge a board: from losses by row and seed, and a plan declared before the run, to verdicts.
 
-Plain data in, plain data out; nothing here knows of records or of torch. `judge_board` is the entry
-point.
+Input and output are plain data, without records and torch. `judge_board` is the entry point.
 """
 
 from bench.stats.align import Losses

@@ -1,4 +1,4 @@
-"""From losses by row and seed to one matrix, with a reason for every cell that is left out."""
+"""Arrange losses by row and seed in one matrix, with a reason for every missing cell."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,7 @@ from bench.stats.paired import Floats
 from bench.stats.plan import Plan
 
 Losses = Mapping[str, Mapping[int, float]]
-"""Row -> seed -> headline loss, nats a byte, lower is better.
-
-NaN or infinity is a cell that ran and failed.
-"""
+"""Row -> seed -> headline loss, nats per byte. A failed cell is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,11 @@ class Aligned:
     Attributes:
         rows: names, in the order of the plan.
         seeds: seeds of the look, ascending.
-        values: `[row, seed]`, NaN where there is no usable loss.
-        reasons: (row, seed) -> why that cell is not used.
-        look: index of the look reached; -1 before the first. 0 where none is declared.
+        values: `[row, seed]`, NaN without a usable loss.
+        reasons: (row, seed) -> reason why the cell is not used.
+        look: index of the reached look; -1 before the first, 0 if none is declared.
         late: seeds beyond the look, left out for every row.
-        failed: rows with a cell that ran and gave no finite loss.
+        failed: rows with a cell that ran without a finite loss.
     """
 
     rows: tuple[str, ...]
@@ -50,8 +47,10 @@ def align(losses: Losses, plan: Plan) -> Aligned:
     seeds = sorted({seed for row in rows for seed in losses.get(row, {})})
     if not seeds:
         raise UserError(
-            f"None of the planned rows {', '.join(rows) or '(none)'} has a loss. Run some cells first."
+            f"None of the planned rows {', '.join(rows) or '(none)'} has a loss. Run some cells "
+            "first."
         )
+    # Seeds beyond the reached look must not count, or looks would be chosen by their results.
     look, used = _cut(len(seeds), plan.looks)
     kept, late = tuple(seeds[:used]), tuple(seeds[used:])
     values = np.full((len(rows), len(kept)), np.nan)
@@ -61,6 +60,7 @@ def align(losses: Losses, plan: Plan) -> Aligned:
         own = losses.get(row, {})
         for j, seed in enumerate(kept):
             loss = own.get(seed)
+            # A cell that did not run and a cell that failed are different: only one is a result.
             if loss is None:
                 reasons[row, seed] = "not run"
             elif not math.isfinite(loss):
@@ -72,8 +72,9 @@ def align(losses: Losses, plan: Plan) -> Aligned:
 
 
 def _cut(available: int, looks: tuple[int, ...]) -> tuple[int, int]:
-    """Index of the last look reached and the number of seeds it takes."""
+    """Return the index of the last reached look and its number of seeds."""
     if not looks:
         return 0, available
+    # Between two looks the board stays at the earlier one.
     reached = [index for index, look in enumerate(looks) if look <= available]
     return (reached[-1], looks[reached[-1]]) if reached else (-1, available)

@@ -1,8 +1,8 @@
-"""Intervals for the loss of each domain, over seeds and validation documents at once.
+"""Compute intervals for the loss of each domain, over seeds and validation documents at once.
 
-Every seed is evaluated on the same documents, so the two are crossed, not nested: seeds and
-documents are resampled independently, each document with all its seeds (the pigeonhole bootstrap;
-Owen 2007, Annals of Applied Statistics 1).
+Every seed is evaluated on the same documents, so the two are crossed and not nested. Seeds and
+documents are resampled independently, each document with all its seeds: the pigeonhole bootstrap
+(Owen 2007, Annals of Applied Statistics 1).
 """
 
 import math
@@ -18,25 +18,22 @@ Documents = Mapping[int, Mapping[str, tuple[str, float, float]]]
 """Seed -> document -> (domain, nats, bytes)."""
 
 MEASURED_COVERAGE = {2: 0.50, 3: 0.75, 5: 0.84, 10: 0.90, 20: 0.93}
-"""Seeds -> how often a nominal 95 % interval held the truth in simulation where the seeds make all
-the noise, its worst case.
-"""
+"""Seeds -> simulated coverage of a nominal 95 % interval if seeds are the only noise."""
 
 
 @dataclass(frozen=True)
 class DomainInterval:
-    """Loss of one domain, or a difference of two rows there, nats a byte.
+    """Loss of one domain, or difference of two rows there, nats per byte.
 
     Attributes:
-        domain: its name.
-        mean: of the seeds' losses, each the nats over the bytes of all its documents.
+        domain: name of the domain.
+        mean: mean loss over the seeds; each is the nats over the bytes of all its documents.
         low: lower end of the percentile interval.
-        high: upper end.
-        seeds: seeds resampled; with one the interval is over documents alone.
-        documents: documents resampled.
-        coverage: how often such an interval holds the truth at the least, measured
-            (`MEASURED_COVERAGE`); NaN at one seed, where nothing is known of other seeds. To be
-            stated wherever the interval is shown.
+        high: upper end of the percentile interval.
+        seeds: number of seeds. With one seed the interval is over documents alone.
+        documents: number of documents.
+        coverage: smallest coverage of such an interval in simulation (`MEASURED_COVERAGE`); NaN
+            for one seed. State it wherever the interval is shown.
     """
 
     domain: str
@@ -56,15 +53,15 @@ def hierarchical_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[DomainInterval, ...]:
-    """Percentile intervals of every domain, in order of name; deterministic in `seed`.
+    """Return percentile intervals of every domain, in order of name, deterministic in `seed`.
 
     Args:
-        documents: of one row. Documents that some seed lacks are left out.
-        against: of a second row, for intervals of the difference first - second at the common
-            seeds.
+        documents: documents of one row. Documents that some seed lacks are left out.
+        against: documents of a second row, for intervals of the difference first - second at the
+            common seeds.
         level: nominal coverage.
-        resamples: bootstrap replicates.
-        seed: of the resampling.
+        resamples: number of bootstrap replicates.
+        seed: seed of the resampling.
 
     Raises:
         UserError: no common seeds or documents.
@@ -78,17 +75,20 @@ def hierarchical_bootstrap(
     )
     if not common:
         raise UserError(
-            f"{len(seeds)} common seeds share {len(common)} documents; a bootstrap needs one of each at least. Evaluate on the same split."
+            f"{len(seeds)} common seeds share {len(common)} documents; a bootstrap needs one of "
+            "each at least. Evaluate on the same split."
         )
     by_domain: dict[str, list[str]] = {}
     for name in sorted(common):
         by_domain.setdefault(documents[seeds[0]][name][0], []).append(name)
     rng = np.random.default_rng(seed)
+    # Resampling with replacement, as counts: how often each replicate picks each seed.
     picked_seeds = rng.multinomial(
         len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples
     ) / len(seeds)
     intervals: list[DomainInterval] = []
     for domain, names in sorted(by_domain.items()):
+        # Sizes of documents are the same for every seed; a difference takes the second row off.
         size = np.array([documents[seeds[0]][name][2] for name in names])
         nats = sum(
             sign * _nats(row, seeds, names) for sign, row in zip((1.0, -1.0), rows, strict=False)
@@ -96,6 +96,7 @@ def hierarchical_bootstrap(
         picked = rng.multinomial(
             len(names), np.full(len(names), 1.0 / len(names)), size=resamples
         ).astype(np.float64)
+        # Nats over bytes of the picked documents, then the mean over the picked seeds.
         replicates = ((picked @ np.asarray(nats).T) * picked_seeds).sum(1) / (picked @ size)
         low, high = np.quantile(replicates, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
         mean = float(np.sum(nats) / len(seeds) / size.sum())
@@ -108,10 +109,11 @@ def hierarchical_bootstrap(
 
 
 def _nats(row: Documents, seeds: list[int], names: list[str]) -> Floats:
-    """Nats of each document, `[seed, document]`."""
+    """Return the nats of each document, `[seed, document]`."""
     return np.array([[row[seed][name][1] for name in names] for seed in seeds])
 
 
 def _coverage(seeds: int) -> float:
+    # Take the next smaller number of seeds that was simulated.
     known = [n for n in MEASURED_COVERAGE if n <= seeds]
     return MEASURED_COVERAGE[max(known)] if known else math.nan

@@ -1,16 +1,13 @@
-"""From the differences that a study's predictions are about to verdicts, by the rule that decides
-on a board.
+"""Judge the predictions of a study, by the same rule as on a board.
 
-A prediction is *confirmed* when the difference is shown to lie where the claim says: below 0 (or
-below -least) for "lower", above it for "higher", within the margin for "equal". It is *refuted*
-when the difference is shown to fall short of the
-claim: it does not reach the margin (or `least`) in the claimed direction, which includes every
-difference the other way; for "equal", it lies beyond the margin. "not lower" is confirmed when the
-difference is shown to lie above -margin, refuted when below; "not higher" likewise. Both can hold
-for a difference that is real and smaller than the margin: that is a refutation. Otherwise it is
-*open*. What is shown is shown by two tests at the study's level: the moderated t test,
-Holm-adjusted over all predictions of the study, and the plain paired t test
-(`bench.stats.families`).
+A prediction is *confirmed* if the difference lies, with significance, where the claim says: below 0
+(or below -least) for "lower", above it for "higher", within the margin for "equal". It is *refuted*
+if the difference falls, with significance, short of the claim: it does not reach the margin (or
+`least`) in the claimed direction; for "equal", it lies beyond the margin. "not lower" is confirmed
+above -margin and refuted below it; "not higher" is the mirror image. Both can hold for a real
+difference that is smaller than the margin: that is a refutation. Otherwise the prediction is
+*open*. Significance takes two tests at the study's level: the moderated t test, Holm-adjusted over
+all predictions of the study, and the plain paired t test (`bench.stats.families`).
 """
 
 from collections import defaultdict
@@ -25,11 +22,10 @@ from bench.stats.moderation import ModeratedTests, Prior, fit_prior, moderate, r
 from bench.stats.paired import Floats, PairedTests, TTests, paired_t
 
 Expectation = Literal["lower", "higher", "equal", "not_lower", "not_higher"]
-"""What is said of row - control; "not_lower" and "not_higher": that it is not so by as much as the
-margin.
+"""Predicted direction of row - control.
 
-The last two are for claims such as "does no harm", which an outcome in the other direction bears
-out.
+"not_lower" and "not_higher" say that it is not so by as much as the margin. They are for claims
+such as "does no harm", which a difference in the other direction confirms too.
 """
 PredictionVerdict = Literal["confirmed", "refuted", "open", "not run"]
 ClaimVerdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
@@ -37,18 +33,19 @@ ClaimVerdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction with its data; coordinates are nats, or logarithms of what is compared as a
-    ratio.
+    """One prediction with its data.
+
+    Coordinates are nats, or logarithms for measures that are compared as ratios.
 
     Attributes:
-        group: predictions of one group share the variance that is borrowed: same measure, same
-            setting.
-        row: seed -> coordinate.
-        control: seed -> coordinate.
-        expect: what is claimed of row - control.
-        least: how large it is claimed to be; 0 for a direction alone.
-        margin: half-width of what does not matter.
-        failed: a cell of either row ran and gave no result that counts, so it cannot be confirmed.
+        group: measure and setting. Predictions of one group borrow variance from each other.
+        names: names of row and control.
+        row: seed -> coordinate of the row.
+        control: seed -> coordinate of the control.
+        expect: claimed direction of row - control.
+        least: claimed smallest size; 0 for a direction alone.
+        margin: largest difference that does not matter.
+        failed: a cell of either row ran without a result that counts, so nothing is claimed.
     """
 
     group: tuple[str, str]
@@ -62,7 +59,7 @@ class Prediction:
 
     @property
     def differences(self) -> dict[int, float]:
-        """Seed -> row - control, at common seeds."""
+        """Seed -> row minus control, at common seeds."""
         return {
             seed: self.row[seed] - self.control[seed]
             for seed in sorted(self.row)
@@ -72,17 +69,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """What came of one prediction, in its coordinates; NaN for what can't be computed.
+    """The result of one prediction, in its coordinates. Numbers that do not exist are NaN.
 
     Attributes:
         difference: mean of row - control.
-        interval: simultaneous over all predictions of the study.
+        interval: simultaneous interval over all predictions of the study.
         seeds: common seeds.
-        wins: seeds whose difference has the claimed sign, or for "equal" lies within the margin, or
-            not beyond it for "not lower" and "not higher".
-        p: of the claim that the verdict makes, of the likelier one where it is open; adjusted.
+        wins: number of seeds whose difference has the claimed sign; for "equal", lies within the
+            margin; for "not lower" and "not higher", is not beyond the margin on that side.
+        p: adjusted p value of the claim behind the verdict; the smaller of the two if it is open.
         detectable: smallest true difference from 0 that this design finds with 80 % power.
-        verdict: see the module.
+        verdict: see the docstring of the module.
     """
 
     difference: float
@@ -98,7 +95,7 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
     """Judge all predictions of a study as one family.
 
     Args:
-        predictions: all that were declared, also those without data, which count in the correction.
+        predictions: all declared predictions. Those without data count in the correction too.
         alpha: probability of any false verdict.
     """
     if not predictions:
@@ -127,7 +124,10 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
 
 
 def claim_verdict(verdicts: Sequence[PredictionVerdict]) -> ClaimVerdict:
-    """A claim is reproduced if all its predictions are confirmed, not reproduced if one is refuted."""
+    """Return the verdict of a claim from those of its predictions.
+
+    It is reproduced if all are confirmed, and not reproduced if one is refuted.
+    """
     if "refuted" in verdicts:
         return "not reproduced"
     if not verdicts or "not run" in verdicts:
@@ -149,6 +149,7 @@ def _verdict(
 ) -> tuple[PredictionVerdict, float]:
     if not n:
         return "not run", float("nan")
+    # A refutation comes first: a real difference may still be smaller than the margin.
     if refute <= alpha and not prediction.failed:
         return "refuted", refute
     if confirm <= alpha and not prediction.failed:
@@ -159,10 +160,10 @@ def _verdict(
 def _confirm_and_refute(
     predictions: Sequence[Prediction], tests: FamilyTests
 ) -> tuple[Floats, Floats]:
-    """P values by the whole rule of what would confirm and refute each prediction, `[prediction]`.
+    """Return p values, by the whole rule, for confirming and refuting each prediction.
 
-    A prediction is confirmed outside of the differences that deny it, but for "equal", which is
-    confirmed inside of its own; it is refuted outside of its own.
+    A prediction is refuted outside of its own differences, and confirmed outside of the differences
+    that deny it. "equal" is confirmed inside its own differences.
     """
     own, denied = (np.array(bounds).T for bounds in zip(*map(_bounds, predictions), strict=True))
     equal = np.array([prediction.expect == "equal" for prediction in predictions])
@@ -174,9 +175,9 @@ def _confirm_and_refute(
 
 
 def _bounds(prediction: Prediction) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Differences that a prediction allows, and those that deny it, each from low to high.
+    """Return the differences that a prediction allows, and those that deny it, from low to high.
 
-    Between the two lie differences that neither confirm nor refute it.
+    Differences in between neither confirm nor refute it.
     """
     margin, least, inf = prediction.margin, prediction.least, np.inf
     edge = least or margin
@@ -190,7 +191,7 @@ def _bounds(prediction: Prediction) -> tuple[tuple[float, float], tuple[float, f
 
 
 def _family(predictions: Sequence[Prediction]) -> FamilyTests:
-    """The tests of all predictions, the variances of each group moderated apart."""
+    """Return the tests of all predictions, with the variances of each group moderated apart."""
     seeds = sorted({seed for prediction in predictions for seed in prediction.differences})
     rows = [_losses(prediction.row, seeds) for prediction in predictions]
     controls = [_losses(prediction.control, seeds) for prediction in predictions]
@@ -200,6 +201,7 @@ def _family(predictions: Sequence[Prediction]) -> FamilyTests:
         groups[prediction.group].append(index)
     columns = np.full((6, len(predictions)), np.nan)
     for members in groups.values():
+        # The prior of a group comes from the residuals of its rows, each row once.
         used = PairedTests(*(column[members] for column in vars(plain).values()))
         by_name: dict[str, Floats] = {}
         for k in members:
@@ -216,7 +218,8 @@ def _losses(own: Mapping[int, float], seeds: Sequence[int]) -> Floats:
 
 
 def _rows_prior(values: Floats, tests: PairedTests) -> Prior:
-    """Prior of the residual variances of a group's rows, at the seeds of its differences."""
+    """Fit the prior of a group from its rows, at the seeds of its differences."""
+    # Leave out seeds and rows without any value.
     values = values[:, ~np.isnan(tests.differences).all(axis=0)]
     values = values[~np.isnan(values).all(axis=1)]
     return (

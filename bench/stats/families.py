@@ -1,9 +1,9 @@
-"""The rule that decides, for boards and for studies: one family of differences, tested as a whole.
+"""Test one family of differences as a whole. This rule decides for boards and for studies.
 
-Something is shown of a difference when two tests agree: the moderated t test, Holm-adjusted within
-the family, and the plain paired t test, unadjusted, both at the family's level. The first has the
-power that few seeds need; the second holds each single difference to its level whatever the
-variances of the other rows are. Equivalence asks the same of the two one-sided tests.
+A difference is significant if two tests agree: the moderated t test, Holm-adjusted within the
+family, and the plain paired t test, unadjusted, both at the family's level. The first has power
+with few seeds. The second keeps its level for each single difference, for any variances of the
+other rows. Equivalence needs the same of the two one-sided tests.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,34 +37,34 @@ class FamilyTests:
     moderated: ModeratedTests
 
     def adjusted(self, p: Callable[[TTests], Floats]) -> Floats:
-        """P values by the whole rule, to be compared with the family's level.
+        """Return p values by the whole rule, to compare with the family's level.
 
         Args:
-            p: p values of a hypothesis about each difference by one kind of test.
+            p: returns p values of a hypothesis about each difference, by one kind of test.
         """
         return np.maximum(holm(p(self.moderated)), p(self.plain))
 
     @property
     def p_difference(self) -> Floats:
-        """P values by the whole rule of no difference."""
+        """P values of no difference, by the whole rule."""
         return self.adjusted(lambda tests: tests.outside(0.0, 0.0))
 
     def p_equivalence(self, margin: float) -> Floats:
-        """P values by the whole rule of a difference at or beyond the margin."""
+        """Return p values of a difference at or beyond the margin, by the whole rule."""
         return self.adjusted(lambda tests: tests.inside(-margin, margin))
 
     def half_width(self, level: float) -> Floats:
-        """Half-width of the family's simultaneous intervals around the means.
+        """Return the half-width of the family's simultaneous intervals around the means.
 
-        The wider of the Bonferroni interval from the moderated variance and the plain t interval at
-        the family's level: it leaves out 0 only where the rule finds a difference. Holm may find
-        more.
+        It is the wider of the Bonferroni interval from the moderated variance and the plain t
+        interval at the family's level. It excludes 0 only if the rule finds a difference; Holm may
+        find more differences.
         """
         count = max(self.plain.n.shape[-1], 1)
         return np.maximum(self.moderated.half_width(level / count), self.plain.half_width(level))
 
     def detectable(self, level: float, power: float = POWER) -> Floats:
-        """Smallest true differences found with probability `power`; infinite below two seeds."""
+        """Return the smallest true differences that are found with probability `power`."""
         tests = self.moderated
         return detectable(
             np.sqrt(tests.variance),
@@ -78,13 +78,14 @@ class FamilyTests:
 
 
 def holm(p: Floats) -> Floats:
-    """Holm's step-down adjusted p values along the last axis (Holm 1979).
+    """Adjust p values along the last axis by Holm's step-down procedure (Holm 1979).
 
-    A comparison that could not be made (NaN) still counts: the family was declared before the run,
-    and does not shrink because a cell failed. Its own adjusted value stays NaN.
+    A comparison without a p value (NaN) still counts: the family was declared before the run and
+    does not shrink if a cell fails. Its adjusted value stays NaN.
     """
     filled = np.where(np.isnan(p), 1.0, p)
     count = p.shape[-1]
+    # Multiply the smallest by the count, the next by one less, and so on; never let one fall.
     order = np.argsort(filled, axis=-1, kind="stable")
     scaled = np.take_along_axis(filled, order, axis=-1) * (count - np.arange(count))
     stepped = np.minimum(np.maximum.accumulate(scaled, axis=-1), 1.0)
@@ -106,7 +107,7 @@ def compare_family(values: Floats, pairs: Pairs, rows: Prior) -> FamilyTests:
 
 
 def pair_indices(plan: Plan) -> dict[Family, Pairs]:
-    """Each family's pairs as indices into `plan.rows`, `[pair, 2]`.
+    """Return each family's pairs as indices into `plan.rows`, `[pair, 2]`.
 
     Families without comparisons are left out.
     """
@@ -128,5 +129,6 @@ def compare_board(values: Floats, pairs: Mapping[Family, Pairs]) -> dict[Family,
         values: losses `[..., row, seed]`, NaN where missing; a batch must be complete.
         pairs: family -> row indices, `[pair, 2]`.
     """
+    # The prior of the rows is the same for all families.
     rows = fit_prior(*row_variances(values))
     return {family: compare_family(values, chosen, rows) for family, chosen in pairs.items()}

@@ -1,4 +1,4 @@
-"""The A/A control: what a router shows against itself."""
+"""Judge the A/A control: compare a router with its twin."""
 
 import math
 from collections.abc import Sequence
@@ -14,20 +14,18 @@ from bench.stats.paired import paired_t
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """A router beside its twin: the same router with its own router initialisation and noise.
+    """A router and its twin: the same router with another initialisation and noise.
 
     Attributes:
         row: the router.
         twin: its twin.
         n: common seeds.
-        difference: mean of row - twin, nats a byte.
-        sd: SD over seeds of the difference, nats a byte.
-        floor: half-width of the 95 % t interval: a mean difference below it is what the router
-            shows against itself.
-        sd_upper: upper 90 % bound of `sd` from chi-squared; what the pilot may have missed.
+        difference: mean of row - twin, nats per byte.
+        sd: SD of the difference over seeds, nats per byte.
+        floor: half-width of the 95 % t interval. A router differs from itself by as much.
+        sd_upper: upper 90 % bound of `sd` from chi-squared.
         p: paired t test, Holm-adjusted over the twins.
-        passed: the twin is not told apart from its router, or None with under two seeds, when
-            nothing can be said.
+        passed: whether the two do not differ significantly; None below two seeds.
     """
 
     row: str
@@ -46,8 +44,8 @@ def noise_floor(
 ) -> tuple[NoiseFloor, ...]:
     """Compare each row with its twin by the plain paired t test.
 
-    A failed check accuses the harness or the design, not the router: something other than the
-    noise that the seeds sample tells the two apart, or one board in 1/alpha was unlucky.
+    A failed check means a fault of the harness or the design, not of the router: the seeds do not
+    sample all of the noise. Or one board in 1/alpha was unlucky.
 
     Args:
         losses: row -> seed -> headline loss, at the seeds of the look.
@@ -57,6 +55,7 @@ def noise_floor(
     gaps = [_differences(losses, row, twin) for row, twin in twins]
     if not gaps:
         return ()
+    # Twins may have different seeds, so their differences are padded with NaN.
     width = max(1, *(len(gap) for gap in gaps))
     padded = np.array([gap + [math.nan] * (width - len(gap)) for gap in gaps])
     tests = paired_t(padded)
@@ -69,6 +68,7 @@ def noise_floor(
             float(adjusted[index]),
         )
         floor = float(half_widths[index])
+        # The true SD may be larger than that of a few seeds.
         upper = (
             sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
         )

@@ -1,7 +1,4 @@
-"""The outcome of one comparison.
-
-Its numbers, its verdict, and what a reader must know beside them.
-"""
+"""Compute the outcome of one comparison: its numbers, its verdict, and notes for the reader."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,36 +16,37 @@ Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything about one comparison.
+    """The outcome of one comparison.
 
-    Losses in nats a byte; a number that can't be computed is NaN.
+    Losses are in nats per byte. Numbers that do not exist are NaN.
 
     Attributes:
         row: first row.
         control: second row.
         family: family that the comparison was declared in.
-        verdict: "better" when the rows differ, and `winner` is the better one; "equivalent" when
-            the difference is shown to lie within the margin, even if it is not 0; "untestable" when
-            this design could not have found the largest plausible difference, or has under two
+        verdict: "better" if the rows differ, and `winner` is the better one; "equivalent" if the
+            difference lies within the margin, with significance, even if it is not 0; "untestable"
+            if this design could not detect the largest plausible difference, or has fewer than two
             common seeds; else "inconclusive".
-        winner: row with the lower loss where a difference is shown, also within the margin; else
-            None.
-        seeds: common seeds used.
-        excluded: seed -> why it is not used.
+        winner: row with the lower loss if the difference is significant, also within the margin;
+            else None.
+        seeds: common seeds in use.
+        excluded: seed -> reason why it is not used.
         difference: mean of row - control; negative is in favour of `row`.
-        interval: simultaneous within the family, at the family's share of alpha and of this look.
+        interval: simultaneous within the family, at its share of alpha and of this look.
         plain_interval: paired t interval at 1 - alpha, for this comparison alone.
-        sd: SD over seeds of the difference.
-        p_plain: paired t test.
-        moderated_sd: after moderation.
+        sd: SD of the difference over seeds.
+        p_plain: p value of the paired t test.
+        moderated_sd: SD after moderation.
         moderated_df: degrees of freedom of `moderated_sd`.
-        p: moderated t test, not adjusted.
-        p_adjusted: of the whole rule, over family, share of alpha and looks: compare with alpha.
-        p_sign_flip: sign-flip test, not adjusted; a check that asks for no normality.
-        p_equivalence: moderated two one-sided tests, not adjusted.
-        p_equivalence_adjusted: as `p_adjusted`.
+        p: p value of the moderated t test, not adjusted.
+        p_adjusted: p value of the whole rule, adjusted for family, share of alpha and looks. It is
+            compared with alpha.
+        p_sign_flip: p value of the sign-flip test, not adjusted, which assumes no normality.
+        p_equivalence: p value of the moderated two one-sided tests, not adjusted.
+        p_equivalence_adjusted: the same, adjusted like `p_adjusted`.
         detectable: smallest true difference that this design finds with 80 % power.
-        notes: what a reader must know beside the numbers; "" if nothing.
+        notes: remarks for the reader, may be empty.
     """
 
     row: str
@@ -82,9 +80,9 @@ class Outcome:
 def build_outcomes(
     comparisons: Sequence[Comparison], tests: FamilyTests, board: Aligned, plan: Plan, level: float
 ) -> Iterator[Outcome]:
-    """Outcomes of one family, in order.
+    """Yield the outcomes of one family, in order.
 
-    `level` is the family's at this look; adjusted p values are scaled from it to `plan.alpha`.
+    `level` is the family's level at this look. Adjusted p values are scaled from it to alpha.
     """
     columns = _columns(tests, plan, level)
     for k, comparison in enumerate(comparisons):
@@ -116,7 +114,8 @@ def build_outcomes(
 
 
 def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
-    """Numeric fields of `Outcome`, `[pair]` each, with the half-widths of its two intervals."""
+    """Return the numeric fields of `Outcome`, `[pair]` each, and two half-widths."""
+    # Readers compare every adjusted p value with alpha, at any look and in any family.
     scale = plan.alpha / level
     return {
         "difference": tests.plain.mean,
@@ -135,8 +134,9 @@ def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
 
 
 def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
-    """Seed -> why this pair does not use it."""
+    """Return seed -> reason why this pair does not use it."""
     reasons: dict[int, str] = {}
+    # Both rows may lack the same seed, each for its own reason.
     for seed in board.seeds if board.reasons else ():
         said = [
             f"{row}: {board.reasons[row, seed]}"
@@ -151,7 +151,7 @@ def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
 def _decide(
     comparison: Comparison, board: Aligned, plan: Plan, used: int, numbers: dict[str, float]
 ) -> tuple[Verdict, str | None, list[str]]:
-    """Verdict, winner and notes of one comparison with `used` common seeds."""
+    """Return verdict, winner and notes of one comparison with `used` common seeds."""
     pair = (comparison.row, comparison.control)
     mean, smallest = numbers["difference"], numbers["detectable"]
     notes = (
@@ -161,12 +161,14 @@ def _decide(
     )
     if used < 2:
         return "untestable", None, [*notes, "Fewer than two common seeds: no variance to judge by."]
+    # Before the first declared look there is no level to test at.
     if board.look < 0:
         return (
             "untestable",
             None,
             [*notes, f"The first look was declared at {plan.looks[0]} seeds."],
         )
+    # Without any variance a t test has no meaning, unless other rows lend theirs.
     if numbers["sd"] == 0.0:
         notes.append(
             "Identical losses in every seed."
@@ -180,6 +182,7 @@ def _decide(
         if numbers["p_adjusted"] <= plan.alpha
         else None
     )
+    # A row that failed in some seeds may have failed because of its losses there.
     failed = [row for row in pair if row in board.failed]
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
         return (
@@ -191,15 +194,18 @@ def _decide(
         return "better", winner, notes
     if failed:
         notes.append(
-            f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent on those that are left."
+            f"{' and '.join(failed)} failed in some seeds: it can't be called better or equivalent "
+            "on those that are left."
         )
+    # Nothing was found, and nothing could have been found.
     if plan.largest_effect is not None and smallest > plan.largest_effect:
         return (
             "untestable",
             None,
             [
                 *notes,
-                f"Finds {smallest:.3g} nats at the least; no more than {plan.largest_effect:.3g} is plausible.",
+                f"Finds {smallest:.3g} nats at the least; no more than "
+                f"{plan.largest_effect:.3g} is plausible.",
             ],
         )
     return "inconclusive", None, notes

@@ -1,4 +1,4 @@
-"""From a pilot to a design: how many seeds each comparison still needs, and what they cost."""
+"""Plan from a pilot: the seeds that each comparison still needs, and their cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bench.stats.paired import Floats
 from bench.stats.plan import Comparison, Family, Plan
 
 MOST_SEEDS_NEEDED = 512
-"""Beyond this many seeds the answer is that this difference is out of reach."""
+"""Largest number of seeds to consider. A difference that needs more is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class Need:
     Attributes:
         row: first row.
         control: second row.
-        family: family it was declared in.
+        family: family of the declaration.
         n: common seeds of the pilot.
-        sd: moderated SD of the difference, nats a byte; NaN where the pilot can't tell.
-        detectable: smallest difference found with the power asked for at the pilot's seeds, nats a
+        sd: moderated SD of the difference, nats per byte; NaN if unknown.
+        detectable: smallest difference that the pilot's seeds find with the wanted power, nats per
             byte.
-        effect: difference to be found, nats a byte.
-        seeds: seeds in all to find `effect`; None where more than `MOST_SEEDS_NEEDED` or unknown.
-        seeds_upper: the same with the upper 80 % bound of the SD in its place: a pilot of few seeds
-            may have been lucky (Browne 1995, Statistics in Medicine 14).
-        flops: training FLOPs of the seeds still missing, both rows; None with `seeds`.
-        hours: worker hours of the same.
+        effect: difference to find, nats per byte.
+        seeds: number of seeds, in all, to find `effect`; None if unknown or above
+            `MOST_SEEDS_NEEDED`.
+        seeds_upper: the same with the upper 80 % bound of the SD, because a pilot of few seeds may
+            have been lucky (Browne 1995, Statistics in Medicine 14).
+        flops: training FLOPs of the missing seeds, both rows; None with `seeds`.
+        hours: worker hours of the missing seeds, both rows; None with `seeds`.
     """
 
     row: str
@@ -60,11 +61,11 @@ class Need:
 
     @property
     def missing(self) -> int | None:
-        """Seeds still to be run for this comparison."""
+        """Number of seeds that are still to be run for this comparison."""
         return None if self.seeds is None else max(self.seeds - self.n, 0)
 
     def say(self, seeds: int | None) -> str:
-        """Return a number of seeds in words where it is none, with the reason."""
+        """Show a number of seeds, or the reason why there is none."""
         if seeds is not None:
             return str(seeds)
         if self.sd == 0.0:
@@ -79,25 +80,26 @@ def power(
     effect: float | Literal["margin", "observed"] = "margin",
     target: float = POWER,
 ) -> tuple[Need, ...]:
-    """Seeds with which each planned comparison would be settled, in the order of the plan.
+    """Return the seeds that would decide each planned comparison, in the order of the plan.
 
-    The seeds are those of one look at the family's full level. To run them is a new design: declare
-    them as a look in the suite, or the board leaves them out.
+    The seeds are for one look at the family's full level. They are a new design: declare them as a
+    look in the suite, or the board leaves them out.
 
     Args:
         losses: row -> seed -> headline loss of the pilot.
         plan: the comparisons, as for `judge_board`.
-        costs: row -> cost of one of its seeds; a row without one gives needs without cost.
-        effect: difference to be found: the margin, the one observed (optimistic: large ones are
-            observed large by luck too), or a number of nats a byte.
-        target: power asked for.
+        costs: row -> cost of one of its seeds. A row without one gives needs without cost.
+        effect: difference to find: the margin, the observed difference (optimistic, because large
+            differences are partly luck), or a number of nats per byte.
+        target: wanted power.
 
     Raises:
-        UserError: an effect or a power that can't be.
+        UserError: an impossible effect or power.
     """
     if isinstance(effect, float) and not effect > 0.0:
         raise UserError(
-            f"The effect to find is {effect}; it must be positive, in nats a byte, or 'margin' or 'observed'."
+            f"The effect to find is {effect}; it must be positive, in nats a byte, or 'margin' or "
+            "'observed'."
         )
     if not 0.0 < target < 1.0:
         raise UserError(
@@ -118,8 +120,9 @@ def power(
 
 
 def _columns(tests: FamilyTests, wanted: Floats, level: float, target: float) -> dict[str, Floats]:
-    """Numbers of `Need`, `[pair]` each."""
+    """Return the numbers of `Need`, `[pair]` each."""
     sd, df, n = np.sqrt(tests.moderated.variance), tests.moderated.df, tests.plain.n
+    # The upper 80 % bound of the SD, from the chi-squared distribution of its variance.
     with np.errstate(divide="ignore", invalid="ignore"):
         upper = sd * np.sqrt(df / special.chdtri(np.where(df > 0.0, df, np.nan), 0.8))
     count = len(n)
@@ -136,9 +139,9 @@ def _columns(tests: FamilyTests, wanted: Floats, level: float, target: float) ->
 def _seeds(
     effect: Floats, sd: Floats, tests: FamilyTests, count: int, level: float, target: float
 ) -> Floats:
-    """Fewest seeds at which the power reaches `target`, by bisection.
+    """Return the smallest number of seeds at which the power reaches `target`, by bisection.
 
-    NaN where none up to `MOST_SEEDS_NEEDED` does.
+    It is NaN if none up to `MOST_SEEDS_NEEDED` does.
     """
     known = (sd > 0.0) & (effect > 0.0)
     scale = np.where(known, sd, 1.0)
@@ -158,6 +161,7 @@ def _seeds(
             >= target
         )
 
+    # One seed has no power at all, so the lower end never reaches the target.
     low, high = np.ones_like(sd), np.full_like(sd, float(MOST_SEEDS_NEEDED))
     possible = known & reached(high)
     while np.any(high - low > 1.0):
@@ -177,6 +181,7 @@ def _need(
     )
     pair = [costs.get(comparison.row), costs.get(comparison.control)]
     known = [cost for cost in pair if cost is not None]
+    # Every missing seed needs a cell of both rows.
     missing = None if seeds is None or len(known) < 2 else max(seeds - n, 0)
     return Need(
         row=comparison.row,

@@ -1,4 +1,4 @@
-"""What is declared before the run: comparisons, families, margin, looks."""
+"""Hold the plan of a board, declared before the run: comparisons, families, margin, looks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,15 +14,15 @@ Family = Literal["primary", "secondary"]
 FAMILIES: tuple[Family, ...] = ("primary", "secondary")
 
 PRIMARY_SHARE = 0.7
-"""Share of alpha given to the primary family when there is a secondary one.
+"""Share of alpha for the primary family if there is a secondary one.
 
-The board as a whole then errs with alpha.
+The whole board then errs with probability alpha.
 """
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One declared comparison: is `row` better than `control`, or the reverse?"""
+    """One declared comparison, of `row` with `control`, in both directions."""
 
     row: str
     control: str
@@ -30,26 +30,25 @@ class Comparison:
 
 
 def all_pairs(rows: Sequence[str]) -> tuple[Comparison, ...]:
-    """The secondary family: every pair of rows, from which ranks and tiers follow."""
+    """Return the secondary family: every pair of rows. Ranks and tiers follow from it."""
     return tuple(Comparison(first, second, "secondary") for first, second in combinations(rows, 2))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the suite declares before any seed is run.
+    """The suite's declarations before any seed is run.
 
     Attributes:
-        comparisons: both families. What is not listed here gets no verdict.
-        margin: differences below this do not matter (half-width of the zone of equivalence), nats a
-            byte.
+        comparisons: both families. A comparison that is not listed gets no verdict.
+        margin: largest difference that does not matter, nats per byte.
         alpha: probability of any false claim of a difference on the whole board, over both families
             and all looks.
-        looks: increasing numbers of seeds at which the board is judged. Seeds beyond the last look
-            reached are left out. Empty: one look, at whatever seeds there are.
-        largest_effect: the largest difference that is plausible at all, nats a byte; where even
-            that could not be found the verdict is "untestable". None: only rows with fewer than two
-            common seeds are.
-        twins: (row, its A/A twin); see `noise_floor`.
+        looks: increasing numbers of seeds at which the board is judged. Seeds beyond the last
+            reached look are left out. Empty for one look at all seeds.
+        largest_effect: largest plausible difference, nats per byte. If the design could not detect
+            even that, the verdict is "untestable". With None, only comparisons with fewer than two
+            common seeds are untestable.
+        twins: (row, its A/A twin): see `noise_floor`.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -60,36 +59,37 @@ class Plan:
     twins: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a plan that can't be judged."""
+        """Refuse a plan that cannot be judged."""
         if not 0.0 < self.alpha < 1.0:
             raise UserError(f"alpha is {self.alpha}; it must lie between 0 and 1. Set 0.05.")
         if not (math.isfinite(self.margin) and self.margin > 0.0):
             raise UserError(
-                f"The margin is {self.margin}; it must be a positive number of nats a byte. State one in the suite."
+                f"The margin is {self.margin}; it must be a positive number of nats a byte. State "
+                "one in the suite."
             )
         if not possible(self.looks):
             raise UserError(f"looks are {list(self.looks)}; they must be {ALLOWED}.")
         if self.largest_effect is not None and not self.largest_effect > 0.0:
             raise UserError(
-                f"largest_effect is {self.largest_effect}; it must be a positive number of nats a byte, or left out."
+                f"largest_effect is {self.largest_effect}; it must be a positive number of nats a "
+                "byte, or left out."
             )
         for family in FAMILIES:
             _refuse_repeats(self.family(family))
 
     def family(self, family: Family) -> tuple[Comparison, ...]:
-        """The comparisons of one family, in the order declared."""
+        """Return the comparisons of one family, in the declared order."""
         return tuple(comparison for comparison in self.comparisons if comparison.family == family)
 
     def share(self, family: Family) -> float:
-        """Share of alpha that a family has: all of it when it is the only one."""
+        """Return a family's share of alpha: all of it for a single family."""
+        # With one family there is nothing to share.
         if len({comparison.family for comparison in self.comparisons}) < 2:
             return 1.0
         return PRIMARY_SHARE if family == "primary" else 1.0 - PRIMARY_SHARE
 
     def levels(self, look: int | None = None) -> dict[Family, float]:
-        """Level of each family: its share of alpha, and at a declared look what alpha spending
-        leaves of that.
-        """
+        """Return the level of each family: its share of alpha, by alpha spending at a look."""
         levels: dict[Family, float] = {}
         for family in FAMILIES:
             count, alpha = len(self.family(family)), self.alpha * self.share(family)
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Every row that is compared, in the order of first mention."""
+        """All compared rows, in the order of first mention."""
         return tuple(
             dict.fromkeys(
                 name
@@ -118,10 +118,12 @@ def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
         name = f"{comparison.row!r} against {comparison.control!r} ({comparison.family})"
         if len(pair) < 2:
             raise UserError(
-                f"The plan compares {name}: a row can't be compared with itself. Remove the comparison."
+                f"The plan compares {name}: a row can't be compared with itself. Remove the "
+                "comparison."
             )
         if pair in seen:
             raise UserError(
-                f"The plan compares {name} twice; a pair may stand once in a family, in either order. Remove one."
+                f"The plan compares {name} twice; a pair may stand once in a family, in either "
+                "order. Remove one."
             )
         seen.add(pair)

@@ -1,4 +1,4 @@
-"""Ranks that say how sure they are, tiers, and the rank tests of Friedman and Nemenyi."""
+"""Compute rank intervals, tiers, and the rank tests of Friedman and Nemenyi."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from scipy import special, stats
 from bench.stats.paired import Floats
 
 FRIEDMAN_MIN_SEEDS = 5
-"""Fewer complete seeds than this, and the chi-squared and F approximations are not near enough."""
+"""Smallest number of complete seeds for the chi-squared and F approximations."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Rank:
     """Place of one row.
 
     Attributes:
-        mean: mean loss over its own seeds, nats a byte; orders the rows, proves nothing.
-        low: best rank it may have, 1 + rows shown to be better.
-        high: worst rank it may have, rows - rows shown to be worse.
-        tier: 1 for the best; a row opens a new tier when the first row of the tier before is shown
-            to be better than it.
+        row: name of the row.
+        mean: mean loss over its own seeds, nats per byte. It orders the rows and proves nothing.
+        low: best possible rank: 1 + number of significantly better rows.
+        high: worst possible rank: number of rows - number of significantly worse rows.
+        tier: 1 for the best. A row opens a new tier if the first row of the tier before is
+            significantly better.
     """
 
     row: str
@@ -33,16 +34,16 @@ class Rank:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Rank test over complete seeds: are the rows alike at all? Supplementary; no verdict hangs on
-    it.
+    """Rank test of equal rows over complete seeds. It is supplementary; no verdict depends on it.
 
     Attributes:
-        n: complete seeds.
-        mean_ranks: row -> mean rank over seeds, 1 is best, ties share.
+        n: number of complete seeds.
+        mean_ranks: row -> mean rank over seeds; 1 is best, ties share.
         chi_squared: Friedman's statistic, corrected for ties.
-        p: of the F approximation of Iman and Davenport (1980), better at few seeds than
-            chi-squared.
-        critical_difference: of mean ranks, Nemenyi at level alpha (Demsar 2006, section 3.2.2).
+        p: p value by the F approximation of Iman and Davenport (1980), which is better at few seeds
+            than chi-squared.
+        critical_difference: critical difference of mean ranks, Nemenyi at level alpha (Demsar 2006,
+            section 3.2.2).
     """
 
     n: int
@@ -53,18 +54,20 @@ class Friedman:
 
 
 def rank_intervals(means: Mapping[str, float], better: set[tuple[str, str]]) -> tuple[Rank, ...]:
-    """Simultaneous rank intervals and tiers from all pairwise verdicts, best mean first.
+    """Return simultaneous rank intervals and tiers from all pairwise verdicts, best mean first.
 
-    When no pair of `better` is wrong every interval holds the true rank, so the intervals together
+    If no pair of `better` is wrong, every interval holds the true rank. So the intervals together
     have the coverage of the family of pairs (Al Mohamad, Goeman and van Zwet 2022, Biometrika 109).
 
     Args:
-        means: row -> mean loss; a NaN mean gives a place at the end.
-        better: (winner, loser) for each pair shown to differ.
+        means: row -> mean loss. A NaN mean gets a place at the end.
+        better: (winner, loser) for each significant pair.
     """
+    # Equal means are ordered by name, so that the same records give the same board.
     order = sorted(means, key=lambda row: (bool(np.isnan(means[row])), means[row], row))
     wins = dict.fromkeys(order, 0)
     losses = dict.fromkeys(order, 0)
+    # Pairs of rows outside of the ranking, such as brackets, do not count.
     for winner, loser in better:
         if winner in wins and loser in losses:
             wins[winner] += 1
@@ -79,9 +82,9 @@ def rank_intervals(means: Mapping[str, float], better: set[tuple[str, str]]) -> 
 
 
 def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | None:
-    """Friedman's test on the seeds that every row has, `[row, seed]`.
+    """Run Friedman's test on the seeds that every row has, `[row, seed]`.
 
-    None with under 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
+    Return None below 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
     """
     complete = values[:, ~np.isnan(values).any(axis=0)]
     rows_, n = complete.shape
@@ -90,6 +93,7 @@ def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | No
     ranked = stats.rankdata(complete, axis=0)
     means = ranked.mean(axis=1)
     chi_squared = float(stats.friedmanchisquare(*complete).statistic)
+    # The F statistic of Iman and Davenport; infinite if all seeds agree on the order.
     room = n * (rows_ - 1) - chi_squared
     statistic = (n - 1) * chi_squared / room if room > 0.0 else np.inf
     p = float(special.fdtrc(rows_ - 1, (rows_ - 1) * (n - 1), statistic))
@@ -98,9 +102,9 @@ def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | No
 
 
 def nemenyi_critical_difference(rows: int, seeds: int, alpha: float) -> float:
-    """Difference of mean ranks beyond which two of `rows` differ.
+    """Return the difference of mean ranks beyond which two of `rows` differ.
 
-    Q_alpha sqrt(k (k + 1) / 6N), q the studentised range over sqrt 2.
+    It is q_alpha sqrt(k (k + 1) / 6N), with q the studentised range over sqrt 2.
     """
     q = float(stats.studentized_range.ppf(1.0 - alpha, rows, np.inf)) / np.sqrt(2.0)
     return float(q * np.sqrt(rows * (rows + 1.0) / (6.0 * seeds)))

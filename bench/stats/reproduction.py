@@ -1,7 +1,4 @@
-"""Whether a rerun bears out a record.
-
-Identical, equivalent within the margin, refuted, or too few seeds to tell.
-"""
+"""Judge whether a rerun confirms a record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,19 +7,17 @@ from typing import Literal
 from bench.stats import Comparison, Plan, judge_board
 
 IDENTICAL = 1e-6
-"""Nats a byte: closer than this is the same run up to the last bits of another machine's
-arithmetic.
-"""
+"""Nats per byte. Smaller differences come from the last bits of another machine's arithmetic."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a rerun showed.
+    """The result of a rerun.
 
     Attributes:
         verdict: "confirmed", "refuted" or "inconclusive".
-        detail: why, in one sentence.
-        differences: seed -> rerun minus recorded, nats a byte.
+        detail: reason of the verdict, in one sentence.
+        differences: seed -> rerun minus recorded, nats per byte.
     """
 
     verdict: Literal["confirmed", "refuted", "inconclusive"]
@@ -36,9 +31,9 @@ def compare(
     """Compare losses by seed.
 
     Args:
-        recorded: seed -> loss in the record, nats a byte.
-        rerun: seed -> loss of the rerun; seeds without one are left out.
-        margin: the suite's zone of equivalence, nats a byte.
+        recorded: seed -> loss in the record, nats per byte.
+        rerun: seed -> loss of the rerun. Seeds without one are left out.
+        margin: the suite's margin, nats per byte.
         alpha: level of the tests.
     """
     differences = {seed: rerun[seed] - recorded[seed] for seed in sorted(recorded) if seed in rerun}
@@ -49,11 +44,13 @@ def compare(
         return Reproduction(
             "confirmed", f"every seed repeats its loss to {worst:.1g} nats a byte", differences
         )
+    # Otherwise the two are judged like two rows of a board.
     plan = Plan(comparisons=(Comparison("rerun", "recorded"),), margin=margin, alpha=alpha)
     (outcome,) = judge_board({"rerun": dict(rerun), "recorded": dict(recorded)}, plan).outcomes
     low, high = outcome.interval
     interval = f"{100 * (1 - alpha):g} % interval {low:+.4f} to {high:+.4f}"
     found = f"mean difference {outcome.difference:+.4f} nats a byte, {interval}, margin {margin:g}"
+    # Refuted means that even the interval lies beyond the margin.
     if outcome.n >= 2 and (low > margin or high < -margin):
         return Reproduction("refuted", found, differences)
     if outcome.verdict == "equivalent" or (outcome.n >= 2 and -margin <= low and high <= margin):

@@ -1,9 +1,8 @@
-"""Looking more than once: alpha spending over looks that were declared before the run.
+"""Spread alpha over several looks that were declared before the run (alpha spending).
 
-Adding seeds until a difference is significant finds one sooner or later. A suite therefore declares
-the numbers of seeds at which it will look, and the error it may make is spread over them by the
-O'Brien-Fleming-like spending function of Lan and DeMets (1983, Biometrika 70): little early, nearly
-all at the end.
+If seeds are added until a difference is significant, one is found sooner or later. So a suite
+declares its looks, and alpha is spread over them by the O'Brien-Fleming-like spending function of
+Lan and DeMets (1983, Biometrika 70): little early, nearly all at the end.
 """
 
 from collections.abc import Sequence
@@ -17,9 +16,7 @@ from bench.stats.paired import Floats
 
 @dataclass(frozen=True)
 class Stage:
-    """One declared look: how many seeds it takes, alpha spent up to it, and the level that a single
-    two-sided test has there.
-    """
+    """One declared look: its number of seeds, the spent alpha, and the level of a single test."""
 
     seeds: int
     spent: float
@@ -27,21 +24,20 @@ class Stage:
 
 
 def spending(fraction: float, alpha: float) -> float:
-    """What is spent of a two-sided `alpha` when `fraction` of the declared seeds is in.
+    """Return the part of a two-sided `alpha` that is spent at a `fraction` of the declared seeds.
 
-    Each side spends its half by 2 - 2 Phi(z / sqrt(fraction)), z the upper alpha/4 point of the
-    normal distribution. Never below 1e-250, since levels are divided by.
+    Each side spends its half by 2 - 2 Phi(z / sqrt(fraction)), with z the upper alpha/4 point of
+    the normal distribution. It is at least 1e-250, because other numbers are divided by levels.
     """
     return max(float(4.0 * special.ndtr(special.ndtri(alpha / 4.0) / np.sqrt(fraction))), 1e-250)
 
 
 def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
-    """Two-sided level to test at on each look, so that all looks together err with probability
-    `alpha`.
+    """Return the two-sided level of each look, so that all looks together err with `alpha`.
 
     Boundaries come from the recursion of Armitage, McPherson and Rowe (1969) on Gauss-Legendre
     nodes, for a test statistic with independent normal increments. A look at `looks[k]` seeds has
-    information looks[k] / looks[-1].
+    the information looks[k] / looks[-1].
 
     Args:
         looks: increasing numbers of seeds.
@@ -49,10 +45,8 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
     """
     times = np.asarray(looks, dtype=np.float64) / looks[-1]
     nodes, weights = np.polynomial.legendre.leggauss(160)
-    points, mass = (
-        np.zeros(1),
-        np.ones(1),
-    )  # where the statistic may stand, none of the looks before crossed
+    # Places of the statistic, and their probabilities, if no look before crossed its bound.
+    points, mass = np.zeros(1), np.ones(1)
     levels: list[float] = []
     spent, before = 0.0, 0.0
     for time in times.tolist():
@@ -60,6 +54,7 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
         level = _solve_level(points, mass, step, time, target, alpha)
         levels.append(level)
         bound = -float(special.ndtri(level / 2.0)) * float(np.sqrt(time))
+        # The density after this look: a normal step from each place, cut at the bound.
         fresh = bound * nodes
         kernel = np.exp(-(((fresh[:, None] - points) / step) ** 2) / 2.0) / (
             np.sqrt(2.0 * np.pi) * step
@@ -72,16 +67,16 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
 def _solve_level(
     points: Floats, mass: Floats, step: float, time: float, target: float, alpha: float
 ) -> float:
-    """Nominal level whose bound is crossed with probability `target` after a normal step from
-    `points`.
-    """
+    """Return the level whose bound is crossed with probability `target` after a normal step."""
 
     def excess(log_level: float) -> float:
         edge = -float(special.ndtri(np.exp(log_level) / 2.0)) * float(np.sqrt(time))
         tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
-        with np.errstate(divide="ignore"):  # far from the root nothing may be left of the tails
+        # Far from the root the tails may underflow to 0.
+        with np.errstate(divide="ignore"):
             return float(np.log(mass @ tails)) - float(np.log(target))
 
+    # A single look needs exactly the target; after others, the level lies above it.
     log_target = float(np.log(target))
     if excess(log_target) >= 0.0:
         return float(np.exp(log_target))
@@ -91,7 +86,7 @@ def _solve_level(
 
 
 def stages(looks: Sequence[int], alpha: float) -> tuple[Stage, ...]:
-    """An extension in stages as it would be declared: the alpha each look may spend."""
+    """Return the stages of a declared extension, with the alpha of each look."""
     levels = nominal_levels(looks, alpha)
     return tuple(
         Stage(look, spending(look / looks[-1], alpha), level)
@@ -100,12 +95,12 @@ def stages(looks: Sequence[int], alpha: float) -> tuple[Stage, ...]:
 
 
 def family_level(looks: Sequence[int], look: int, alpha: float, comparisons: int) -> float:
-    """Level of a whole family at one look: `comparisons` times the nominal level of a single test
-    run at alpha / comparisons.
+    """Return the level of a whole family at one look.
 
-    Holm's procedure at this level then spends at most `alpha` over all looks (Ye, Li, Liu and Yao
-    2013).
+    It is `comparisons` times the level of a single test at alpha / comparisons. Holm's procedure at
+    this level spends at most `alpha` over all looks (Ye, Li, Liu and Yao 2013).
     """
+    # A single look spends everything.
     if len(looks) < 2:
         return alpha
     return comparisons * nominal_levels(looks, alpha / comparisons)[look]

@@ -1,4 +1,4 @@
-"""Verdicts on a board: the one entry point from losses and a plan to what may be said."""
+"""Judge a board: the entry point from losses and a plan to verdicts."""
 
 import math
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from bench.stats.sequential import family_level
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """All that may be said of a board.
+    """The verdicts of a board.
 
     Attributes:
-        outcomes: one a comparison, in the order of the plan.
-        rows: every compared row, in the order of the plan.
+        outcomes: one per comparison, in the order of the plan.
+        rows: all compared rows, in the order of the plan.
         seeds: seeds of the look.
         ranks: rank intervals and tiers, from the secondary family; best mean first.
         correlation: Pearson correlation over seeds between `rows`, `[row, row]`.
         mean_correlation: its mean off the diagonal.
         prior: family -> (prior degrees of freedom before the cap, prior SD) of the moderation.
-        friedman: rank test over complete seeds, where there are enough.
+        friedman: rank test over complete seeds, if there are enough.
         noise: A/A controls.
-        notes: what concerns the whole board.
+        notes: remarks on the whole board.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -44,7 +44,7 @@ class Verdicts:
     notes: tuple[str, ...]
 
     def find(self, row: str, control: str, family: Family = "primary") -> Outcome | None:
-        """The outcome of `row` against `control`, or None where it was not declared."""
+        """Return the outcome of `row` against `control`, or None if it was not declared."""
         return next(
             (o for o in self.outcomes if (o.row, o.control, o.family) == (row, control, family)),
             None,
@@ -55,9 +55,9 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
     """Judge every planned comparison, paired by seed.
 
     Args:
-        losses: row -> seed -> headline loss, nats a byte. A cell that ran and failed is NaN; one
-            that did not run is absent.
-        plan: what was declared before the run.
+        losses: row -> seed -> headline loss, nats per byte. A cell that failed is NaN; a cell that
+            did not run is absent.
+        plan: the plan, declared before the run.
 
     Raises:
         UserError: no planned row has a loss.
@@ -77,8 +77,10 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
             )
         )
     correlation = seed_correlation(board.values)
+    # Leave out the diagonal, which is 1, and pairs with too few seeds.
     off = correlation[~np.eye(len(correlation), dtype=bool)]
     off = off[~np.isnan(off)]
+    # Ranks follow from all pairs alone; an equivalent pair does not order its rows.
     secondary = [found[c] for c in plan.family("secondary")]
     better = {
         (o.row, o.control) if o.winner == o.row else (o.control, o.row)
@@ -119,11 +121,13 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
     if board.late:
         late = ", ".join(map(str, board.late))
         notes.append(
-            f"Seeds {late} are left out: looks were declared at {', '.join(map(str, plan.looks))} seeds."
+            f"Seeds {late} are left out: looks were declared at "
+            f"{', '.join(map(str, plan.looks))} seeds."
         )
     if board.look < 0:
         notes.append(
-            f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No verdict before that."
+            f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No "
+            "verdict before that."
         )
     elif len(plan.looks) > 1:
         ahead = plan.looks[board.look + 1 :]
@@ -138,6 +142,7 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
     absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
     if absent:
         notes.append(
-            f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in the correction."
+            f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in "
+            "the correction."
         )
     return tuple(notes)
