@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     1 if a cell failed or broke a rule.
     """
-    from bench.commands.publish import render
+    from bench.commands.publish import board_file, render
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     ]
     root = _root(arguments)
-    board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
+    board = board_file(root)
     shown.print(
         f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
