@@ -129,8 +129,11 @@ def _records(arguments: argparse.Namespace) -> list[Record]:
     return records
 
 
-def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
-    """The cell that a record describes, from nothing but the record."""
+def _cell(record: Record, given: tuple[Path, ...]) -> "Cell":
+    """The cell that a record describes, from nothing but the record.
+
+    Plugins that its suite named are loaded where they still are, and those given.
+    """
     from bench.runner.cells import Cell
     from bench.runner.plugins import describe_rows
 
@@ -138,6 +141,8 @@ def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     config = without_impossible(record.provenance.config)
     said = f"record of {cell.row} seed {cell.seed}"
     suite = parse_suite({**config, "budget": cell.budget, "match": cell.match}, said)
+    named = [file for file in map(Path, suite.plugins) if file.exists()]
+    plugins = tuple(dict.fromkeys([*named, *given]))
     (card,) = describe_rows([row], plugins)
     return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)
 
