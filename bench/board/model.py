@@ -24,9 +24,9 @@ class Row:
     Attributes:
         name: the row's name on the board.
         records: every record of the row, by seed, whatever its status.
-        status: "ok" when every seed of the board is there and counts; else why the row is not
-            ranked.
-        reason: the same in words, with the seeds concerned.
+        status: "ok" when every record counts and at least two seeds are the board's; else why the
+            row is not ranked.
+        reason: the same in words, with the seeds concerned; of a ranked row, which seeds it lacks.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Board:
         budget: rho, the share of the routed full-path cost that is paid for.
         match: whether rows spent the same training FLOPs or saw the same tokens.
         config: the suite's canonical configuration, as the records hold it.
-        seeds: the seeds that every ranked row has.
+        seeds: the seeds that rows are ranked on; a ranked row may lack some.
         ranked: rows that may be compared, best first.
         brackets: `dense` and `cheap` at equal tokens; unranked.
         informed: rows with side information; unranked.

@@ -1,13 +1,14 @@
 """Rows from records: which seeds a row has, and whether it may be ranked."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from bench.board.model import Row, RowStatus, counts
 from bench.board.text import seeds as seed_runs
 from bench.record import Record
+from bench.stats.align import at_look
 
 Match = Literal["flops", "tokens"]
 
@@ -53,7 +54,11 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
-    """The row with its status; a row that may be ranked keeps the board's seeds only."""
+    """The row with its status; a row that may be ranked keeps the board's seeds only.
+
+    It may lack some of them: rows are compared on the seeds that both have. With fewer than two it
+    is incomplete.
+    """
     bad = [record for record in row.records if not counts(record)]
     status = next(
         (status for status in _WORST_FIRST for record in bad if record.status == status), "invalid"
@@ -71,22 +76,32 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
                 status="mixed",
                 reason=f"its seeds were run with {len(values)} different {name}",
             )
-    missing = sorted(set(seeds) - set(row.losses))
-    if missing:
-        return replace(
-            row,
-            status="incomplete",
-            reason=f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}",
-        )
-    extra = sorted(set(row.losses) - set(seeds)) if seeds else []
-    kept = tuple(record for record in row.records if record.cell.seed not in extra)
-    return replace(
-        row,
-        records=kept,
-        reason=f"seeds {seed_runs(extra)} left out: they are not common to the rows"
-        if extra
-        else "",
-    )
+    common, extra = row.losses.keys() & set(seeds), row.losses.keys() - set(seeds)
+    if len(common) < min(2, len(seeds)):
+        return _incomplete(row, seeds)
+    said: list[str] = []
+    if len(common) < len(seeds):
+        said.append(f"compared on {len(common)} of {len(seeds)} seeds ({seed_runs([*common])})")
+    if seeds and extra:
+        said.append(f"seeds {seed_runs([*extra])} left out: they are not common to the rows")
+        row = replace(row, records=tuple(r for r in row.records if r.cell.seed in common))
+    return replace(row, reason="; ".join(said))
+
+
+def _incomplete(row: Row, seeds: Collection[int]) -> Row:
+    """The row as one that too few seeds of the board keep from being compared."""
+    said = f"has seeds {seed_runs([*row.losses])}; a comparison needs two of {seed_runs([*seeds])}"
+    return replace(row, status="incomplete", reason=said)
+
+
+def with_two_seeds(rows: Sequence[Row], looks: Sequence[int]) -> list[Row]:
+    """Rows with a status, those as incomplete that have too few seeds of the look to be paired."""
+    ranked = [row for row in rows if row.status == "ok"]
+    seeds = at_look({seed for row in ranked for seed in row.losses}, looks)
+    short = [row for row in ranked if len(row.losses.keys() & seeds) < min(2, len(seeds))]
+    if not short:
+        return list(rows)
+    return with_two_seeds([_incomplete(r, seeds) if r in short else r for r in rows], looks)
 
 
 def _reasons(bad: Sequence[Record]) -> str:

@@ -17,7 +17,7 @@ class Rank:
     """Place of one row.
 
     Attributes:
-        mean: mean loss over its own seeds, nats a byte; orders the rows, proves nothing.
+        mean: mean loss as over all seeds of the board, nats a byte; orders the rows, proves nothing.
         low: best rank it may have, 1 + rows shown to be better.
         high: worst rank it may have, rows - rows shown to be worse.
         tier: 1 for the best; a row opens a new tier when the first row of the tier before is shown
