@@ -59,6 +59,20 @@ class Row:
         """Seed -> headline loss, nats a byte, of the seeds that count."""
         return {record.cell.seed: record.loss for record in self.good if record.loss is not None}
 
+    @cached_property
+    def waived(self) -> dict[str, str]:
+        """Check that the row fails and that was waived -> what was seen; empty for shipped routers.
+
+        A check of a router that the row's own wraps has its name before it.
+        """
+        found: dict[str, str] = {}
+        for record in self.records:
+            for one in record.checks:
+                if one.status in ("waived", "expected_failure"):
+                    wrapped = f"{one.router}: " * (one.router != record.row.router)
+                    found.setdefault(f"{wrapped}{one.check}", one.reason)
+        return found
+
     @property
     def shown_loss(self) -> float | None:
         """Mean headline loss over all records that have one, whether or not they count.

@@ -118,6 +118,24 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
 
 
+def waivers(board: Board, shown: Callable[[str], str]) -> list[str]:
+    """One line for each row that fails checks which were waived: their names, and what was seen.
+
+    Args:
+        board: the board.
+        shown: how to write foreign text.
+    """
+    boards = (board, *([board.equal_tokens] if board.equal_tokens else []))
+    rows = {row.name: row for one in boards for row in (*one.unranked, *one.rows) if row.waived}
+    lines: list[str] = []
+    for name, row in sorted(rows.items()):
+        checks = [
+            shown(check) + (f" ({shown(why)})" if why else "") for check, why in row.waived.items()
+        ]
+        lines.append(f"{shown(name)} fails checks that were waived: {'; '.join(checks)}")
+    return lines
+
+
 def pretraining_apart(flops: float) -> str:
     """What is said of the backbone that all rows of a seed share."""
     took = f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining"
