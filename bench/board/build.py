@@ -220,7 +220,7 @@ def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
 
 
 def _entrant(row: Row, listed: Sequence[RowConfig]) -> Entrant:
-    role, control = row.role, row.first.cell.control
+    role, control = row.role, row.control
     twin_of = _twin_of(row.first.row, listed) if role == "twin" else None
     return Entrant(
         row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {}

@@ -59,6 +59,11 @@ class Row:
         """Seed -> headline loss, nats a byte, of the seeds that count."""
         return {record.cell.seed: record.loss for record in self.good if record.loss is not None}
 
+    @property
+    def control(self) -> str | None:
+        """The row of `random` that it is compared with; a record made for a study may name none."""
+        return next((r.cell.control for r in self.records if r.cell.control), None)
+
     @cached_property
     def waived(self) -> dict[str, str]:
         """Check that the row fails and that was waived -> what was seen; empty for shipped routers.

@@ -28,8 +28,8 @@ def summary(board: Board) -> str:
         return any(board.outcome(row, control(row)) for row in routers)
 
     many, found = f"{len(routers)} router{'s' * (len(routers) > 1)}", list[str]()
-    if made(lambda row: row.first.cell.control):
-        count = len(beaten(lambda row: row.first.cell.control))
+    if made(lambda row: row.control):
+        count = len(beaten(lambda row: row.control))
         found.append(f"{count} of {many} beat random choice on the same paths")
     if made(lambda row: matched):
         count = len(beaten(lambda row: matched))

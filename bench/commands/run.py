@@ -19,7 +19,6 @@ from bench.commands.options import (
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.load import load_suite
-from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.files import console
 
@@ -68,9 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.controls import with_controls
     from bench.runner.plugins import plugin_files
     from bench.runner.pool import run_cells
-    from bench.runner.rows import parse_rows, unmet_needs
+    from bench.runner.rows import parse_rows, unmet
     from bench.runner.work import CHECKPOINTS, Job
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
@@ -82,13 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     shown.print(said, markup=False)
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
-    parsed, rows = parse_rows(suite, arguments.routers, plugins), list[RowConfig]()
-    for row in parsed.rows:
-        card = parsed.cards[row.name]
-        if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
-            shown.print(f"skipped  {row.name}: {reason}", markup=False)
-        else:
-            rows.append(row)
+    parsed = parse_rows(suite, arguments.routers, plugins)
+    for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
+        shown.print(f"skipped  {name}: {reason}", markup=False)
+    suite, parsed, said = with_controls(suite, parsed.without(reasons))
+    for line in said:
+        shown.print(line, markup=False)
     seeds = [
         arguments.seed_start + seed
         for seed in (
@@ -98,12 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
     root = _root(arguments)
     board = board_file(root)
     shown.print(
-        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
+        f"{suite.name}: {len(parsed.rows)} rows x {len(seeds)} seeds, {len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
-    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
+    cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
     if arguments.official:
-        cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
+        swept = sensitivity_rows(suite, parsed.rows)
+        cells += plan_cells(suite, swept, [suite.sensitivity.seed])
     check_cells(cells)
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)

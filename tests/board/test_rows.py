@@ -92,6 +92,16 @@ def test_a_status_has_its_reason(made: list[Record], status: str, reason: str) -
     assert status != "ok" or set(found.losses) <= {0, 1, 2}
 
 
+def test_a_record_that_names_no_control_leaves_the_others_theirs() -> None:
+    """One that a study made, whose rows hold none."""
+    none, other = {"control": None}, {"control": "luck"}
+    mine = [record(GATE, 0, cell=none), record(GATE, 1), record(GATE, 2)]
+    board = boards_of([*mine, *records([CHANCE])])[0]
+    assert board.judgement.outcomes["mlp_gate", "random@ffn"].n == 3
+    board = boards_of([mine[1], record(GATE, 0, cell=other), *records([CHANCE])])[0]
+    assert [row.status for row in board.unranked] == ["mixed"]
+
+
 def test_a_row_of_fewer_seeds_is_compared_on_those_that_both_have() -> None:
     """Its verdict is that of a board of these seeds alone, and it comes where they put it."""
     mild, late = Kind("mild", 2.05), Kind("late", 2.08)
