@@ -1,9 +1,16 @@
-"""`python -m bench`."""
+"""`python -m bench` and the script `token-routing-bench`."""
 
 import os
 import sys
+from contextlib import suppress
 
-if __name__ == "__main__":
+
+def start() -> int:
+    """Run the command line and return its exit code.
+
+    An interrupted run ends at once. Threads that wait for a killed process would hold up the exit,
+    and a second interrupt would then show a traceback.
+    """
     try:
         from bench.cli import main
 
@@ -11,8 +18,11 @@ if __name__ == "__main__":
     except KeyboardInterrupt:  # while the bench is still being imported
         code = 130
     if code == 130:
-        # leave at once: threads that wait for a process that was killed would hold up the exit
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the interrupt ended the reader too
+            sys.stdout.flush()
         os._exit(code)
-    raise SystemExit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(start())

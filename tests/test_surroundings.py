@@ -37,14 +37,7 @@ def bench(
     )
 
 
-@pytest.mark.parametrize(
-    "whom",
-    [
-        "the parent alone",
-        # weekly until it ends every time: about one run in four still waits for its worker
-        pytest.param("the group while a worker starts", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("whom", ["the parent alone", "the group while a worker starts"])
 def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) -> None:
     endless = {"reference_tokens": 10**9, "batch_size": 4, "probes": 2}
     suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path), train=endless)

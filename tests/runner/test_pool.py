@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from filelock import FileLock
 from bench.record import read_record
 from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
+from bench.runner.isolation import FreshProcess
 from bench.runner.plugins import checks_path
 from bench.runner.pool import run_cells
 from bench.runner.resolve import resolve
@@ -122,3 +124,19 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
     assert read_record(path).provenance.command == "beside"
     run_cells([failing], job(tmp_path, "after"), 0)
     assert read_record(path).provenance.command == "after"
+
+
+def test_the_main_thread_alone_hears_an_interrupt(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread that takes SIGINT leaves the main one waiting for its workers."""
+    masks: list[set[int]] = []
+
+    def run(_: FreshProcess, __: object, cell: Cell, *___: object) -> CellResult:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return CellResult(cell, "ok", "", 0.0)
+
+    monkeypatch.setattr(FreshProcess, "run", run)
+    run_cells([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
+    assert [signal.SIGINT in mask for mask in masks] == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
