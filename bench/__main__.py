@@ -3,6 +3,9 @@
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
+
+OURS = Path(__file__).resolve().parent
 
 
 def start() -> int:
@@ -24,5 +27,20 @@ def start() -> int:
     return code
 
 
+def pass_over_working_directory() -> None:
+    """Import from where the script does, which does not search the working directory.
+
+    `python -m` searches it first. A folder `bench` or `routers` there would hide ours.
+    """
+    with suppress(OSError):  # the directory is gone
+        if Path.cwd() != OURS.parent and sys.path[:1] == [str(Path.cwd())]:
+            del sys.path[0]
+    found = getattr(sys.modules.get("bench"), "__path__", [])
+    if OURS not in [Path(folder).resolve() for folder in found]:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
+            del sys.modules[name]
+
+
 if __name__ == "__main__":
+    pass_over_working_directory()
     sys.exit(start())
