@@ -166,6 +166,25 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[st
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@pytest.mark.parametrize("arguments", [("list", "routers"), ("--help",)], ids=" ".join)
+def test_a_full_disk_below_stdout_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        done = subprocess.run(
+            [*BENCH, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("error: No space left on device.") and done.stderr.count("\n") == 1
+    )
+
+
 def test_a_console_raises_for_a_reader_that_went_away() -> None:
     with pytest.raises(BrokenPipeError):
         console().on_broken_pipe()

@@ -63,6 +63,7 @@ class Checkpoints:
         self.folder, self.key, self.seconds = folder, key, seconds
         self.parts: dict[str, Stateful] = parts or {}
         self._next = time.monotonic() + seconds
+        self._told = False
 
     def restore(self, model: nn.Module) -> bool:
         """Take up the newest whole checkpoint, if there is one; damaged and foreign ones are set
@@ -116,12 +117,15 @@ class Checkpoints:
         started = time.monotonic()
         try:
             self._save(model, self.folder / f"step-{step:09}")
+            self._told = False
         except OSError as error:
-            _log.warning(
-                "No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.",
-                self.folder,
-                error,
-            )
+            if not self._told:
+                _log.warning(
+                    "No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.",
+                    self.folder,
+                    error,
+                )
+            self._told = True
         took = time.monotonic() - started
         self._next = (
             started + took + (max(self.seconds, took / LARGEST_SHARE) if self.seconds else 0)
