@@ -81,6 +81,17 @@ def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> Non
     assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_timings_say_how_many_workers_ran_beside(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
+    cells = [world.cell(text, seed=seed) for seed in range(2)]
+    run_cells(cells, job(tmp_path), workers)
+    speeds = [read_record(place(cell, tmp_path)).speed for cell in cells]
+    assert [speed and speed.beside for speed in speeds] == [workers - 1] * 2
+
+
 @pytest.mark.slow
 def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
     cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
