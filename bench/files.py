@@ -26,6 +26,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def require_room(folder: Path, size: int) -> None:
+    """Write `size` bytes into a folder, which is made, and take them away again.
+
+    Raises:
+        OSError: there is no room, or no right to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(size))
+
+
+def why(error: OSError) -> str:
+    """Return what the system said, and of which file where it says so."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {str(error.filename)!r}" if error.filename else said
+
+
 def default_cache() -> Path:
     """Return `TOKEN_ROUTING_BENCH_CACHE`, else a folder in `XDG_CACHE_HOME` or `~/.cache`.
 
