@@ -1,4 +1,4 @@
-"""Rows from records: which seeds a row has, and whether it may be ranked."""
+"""Make rows from records: find the seeds of a row, and whether it may be ranked."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ _WORST_FIRST: tuple[RowStatus, ...] = ("failed", "diverged", "invalid", "off_bud
 
 
 def group_rows(records: Iterable[Record]) -> list[Row]:
-    """Records grouped by row name, seeds and their router seeds in order."""
+    """Group records by row name, seeds and their router seeds in order."""
     rows: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         rows[record.cell.row].append(record)
@@ -27,7 +27,7 @@ def _place_in_row(record: Record) -> tuple[int, int]:
 
 
 def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
-    """Rows of the preferred mode where they have one, else of the other."""
+    """Return rows of the preferred mode where they have one, else of the other."""
     both = list(records)
     preferred = group_rows(record for record in both if record.cell.match == match)
     names = {row.name for row in preferred}
@@ -44,7 +44,7 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
     then the one that sorts first.
     """
     held = [frozenset(row.losses) for row in rows if row.losses]
-    # sets of single rows, and what two rows have in common
+    # The candidates: the set of each row, and the intersection of each two.
     shared = {one & other for one in held for other in held}
     common = [s for s in shared if len(s) > 1 and 2 * sum(s <= row for row in held) > len(held)]
     if common:
@@ -54,13 +54,15 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
-    """The row with its status; a row that may be ranked keeps the board's seeds only."""
+    """Return the row with its status; a row that may be ranked keeps the board's seeds only."""
     bad = [record for record in row.records if not counts(record)]
     status = next(
         (status for status in _WORST_FIRST for record in bad if record.status == status), "invalid"
     )
+    # One bad seed takes the row out: to rank it on the others would be a selection.
     if bad:
         return replace(row, status=status, reason=_reasons(bad))
+    # A mean over seeds of different experiments is the result of none.
     for name, values in (
         ("sources of the plugin", {record.provenance.router_hash for record in row.records}),
         ("options", {repr(sorted(record.row.options.items())) for record in row.records}),
@@ -78,6 +80,7 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
         of = f" (each of router seeds {seed_runs(row.router_seeds)})"
         reason = has + of * (len(row.router_seeds) > 1)
         return replace(row, status="incomplete", reason=reason)
+    # Left out, not lost: the reason names them below the table.
     extra = sorted(set(row.losses) - set(seeds)) if seeds else []
     partial = sorted({record.cell.seed for record in row.records} - set(row.losses))
     kept = tuple(r for r in row.records if r.cell.seed not in (*extra, *partial))
@@ -87,7 +90,7 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
 
 
 def _reasons(bad: Sequence[Record]) -> str:
-    """Why records do not count, seeds of one cause together."""
+    """Write why records do not count, seeds of one cause together."""
     causes: dict[str, list[int]] = {}
     for record in bad:
         said = record.reason or ("no finite loss" if record.status == "ok" else record.status)
