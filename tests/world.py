@@ -43,7 +43,12 @@ data: {domain_column: kind, tokenizer: bytes}
 train: {reference_tokens: 1024, batch_size: 4, probes: 2}
 evaluation:
   {calibration_windows: 4, validation_windows: 4, probe_windows: 2, sweep: [1.0], tolerance: 0.2}
-rows: [mlp_gate, mod, adaptive_moe, {name: random@ffn, role: control, options: {over: ffn}}]
+rows:
+  - mlp_gate
+  - mod
+  - adaptive_moe
+  - {name: random@ffn, role: control, options: {over: ffn}}
+  - {name: random@experts-1, role: control, options: {over: experts, active_experts: 1}}
 """
 CONFIG = DecoderConfig(
     vocab_size=50, d_model=32, num_layers=4, num_heads=2, ffn_width=64, cheap_rank=4, max_seq_len=32

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.board.model import Board, Row, comparison
-from bench.board.rows import Match, checked_row, common_seeds, group_rows, preferring
+from bench.board.rows import (
+    Match,
+    checked_row,
+    common_seeds,
+    group_rows,
+    preferring,
+    with_two_seeds,
+)
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.config.looks import possible, without_impossible
 from bench.config.roles import sensitivity_name, twin_original
@@ -128,7 +135,6 @@ def _ranking(
     # Rows are compared on common seeds, and every row is checked for them.
     chosen = common_seeds(competing)
     checked = [checked_row(row, chosen) for row in competing]
-    ranked = [row for row in checked if row.status == "ok"]
     brackets = [
         checked_row(row, ())
         for row in preferring("tokens", (r for r in records if r.cell.role == "bracket"))
@@ -137,9 +143,10 @@ def _ranking(
         checked_row(row, ())
         for row in preferring(match, (r for r in records if r.cell.role == "informed"))
     ]
-    config, notes = _declaration(
-        [record for row in (ranked or checked or brackets or informed) for record in row.records]
-    )
+    declaring = [row for row in checked if row.status == "ok"] or checked or brackets or informed
+    config, notes = _declaration([record for row in declaring for record in row.records])
+    checked = with_two_seeds(checked, comparison(config).get("looks") or ())
+    ranked = [row for row in checked if row.status == "ok"]
     listed = [row.first.row for row in checked]
     # Only an official run promises the whole roster.
     official = any("--official" in record.provenance.command.split() for record in records)
@@ -218,7 +225,7 @@ def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
 
 
 def _entrant(row: Row, listed: Sequence[RowConfig]) -> Entrant:
-    role, control = row.role, row.first.cell.control
+    role, control = row.role, row.control
     twin_of = _twin_of(row.first.row, listed) if role == "twin" else None
     return Entrant(
         row.name, control, role == "ranked", twin_of, row.losses if row.status == "ok" else {}

@@ -41,7 +41,7 @@ def forest(board: Board) -> list[Figure]:
         (row.label, title, outcome)
         for title, own in (("random, same paths", True), (board.matched_control, False))
         for row in board.ranked
-        if (outcome := board.outcome(row, row.first.cell.control if own else title))
+        if (outcome := board.outcome(row, row.control if own else title))
     ]
     if not pairs:
         return []

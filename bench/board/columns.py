@@ -69,7 +69,7 @@ def first_columns(board: Board) -> list[Column]:
         Column(
             "against random",
             "difference to random choice on the same paths, bits per byte, and its verdict",
-            against(lambda row: row.first.cell.control),
+            against(lambda row: row.control),
         ),
         Column(
             f"against {matched}",
@@ -96,7 +96,7 @@ def _beaten(board: Board) -> Callable[[Row], TableCell]:
 
     def cell(row: Row) -> TableCell:
         # A row may have one control or both; a control itself may have none.
-        controls = {"random": row.first.cell.control, board.matched_control: board.matched_control}
+        controls = {"random": row.control, board.matched_control: board.matched_control}
         found = {name: board.outcome(row, control) for name, control in controls.items()}
         judged = {name: word(outcome) for name, outcome in found.items() if outcome}
         beaten = [name for name, verdict in judged.items() if verdict == "better"]
@@ -142,9 +142,7 @@ def verdict_columns(board: Board) -> list[Column]:
     matched = board.matched_control
     return [
         Column("bits per byte", "headline loss, mean over seeds [95 % t interval]", loss),
-        *_comparison(
-            board, "random", "random choice on the same paths", lambda row: row.first.cell.control
-        ),
+        *_comparison(board, "random", "random choice on the same paths", lambda row: row.control),
         *_comparison(
             board,
             matched,

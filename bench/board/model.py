@@ -25,9 +25,9 @@ class Row:
     Attributes:
         name: the row's name on the board.
         records: every record of the row, by seed and router seed, whatever its status.
-        status: "ok" when every seed of the board is there and counts; else why the row is not
-            ranked.
-        reason: the same in words, with the seeds concerned.
+        status: "ok" when every record counts and at least two seeds are the board's; else why the
+            row is not ranked.
+        reason: the same in words, with the seeds concerned; of a ranked row, which seeds it lacks.
     """
 
     name: str
@@ -77,6 +77,25 @@ class Row:
         return by_seed(self.good, read, self.router_seeds)
 
     @property
+    def control(self) -> str | None:
+        """The row of `random` that it is compared with; a record made for a study may name none."""
+        return next((r.cell.control for r in self.records if r.cell.control), None)
+
+    @cached_property
+    def waived(self) -> dict[str, str]:
+        """Check that the row fails and that was waived -> what was seen; empty for shipped routers.
+
+        A check of a router that the row's own wraps has its name before it.
+        """
+        found: dict[str, str] = {}
+        for record in self.records:
+            for one in record.checks:
+                if one.status in ("waived", "expected_failure"):
+                    wrapped = f"{one.router}: " * (one.router != record.row.router)
+                    found.setdefault(f"{wrapped}{one.check}", one.reason)
+        return found
+
+    @property
     def shown_loss(self) -> float | None:
         """Return the mean headline loss, nats a byte, even if no record counts."""
         return self.mean(lambda record: record.loss)
@@ -103,7 +122,7 @@ class Board:
         budget: rho, the share of the routed full-path cost that is paid for.
         match: whether rows spent the same training FLOPs or saw the same tokens.
         config: the suite's canonical configuration, as the records hold it.
-        seeds: the seeds that every ranked row has.
+        seeds: the seeds that rows are ranked on; a ranked row may lack some.
         ranked: rows that may be compared, best first.
         brackets: `dense` and `cheap` at equal tokens; unranked.
         informed: rows with side information; unranked.

@@ -19,8 +19,8 @@ from bench.board.columns import (
 )
 from bench.board.figures import figures
 from bench.board.model import Board, Row, comparison
-from bench.board.remarks import disagreements, remarks, summary
-from bench.board.templating import markdown, row_table
+from bench.board.remarks import disagreements, remarks, summary, waivers
+from bench.board.templating import WAIVED, markdown, row_table
 from bench.board.text import BITS, MISSING, code, escape, number, percent
 from bench.board.text import seeds as seed_runs
 from bench.board.truth import truth_columns
@@ -72,6 +72,7 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
         "headline": first.headline_domains,
         "machine": first.provenance,
         "remarks": remarks(board, escape),
+        "waivers": waivers(board, escape),
         "first": row_table(board.ranked, first_columns(board)),
         "comparisons": row_table(board.ranked, [*place_columns(board), *verdict_columns(board)]),
         "truth": row_table(board.rows, truth) if (truth := truth_columns(board)) else "",
@@ -150,7 +151,7 @@ def beside(board: Board) -> list[list[str]]:
     ]
     return [
         [
-            code(row.name),
+            code(row.name) + (WAIVED if row.waived else ""),
             why,
             number(BITS * fmean(row.losses.values())),
             percent(row.mean(measures.active_share)),
@@ -165,6 +166,7 @@ class Out:
     """A row that is not ranked: its status, its figures as words, and the reason."""
 
     name: str
+    mark: str
     status: str
     loss: str
     known: tuple[str, ...]
@@ -181,7 +183,8 @@ def out(board: Board) -> list[Out]:
             known += [] if spend is None else [f"spend {percent(spend, 2)}"]
             known += ["at equal tokens"] * (group is not board)
             shown = MISSING if loss is None else number(BITS * loss)
-            made.append(Out(row.name, row.status, shown, tuple(known), row.reason))
+            mark = WAIVED if row.waived else ""
+            made.append(Out(row.name, mark, row.status, shown, tuple(known), row.reason))
     return made
 
 

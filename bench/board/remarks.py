@@ -30,8 +30,8 @@ def summary(board: Board) -> str:
 
     many, found = f"{len(routers)} router{'s' * (len(routers) > 1)}", list[str]()
     # "0 of 3" is a finding only if the comparison was made.
-    if made(lambda row: row.first.cell.control):
-        count = len(beaten(lambda row: row.first.cell.control))
+    if made(lambda row: row.control):
+        count = len(beaten(lambda row: row.control))
         found.append(f"{count} of {many} beat random choice on the same paths")
     if made(lambda row: matched):
         count = len(beaten(lambda row: matched))
@@ -115,6 +115,24 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         if outcome.notes and name in ranked:
             noted.setdefault(outcome.notes, []).append(f"{shown(name)} against {shown(control)}")
     return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
+
+
+def waivers(board: Board, shown: Callable[[str], str]) -> list[str]:
+    """Return a line for each row that fails waived checks: their names and findings.
+
+    Args:
+        board: the board.
+        shown: escapes foreign text.
+    """
+    boards = (board, *([board.equal_tokens] if board.equal_tokens else []))
+    rows = {row.name: row for one in boards for row in (*one.unranked, *one.rows) if row.waived}
+    lines: list[str] = []
+    for name, row in sorted(rows.items()):
+        checks = [
+            shown(check) + (f" ({shown(why)})" if why else "") for check, why in row.waived.items()
+        ]
+        lines.append(f"{shown(name)} fails checks that were waived: {'; '.join(checks)}")
+    return lines
 
 
 def pretraining_apart(flops: float) -> str:

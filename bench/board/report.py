@@ -20,8 +20,8 @@ from bench.board.drawing import Figure, variables
 from bench.board.figures import figures
 from bench.board.model import Board, Row
 from bench.board.pages import apart, facts, out, place_columns
-from bench.board.remarks import disagreements, remarks, summary
-from bench.board.templating import MARKS, environment
+from bench.board.remarks import disagreements, remarks, summary, waivers
+from bench.board.templating import environment, mark
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.board.truth import truth_columns
 from bench.record import Provenance
@@ -119,6 +119,7 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         ),
         "families": sorted({plain(row.first.cell.family) for row in board.rows}),
         "remarks": remarks(board, _whole),
+        "waivers": waivers(board, _whole),
         "disagreements": disagreements(board, _whole),
         "figures": figures(board),
         "domains": domain_differences(board),
@@ -142,9 +143,7 @@ def _line(board: Board, row: Row, anchor: str, columns: Sequence[Column]) -> _Li
     kind = row.role if row.status == "ok" else _STATUS[row.status]
     kind = "ranked" if row in board.ranked else kind
     cells = tuple(column.cell(row) for column in columns)
-
-    mark = MARKS.get(row.role, "")
-    return _Line(anchor, plain(row.name), mark, plain(row.first.cell.family), kind, cells)
+    return _Line(anchor, plain(row.name), mark(row), plain(row.first.cell.family), kind, cells)
 
 
 def _router(row: Row, anchor: str) -> _Router:

@@ -1,13 +1,14 @@
 """Make rows from records: find the seeds of a row, and whether it may be ranked."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from bench.board.model import Row, RowStatus, counts
 from bench.board.text import seeds as seed_runs
 from bench.record import Record
+from bench.stats.align import at_look
 
 Match = Literal["flops", "tokens"]
 
@@ -54,7 +55,11 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
-    """Return the row with its status; a row that may be ranked keeps the board's seeds only."""
+    """Return the row with its status; a row that may be ranked keeps the board's seeds only.
+
+    It may lack some of them: rows are compared on the seeds that both have. With fewer than two it
+    is incomplete.
+    """
     bad = [record for record in row.records if not counts(record)]
     status = next(
         (status for status in _WORST_FIRST for record in bad if record.status == status), "invalid"
@@ -66,7 +71,7 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     for name, values in (
         ("sources of the plugin", {record.provenance.router_hash for record in row.records}),
         ("options", {repr(sorted(record.row.options.items())) for record in row.records}),
-        ("controls", {record.cell.control for record in row.records}),
+        ("controls", {record.cell.control for record in row.records} - {None}),
     ):
         if len(values) > 1:
             return replace(
@@ -74,19 +79,40 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
                 status="mixed",
                 reason=f"its seeds were run with {len(values)} different {name}",
             )
-    missing = sorted(set(seeds) - set(row.losses))
-    if missing or not row.losses:
-        has = f"has seeds {seed_runs(list(row.losses))}, lacks {seed_runs(missing)}"
-        of = f" (each of router seeds {seed_runs(row.router_seeds)})"
-        reason = has + of * (len(row.router_seeds) > 1)
-        return replace(row, status="incomplete", reason=reason)
+    common, extra = row.losses.keys() & set(seeds), row.losses.keys() - set(seeds)
+    if not row.losses or len(common) < min(2, len(seeds)):
+        return _incomplete(row, seeds)
+    partial = {record.cell.seed for record in row.records} - row.losses.keys()
+    said: list[str] = []
+    if len(common) < len(seeds):
+        said.append(f"compared on {len(common)} of {len(seeds)} seeds ({seed_runs([*common])})")
+    if seeds and extra:
+        said.append(f"seeds {seed_runs([*extra])} left out: they are not common to the rows")
+    if partial:
+        said.append(f"seeds {seed_runs([*partial])} left out: a router seed is missing")
     # Left out, not lost: the reason names them below the table.
-    extra = sorted(set(row.losses) - set(seeds)) if seeds else []
-    partial = sorted({record.cell.seed for record in row.records} - set(row.losses))
-    kept = tuple(r for r in row.records if r.cell.seed not in (*extra, *partial))
-    said = [f"seeds {seed_runs(extra)} left out: they are not common to the rows"] * bool(extra)
-    said += [f"seeds {seed_runs(partial)} left out: a router seed is missing"] * bool(partial)
+    gone = partial | (extra if seeds else set())
+    kept = tuple(record for record in row.records if record.cell.seed not in gone)
     return replace(row, records=kept, reason="; ".join(said))
+
+
+def _incomplete(row: Row, seeds: Collection[int]) -> Row:
+    """Mark a row as incomplete: it has too few seeds of the board to be compared."""
+    has = f"has seeds {seed_runs([*row.losses])}"
+    if len(row.router_seeds) > 1:
+        has += f" (each of router seeds {seed_runs(row.router_seeds)})"
+    said = f"{has}; a comparison needs two of {seed_runs([*seeds])}"
+    return replace(row, status="incomplete", reason=said)
+
+
+def with_two_seeds(rows: Sequence[Row], looks: Sequence[int]) -> list[Row]:
+    """Mark rows as incomplete that have too few seeds of the look to be paired."""
+    ranked = [row for row in rows if row.status == "ok"]
+    seeds = at_look({seed for row in ranked for seed in row.losses}, looks)
+    short = [row for row in ranked if len(row.losses.keys() & seeds) < min(2, len(seeds))]
+    if not short:
+        return list(rows)
+    return with_two_seeds([_incomplete(r, seeds) if r in short else r for r in rows], looks)
 
 
 def _reasons(bad: Sequence[Record]) -> str:

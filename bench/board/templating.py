@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MARKS = {"control": " †", "twin": " ‡", "informed": " §", "bracket": " ¶"}
+WAIVED = " ‖"
 
 
 def environment(package: str, folder: str, html: bool = False) -> "Environment":
@@ -54,11 +55,16 @@ def markdown(package: str, folder: str, name: str, context: Mapping[str, Any]) -
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
+def mark(row: Row) -> str:
+    """The signs after a row's name: its role, and whether it fails checks that were waived."""
+    return MARKS.get(row.role, "") + (WAIVED if row.waived else "")
+
+
 def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Write a Markdown table of rows by columns, each row's name first."""
     header = [text.escape(one.title) if one.foreign else one.title for one in columns]
     lines = [
-        [text.code(row.name) + MARKS.get(row.role, ""), *(_cell(one.cell(row)) for one in columns)]
+        [text.code(row.name) + mark(row), *(_cell(one.cell(row)) for one in columns)]
         for row in rows
     ]
     align = "".join("r" if column.numeric else "l" for column in columns)

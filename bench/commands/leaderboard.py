@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from bench.commands.official import OFFICIAL_ROOT
 from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
-from bench.commands.publish import command_for, render, stale_board, stale_pages
+from bench.commands.publish import board_file, command_for, render, stale_board, stale_pages
 from bench.errors import UserError
 from bench.files import console
 
@@ -34,16 +33,13 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Render, or check and return 1 if a file on disk is stale."""
     root: Path = arguments.results
-    # The official board lies at the root of the repository, any other in its own tree.
-    target: Path = arguments.out or (
-        Path("leaderboard.md") if root == OFFICIAL_ROOT else root / "leaderboard.md"
-    )
+    target: Path = arguments.out or board_file(root)
     if not arguments.check:
         render(root, target, console())
         return 0
     if not target.is_file():
         raise UserError(
-            f"{target} does not exist. Run `{command_for(root)}` and commit what it writes."
+            f"{target} does not exist. Run `{command_for(root, target)}` and commit what it writes."
         )
     # All faults at once, of the board, its figures and the study pages.
     stale = [*stale_board(root, target), *stale_pages(root)]

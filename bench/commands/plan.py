@@ -29,9 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.data import corpus_card, load_corpus
     from bench.runner.beforehand import check_suite
     from bench.runner.cells import plan_cells
+    from bench.runner.controls import with_controls
     from bench.runner.isolation import in_fresh_process
     from bench.runner.plugins import plugin_files
-    from bench.runner.rows import parse_rows
+    from bench.runner.rows import parse_rows, unmet
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     corpus = load_corpus(suite.data.at(0))
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
+    reasons = unmet(suite, corpus, parsed)
+    suite, parsed, said = with_controls(suite, parsed.without(reasons))
     planned = plan_cells(suite, parsed.rows, range(suite.seeds), plugins, parsed.outside)
     cells = [cell for cell in planned if (cell.seed, cell.replica) == (0, 0)]
     table: list[tuple[object, ...]] = []
@@ -52,8 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     print("\n".join(_summary(suite, len(planned))))
     headers = ("row", "role", "layers", "solved", "router share of B", "parameters", "active")
     print(tabulate(table, headers=headers))
-    if impossible:
-        print("\n".join(impossible))
+    skipped = [f"skipped  {name}: {reason}" for name, reason in reasons.items()]
+    for line in (*skipped, *said, *impossible):
+        print(line)
     return int(bool(impossible))
 
 

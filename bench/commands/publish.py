@@ -2,12 +2,13 @@
 
 import difflib
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.commands.official import OFFICIAL_ROOT
+from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import writing
 from bench.files import write_atomically
 
@@ -27,7 +28,7 @@ def render(root: Path, target: Path, console: Console) -> None:
     from bench.board import build_board, write_figures
 
     boards = build_board(root)
-    text, again = _page(boards, root, target), f"run `{command_for(root)}`"
+    text, again = _page(boards, root, target), f"run `{command_for(root, target)}`"
     # The board first: if a figure cannot be written, the tables are there at least.
     with writing(target, f"{again}, or with --out FILE to write elsewhere"):
         write_atomically(target, text)
@@ -40,9 +41,26 @@ def render(root: Path, target: Path, console: Console) -> None:
             console.print(f"figures  {folder}/ ({len(figures)} files)", markup=False)
 
 
-def command_for(root: Path) -> str:
-    """Return the command that renders the board of a tree of records."""
-    return COMMAND + (" --official" if root == OFFICIAL_ROOT else f" --results {root}")
+def board_file(root: Path) -> Path:
+    """Return the place of the board of a tree of records, unless another is asked for."""
+    official = _from_here(root) == OFFICIAL_ROOT
+    return Path("leaderboard.md") if official else root / "leaderboard.md"
+
+
+def command_for(root: Path, target: Path) -> str:
+    """Return the command that renders the board of a tree of records into a file."""
+    trees = {OFFICIAL_ROOT: ["--official"], OWN_ROOT: []}
+    tree, file = _from_here(root), _from_here(target)
+    options = trees.get(tree, ["--results", tree.as_posix()])
+    if file != _from_here(board_file(root)):
+        options = [*options, "--out", file.as_posix()]
+    return shlex.join([*COMMAND.split(), *options])
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path from the working directory if it lies within, else the whole path."""
+    whole, here = path.resolve(), Path.cwd().resolve()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def _page(boards: "list[Board]", root: Path, target: Path) -> str:
@@ -51,7 +69,7 @@ def _page(boards: "list[Board]", root: Path, target: Path) -> str:
 
     # Pictures are linked relative to the folder of the page, with forward slashes everywhere.
     folder = os.path.relpath(root, target.parent).replace(os.sep, "/")
-    return render_leaderboard(boards, command=COMMAND, folder=folder)
+    return render_leaderboard(boards, command=command_for(root, target), folder=folder)
 
 
 def _by_suite(boards: "list[Board]") -> "dict[str, list[Board]]":
@@ -69,19 +87,15 @@ def stale_board(root: Path, target: Path) -> list[str]:
     from bench.board import build_board
     from bench.board.figures import figure_files, figures_there
 
-    boards = build_board(root)
-    lines = _changed(target, _page(boards, root, target), command_for(root))
+    boards, command = build_board(root), command_for(root, target)
+    lines = _changed(target, _page(boards, root, target), command)
     for suite, found in _by_suite(boards).items():
         folder = root / suite / "figures"
         made = figure_files(found, folder)
-        lines += [
-            line
-            for path, figure in made.items()
-            for line in _stale(path, figure, command_for(root))
-        ]
+        lines += [line for path, figure in made.items() for line in _stale(path, figure, command)]
         # A figure of a row that is gone would stay for ever otherwise.
         for path in sorted(figures_there(folder) - made.keys()):
-            lines.append(f"{path} is a figure that no record gives. Run `{command_for(root)}`.")
+            lines.append(f"{path} is a figure that no record gives. Run `{command}`.")
     return lines
 
 

@@ -155,8 +155,11 @@ def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]"
     return found
 
 
-def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
-    """Return the cell of a record, from the record alone."""
+def _cell(record: Record, given: tuple[Path, ...]) -> "Cell":
+    """Return the cell of a record, from the record alone.
+
+    Plugins that its suite named are loaded where they still are, and those given.
+    """
     from bench.runner.cells import Cell
     from bench.runner.plugins import describe_rows
 
@@ -164,6 +167,8 @@ def _cell(record: Record, plugins: tuple[Path, ...]) -> "Cell":
     config = without_impossible(record.provenance.config)
     said = f"record of {cell.row} seed {cell.seed}"
     suite = parse_suite({**config, "budget": cell.budget, "match": cell.match}, said)
+    named = [file for file in map(Path, suite.plugins) if file.exists()]
+    plugins = tuple(dict.fromkeys([*named, *given]))
     # A shipped router needs no plugin files, and then it may run in this process.
     (card,) = describe_rows([row], plugins)
     return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)

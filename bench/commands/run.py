@@ -19,7 +19,6 @@ from bench.commands.options import (
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.load import load_suite
-from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.files import console
 
@@ -64,13 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     Return 1 if a cell failed or broke a rule.
     """
-    from bench.commands.publish import render
+    from bench.commands.publish import board_file, render
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.controls import with_controls
     from bench.runner.plugins import plugin_files
     from bench.runner.pool import run_cells
-    from bench.runner.rows import parse_rows, unmet_needs
+    from bench.runner.rows import parse_rows, unmet
     from bench.runner.work import CHECKPOINTS, Job
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
@@ -83,14 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
     shown.print(said, markup=False)
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
-    parsed, rows = parse_rows(suite, arguments.routers, plugins), list[RowConfig]()
+    parsed = parse_rows(suite, arguments.routers, plugins)
     # A row that this corpus or regime cannot serve is skipped with a reason.
-    for row in parsed.rows:
-        card = parsed.cards[row.name]
-        if reason := unmet_needs(card, len(corpus.domains), corpus.route, suite.regime):
-            shown.print(f"skipped  {row.name}: {reason}", markup=False)
-        else:
-            rows.append(row)
+    for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
+        shown.print(f"skipped  {name}: {reason}", markup=False)
+    suite, parsed, said = with_controls(suite, parsed.without(reasons))
+    for line in said:
+        shown.print(line, markup=False)
     # `--seed-start` shifts the seeds, so that pilot runs never use those of a board.
     seeds = [
         arguments.seed_start + seed
@@ -99,16 +98,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     ]
     root = _root(arguments)
-    board = Path("leaderboard.md") if arguments.official else root / "leaderboard.md"
-    cells = plan_cells(suite, rows, seeds, plugins, parsed.outside)
+    board = board_file(root)
+    cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
     shown.print(
-        f"{suite.name}: {len(rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "
+        f"{suite.name}: {len(parsed.rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "
         f"{len(corpus.domains)} domains, records in {root}/",
         markup=False,
     )
     # The official board also shows how each row depends on its learning rate.
     if arguments.official:
-        cells += plan_cells(suite, sensitivity_rows(suite, rows), [suite.sensitivity.seed])
+        swept = sensitivity_rows(suite, parsed.rows)
+        cells += plan_cells(suite, swept, [suite.sensitivity.seed])
     # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
     for folder in dict.fromkeys((root, board.parent)):

@@ -82,7 +82,7 @@ class RowConfig(Part):
         "not ranked, e.g. because it knows the right paths",
     )
     control: str = Field(
-        default="", description="row of `random` over the same paths; found by the paths if empty"
+        default="", description="row of `random` that chooses the same; found or made if empty"
     )
     training: RouterTraining | None = added(
         None, description="how its router is trained, in place of the suite's `train.router`"

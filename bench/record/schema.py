@@ -203,11 +203,11 @@ class LayerMonitor(_Part):
     )
     utility_correlation: float | None = Field(
         default=None,
-        description="rank correlation of score and oracle utility over tokens, with the row's own "
-        "policy of the oracle",
+        description="rank correlation of score and oracle utility over tokens; the oracle uses the "
+        "row's own policy",
     )
     on_policy_correlation: float | None = Field(
-        default=None, description="the same with later layers routed as in evaluation"
+        default=None, description="the same with later layers routed as in evaluation, for all rows"
     )
     latent_variance: float | None = Field(
         default=None, description="variance of predicted latents of length 1; 0 if collapsed"

@@ -65,7 +65,7 @@ def _describe(
         if router not in known:
             # A suite may list rows of a plugin that was not given.
             listed = "The suite lists this row, and " if router in row_names else ""
-            advice = f"{listed}{NO_PLUGIN if listed else NO_PLUGIN.capitalize()}"
+            advice = f"{listed}{NO_PLUGIN}" if listed else NO_PLUGIN[0].upper() + NO_PLUGIN[1:]
             raise unknown("router", router, {*known, *row_names}, advice)
     return [known[router].describe(options) for router, options in requests]
 

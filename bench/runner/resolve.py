@@ -16,8 +16,8 @@ from bench.model.assemble import Blueprint
 from bench.record import RULES_VERSION, CellId, record_path
 from bench.routing.registry import Entry, RouterCard, find, load_file
 from bench.runner.cells import Cell
+from bench.runner.controls import control_of
 from bench.runner.provenance import machine_of
-from bench.runner.rows import control_of
 
 NOT_NUMERICS = (
     *("purpose", "seeds", "rows", "comparison", "sensitivity", "thresholds", "budget", "match"),
@@ -69,7 +69,7 @@ class ResolvedCell:
             family=self.card.family,
             paper=self.card.paper,
             role=row.role,
-            control=control_of(suite, row, self.card.paths),
+            control=control_of(suite, row, self.card),
             site=self.card.paths.site.value,
             seed=self.cell.seed,
             match=suite.match,

@@ -36,11 +36,15 @@ def split_options(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def with_options(row: RowConfig, options: dict[str, Any]) -> RowConfig:
-    """Return a row with further options, named after them: `mlp_gate@width_ratio=0.5`."""
+    """Return a row with further options, named after them: `mlp_gate@width_ratio=0.5`.
+
+    A control that the row names is dropped, since the options may change the paths.
+    """
     if not options:
         return row
     # Records are files named after their row, so other characters become dashes.
     said = "+".join(f"{name}={value}" for name, value in options.items())
     suffix = _NOT_IN_A_NAME.sub("-", said)
     merged = {**row.options, **options}
-    return row.model_copy(update={"name": f"{row.name}@{suffix}", "options": merged})
+    name = f"{row.name}@{suffix}"
+    return row.model_copy(update={"name": name, "options": merged, "control": ""})

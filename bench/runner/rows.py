@@ -1,16 +1,16 @@
 """Rows of a run: names that a user gave, resolved and checked before any cell is run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.config.data import Route
 from bench.config.row import ROW_NAME, Role, RowConfig
 from bench.config.suite import SuiteConfig
+from bench.data import Corpus
 from bench.errors import UserError, unknown
 from bench.model.equip import STANDARD_LOSSES
-from bench.routing.contract import Paths, Site
 from bench.routing.registry import RouterCard
 from bench.runner.plugins import describe_rows
 from bench.runner.row_options import split_options, with_options
@@ -23,8 +23,6 @@ A row with one is `informed`, whatever its suite calls it.
 """
 PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
 """What the `joint` regime can give a router beyond the default."""
-CHANCE = "random"
-"""Router of the controls that choose by chance."""
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
 """Paths for which a frozen backbone has weights, or which need none."""
 
@@ -45,6 +43,10 @@ class Rows:
     def outside(self) -> frozenset[str]:
         """Names of the rows that run a plugin's code."""
         return frozenset(row.name for row in self.rows if self.cards[row.name].outside)
+
+    def without(self, names: Collection[str]) -> "Rows":
+        """Return the rows less some."""
+        return Rows(tuple(row for row in self.rows if row.name not in names), self.cards)
 
 
 def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> Rows:
@@ -112,6 +114,15 @@ def check_loss_names(weights: Mapping[str, float], cards: Sequence[RouterCard]) 
             )
 
 
+def unmet(suite: SuiteConfig, corpus: Corpus, rows: Rows) -> dict[str, str]:
+    """Return the rows that a suite cannot run, and why."""
+    reasons = {
+        name: unmet_needs(card, len(corpus.domains), corpus.route, suite.regime)
+        for name, card in rows.cards.items()
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def unmet_needs(
     card: RouterCard, num_domains: int, route: Route | None = None, regime: str = "joint"
 ) -> str:
@@ -143,26 +154,3 @@ def unmet_needs(
         return "it needs utility, which is that of an upgrade, and its paths have no base"
     missing = sorted(needs - PROVIDED)
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
-
-
-def control_of(suite: SuiteConfig, row: RowConfig, paths: Paths) -> str | None:
-    """Return the row of `random` over the same paths that a row is compared with, if any.
-
-    A row of the default name comes first; else the only control with the router `random` over
-    such paths, whatever it is called.
-    """
-    if row.role in ("bracket", "control"):
-        return None
-    if row.control:
-        return row.control
-    over = "block" if paths.site is Site.BLOCK else "ffn" if paths.base else "experts"
-    if (name := f"{CHANCE}@{over}") in {listed.name for listed in suite.rows}:
-        return name
-    found = [
-        listed.name
-        for listed in suite.rows
-        if listed.role == "control"
-        and listed.router == CHANCE
-        and listed.options.get("over", "ffn") == over
-    ]
-    return found[0] if len(found) == 1 else None

@@ -1,7 +1,7 @@
 """Arrange losses by row and seed in one matrix, with a reason for every missing cell."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ def align(losses: Losses, plan: Plan) -> Aligned:
         )
     # Seeds beyond the reached look must not count, or looks would be chosen by their results.
     look, used = _cut(len(seeds), plan.looks)
-    kept, late = tuple(seeds[:used]), tuple(seeds[used:])
+    kept, late = at_look(seeds, plan.looks), tuple(seeds[used:])
     values = np.full((len(rows), len(kept)), np.nan)
     reasons: dict[tuple[str, int], str] = {}
     failed: set[str] = set()
@@ -71,7 +71,13 @@ def align(losses: Losses, plan: Plan) -> Aligned:
     return Aligned(rows, kept, values, reasons, look, late, frozenset(failed))
 
 
-def _cut(available: int, looks: tuple[int, ...]) -> tuple[int, int]:
+def at_look(seeds: Iterable[int], looks: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds of the last look that was reached, ascending; all before the first."""
+    ordered = sorted(seeds)
+    return tuple(ordered[: _cut(len(ordered), looks)[1]])
+
+
+def _cut(available: int, looks: Sequence[int]) -> tuple[int, int]:
     """Return the index of the last reached look and its number of seeds."""
     if not looks:
         return 0, available

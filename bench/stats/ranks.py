@@ -18,7 +18,8 @@ class Rank:
 
     Attributes:
         row: name of the row.
-        mean: mean loss over its own seeds, nats per byte. It orders the rows and proves nothing.
+        mean: mean loss over all seeds of the board, nats per byte; for a row that lacks seeds, an
+            estimate of it. It orders the rows and proves nothing.
         low: best possible rank: 1 + number of significantly better rows.
         high: worst possible rank: number of rows - number of significantly worse rows.
         tier: 1 for the best. A row opens a new tier if the first row of the tier before is

@@ -87,16 +87,11 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
         for o in secondary
         if o.verdict == "better"
     }
-    seen = [row[~np.isnan(row)] for row in board.values]
-    means = {
-        row: float(own.mean()) if own.size else math.nan
-        for row, own in zip(board.rows, seen, strict=True)
-    }
     return Verdicts(
         outcomes=tuple(found[comparison] for comparison in plan.comparisons),
         rows=board.rows,
         seeds=board.seeds,
-        ranks=rank_intervals(means, better) if secondary else (),
+        ranks=rank_intervals(_means(board), better) if secondary else (),
         correlation=correlation,
         mean_correlation=float(off.mean()) if off.size else math.nan,
         prior=prior,
@@ -114,6 +109,22 @@ def _twins(losses: Losses, board: Aligned, plan: Plan) -> tuple[NoiseFloor, ...]
     count = max(len(plan.twins), 1)
     level = family_level(plan.looks, max(board.look, 0), plan.alpha, count)
     return noise_floor(seen, plan.twins, level)
+
+
+def _means(board: Aligned) -> dict[str, float]:
+    """Return the mean loss of each row, nats a byte.
+
+    Some seeds are harder than others. The mean of a row that lacks seeds is moved by what the rows
+    with all seeds lose more on all seeds than on its own.
+    """
+    there = ~np.isnan(board.values)
+    complete = board.values[there.all(axis=1)]
+    usual = complete.mean(axis=0) if len(complete) else np.zeros(len(board.seeds))
+    means: dict[str, float] = {}
+    for row, values, has in zip(board.rows, board.values, there, strict=True):
+        harder = 0.0 if has.all() or not has.any() else usual.mean() - usual[has].mean()
+        means[row] = float(values[has].mean() + harder) if has.any() else math.nan
+    return means
 
 
 def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from bench.data import load_corpus
 from bench.runner.cells import Cell, plan_cells
 from bench.runner.plugins import plugin_files
-from bench.runner.rows import parse_rows, unmet_needs
+from bench.runner.rows import parse_rows, unmet
 from bench.study.config import Size, StudyConfig
 from bench.study.load import suites_of
 
@@ -21,12 +21,9 @@ def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], 
         corpus = load_corpus(suite.data.at(0))
         plugins = plugin_files(suite)
         parsed = parse_rows(suite, "all", plugins)
-        reasons = {
-            name: unmet_needs(card, len(corpus.domains), corpus.route, suite.regime)
-            for name, card in parsed.cards.items()
-        }
-        skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items() if reason]
         # Rows that need data this corpus lacks, such as right paths, are skipped with a reason.
-        rows = [row for row in parsed.rows if not reasons[row.name]]
+        reasons = unmet(suite, corpus, parsed)
+        skipped += [f"{row} in {setting}: {reason}" for row, reason in reasons.items()]
+        rows = parsed.without(reasons).rows
         cells[setting] = plan_cells(suite, rows, size.numbers, plugins, parsed.outside)
     return cells, skipped

@@ -81,7 +81,7 @@ def test_missing_seeds_are_shown_not_ranked_and_extra_ones_left_out():
     board = board_with(record(EXTRA, 0), *(record(longer, seed) for seed in range(5)))
     assert board.seeds == (0, 1, 2)
     assert [(row.name, row.reason) for row in board.unranked] == [
-        ("extra", "has seeds 0, lacks 1-2")
+        ("extra", "has seeds 0; a comparison needs two of 0-2")
     ]
     (kept,) = [row for row in board.ranked if row.name == "longer"]
     assert set(kept.losses) == {0, 1, 2}

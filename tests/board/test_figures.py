@@ -14,6 +14,7 @@ from bench.board.drawing import NUM_SERIES, digest_of
 from bench.board.figures import (
     NUM_FOCUS,
     figures,
+    late,
     looks,
     loss_curves,
     pareto,
@@ -129,3 +130,14 @@ def test_hostile_names_stay_text() -> None:
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         known = "svg title desc style g path use text defs clipPath rect tspan"
         assert tags <= set(known.split())
+
+
+def test_curves_of_times_that_do_not_overlap_have_room():
+    """A second seed that was slower from its first probe on leaves a single point of time."""
+    slow = record(QUICK[1], 1)
+    later = tuple(p.model_copy(update={"seconds": p.seconds + 1000}) for p in slow.curve)
+    made = [record(QUICK[1], 0), slow.model_copy(update={"curve": later})]
+    (seconds,) = [one for one in loss_curves(boards_of(made)[0]) if one.slug == "loss-seconds"]
+    low, high = late(seconds.data)
+    assert low < seconds.data.groupby("x")["loss"].mean().min() < high
+    assert "<svg" in seconds.inline("a")

@@ -2,10 +2,18 @@
 
 from statistics import median
 
+from bench.board import render_leaderboard, render_report
 from bench.board.build import boards_of
 from bench.board.model import Board
-from bench.board.remarks import disagreements, pretraining_apart, remarks, summary
-from bench.board.text import BITS, number
+from bench.board.remarks import (
+    disagreements,
+    pretraining_apart,
+    remarks,
+    summary,
+    waivers,
+)
+from bench.board.text import BITS, number, plain
+from bench.record import CheckOutcome, Record, Status
 from tests.board.synthetic import CONFIG, QUICK, Kind, record, records
 
 SEEDS = range(3)
@@ -51,6 +59,37 @@ def test_resolution_and_the_twin_are_said() -> None:
     assert f"80 % power is {number(BITS * smallest)} bits per byte" in said[0]
     assert any(line.startswith("A/A control: mlp_gate minus mlp_gate@twin is") for line in said)
     assert pretraining_apart(2.5e9).startswith("The frozen backbone of a seed took 2.5")
+
+
+def test_checks_that_were_waived_are_named_with_what_was_seen() -> None:
+    """Of a ranked row, of a failed one, and of a router that the row's own wraps."""
+
+    def made(row: str, status: Status = "ok", *checks: tuple[str, str, str]) -> list[Record]:
+        found = [
+            CheckOutcome.model_validate(
+                {"router": router, "check": check, "status": "waived", "reason": why}
+            )
+            for router, check, why in checks
+        ]
+        passed = CheckOutcome(router=row, check="causal", status="passed")
+        kind = Kind(row, 2.0, control=None)
+        return [record(kind, s, status=status, checks=(passed, *found)) for s in SEEDS]
+
+    fair = made("fair")
+    mine = made("mine", "ok", ("mine", "learns", "saw 0.3"), ("inner", "bfloat16", "x" * 500))
+    lost = made("lost", "failed", ("lost", "parameters_change", ""))
+    board = boards_of([*fair, *mine, *lost])[0]
+    assert waivers(board, plain) == [
+        "lost fails checks that were waived: parameters_change",
+        f"mine fails checks that were waived: learns (saw 0.3); inner: bfloat16 ({'x' * 79}…)",
+    ]
+    page, report = render_leaderboard([board], command="x"), render_report([board])
+    assert "| `mine` ‖ " in page and "| `fair`   " in page and "- `lost` ‖ (" in page
+    for text in (page, report):
+        assert (
+            "‖ mine fails checks that were waived: learns (saw 0.3); inner: bfloat16 (xxx" in text
+        )
+    assert waivers(BOARD, plain) == []
 
 
 def test_rankings_that_put_rows_in_other_tiers_disagree() -> None:

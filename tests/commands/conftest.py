@@ -31,13 +31,13 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.fixture(scope="session")
 def trained(elsewhere: Path) -> Path:
     """What `bench run` leaves of `mlp_gate` and `hash` at one seed."""
-    suite, out = world.write_suite(elsewhere / "tiny.yaml", elsewhere / "text.jsonl"), "trained"
+    suite = world.write_suite(elsewhere / "tiny.yaml", elsewhere / "text.jsonl")
     arguments = ["--routers", "mlp_gate,hash", "--seeds", "1", "--workers", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(elsewhere / "cache"))
-        root = str(elsewhere / out)
-        assert main(["run", "--suite", str(suite), "--out", root, *arguments]) == 0
-    return elsewhere / out
+        patch.chdir(elsewhere)
+        assert main(["run", "--suite", str(suite), *arguments]) == 0
+    return elsewhere / "runs"
 
 
 @pytest.fixture

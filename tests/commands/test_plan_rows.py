@@ -51,6 +51,18 @@ def test_every_router_seed_is_a_cell_and_a_row_has_one_line(
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mlp_gate", "hash"]
 
 
+def test_controls_that_are_made_and_rows_that_are_skipped_are_said(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routers = "top2_moe:num_experts=16,planted_oracle"
+    assert main(["plan", "--suite", str(suite), "--routers", routers]) == 0
+    *table, skipped, added = capsys.readouterr().out.splitlines()[-6:]
+    rows = [line.split()[:2] for line in table[-2:]]
+    assert rows == [["top2_moe@num_experts=16", "ranked"], ["random@experts-16-2", "control"]]
+    assert skipped.startswith("skipped  planted_oracle: it needs the right path")
+    assert added.startswith("added  random@experts-16-2, the control of top2_moe@num_experts=16: ")
+
+
 def test_a_suite_names_its_plugins(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They lie beside its file; they are no part of a key."""
     (suite.parent / "mine.py").write_text(PLUGIN, encoding="utf-8")

@@ -1,11 +1,15 @@
 """Writing the board and its figures, and what is said where that fails."""
 
 import errno
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from bench.cli import main
 from bench.commands.publish import render, stale_board, studies_in
 from bench.errors import UserError
 from bench.record import read_records
@@ -42,9 +46,33 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
         render(runs, runs / "leaderboard.md", Console())
     told = str(caught.value)
     assert what in told and "(Permission denied)" in told
-    assert "`python -m bench leaderboard --results runs`" in told
+    assert "run `python -m bench leaderboard`" in told
     assert list(read_records(runs)) == before
 
 
 def test_a_tree_without_studies_has_none(runs: Path) -> None:
     assert studies_in(runs) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "target", "options"),
+    [
+        ("runs", "runs/leaderboard.md", ""),
+        ("results", "leaderboard.md", " --official"),
+        ("./my runs", "my runs/leaderboard.md", " --results 'my runs'"),
+        ("runs", "board.md", " --out board.md"),
+    ],
+)
+def test_a_board_names_the_command_that_makes_it(
+    runs: Path, root: str, target: str, options: str
+) -> None:
+    if root != "runs":
+        shutil.copytree(runs, root)
+    render(Path(root), Path(target), Console())
+    made = Path(target).read_text(encoding="utf-8")
+    said = set(re.findall(r"`(python -m bench leaderboard[^`]*)`", made))
+    assert said == {f"python -m bench leaderboard{options}"}
+    Path(target).unlink()
+    assert main(shlex.split(said.pop())[3:]) == 0
+    assert Path(target).read_text(encoding="utf-8") == made
+    assert stale_board(Path(root).absolute(), Path(target)) == []

@@ -11,6 +11,7 @@ import pytest
 from bench.cli import main
 from bench.commands.reproduce import _cell, _records
 from bench.config.load import parse_suite
+from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.record import Record, record_path, write_record
 from bench.record.store import target_of
@@ -18,6 +19,7 @@ from bench.runner.cells import Cell, sensitivity_rows
 from bench.runner.resolve import resolve
 from tests import world
 from tests.board.synthetic import QUICK, record
+from tests.commands.test_plan_rows import PLUGIN
 
 AGAIN = ["--results", "runs", "--suite", "tiny", "--out", "again", "--workers", "0"]
 
@@ -43,6 +45,23 @@ def test_a_row_at_another_rate_is_rebuilt_at_that_rate(suite: Any) -> None:
     again = _cell(made, ())
     assert again.row.lr_scale == 0.5
     assert resolve(again).key == made.key
+
+
+def test_plugins_that_the_suite_names_are_loaded_where_they_still_are(
+    suite: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN, encoding="utf-8")
+    named = suite.model_copy(update={"plugins": (str(file),)})
+    with world.own_registry():
+        row = RowConfig.model_validate("of_the_suite")
+        made = a_record(Cell(named, row, 0, (file,), outside=True))
+    again = _cell(made, ())
+    assert again.outside and again.plugin_files == _cell(made, (file,)).plugin_files == (file,)
+    file.unlink()
+    assert not _cell(a_record(Cell(named, named.rows[0], 0)), ()).outside
+    with pytest.raises(UserError, match=r"Unknown router 'of_the_suite'.*add --plugin FILE.py"):
+        _cell(made, ())
 
 
 def test_several_budgets_or_modes_are_never_mixed(suite: Any, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from bench.board import build_board
 from bench.cli import main
 from bench.record import Record, read_records
 from tests import world
@@ -88,6 +90,33 @@ def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(
     assert run(suite, "--routers", "wants_truth,mlp_gate", "--seeds", "1") == 0
     assert set(records(suite)) == {("mlp_gate", 0)}
     assert "skipped  wants_truth: it needs" in capsys.readouterr().out
+
+
+def test_a_control_that_the_suite_lacks_is_run_and_compared_with(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "random@experts-8-1.2"
+    assert run(suite, "--routers", "adaptive_moe", "--seeds", "2") == 0
+    assert f"added  {name}, the control of adaptive_moe: " in capsys.readouterr().out
+    found = records(suite)
+    assert set(found) == {(row, seed) for row in ("adaptive_moe", name) for seed in (0, 1)}
+    assert {one.cell.control for one in found.values()} == {name, None}
+    (board,) = build_board(suite.parent / "runs")
+    assert board.judgement.outcomes["adaptive_moe", name].n == 2
+    listed = [row["name"] for row in found[name, 0].provenance.config["rows"]]
+    assert listed.count(name) == 1, "a rerun from the record finds the control"
+
+
+def test_a_control_that_does_not_fit_is_refused_before_the_first_cell(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    rows = [{"name": "adaptive_moe", "control": "random@experts-1"}, data["rows"][-1]]
+    suite.write_text(yaml.safe_dump({**data, "rows": rows}), encoding="utf-8")
+    assert run(suite) == 2
+    told = capsys.readouterr().err
+    assert "Row 'adaptive_moe' chooses 1.2 of 8 experts in layers 1, 2; " in told
+    assert told.count("\n") == 1 and not (suite.parent / "runs").exists()
 
 
 def test_seed_start_and_set_reach_the_cells(suite: Path) -> None:

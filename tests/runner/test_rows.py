@@ -4,8 +4,7 @@ import pytest
 
 from bench.config.load import parse_suite
 from bench.errors import UserError
-from bench.routing.registry import load_all
-from bench.runner.rows import control_of, parse_rows
+from bench.runner.rows import parse_rows
 from tests.runner.suites import SUITE
 
 
@@ -46,19 +45,3 @@ def test_a_variant_that_the_suite_does_not_list_is_refused_with_the_nearest_name
         with pytest.raises(UserError) as told:
             parse_rows(suite, f"mlp_gate,{name}")
         assert str(told.value).startswith(f"Unknown row {name!r}. Did you mean {near!r}?")
-
-
-def test_the_control_is_found_by_its_router_and_paths_whatever_its_name() -> None:
-    chance = {"name": "chance", "router": "random", "role": "control"}
-    block = {**chance, "name": "skipping", "options": {"over": "block"}}
-    twice = {**chance, "name": "luck", "options": {"over": "ffn"}}
-    for rows, gate, depth in (
-        ([chance, block], "chance", "skipping"),
-        ([chance, twice], None, None),
-        ([chance, twice, SUITE["rows"][1]], "random@ffn", None),
-        ([{**chance, "role": "ranked"}], None, None),
-    ):
-        suite = parse_suite({**SUITE, "rows": ["mlp_gate", "mod", *rows]}, "s")
-        cards = {name: load_all()[name].describe({}) for name in ("mlp_gate", "mod")}
-        assert control_of(suite, suite.row("mlp_gate"), cards["mlp_gate"].paths) == gate
-        assert control_of(suite, suite.row("mod"), cards["mod"].paths) == depth

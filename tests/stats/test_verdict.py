@@ -132,6 +132,16 @@ def test_ranks_and_tiers_follow_the_secondary_family() -> None:
     )
 
 
+def test_a_row_that_lacks_hard_seeds_is_placed_as_if_it_had_them() -> None:
+    drawn = board(6, 8, sd=0.001)
+    losses = {row: {seed: loss + seed for seed, loss in own.items()} for row, own in drawn.items()}
+    whole = {rank.row: rank.mean for rank in judge_board(losses, plan_of(losses)).ranks}
+    losses["router3"] = {seed: losses["router3"][seed] for seed in (0, 1, 4)}
+    found = {rank.row: rank.mean for rank in judge_board(losses, plan_of(losses)).ranks}
+    assert found["router3"] == pytest.approx(whole["router3"], abs=0.002)
+    assert {**found, "router3": 0.0} == {**whole, "router3": 0.0}
+
+
 def test_nothing_to_judge_is_refused() -> None:
     with pytest.raises(UserError, match="None of the planned rows"):
         judge_board({"else": {0: 1.0}}, Plan((Comparison("a", "b"),), margin=0.1))

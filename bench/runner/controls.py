@@ -1,0 +1,188 @@
+"""The control of a row: `random` over the same paths, with as many experts, in the same layers.
+
+It is found among the rows of a suite by what it chooses, whatever its name, or made where there is
+none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.config.row import Role, RowConfig
+from bench.config.suite import SuiteConfig
+from bench.errors import UserError
+from bench.model.assemble import layers_used
+from bench.routing.contract import Site
+from bench.routing.registry import Entry, RouterCard, load_shipped
+from bench.runner.rows import Rows
+
+CHANCE = "random"
+"""Router of the controls that choose by chance."""
+_MAY_BE_CONTROL: tuple[Role, ...] = ("control", "ranked")
+_WITHOUT_CONTROL: tuple[Role, ...] = ("bracket", "control")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a router chooses: the same for a row and its control.
+
+    Attributes:
+        site: where the choice is made.
+        paths: kinds of the paths, all experts being of one kind; sorted where there is no base.
+        base: path of a token that is not upgraded, if there is one.
+        mean_experts: experts a token takes on average; 1 where there is a base.
+        layers: layers in which the router stands.
+    """
+
+    site: Site
+    paths: tuple[str, ...]
+    base: str | None
+    mean_experts: float
+    layers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        if set(self.paths) == {"expert"}:
+            said = f"{_number(self.mean_experts)} of {len(self.paths)} experts"
+        else:
+            said = " or ".join(self.paths)
+        return f"{said} in layers {', '.join(map(str, self.layers))}"
+
+
+def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
+    """Return what a router chooses under a suite."""
+    paths = card.paths
+    kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
+    layers = layers_used(card, suite.routed_layers)
+    if paths.base is not None:
+        return Choice(paths.site, tuple(kinds), paths.base, 1.0, layers)
+    mean = round(float(card.mean_experts), 6)
+    return Choice(paths.site, tuple(sorted(kinds)), None, mean, layers)
+
+
+def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | None:
+    """Return the row of `random` that a row is compared with, if the suite lists one.
+
+    The row that it names; else the first that chooses the same, of the role control before others.
+    """
+    if row.role in _WITHOUT_CONTROL or row.router == CHANCE:
+        return None
+    if row.control:
+        return row.control
+    wanted = choice_of(card, suite)
+    found = [listed for listed, choice in _listed(suite) if choice == wanted]
+    return min(found, key=lambda listed: listed.role != "control").name if found else None
+
+
+def _listed(suite: SuiteConfig) -> Iterator[tuple[RowConfig, Choice]]:
+    """Yield the rows that may be controls, with what each chooses."""
+    chance = load_shipped().get(CHANCE)
+    for row in suite.rows:
+        if chance and row.router == CHANCE and row.role in _MAY_BE_CONTROL:
+            yield row, choice_of(chance.describe(row.options), suite)
+
+
+def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, list[str]]:
+    """Add the controls that ranked rows of a run lack.
+
+    Args:
+        suite: what is run.
+        parsed: the rows that are run.
+
+    Returns:
+        The suite with all controls listed, the rows with those that were made, and a line for each
+        of these and for each row that cannot have one.
+
+    Raises:
+        UserError: a row names a control that does not choose the same, or the name of a control
+            that is made is taken.
+    """
+    known = {row.name for row in suite.rows}
+    given = [row for row in parsed.rows if row.router == CHANCE and row.name not in known]
+    suite = _listing(suite, given)
+    made: dict[str, tuple[RowConfig, list[str]]] = {}
+    said: list[str] = []
+    for row in parsed.rows:
+        card = parsed.cards[row.name]
+        _check_named(suite, row, card)
+        alone = len(card.paths.names) < 2 or row.role != "ranked" or row.router == CHANCE
+        if alone or control_of(suite, row, card):
+            continue
+        if (control := _made(suite, card)) is None:
+            choice = choice_of(card, suite)
+            said.append(f"no control  {row.name}: {CHANCE!r} has no option to choose {choice}")
+        else:
+            made.setdefault(control.name, (control, []))[1].append(row.name)
+    controls = [control for control, _ in made.values()]
+    cards = {row.name: load_shipped()[CHANCE].describe(row.options) for row in controls}
+    said += [
+        f"added  {name}, the control of {', '.join(rows)}: the suite lists no other that chooses "
+        f"{choice_of(cards[name], suite)}"
+        for name, (_, rows) in made.items()
+    ]
+    rows = replace(parsed, rows=(*parsed.rows, *controls), cards={**parsed.cards, **cards})
+    return _listing(suite, controls), rows, said
+
+
+def _listing(suite: SuiteConfig, rows: list[RowConfig]) -> SuiteConfig:
+    return suite.model_copy(update={"rows": (*suite.rows, *rows)}) if rows else suite
+
+
+def _check_named(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> None:
+    """Raise a `UserError` if a row names a control that does not choose the same by chance."""
+    if not row.control or row.role in _WITHOUT_CONTROL or CHANCE not in load_shipped():
+        return
+    choices = {listed.name: choice for listed, choice in _listed(suite)}
+    wanted, advice = choice_of(card, suite), "Leave `control` out: a run finds or makes one."
+    if row.control not in choices:
+        raise UserError(
+            f"Row {row.name!r} names the control {row.control!r}; a control is a row of the router "
+            f"{CHANCE!r} with the role control. {advice}"
+        )
+    if choices[row.control] != wanted:
+        raise UserError(
+            f"Row {row.name!r} chooses {wanted}; {row.control!r}, which it names as its control, "
+            f"chooses {choices[row.control]}. {advice}"
+        )
+
+
+def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
+    """Return a row of `random` that chooses what a router does; None if it has no such options.
+
+    Raises:
+        UserError: a row of the suite has its name.
+    """
+    chance = load_shipped().get(CHANCE)
+    options = _options(chance, card) if chance else None
+    if chance is None or options is None:
+        return None
+    if choice_of(chance.describe(options), suite) != choice_of(card, suite):
+        return None
+    over, *counts = (options[name] for name in options if name != "layers")
+    parts = [over, *map(_number, counts), *([options["layers"]] if "layers" in options else [])]
+    name = f"{CHANCE}@{'-'.join(parts)}"
+    if name in {row.name for row in suite.rows}:
+        raise UserError(
+            f"Row {name!r} does not choose {choice_of(card, suite)}, and that is the name of the "
+            f"control that does. Rename the row."
+        )
+    return RowConfig(name=name, router=CHANCE, role="control", options=options)
+
+
+def _options(chance: Entry, card: RouterCard) -> dict[str, Any] | None:
+    """Return options of `random` for the paths, experts and layers of a router, if it has any."""
+    paths, mean = card.paths, round(float(card.mean_experts), 6)
+    options: dict[str, Any]
+    if paths.base is None:
+        options = {"over": "experts", "num_experts": len(paths.names), "active_experts": mean}
+    else:
+        options = {"over": "block" if paths.site is Site.BLOCK else "ffn"}
+    try:
+        usual = chance.describe(options).layers
+    except UserError:  # such as less than one expert a token
+        return None
+    return options if usual == card.layers else {**options, "layers": card.layers}
+
+
+def _number(value: float) -> str:
+    """A number as names hold it: 4 for 4.0."""
+    return str(int(value)) if value == int(value) else repr(value)
