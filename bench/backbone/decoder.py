@@ -1,10 +1,8 @@
-"""The shared gated decoder.
+"""Build the shared decoder, with a router at the FFN or at the block of any layer."""
 
-One backbone, in which a router may stand at the FFN or at the block of any layer.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from bench.routing.contract import LayerTrace, Router
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of the decoder; `bench.backbone.presets` has the named ones."""
+    """Sizes of the decoder. `bench.backbone.presets` has the named ones."""
 
     vocab_size: int
     d_model: int
@@ -43,10 +41,7 @@ class DecoderConfig:
 
 
 class Layer(nn.Module):
-    """Attention and FFN with pre-norm residuals.
-
-    A router may stand at the block, at the FFN, or one at each.
-    """
+    """Attention and FFN with pre-norm residuals, and a router at the block, at the FFN, or both."""
 
     def __init__(
         self, config: DecoderConfig, index: int, routers: Sequence[Router], expert_width: int
@@ -63,7 +58,8 @@ class Layer(nn.Module):
             and self.ffn_router.paths.segment is not None
         ):
             raise UserError(
-                f"Layer {index} merges experts in a routed block, whose tokens make no equal segments. Use only one."
+                f"Layer {index} merges experts in a routed block, whose tokens make no equal "
+                "segments. Use only one."
             )
         if self.ffn_router is None:
             self.ffn = ExpertBank(config.d_model, config.ffn_width)
@@ -79,13 +75,14 @@ class Layer(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], run: Pass
     ) -> Float[Tensor, "batch seq d_model"]:
-        """One layer, routed or not."""
+        """Run the layer, routed or not."""
         if self.block_router is None:
             return self._block(x, run)
         inputs, plan = run.plan(self.block_router, self.index, rms_norm(x))
         counts, chosen = plan.mask.sum(1), plan.mask[..., 1]
         weight = None if plan.weight is None else plan.weight[..., 1]
         if run.reference:
+            # Run the block on all tokens, hide those not chosen, and mask the update.
             before = run.own_attention()
             delta = self._block(x, run, chosen_pairs(chosen)) - x
             if self.shows_attention:
@@ -93,6 +90,7 @@ class Layer(nn.Module):
             update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
             path_updates: PathUpdates = {"block": (None, delta.flatten(0, 1))}
         else:
+            # Gather the chosen tokens into shorter sequences, and scatter their updates back.
             index, valid = gather_chosen(chosen, None if plan.counts is None else plan.counts[1])
             kept = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
             part = run.take(index, valid)
@@ -120,6 +118,7 @@ class Layer(nn.Module):
         if self.ffn_router is None:
             return x + self.ffn(hidden)
         inputs, plan = run.plan(self.ffn_router, self.index, hidden)
+        # Counts are noted before the paths run: nothing that happens later changes the charge.
         counts = plan.mask.sum(1)
         execute = reference_paths if run.reference else dispatch_paths
         update, path_updates = execute(hidden, plan, self.ffn)  # type: ignore[arg-type]
@@ -134,13 +133,13 @@ class Decoder(nn.Module):
     """Decoder-only language model with untied embeddings.
 
     Args:
-        config: sizes.
-        routers: layer index -> built routers that stand there, at most one a site.
-        expert_width: hidden width of each expert where a router's paths are experts.
+        config: sizes of the decoder.
+        routers: layer index -> its built routers, at most one per site.
+        expert_width: hidden width of each expert, if a router's paths are experts.
 
     Attributes:
-        truth: tells right paths from token ids, both `[batch, seq]`, where the data have them; for
-            routers that may know.
+        truth: returns right paths from token ids, both `[batch, seq]`, or None if they are unknown.
+            Only routers that need them get them.
     """
 
     def __init__(
@@ -158,6 +157,7 @@ class Decoder(nn.Module):
             Layer(config, index, routers.get(index, ()), expert_width)
             for index in range(config.num_layers)
         ]
+        # A layer shows its attention if its FFN's router or the next block's router reads it.
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             readers = (layer.ffn_router, None if following is None else following.block_router)
             layer.shows_attention = any(
@@ -172,13 +172,15 @@ class Decoder(nn.Module):
         Routers keep what they drew in `build`.
         """
         self.embedding.weight.data.copy_(normal(seed, "embedding", *self.embedding.weight.shape))
+        # A zero head predicts the uniform distribution: every seed starts at the same loss.
         self.head.weight.data.zero_()
-        for layer in self.layers:
-            layer.attention.reset(_draw(seed, f"layers.{layer.index}.attention"))  # type: ignore[union-attr, operator]
-            layer.ffn.reset(_draw(seed, f"layers.{layer.index}.ffn"))  # type: ignore[union-attr, operator]
+        # A module list does not state the type of its modules.
+        for layer in cast("Iterable[Layer]", self.layers):
+            layer.attention.reset(_draw(seed, f"layers.{layer.index}.attention"))
+            layer.ffn.reset(_draw(seed, f"layers.{layer.index}.ffn"))
 
     def forward(self, run: Pass) -> Float[Tensor, "batch seq vocab"]:
-        """Logits of the next token at every position; `run.traces` holds what the routers did."""
+        """Return the logits of the next token at every position. `run.traces` gets the traces."""
         if self.truth is not None and any("truth" in router.needs for router in self.routers):
             run.truth = torch.from_numpy(self.truth(run.tokens.cpu().numpy())).to(run.tokens.device)
         return self.resume(0, rms_norm(self.embedding(run.tokens)), run)
@@ -186,10 +188,7 @@ class Decoder(nn.Module):
     def resume(
         self, first: int, x: Float[Tensor, "batch seq d_model"], run: Pass
     ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits from what enters layer `first`.
-
-        The rest of a pass, for those that fork from another.
-        """
+        """Return the logits from the input of layer `first`, for passes that fork from another."""
         for layer in list(self.layers)[first:]:
             if run.history is not None:
                 run.history.entering.append(x.detach())
@@ -211,5 +210,5 @@ def _draw(seed: int, prefix: str) -> Callable[[str, int, int], Tensor]:
 
 
 def device_of(decoder: Decoder) -> torch.device:
-    """Where the model lives."""
+    """Return the device of the model."""
     return decoder.head.weight.device

@@ -1,4 +1,4 @@
-"""Norm, rotary positions and causal attention."""
+"""Define norm, rotary positions and causal attention."""
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
 class Rotary(nn.Module):
     """Rotary position embedding (arXiv:2104.09864), looked up by absolute position.
 
-    Tokens gathered by a router keep their original positions, hence the look-up and not a slice.
-    Neighbouring channels form the pairs, so that a rotation is one complex product, which on a CPU
-    takes half the time of four real ones.
+    Tokens gathered by a router keep their original positions, so positions are looked up and not
+    sliced. Neighbouring channels form the pairs. Then a rotation is one complex product, which on a
+    CPU takes half the time of four real ones.
     """
 
     turn: Tensor
@@ -49,8 +49,8 @@ class Rotary(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and normalised queries and keys.
 
-    The four projections are kept apart (`qkv` is stacked) so that Muon orthogonalises each. The
-    output projection is zero at the start.
+    `qkv` is a stack of three projections, so that Muon orthogonalises each. The output projection
+    is zero at the start.
     """
 
     def __init__(self, d_model: int, num_heads: int, max_seq_len: int) -> None:
@@ -61,7 +61,7 @@ class Attention(nn.Module):
         self.rotary = Rotary(d_model // num_heads, max_seq_len)
 
     def reset(self, draw: Draw) -> None:
-        """Draw the weights: variance 1 / fan-in, and zeros where the residual stream is written."""
+        """Draw the weights: variance 1 / fan-in, and zeros for the output projection."""
         rows = draw("qkv", 3 * self.d_model, self.d_model)
         self.qkv.data.copy_(rows.view_as(self.qkv) * self.d_model**-0.5)
         self.out.data.zero_()
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
         Args:
             x: normalised inputs, in order of position.
-            positions: absolute position of each.
+            positions: absolute position of each token.
             mask: allowed (query, key) pairs; None for causal attention over all tokens of `x`.
         """
         heads = self._heads(x, positions)
@@ -92,12 +92,11 @@ class Attention(nn.Module):
         positions: Int[Tensor, "batch seq"],
         mask: Bool[Tensor, "batch seq seq"] | None = None,
     ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq"]]:
-        """Attend, and tell what share of its attention each token gives itself: a mean over heads,
-        without gradient.
+        """Attend, and return the attention that each token gives itself, without gradient.
 
-        The products are those of `forward`, and so is their price; but they are written out, since
-        a fused kernel keeps its weights to itself, and that is slower.
+        It is a mean over heads. The products and their price are those of `forward`.
         """
+        # Fused kernels return no weights, so the products are written out. This is slower.
         query, key, value = self._heads(x, positions)
         allowed = (
             torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
@@ -114,19 +113,20 @@ class Attention(nn.Module):
         return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), own
 
     def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, head, seq, dim]`."""
+        """Return queries, keys and values, each `[batch, head, seq, dim]`."""
         batch, seq, d_model = x.shape
         qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(
             batch, seq, 3 * self.num_heads, d_model // self.num_heads
         )
+        # Queries and keys are normalised and rotated together.
         query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
         query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def flops(self) -> float:
-        """FLOPs of the four projections, a token."""
+        """Return the FLOPs of the four projections per token."""
         return 8.0 * self.d_model**2
 
     def pair_flops(self) -> float:
-        """FLOPs of the scores and the weighted values, a (query, key) pair, all heads together."""
+        """Return the FLOPs per (query, key) pair, of scores and values, all heads together."""
         return 4.0 * self.d_model

@@ -1,4 +1,4 @@
-"""One forward pass: what routers may see, how they are asked, and the traces that they leave."""
+"""Hold one forward pass: the inputs of routers, the way to their plans, and their traces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,18 +13,18 @@ Decide = Callable[[Router, RouterInput], RoutingPlan]
 
 
 def ask(router: Router, inputs: RouterInput) -> RoutingPlan:
-    """Ask a router for its plan, through the noise and the precision that the recipe gives it."""
+    """Ask a router for its plan, with the noise and the precision of the recipe."""
     return router(inputs) if router.noise is None else router.noise.around(inputs, router)
 
 
 @dataclass
 class History:
-    """What it takes to run a pass again from one of its layers on.
+    """The state for running a pass again from one of its layers on.
 
     Attributes:
-        entering: what entered each layer, `[batch, seq, d_model]`, without gradient.
-        noise: state of the routing noise when each router was asked.
-        attention: `Pass.attention` as each layer found it.
+        entering: input of each layer, `[batch, seq, d_model]`, without gradient.
+        noise: router -> state of the routing noise before it was asked.
+        attention: `Pass.attention` before each layer.
     """
 
     entering: list[Float[Tensor, "batch seq d_model"]] = field(default_factory=list[Tensor])
@@ -34,27 +34,26 @@ class History:
 
 @dataclass
 class Pass:
-    """One forward pass: what the routers may see, how plans are made and run, and the traces it
-    leaves.
+    """One forward pass: inputs of the routers, the way to their plans, and the traces.
 
     Attributes:
         tokens: token ids, `[batch, seq]`.
         positions: absolute positions, `[batch, seq]`.
-        tags: domain tags, `[batch, seq]`; handed only to routers that declare the need.
-        truth: right paths, `[batch, seq]`, where the data tell them; handed likewise.
+        tags: domain tags, `[batch, seq]`, for routers that need them.
+        truth: right paths, `[batch, seq]`, if known, for routers that need them.
         selection: "topk" in training, "causal" in evaluation.
         generator: the routing noise.
-        progress: share of the training budget spent.
-        decide: how a plan comes about; calibration and audits put themselves in between here.
-        reference: run every path on every token and mask, instead of dispatching: slow, simple, for
-            tests.
-        valid: False for padding that a gathering site added, None where there is none.
-        traces: one a routed site, in order.
-        counts: for each of them the tokens of each sequence on each path, noted before the paths
-            run: this is charged, whatever a router does to its plan later.
-        history: filled on the way, for passes that will be forked; None to keep nothing.
-        attention: what share of its attention each token gave itself when it last took part in one
-            that a router asks about, `[batch, seq]`; None before the first.
+        progress: spent share of the training budget.
+        decide: asks a router for its plan. Calibration and meters replace it.
+        reference: run every path on every token and mask, instead of dispatching. This is slow and
+            simple, for tests.
+        valid: False for padding that a gathering site added; None if there is none.
+        traces: one per routed site, in order.
+        counts: for each routed site, tokens of each sequence on each path, noted before the paths
+            run. They are charged.
+        history: filled during the pass, for passes that will be forked; None to keep nothing.
+        attention: attention that each token gave itself when it last took part, `[batch, seq]`, for
+            routers that need it; None before the first such layer.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -75,7 +74,7 @@ class Pass:
     def take(
         self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None
     ) -> "Pass":
-        """The same pass for a subset of each sequence's tokens; traces are shared."""
+        """Return this pass for a subset of each sequence's tokens. Traces are shared."""
         return replace(
             self,
             tokens=self.tokens.gather(1, index),
@@ -89,7 +88,7 @@ class Pass:
     def plan(
         self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]
     ) -> tuple[RouterInput, RoutingPlan]:
-        """Have the router of a layer decide."""
+        """Ask the router of a layer, and return its inputs and its plan."""
         inputs = RouterInput(
             hidden=hidden,
             tokens=self.tokens,
@@ -102,17 +101,18 @@ class Pass:
             truth=self.truth if "truth" in router.needs else None,
             attention=self.own_attention() if "attention" in router.needs else None,
         )
+        # A fork must repeat the draws of each later router.
         if self.history is not None and self.generator is not None:
             self.history.noise[router] = self.generator.get_state()
         plan = self.decide(router, inputs)
-        # The mask is copied: what a router writes to its own later changes nothing that is run,
-        # charged or measured.
+        # The mask is copied: if the router changes its own mask later, execution, charges and
+        # metrics stay the same.
         if self.valid is None:
             return inputs, replace(plan, mask=plan.mask.clone())
         return inputs, replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
 
     def own_attention(self) -> Float[Tensor, "batch seq"]:
-        """`attention`, 0 for tokens that took part in none."""
+        """Return `attention`, 0 for tokens that took part in none."""
         return (
             torch.zeros(self.tokens.shape, device=self.tokens.device)
             if self.attention is None
@@ -120,9 +120,7 @@ class Pass:
         )
 
     def adopt_attention(self, part: "Pass", index: Int[Tensor, "batch kept"]) -> None:
-        """Take over the `attention` of the tokens at `index` from the pass that `take` made of
-        them.
-        """
+        """Take over the `attention` of the tokens at `index` from a pass made by `take`."""
         own = part.own_attention()
         if part.valid is not None:
             own = torch.where(part.valid, own, self.own_attention().gather(1, index))
@@ -130,15 +128,13 @@ class Pass:
 
 
 def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
-    """A pass over whole sequences.
-
-    The tokens are a copy: a slice would let a router reach what it was cut from, the targets.
-    """
+    """Make a pass over whole sequences."""
+    # A slice would let a router reach the tensor behind it, which holds the targets.
     tokens = tokens.clone()
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """The precision of matrix products; parameters stay in float32."""
+    """Return the context for the precision of matrix products. Parameters stay in float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

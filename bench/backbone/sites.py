@@ -1,4 +1,4 @@
-"""Paths of a routed site: the FFN-like modules that its router chooses among."""
+"""Hold the paths of a routed site: the FFN-like modules that its router chooses among."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from bench.routing.contract import Paths, Router, Site
 
 
 class PathSet(nn.Module):
-    """The FFN-like paths of one site, by the names its router gave them.
+    """The FFN-like paths of one site, by name.
 
-    "full" is the dense FFN, "cheap" the low-rank one, "skip" nothing at no cost, and all names that
-    begin with "expert" share one bank.
+    "full" is the dense FFN, "cheap" the low-rank FFN, and "skip" adds nothing at no cost. All names
+    that begin with "expert" share one bank.
 
     Raises:
-        UserError: merging is asked for, and not all paths are experts.
+        UserError: experts are to be merged, and not all paths are experts.
     """
 
     def __init__(
@@ -26,7 +26,8 @@ class PathSet(nn.Module):
         self.experts = [name for name in paths.names if name.startswith("expert")]
         if self.segment is not None and not self.is_bank:
             raise UserError(
-                f"Paths {self.names} cannot be merged: their parameters differ in shape. Use experts(count, segment=...)."
+                f"Paths {self.names} cannot be merged: their parameters differ in shape. Use "
+                "experts(count, segment=...)."
             )
         if "full" in self.names:
             self.full = ExpertBank(d_model, ffn_width)
@@ -37,6 +38,7 @@ class PathSet(nn.Module):
 
     def reset(self, draw: Draw) -> None:
         """Draw the weights. The bank takes its units from the same draw as the full path."""
+        # Only the cheap path has names of its own; a bank and a full path share their draw.
         for name, module in self.named_children():
             module.reset(
                 draw
@@ -47,7 +49,7 @@ class PathSet(nn.Module):
     def run(
         self, index: int, x: Float[Tensor, "token d_model"]
     ) -> Float[Tensor, "token d_model"] | None:
-        """Run one path on its tokens; None from a path that adds nothing."""
+        """Run one path on its tokens. Return None for a path that adds nothing."""
         name = self.names[index]
         if name == "skip":
             return None
@@ -57,11 +59,11 @@ class PathSet(nn.Module):
 
     @property
     def is_bank(self) -> bool:
-        """Whether every path is an expert of the one bank."""
+        """Whether every path is an expert of the bank."""
         return len(self.experts) == len(self.names)
 
     def flops(self, index: int) -> float:
-        """FLOPs a token through one path."""
+        """Return the FLOPs per token of one path."""
         name = self.names[index]
         if name == "skip":
             return 0.0
@@ -71,5 +73,5 @@ class PathSet(nn.Module):
 
 
 def is_block(router: Router) -> bool:
-    """Whether the router chooses whole blocks."""
+    """Return whether the router chooses whole blocks."""
     return router.paths.site is Site.BLOCK

@@ -1,4 +1,4 @@
-"""What the records show: `leaderboard.md`, figures and `report.html`. Imports no torch."""
+"""Render the records: `leaderboard.md`, figures and `report.html`. Imports no torch."""
 
 from bench.board.build import build_board
 from bench.board.figures import write_figures

@@ -1,4 +1,4 @@
-"""What a board says of its A/A controls, and of the router seeds that its rows are means over."""
+"""Write a board's remarks on its A/A controls and on its router seeds."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +9,11 @@ from bench.stats import NoiseFloor
 
 
 def aa_control(floors: Sequence[NoiseFloor], shown: Callable[[str], str]) -> list[str]:
-    """Say of each twin whether it is told apart from its row, and what it means if any is.
+    """Return a line per twin on whether it differs from its row, and one on the whole control.
 
     Args:
-        floors: one for each twin.
-        shown: how to write foreign text.
+        floors: the comparison of each twin with its row.
+        shown: escapes foreign text.
     """
     lines: list[str] = []
     for floor in floors:
@@ -31,12 +31,13 @@ def _told(floor: NoiseFloor) -> str:
         return "too few seeds to say"
     if not floor.passed:
         return "told apart"
-    # the 95 % interval leaves 0 out, and the level for several twins or an early look is stricter
+    # The 95 % interval may exclude 0 while the stricter level of several twins or looks does not.
     corrected = abs(floor.difference) > floor.floor
     return "not told apart" + " at the corrected level of this look" * corrected
 
 
 def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:
+    # One twin that fails is enough: true differences between twins are 0.
     tested = [floor for floor in floors if floor.passed is not None]
     apart = [floor for floor in tested if not floor.passed]
     many = f"of {len(tested)} twin{'s' * (len(tested) > 1)}"
@@ -53,7 +54,7 @@ def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:
 
 
 def router_seeds(board: Board, shown: Callable[[str], str]) -> list[str]:
-    """Say which rows are means over several router seeds, and how far these lie apart."""
+    """Return a line on the rows that are means over several router seeds, with their spread."""
     said = [
         f"{shown(row.name)} ({len(row.router_seeds)}, SD {number(BITS * sd, 4)})"
         for row in board.rows

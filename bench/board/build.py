@@ -1,6 +1,6 @@
-"""From records on disk to boards: which rows are ranked together, which are not, and why.
+"""Build boards from records: choose the rows to rank together, and give a reason for all others.
 
-Every choice is a function of the records alone, so that the same records make the same board.
+Every choice depends on the records alone, so that equal records make equal boards.
 """
 
 import json
@@ -27,21 +27,21 @@ from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, Record, read_records
 
 STUDIES = "studies"
-"""Folder of a tree of records that holds studies, which have pages of their own."""
+"""Folder of a tree of records for studies, which have their own pages."""
 
+# Controls and twins compete: beating them is the point.
 _RANKED_ROLES = ("ranked", "control", "twin")
 
 
 def build_board(root: Path, suite: str | None = None) -> list[Board]:
-    """Every board below `root`, by suite, those of text first.
+    """Return all boards below `root`, by suite, boards of text first.
 
     Args:
         root: a tree of records, `results` or `runs`.
-        suite: only this one.
+        suite: only this suite.
 
     Raises:
-        UserError: no records, no such suite, a record that was edited, or one cell with two
-            records.
+        UserError: no records, no such suite, an edited record, or two records of one cell.
     """
     suites = sorted(
         {path.relative_to(root).parts[0] for path in root.rglob("seed-*.json")}
@@ -61,14 +61,14 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
 
 
 def _is_generated(board: Board) -> bool:
-    """Whether a board is of generated data; boards of text come before it."""
+    """Return whether a board is about generated data. Boards of text come first."""
     return bool(board.config.get("data", {}).get("planted"))
 
 
 def boards_of(records: Iterable[Record]) -> list[Board]:
-    """The boards of one suite's records.
+    """Return the boards of one suite, one per budget, the board with most records first.
 
-    One a budget, the one with most records first, with the equal-token ranking inside it.
+    The ranking at equal tokens is part of its board.
     """
     by_budget: dict[float, list[Record]] = defaultdict(list)
     for record in records:
@@ -77,6 +77,7 @@ def boards_of(records: Iterable[Record]) -> list[Board]:
         _board(group)
         for _, group in sorted(by_budget.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
+    # Each board shows the rows of the other budgets faintly, for the loss over cost.
     return [
         replace(
             board,
@@ -94,6 +95,7 @@ def _read(folder: Path) -> list[Record]:
     for path, record in read_records(folder):
         id, router_seed = record.cell, record.row.router_seed
         cell = (id.row, id.seed, router_seed, id.match, id.budget)
+        # Two records of one cell would count twice; nobody but the user knows the right one.
         if cell in places:
             raise UserError(
                 f"{path} and {places[cell]} are records of one cell, {id.row!r} seed {id.seed} "
@@ -105,7 +107,8 @@ def _read(folder: Path) -> list[Record]:
 
 
 def _board(records: Sequence[Record]) -> Board:
-    """The board of one suite and budget."""
+    """Return the board of one suite and budget."""
+    # Cells of the learning-rate sweep are shown in their own figure and ranked nowhere.
     sensitivity = [record for record in records if is_sensitivity(record)]
     candidates = [record for record in records if not is_sensitivity(record)]
     together, apart = separate(candidates or records)
@@ -125,12 +128,11 @@ def _ranking(
     sensitivity: Sequence[Record],
     apart: list[tuple[Record, str]],
 ) -> Board:
-    """One ranking: rows of the roles that compete, at equal FLOPs or equal tokens, and what stands
-    beside them.
-    """
+    """Return one ranking, at equal FLOPs or equal tokens, with the unranked rows beside it."""
     competing = group_rows(
         r for r in records if r.cell.role in _RANKED_ROLES and r.cell.match == match
     )
+    # Rows are compared on common seeds, and every row is checked for them.
     chosen = common_seeds(competing)
     checked = [checked_row(row, chosen) for row in competing]
     brackets = [
@@ -146,11 +148,13 @@ def _ranking(
     checked = with_two_seeds(checked, comparison(config).get("looks") or ())
     ranked = [row for row in checked if row.status == "ok"]
     listed = [row.first.row for row in checked]
+    # Only an official run promises the whole roster.
     official = any("--official" in record.provenance.command.split() for record in records)
     missing = _not_run(config, {row.name for row in checked}) if official else []
     entrants = [*(_entrant(row, listed) for row in checked), *missing]
     judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
+    # Means are over the seeds of the look alone, like the verdicts.
     ranked = [
         replace(row, records=tuple(record for record in row.records if record.cell.seed in seeds))
         for row in ranked
@@ -173,13 +177,13 @@ def _ranking(
 
 
 def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
-    """The configuration that says what is compared, and a note if not all records were made under
-    the same declaration.
+    """Return the configuration with the declared comparisons, and notes on other declarations.
 
-    What is compared is no condition of a run, so records that differ in it stay together; that of
-    most records holds. A declaration whose looks cannot be held has no vote beside others, and
-    alone it is read without them: a slip must not spoil good records.
+    Comparisons are no condition of a run, so records that differ in them stay together, and the
+    declaration of most records holds.
     """
+    # A declaration with impossible looks has no vote beside others. Alone, it is read without its
+    # looks, so that a slip does not spoil good records.
     sound = [
         possible(comparison(record.provenance.config).get("looks") or ()) for record in records
     ]
@@ -207,9 +211,9 @@ def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:
-    """Return the ranked rows of the suite's roster that have no record.
+    """Return the ranked rows of the suite's roster without a record.
 
-    On an official board they count in the correction, as was declared. A run of one's own declares
+    On an official board they count in the correction, as declared. A user's own run declares only
     the rows that it asks for.
     """
     rows = [
@@ -229,7 +233,7 @@ def _entrant(row: Row, listed: Sequence[RowConfig]) -> Entrant:
 
 
 def _twin_of(twin: RowConfig, listed: Sequence[RowConfig]) -> str | None:
-    """Return the row that a twin repeats; None where that is not clear."""
+    """Return the row that a twin repeats, or None if that is unclear."""
     try:
         return twin_original(twin, listed)
     except UserError:
@@ -237,10 +241,9 @@ def _twin_of(twin: RowConfig, listed: Sequence[RowConfig]) -> str | None:
 
 
 def is_sensitivity(record: Record) -> bool:
-    """Return whether a record belongs to a learning-rate sweep that its suite declares.
+    """Return whether a record belongs to the learning-rate sweep of its suite.
 
-    It does if it is no row of the suite, has the seed of the sweep, and the name and the rate that
-    the sweep gives to a row.
+    It does if it is no row of the suite, and has the seed, the name and the rate of the sweep.
     """
     config, cell = record.provenance.config, record.cell
     swept: Mapping[str, Any] = config.get("sensitivity") or {}
@@ -255,7 +258,7 @@ def is_sensitivity(record: Record) -> bool:
 
 
 def _conditions(record: Record) -> dict[str, object]:
-    """What two records must share to be ranked together."""
+    """Return the conditions that two records must share to be ranked together."""
     made = record.provenance
     return {
         "rules version": made.rules_version,
@@ -270,19 +273,19 @@ def _conditions(record: Record) -> dict[str, object]:
 
 
 def _data_name(record: Record) -> str:
-    """What must be the same data.
+    """Return the name of the condition on the data.
 
-    All seeds see one text, but a planted task without a seed of its own is another at each.
+    All seeds see one text, but a planted task without its own seed differs between seeds.
     """
     planted = record.provenance.config.get("data", {}).get("planted")
     return f"data of seed {record.cell.seed}" if planted and planted.get("seed") is None else "data"
 
 
 def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """The largest set of records made under the same conditions, and the others with what differs.
+    """Split records into a set made under the same conditions, and the others with a reason.
 
-    Conditions are settled one after the other, by majority; a tie goes to the value that sorts
-    first.
+    Conditions are decided one after the other, by majority. In a tie the value that sorts first
+    wins.
     """
     together, apart = list(records), list[tuple[Record, str]]()
     for name in sorted({name for record in records for name in _conditions(record)}):
@@ -299,6 +302,7 @@ def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record
             (record, f"{name} {_conditions(record)[name]}, the board has {most}")
             for record in differs
         ]
+        # Equal records may occur twice, so they are told apart by identity.
         gone = {id(record) for record in differs}
         together = [record for record in together if id(record) not in gone]
     return together, sorted(

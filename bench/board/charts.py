@@ -1,4 +1,4 @@
-"""Figures with one line a row: differences, ranks, domains, and loads."""
+"""Draw the figures with one line per row: differences, ranks, domains and loads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 ROW = 24
-"""Height of a line, pixels."""
+"""Height of a line in pixels."""
 
 MOST_ROWS = 24
-"""Rows of a heat map of loads; each router's own section has the rest."""
+"""Rows of a heat map of loads. Each router's own section has the rest."""
 
+# Verdict -> colour, marker and whether it is filled, so that it can be read in greyscale.
 _VERDICTS = {
     "better": ("good", "o", True),
     "worse": ("bad", "s", True),
@@ -33,7 +34,7 @@ _VERDICTS = {
 
 
 def forest(board: Board) -> list[Figure]:
-    """Differences to both controls with simultaneous intervals and the margin of equivalence."""
+    """Show differences to both controls, with simultaneous intervals and the margin."""
     import pandas as pd
 
     pairs = [
@@ -72,6 +73,7 @@ def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
     canvas, panels = subplots(740, 110 + ROW * len(names), len(controls), sharey=True)
     for axes, control in zip(panels, controls, strict=True):
         part = data[data["control"] == control]
+        # One huge interval must not squeeze all others: the axis holds three quarters of the ends.
         ends = sorted(abs(end) for end in (*part["low"], *part["high"]) if math.isfinite(end))
         means = [1.3 * abs(mean) for mean in part["difference"] if math.isfinite(mean)]
         reach = max([2.5 * margin, *means, *ends[: 3 * len(ends) // 4][-1:]])
@@ -91,7 +93,7 @@ def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
 
 
 def _interval(axes: "Axes", y: int, one: Mapping[str, Any], reach: float) -> None:
-    """An interval with caps, its mean, and an arrow where it leaves the axes."""
+    """Draw an interval with caps, its mean, and an arrow if it leaves the axes."""
     shade, marker, filled = _VERDICTS[one["verdict"]]
     if not math.isfinite(one["difference"]):
         return
@@ -127,7 +129,7 @@ def _verdict_key(axes: "Axes", present: set[str]) -> None:
 
 
 def rank_intervals(board: Board) -> list[Figure]:
-    """The ranks that each row may hold, from simultaneous comparisons of all pairs."""
+    """Show the possible ranks of each row, from simultaneous comparisons of all pairs."""
     import pandas as pd
 
     if len(board.ranked) < 2:
@@ -170,7 +172,7 @@ def rank_intervals(board: Board) -> list[Figure]:
 
 
 def domains(board: Board) -> list[Figure]:
-    """Loss by domain, shaded within each domain from its best row to its worst."""
+    """Show the loss by domain, shaded within each domain from its best row to its worst."""
     rows = (*board.ranked, *board.brackets, *board.informed)
     frame = tidy((record for row in rows for record in row.good), "domains")
     if frame.empty:
@@ -186,6 +188,7 @@ def domains(board: Board) -> list[Figure]:
         f"the lower the loss. The headline is the mean over {', '.join(headline)}; the others "
         "stand apart."
     )
+    # Pages show the table with one column per domain; the figure draws the long form.
     wide = data.pivot(index="row", columns="domain", values="loss").reindex(list(order))
     wide = wide[list(dict.fromkeys(data["domain"]))].reset_index()
     draw = partial(_domains, apart=set(data["domain"][~data["headline"]]))
@@ -196,6 +199,7 @@ def domains(board: Board) -> list[Figure]:
 def _domains(data: "pd.DataFrame", apart: set[str]) -> "Canvas":
     names, rows = list(dict.fromkeys(data["domain"])), list(dict.fromkeys(data["row"]))
     wide = data.pivot(index="row", columns="domain", values="loss").loc[rows, names]
+    # A domain in which all rows are equal has no span to divide by.
     span = (wide.max() - wide.min()).replace(0, 1)
     canvas, (axes,) = subplots(180 + 82 * max(4, len(names)), 90 + ROW * len(rows))
     shown = [f"{plain(name, 12)}{chr(10)}(apart)" if name in apart else plain(name, 12)
@@ -212,10 +216,11 @@ def heat(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> None:
-    """Draw a heat map of one colour: `shade` from 0 to 1 is its strength, `values` are written."""
+    """Draw a heat map in one colour, of strength `shade` (0 to 1), with `values` as text."""
     import seaborn as sns
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
+    # Strength is opacity, so that one map serves light and dark pages.
     hue = to_rgb(colour("heat"))
     ramp = LinearSegmentedColormap.from_list("heat", [(*hue, 0.0), (*hue, 0.55)])
     sns.heatmap(
@@ -233,13 +238,14 @@ def heat(
 
 
 def loads(board: Board) -> list[Figure]:
-    """Share of tokens on each path: by layer and expert, and of gates by layer."""
+    """Show the share of tokens on each path: by layer and expert, and for gates by layer."""
     rows = (*board.ranked, *board.informed)[:MOST_ROWS]
     frame = tidy((record for row in rows for record in row.good), "loads")
     if frame.empty:
         return []
     keys = ["row", "layer", "index"]
     data = frame.groupby(keys, sort=False)["load"].mean().reset_index()
+    # A row with two paths is a gate, and its second path is the upgrade.
     paths = data.groupby("row")["index"].transform("max") + 1
     gates = data[(paths == 2) & (data["index"] == 1)].drop(columns="index")
     experts = data[paths > 2]
@@ -264,7 +270,8 @@ def _experts(data: "pd.DataFrame") -> "Canvas":
     wide = data.pivot(index=["row", "layer"], columns="index", values="load")
     wide = wide.reindex(list(dict.fromkeys(zip(data["row"], data["layer"], strict=True))))
     names = [f"{plain(row, 22)} · {layer}" for row, layer in wide.index]
-    even = wide.mean(axis=1)  # more than 1 / experts where a token takes several
+    # The mean is more than 1 / experts if a token takes several.
+    even = wide.mean(axis=1)
     canvas, (axes,) = subplots(200 + 56 * max(6, len(wide.columns)), 80 + ROW * len(wide))
     columns = [str(index) for index in wide.columns]
     heat(axes, wide.div(2 * even, axis=0), 100 * wide, ".1f", names, columns)
@@ -282,7 +289,7 @@ def _gates(data: "pd.DataFrame") -> "Canvas":
 
 
 def settling(row: Row) -> list[Figure]:
-    """Draw how early one router settles, and the gradients of router and paths, by layer."""
+    """Show how early one router settles, and the gradients of router and paths, by layer."""
     import pandas as pd
 
     points = [
@@ -303,6 +310,7 @@ def settling(row: Row) -> list[Figure]:
     frame = pd.DataFrame(points)
     keys = ["layer", "part", "training"]
     data = frame.groupby(keys, sort=False)["value"].mean().reset_index()
+    # A logarithmic axis has no place for a gradient of 0.
     data = data[(data["part"] == "choices") | (data["value"] > 0)]
     last = data.groupby(["layer", "part"], sort=False).last().reset_index()
     first = data.groupby(["layer", "part"], sort=False)["value"].first().to_numpy()

@@ -1,6 +1,6 @@
-"""The columns of a board, once for Markdown and HTML.
+"""Define the columns of a board, once for Markdown and HTML.
 
-Each reads one row and gives text and a number to sort by.
+A column reads one row and returns text and a number for sorting.
 """
 
 import re
@@ -19,14 +19,14 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in one cell.
+    """The content of one table cell.
 
     Attributes:
-        text: as shown.
-        value: to sort by; None sorts last.
-        foreign: the text is a plugin's own and is to be escaped.
-        link: an address that the text leads to.
-        verdict: the verdict that the text holds, for its colour.
+        text: the shown text.
+        value: number for sorting; None sorts last.
+        foreign: the text comes from a plugin and must be escaped.
+        link: address behind the text.
+        verdict: verdict in the text, for its colour.
     """
 
     text: str
@@ -38,7 +38,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what the heading means, and how to read a row."""
+    """A column: its heading, the meaning of the heading, and a reader of rows."""
 
     title: str
     meaning: str
@@ -48,7 +48,7 @@ class Column:
 
 
 def first_columns(board: Board) -> list[Column]:
-    """The columns of the first table, which fits a screen; `verdict_columns` has the intervals."""
+    """Return the columns of the first table, which fits a screen, without intervals."""
     matched = board.matched_control
 
     def loss(row: Row) -> TableCell:
@@ -92,9 +92,10 @@ _PARTS = {
 
 
 def _beaten(board: Board) -> Callable[[Row], TableCell]:
-    """Read which controls a row beats."""
+    """Return a reader for the controls that a row beats."""
 
     def cell(row: Row) -> TableCell:
+        # A row may have one control or both; a control itself may have none.
         controls = {"random": row.control, board.matched_control: board.matched_control}
         found = {name: board.outcome(row, control) for name, control in controls.items()}
         judged = {name: word(outcome) for name, outcome in found.items() if outcome}
@@ -127,9 +128,7 @@ def _speed(board: Board) -> Column:
 
 
 def verdict_columns(board: Board) -> list[Column]:
-    """Mean loss, and the declared comparisons with `random` on the same paths and with the matched
-    dense model.
-    """
+    """Return the columns for mean loss and for the comparisons with both controls."""
 
     def loss(row: Row) -> TableCell:
         if row.shown_loss is None:
@@ -201,10 +200,8 @@ def _comparison(
 
 
 def verdict_text(outcome: Outcome) -> str:
-    """The verdict from the row's side with the corrected p that it rests on.
-
-    Of equivalence, or of a difference.
-    """
+    """Return the verdict from the row's side with its corrected p value."""
+    # The p value belongs to the verdict: of equivalence, or of a difference.
     p = probability(
         outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted
     )
@@ -212,12 +209,13 @@ def verdict_text(outcome: Outcome) -> str:
 
 
 def cost_columns(board: Board) -> list[Column]:
-    """What inference and training cost, in FLOPs, tokens, parameters, time and memory."""
+    """Return the columns for the cost of inference and training."""
 
     def memory(row: Row) -> TableCell:
         used = row.mean(measures.from_training("peak_memory_mb"))
         return TableCell(MISSING if used is None else f"{used:,.0f} MB", used)
 
+    # Records of older versions have no latency, and then the column is left out.
     timed = any(row.mean(measures.latency) is not None for row in board.rows)
     latency = Column(
         "latency",
@@ -257,10 +255,11 @@ def cost_columns(board: Board) -> list[Column]:
 
 
 def audit_columns(board: Board) -> list[Column]:
-    """Family, paper, budget audit, causality stamp, training FLOPs to preset losses, seeds."""
+    """Return the columns for family, paper, budget audit, causality, FLOPs to losses and seeds."""
 
     def paper(row: Row) -> TableCell:
         text = row.first.cell.paper
+        # Only a well-formed number becomes a link; everything else is foreign text.
         arxiv = _ARXIV.fullmatch(text)
         return TableCell(
             text or MISSING,

@@ -1,7 +1,4 @@
-"""How one router routes.
-
-Where its tokens go, by layer, position, domain and frequency, and a passage in colour.
-"""
+"""Show the routing of one router: loads by layer and kind of token, and a passage in colour."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -17,10 +14,7 @@ from bench.record import LayerMonitor
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring tokens that took the same path set.
-
-    Their text, the class of their colour, the name of the set.
-    """
+    """Neighbouring tokens on the same set of paths: text, class of the colour, name of the set."""
 
     text: str
     classes: str
@@ -29,7 +23,7 @@ class Run:
 
 @dataclass(frozen=True)
 class PassageLayer:
-    """A passage as one layer routed it, with the key to its colours."""
+    """A passage with the routing of one layer, and the key to its colours."""
 
     layer: str
     runs: tuple[Run, ...]
@@ -38,13 +32,13 @@ class PassageLayer:
 
 @dataclass(frozen=True)
 class PathLoad:
-    """Share of tokens that one layer sends down one path, mean over seeds.
+    """Share of tokens on one path of one layer, mean over seeds.
 
     Attributes:
         name: layer and path.
-        load: over all tokens.
-        by_position: in 16 equal parts of the sequence.
-        by_frequency: in 10 parts of the vocabulary, rare tokens first.
+        load: share of all tokens.
+        by_position: share in each of 16 equal parts of the sequence.
+        by_frequency: share in each of 10 parts of the vocabulary, rare tokens first.
         by_domain: domain -> share.
     """
 
@@ -56,15 +50,15 @@ class PathLoad:
 
 
 def routes(row: Row) -> list[PathLoad]:
-    """Read where a router sends its tokens, a line for each layer and path.
+    """Return the loads of a router, one for each layer and path.
 
-    Of two paths only the second, the upgraded one, is listed. Empty where the row has no choice.
+    Of two paths only the upgrade is listed. A row without a choice has none.
     """
     return [line for layer in layers_of(row) for line in _loads(layer)]
 
 
 def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
-    """The paths of one layer, averaged over seeds."""
+    """Return the loads of one layer's paths, averaged over seeds."""
     first = monitors[0]
     if len(first.paths) < 2:
         return []
@@ -73,6 +67,7 @@ def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
         return [fmean(one[path] for one in cell) for cell in zip(*rows, strict=False)]
 
     def domain(name: str, path: int) -> float:
+        # Seeds of a planted task may differ in their domains.
         having = [one.load_by_domain[name] for one in monitors if name in one.load_by_domain]
         return fmean(shares[path] for shares in having)
 
@@ -89,14 +84,15 @@ def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
 
 
 def passage(row: Row) -> tuple[PassageLayer, ...]:
-    """The passage of the first seed that has one, a copy a routed layer.
+    """Return the passage of the first seed that has one, a copy per routed layer.
 
-    Neighbours on the same path set are joined.
+    Neighbouring tokens on the same set of paths are joined.
     """
     found = next((record.passage for record in row.good if record.passage), None)
     if found is None:
         return ()
     layers: list[PassageLayer] = []
+    # Layers are keys of JSON, and therefore text: sort 2 before 10.
     for layer, choices in sorted(found.choices.items(), key=lambda item: (len(item[0]), item[0])):
         legend = found.legend.get(layer, ())
         runs: list[Run] = []
@@ -122,12 +118,12 @@ def passage(row: Row) -> tuple[PassageLayer, ...]:
 
 
 def _colour(choice: int, count: int) -> str:
-    """Of two path sets the first is left plain; more take the colours of the series in turn."""
+    """Return the class of a path set's colour. Of two sets, the first stays plain."""
     return f"p{choice % NUM_SERIES}" if count > 2 else ("p0" if choice else "plain")
 
 
 def _visible(token: str) -> str:
-    """A token with line breaks kept and other control characters as a dot."""
+    """Return a token with line breaks kept, and other control characters as dots."""
     return "".join(
         char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs") else "·"
         for char in token

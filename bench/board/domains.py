@@ -1,4 +1,4 @@
-"""Differences by domain, with intervals over seeds and validation documents."""
+"""Compute differences by domain, with intervals over seeds and validation documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Documents = dict[int, dict[str, tuple[str, float, float]]]
 
 @dataclass(frozen=True)
 class DomainTable:
-    """A table of differences, with what its intervals are worth."""
+    """A table of differences, with a note on the coverage of its intervals."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -24,10 +24,9 @@ class DomainTable:
 
 
 def domain_differences(board: Board) -> DomainTable | None:
-    """Each row that the figures colour, minus the matched dense model, by domain; None without
-    documents in the records.
+    """Return coloured rows minus the matched dense model, by domain; None without documents.
 
-    The losses are those at the calibrated setting, since the interpolated headline has no
+    The losses are those at the calibrated setting, because an interpolated headline has no
     documents.
     """
     control = next((row for row in board.ranked if row.name == board.matched_control), None)
@@ -56,6 +55,7 @@ def domain_differences(board: Board) -> DomainTable | None:
             for one in cells
         ]
         lines.append((row, *texts))
+    # All intervals have the same seeds, so any of them gives the coverage.
     some = next(iter(next(iter(found.values())).values()))
     note = (
         f"Bits per byte to {board.matched_control} at the calibrated setting, with bootstrap "
@@ -67,7 +67,7 @@ def domain_differences(board: Board) -> DomainTable | None:
 
 
 def _documents(row: Row) -> Documents:
-    """Return seed -> the documents that each of its router seeds has, with their mean nats."""
+    """Return seed -> documents common to its router seeds, with their mean nats."""
     found: Documents = {}
     for seed in row.losses:
         own = [r.documents for r in row.good if r.cell.seed == seed and r.documents]
@@ -83,7 +83,7 @@ def _mean(found: Sequence[tuple[str, float, float]]) -> tuple[str, float, float]
 
 
 def _shared(mine: Documents, theirs: Documents) -> bool:
-    """Whether some document stands in every seed that both rows have."""
+    """Return whether some document is in every common seed of both rows."""
     seeds = mine.keys() & theirs.keys()
     return bool(seeds) and bool(
         set[str].intersection(*(set(one[seed]) for one in (mine, theirs) for seed in seeds))

@@ -1,7 +1,7 @@
-"""Draw one figure: seaborn and matplotlib make it, this module makes it fit for every reader.
+"""Turn a drawing of seaborn and matplotlib into an SVG for every reader.
 
-The SVG names its colours as CSS variables, light or dark as the reader prefers. It carries a
-title, a description, a hover title on each mark, and a digest of the data that it shows.
+The SVG names its colours as CSS variables, for light and dark pages. It has a title, a description,
+a hover title on each mark, and a digest of its data.
 """
 
 import hashlib
@@ -49,26 +49,27 @@ NUM_SERIES = 8
 LOSS = "bits per byte"
 
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-_COMMON = "fill:var(--ink);font-size:11px"  # of all text; said once
+# Style of most text, stated once at the root.
+_COMMON = "fill:var(--ink);font-size:11px"
 _TIP = "tip:"
 
 
 def colour(name: str) -> str:
-    """The light colour of a name; in the SVG it becomes the variable."""
+    """Return the light colour of a name. In the SVG it becomes a variable."""
     return PALETTE[name][0]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with the words and the data that stand in for it.
+    """A figure with its text and its data.
 
     Attributes:
         slug: file name without suffix.
         title: heading.
-        description: how to read it; the alternative text.
-        data: what is drawn, tidy: one row a mark.
+        description: explanation, also the alternative text.
+        data: the drawn data, tidy: one row per mark.
         draw: draws the data.
-        shown: the table of data on a page, if `data` is too long for one.
+        shown: table for a page, if `data` is too long for one.
     """
 
     slug: str
@@ -80,15 +81,12 @@ class Figure:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """The table of data on a page."""
+        """The table for a page."""
         return self.data if self.shown is None else self.shown
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the words and the data, numbers to six digits.
-
-        It depends on no drawing library, so a new one leaves it alone.
-        """
+        """SHA-256 of the text and the data, numbers to six digits, independent of any library."""
         text = self.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         said = "\n".join((self.slug, self.title, self.description, text))
         return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()
@@ -99,12 +97,12 @@ class Figure:
         return _polish(_svg(self.draw, self.data), self)
 
     def inline(self, prefix: str) -> str:
-        """The element for an HTML page, which gives the colours; `prefix` keeps its ids unique."""
+        """Return the element for an HTML page, which has the colours. `prefix` makes ids unique."""
         text = ET.tostring(self.element, encoding="unicode")
         return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-{self.slug}-", text)
 
     def standalone(self) -> str:
-        """The figure as a file of its own, with both palettes."""
+        """Return the figure as a separate file, with both palettes."""
         light, dark = variables(False), variables(True)
         style = f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
         text = ET.tostring(self.element, encoding="unicode")
@@ -113,25 +111,27 @@ class Figure:
 
 
 def digest_of(svg: str) -> str:
-    """Read the digest of the data from the text of a figure; empty where there is none."""
+    """Return the digest in the text of a figure, or an empty text."""
     found = re.search(r' data-digest="([0-9a-f]{64})"', svg[:4000])
     return found[1] if found else ""
 
 
 def variables(dark: bool) -> str:
-    """The palette as CSS declarations."""
+    """Return the palette as CSS declarations."""
     return " ".join(f"--{name}: {colours[dark]};" for name, colours in PALETTE.items())
 
 
 def tip(artist: "Artist", text: str) -> None:
-    """Give a mark a title for hovering readers; the id of its group carries it to the SVG."""
+    """Give a mark a hover title."""
+    # matplotlib writes the id into the SVG, where `_clean` turns it into a title.
     artist.set_gid(_TIP + plain(text, 300))
 
 
 def subplots(width: int, height: int, columns: int = 1, **more: Any) -> "tuple[Canvas, list[Axes]]":
-    """An empty drawing of so many pixels, axes side by side."""
+    """Return an empty drawing of a size in pixels, with axes side by side."""
     from matplotlib.figure import Figure as MplFigure
 
+    # An SVG of matplotlib has 72 units per inch.
     figure = MplFigure(figsize=(width / 72, height / 72), layout="constrained")
     figure.get_layout_engine().set(w_pad=8 / 72, h_pad=6 / 72)  # pyright: ignore
     axes = figure.subplots(1, columns, squeeze=False, **more)
@@ -139,7 +139,7 @@ def subplots(width: int, height: int, columns: int = 1, **more: Any) -> "tuple[C
 
 
 def legend(axes: "Axes", handles: "Sequence[Artist]", names: Sequence[str]) -> None:
-    """List lines or marks to the right of the axes, where they cover nothing."""
+    """List lines or marks to the right of the axes, where the legend covers nothing."""
     axes.legend(
         list(handles),
         [plain(name, 24) for name in names],
@@ -178,12 +178,12 @@ def _style() -> dict[Any, Any]:
 
 
 def _svg(draw: "Callable[[pd.DataFrame], Canvas]", data: "pd.DataFrame") -> str:
-    """Draw and save; the same bytes for the same data and versions."""
+    """Draw and save a figure. Equal data and versions give equal bytes."""
     import matplotlib as mpl
 
     stream = io.StringIO()
     with mpl.rc_context(_style()), warnings.catch_warnings():
-        # Names may hold letters that the font lacks; the reader's own font has them.
+        # Names may have letters that this font lacks; the reader's own font has them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         draw(data).savefig(stream, format="svg", metadata=nothing)
@@ -191,7 +191,7 @@ def _svg(draw: "Callable[[pd.DataFrame], Canvas]", data: "pd.DataFrame") -> str:
 
 
 def _polish(text: str, figure: Figure) -> ET.Element:
-    """Make matplotlib's SVG light and accessible: see the module."""
+    """Make matplotlib's SVG small and accessible: see the docstring of the module."""
     root = ET.fromstring(text)
     used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
     for element in list(root.iter()):
@@ -204,6 +204,7 @@ def _polish(text: str, figure: Figure) -> ET.Element:
     root.attrib.clear()
     root.attrib.update({**size, **named, "stroke-linejoin": "round", "font-family": _FONT})
     root.set("style", _COMMON)
+    # Screen readers expect title and description first.
     title, words = ET.Element("title"), ET.Element("desc")
     title.text, words.text = plain(figure.title, 200), plain(figure.description, 1000)
     root[:0] = [title, words]
@@ -211,7 +212,7 @@ def _polish(text: str, figure: Figure) -> ET.Element:
 
 
 def _clean(element: ET.Element, used: set[str]) -> None:
-    """Drop namespaces and ids that nothing uses, shorten attributes, and add a hover title."""
+    """Drop namespaces and unused ids, shorten attributes, and add a hover title."""
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     element.text = element.text if element.tag == "text" else None
@@ -228,12 +229,13 @@ def _clean(element: ET.Element, used: set[str]) -> None:
         style = element.get("style", "")
         own = [one for one in style.split(";") if one not in _COMMON.split(";")]
         element.set("style", ";".join(own))
+    # A rotation by nothing.
     if element.get("transform", "").startswith("rotate(-0 "):
         del element.attrib["transform"]
 
 
 def _flatten(parent: ET.Element) -> None:
-    """Replace groups that say nothing by their children, and drop what only matplotlib reads."""
+    """Replace groups without attributes by their children, and drop matplotlib's metadata."""
     kept: list[ET.Element] = []
     for child in parent:
         _flatten(child)
@@ -245,7 +247,7 @@ def _flatten(parent: ET.Element) -> None:
 
 
 def _rounded(value: str) -> str:
-    """Coordinates to a tenth of a pixel, without spaces that a path can do without."""
+    """Round coordinates to a tenth of a pixel, and drop spaces that a path does not need."""
     found = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.1f}", value)
     found = found.replace(".0 ", " ")
     return re.sub(r"\s*([A-Za-z])\s*", r"\1", found).strip()
@@ -256,7 +258,7 @@ def _placed(value: str) -> str:
 
 
 def _themed(style: str) -> str:
-    """A style with the palette's variables for its colours, and the page's font."""
+    """Replace the colours of a style by the palette's variables, and its font by the page's."""
     for name, (light, _) in PALETTE.items():
         style = style.replace(light, f"var(--{name})")
     style = re.sub(r"font: (.*?px) [^;]*", r"font-size: \1", style)

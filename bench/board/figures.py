@@ -1,6 +1,6 @@
-"""The figures of a board, drawn from tidy frames of its records: lines and points.
+"""Draw the figures of a board with lines and points, from tidy frames of its records.
 
-`charts` draws those with one line a row.
+`charts` draws the figures with one line per row.
 """
 
 import math
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 NUM_FOCUS = 6
-"""Routers drawn in colour. A reader cannot tell more apart; the others are faint."""
+"""Routers drawn in colour. A reader cannot distinguish more; the others are faint."""
 
+# Colour, dashes and marker differ together, so that rows can be distinguished in greyscale.
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)), "-", (0, (4, 1)))
 _MARKERS = "os^DvPX*<>dph8"
-_SERIES = {f"s{index}" for index in range(NUM_SERIES - 1)}  # the last is the grey of controls
+# The last colour is the grey of controls.
+_SERIES = {f"s{index}" for index in range(NUM_SERIES - 1)}
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the marks of one row look; colour, dashes and marker each tell rows apart."""
+    """Colour, dashes and marker of one row."""
 
     colour: str = "muted"
     dashes: Any = "-"
@@ -42,7 +44,7 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """Arguments of a line."""
+        """Arguments for a line."""
         made = {"color": colour(self.colour), "linestyle": self.dashes}
         if self.faint:
             return {**made, "linewidth": 1, "alpha": 0.4}
@@ -50,14 +52,14 @@ class Look:
 
 
 def series(index: int) -> Look:
-    """The look of the series in a place of a figure; beyond the eighth it is faint."""
+    """Return the look of the series at a place in a figure. Beyond the eighth it is faint."""
     if index >= NUM_SERIES:
         return Look(faint=True)
     return Look(f"s{index}", _DASHES[index % len(_DASHES)], _MARKERS[index])
 
 
 def looks(board: Board) -> dict[str, Look]:
-    """The look of each row: colours for the best routers, grey for controls, black for brackets."""
+    """Return the look of each row: colours for the best routers, grey controls, black brackets."""
     found = {row.label: Look(faint=True) for row in (*board.other_budgets, *board.rows)}
     routers = [row.label for row in board.ranked if row.role == "ranked"][:NUM_FOCUS]
     found |= {name: series(index) for index, name in enumerate(routers)}
@@ -71,12 +73,12 @@ def looks(board: Board) -> dict[str, Look]:
 
 
 def figures(board: Board) -> list[Figure]:
-    """The figures that the board's records have data for, in the order of the report."""
+    """Return the figures that have data, in the order of the report."""
     return [figure for make in _MAKERS for figure in make(board)]
 
 
 def figure_files(boards: Sequence[Board], directory: Path) -> dict[Path, Figure]:
-    """Where each figure of a suite's boards belongs; each of several budgets has a folder."""
+    """Return path -> figure for a suite's boards. With several budgets, each has a folder."""
     made: dict[Path, Figure] = {}
     for board in boards:
         folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
@@ -85,12 +87,12 @@ def figure_files(boards: Sequence[Board], directory: Path) -> dict[Path, Figure]
 
 
 def figures_there(directory: Path) -> set[Path]:
-    """The figures of a suite's boards that lie in a folder."""
+    """Return the files of figures that exist in a folder."""
     return {*directory.glob("*.svg"), *directory.glob("b*/*.svg")}
 
 
 def write_figures(boards: Sequence[Board], directory: Path) -> list[Path]:
-    """Write each figure of a suite's boards, and remove those that the records no longer give."""
+    """Write the figures of a suite's boards, and remove figures that have no data any more."""
     made = figure_files(boards, directory)
     for path, figure in made.items():
         write_atomically(path, figure.standalone())
@@ -110,15 +112,16 @@ def draw_lines(
     """Draw a line for each row: the mean over seeds, and a band from the best to the worst.
 
     Args:
-        data: tidy, with the columns `row`, `x` and `y`, a line for each seed or one for all.
-        axes: where to draw.
+        data: tidy data with the columns `row`, `x` and `y`, and one line per seed or one for all.
+        axes: the axes.
         styles: look of each row.
-        x: column along.
-        y: column upwards.
+        x: column of the horizontal axis.
+        y: column of the vertical axis.
     """
     import seaborn as sns
 
     handles: dict[str, Any] = {}
+    # Faint lines come last in the data and are drawn first, below the others.
     for name in sorted(data["row"].unique(), key=lambda name: not styles[name].faint):
         look = styles[name]
         band = None if look.faint else ("pi", 100)
@@ -131,6 +134,7 @@ def draw_lines(
         )  # fmt: skip
         handles[name] = axes.lines[-1]
         tip(axes.lines[-1], name)
+    # One entry stands for all faint lines.
     shown = [name for name in data["row"].unique() if not styles[name].faint]
     if any(look.faint for name, look in styles.items() if name in handles):
         other = next(name for name in handles if styles[name].faint)
@@ -140,7 +144,7 @@ def draw_lines(
 
 
 def late(data: "pd.DataFrame") -> tuple[float, float]:
-    """Limits of the loss that leave out the early part, where all curves fall alike."""
+    """Return limits of the loss without the early part, where all curves fall alike."""
     means = data.groupby(["row", "x"], sort=False)["loss"].mean()
     parts = [part.iloc[2 * len(part) // 5 :] for _, part in means.groupby("row")]
     low, high = min(part.min() for part in parts), max(part.max() for part in parts)
@@ -149,7 +153,7 @@ def late(data: "pd.DataFrame") -> tuple[float, float]:
 
 
 def label(axes: "Axes", x: str, y: str, show: Callable[[float], str] | None = None) -> None:
-    """Name the axes; `show` writes the numbers along x."""
+    """Name the axes. `show` formats the numbers of the horizontal axis."""
     axes.set(xlabel=x, ylabel=y)
     if show:
         axes.xaxis.set_major_formatter(lambda value, _: show(value))
@@ -164,7 +168,7 @@ _AXES = (
 
 
 def loss_curves(board: Board) -> list[Figure]:
-    """Loss on the probe during training against FLOPs, tokens and time."""
+    """Show the probe loss during training against FLOPs, tokens and time."""
     import pandas as pd
 
     rows = (*board.ranked, *board.brackets)
@@ -176,6 +180,7 @@ def loss_curves(board: Board) -> list[Figure]:
         if not found:
             continue
         data = pd.concat(found, ignore_index=True)
+        # A page shows the last probe of each row; the curves are too long for a table.
         ends = data.groupby(["row", "seed"], sort=False).last().groupby("row", sort=False)
         shown = ends[["x", "loss"]].mean().reset_index()
         words = (
@@ -206,7 +211,7 @@ def _curves(
 
 
 def spend_sweep(board: Board) -> list[Figure]:
-    """Loss against the spending of causal evaluation around the budget, from the knob sweep."""
+    """Show the loss against the spend of causal evaluation, from the knob sweep."""
     frame = tidy((record for row in board.ranked for record in row.good), "spend")
     if frame.empty:
         return []
@@ -214,6 +219,7 @@ def spend_sweep(board: Board) -> list[Figure]:
     finite = frame[frame["loss"].map(math.isfinite)]
     points = finite.groupby(["row", "target"], sort=False)
     data = points[["spend", "loss"]].mean().assign(seeds=points["seed"].count()).reset_index()
+    # A point is a mean over all seeds of its row, or the line would jump between sets of seeds.
     data = data[data["seeds"] == data["row"].map(seeds)].sort_values(["row", "spend"])
     several = data.groupby("row")["spend"].transform("count") > 1
     order = {row.label: place for place, row in enumerate(board.ranked)}
@@ -238,7 +244,7 @@ def spend_sweep(board: Board) -> list[Figure]:
 
 
 def sensitivity(board: Board) -> list[Figure]:
-    """Loss of each row against a factor on its learning rate, on seeds that no ranking uses."""
+    """Show the loss of each row against a factor on its learning rate, on unranked seeds."""
     import pandas as pd
 
     points: list[dict[str, Any]] = []
@@ -272,8 +278,9 @@ def sensitivity(board: Board) -> list[Figure]:
 
 
 def pareto(board: Board) -> list[Figure]:
-    """Loss against inference FLOPs, measured time and parameters, with the front."""
+    """Show the loss against inference FLOPs, measured time and parameters, with the front."""
     rows = (*board.ranked, *board.brackets, *board.other_budgets)
+    # Without the latency of every row, the time per training token takes its place.
     timed = all(row.mean(measures.latency) is not None for row in rows)
     token = "token of inference" if timed else "training token"
     read = measures.latency if timed else measures.training_latency
@@ -317,7 +324,7 @@ def _pareto(
 
 
 SAME_COST = 0.01
-"""Two costs are equal within this share, the tolerance of the budget."""
+"""Costs within this share count as equal. It is the tolerance of the budget."""
 
 
 def _points(
@@ -328,6 +335,7 @@ def _points(
     axes.plot(best["cost"], best["loss"], "--", color=colour("muted"), linewidth=1.25, zorder=1)
     styles, marks = looks(board), dict[str, Any]()
     for one in data.to_dict("records"):
+        # Rows of other budgets are faint; brackets belong to every budget.
         own = math.isclose(one["budget"], board.budget) or styles[one["row"]].colour == "ink"
         look = styles[one["row"]] if own else Look(faint=True)
         (mark,) = axes.plot(

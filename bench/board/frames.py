@@ -50,6 +50,7 @@ def tidy(records: Iterable[Record], table: str) -> "pd.DataFrame":
 
     if table not in _READERS:
         raise unknown("table of records", table, list(_READERS))
+    # Names and reasons come from plugins and may hold lone surrogates, which no file can store.
     rows = ({**_cell(record), **found} for record in records for found in _READERS[table](record))
     return pd.DataFrame(
         {name: whole(value) if isinstance(value, str) else value for name, value in row.items()}
@@ -58,6 +59,7 @@ def tidy(records: Iterable[Record], table: str) -> "pd.DataFrame":
 
 
 def _cell(record: Record) -> Observation:
+    """Name the cell of a record: the columns that every table has."""
     cell = record.cell
     return {
         "suite": cell.suite,
@@ -86,6 +88,7 @@ def _runs(record: Record) -> Iterator[Observation]:
         "training_flops": measures.training_flops(record),
         **{name: measures.from_training(name)(record) for name in _TRAINING},
         "latency_us_per_token": measures.latency(record),
+        # None: the record stopped before the causality check.
         "causal": record.causality.passed if record.causality else None,
         "commit": made.commit,
         "processor": made.processor,
@@ -121,6 +124,7 @@ def _curves(record: Record) -> Iterator[Observation]:
 
 def _domains(record: Record) -> Iterator[Observation]:
     for domain, loss in record.domain_loss.items():
+        # Domains outside the headline are measured too, but do not count in `loss`.
         headline = domain in record.headline_domains
         yield {"domain": domain, "headline": headline, "loss": BITS * loss}
 
@@ -138,6 +142,7 @@ def _loads(record: Record) -> Iterator[Observation]:
 
 def _monitors(record: Record) -> Iterator[Observation]:
     for layer in record.monitors:
+        # Only the scalars: the load of each path has a table of its own.
         values = layer.model_dump(exclude={"paths"})
         yield {
             name: value
@@ -180,11 +185,13 @@ def resampled(curves: "pd.DataFrame", axis: str, points: int = 0) -> "pd.DataFra
     columns = ["row", "seed", "x", "loss"]
     if curves.empty:
         return pd.DataFrame(columns=columns)
+    # A diverged run has probes without a loss; interpolation would spread them.
     finite = curves[np.isfinite(curves["loss"])]
     cells = finite.groupby(["seed", "router_seed"])
     runs = [(seed, part) for (seed, _), part in cells if len(part) > 1]
     if not runs:
         return pd.DataFrame(columns=columns)
+    # The range that all seeds cover: outside it the mean would change its seeds.
     start = max(part[axis].iloc[0] for _, part in runs)
     end = min(part[axis].iloc[-1] for _, part in runs)
     places = points or min(40, max(len(part) for _, part in runs))
@@ -192,6 +199,7 @@ def resampled(curves: "pd.DataFrame", axis: str, points: int = 0) -> "pd.DataFra
     row = curves["row"].iloc[0]
     found: list[pd.DataFrame] = []
     for seed in dict.fromkeys(seed for seed, _ in runs):
+        # Router seeds of a seed count once, as in the headline loss.
         own = [np.interp(grid, part[axis], part["loss"]) for of, part in runs if of == seed]
         found.append(
             pd.DataFrame({"row": row, "seed": seed, "x": grid, "loss": np.mean(own, axis=0)})

@@ -1,4 +1,4 @@
-"""Figures of a row that the board derives from its records: costs, win counts, speed to a loss."""
+"""Derive the figures of a row from its records: costs, win counts, speed to a loss."""
 
 import math
 import re
@@ -14,18 +14,19 @@ from bench.record import CurvePoint, Record
 
 
 def active(record: Record) -> float | None:
-    """Active FLOPs a token of a forward pass."""
+    """Return the active FLOPs a token of a forward pass."""
     return record.flops.active if record.flops else None
 
 
 def active_share(record: Record) -> float | None:
-    """Active FLOPs a token as a share of the dense model's."""
+    """Return the active FLOPs a token as a share of the dense model's."""
     return record.flops.active / record.flops.dense if record.flops and record.flops.dense else None
 
 
 def above_best(record: Record) -> float | None:
-    """Headline loss above the least that is possible on data whose best loss is known, as a share
-    of it.
+    """Return the excess of the headline loss over the best possible loss, as a share of the latter.
+
+    None for data whose best loss is not known.
     """
     return (
         record.loss / record.truth.best_loss - 1
@@ -35,29 +36,29 @@ def above_best(record: Record) -> float | None:
 
 
 def executed_share(record: Record) -> float | None:
-    """Executed FLOPs a token as a share of the dense model's active ones."""
+    """Return the executed FLOPs a token as a share of the dense model's active ones."""
     return (
         record.flops.executed / record.flops.dense if record.flops and record.flops.dense else None
     )
 
 
 def training_flops(record: Record) -> float | None:
-    """FLOPs charged over the whole of training."""
+    """Return the FLOPs charged over the whole of training."""
     return record.flops.training_total if record.flops else None
 
 
 def validation_spend(record: Record) -> float | None:
-    """What the calibrated setting spends on the validation split, as a multiple of the budget."""
+    """Return the spend of the calibrated setting on the validation split, in multiples of B."""
     return record.budget.validation_spend if record.budget else None
 
 
 def latency(record: Record) -> float | None:
-    """Measured time of a causal forward pass, microseconds a token."""
+    """Return the measured time of a causal forward pass, microseconds a token."""
     return record.speed.forward_us_per_token if record.speed else None
 
 
 def training_latency(record: Record) -> float | None:
-    """Measured time of a training step, microseconds a token."""
+    """Return the measured time of a training step, microseconds a token."""
     return (
         1e6 / record.training.tokens_per_second
         if record.training and record.training.tokens_per_second
@@ -66,25 +67,25 @@ def training_latency(record: Record) -> float | None:
 
 
 def from_training(name: str) -> Callable[[Record], float | None]:
-    """Reader of one field of `Record.training`."""
+    """Return a reader of one field of `Record.training`."""
     return lambda record: getattr(record.training, name) if record.training else None
 
 
 def relative_throughput(row: Row, dense: Row | None) -> float | None:
-    """Training tokens a second as a multiple of the dense bracket's."""
+    """Return the training tokens a second as a multiple of the dense bracket's."""
     mine = row.mean(from_training("tokens_per_second"))
     theirs = dense.mean(from_training("tokens_per_second")) if dense else None
     return mine / theirs if mine and theirs else None
 
 
 def wins(row: Row, control: Row) -> tuple[int, int]:
-    """Seeds in which `row` has the lower loss, and seeds that both have."""
+    """Count the seeds in which `row` has the lower loss, and the seeds that both have."""
     common = row.losses.keys() & control.losses.keys()
     return sum(row.losses[seed] < control.losses[seed] for seed in common), len(common)
 
 
 def router_seed_sd(row: Row) -> float | None:
-    """SD of the headline loss between router seeds within a seed, pooled over seeds, nats a byte.
+    """Return the SD of the loss between router seeds within a seed, pooled, nats a byte.
 
     None for a row with one router seed.
     """
@@ -92,12 +93,13 @@ def router_seed_sd(row: Row) -> float | None:
     for record in row.good:
         if record.cell.seed in row.losses and record.loss is not None:
             found[record.cell.seed].append(record.loss)
+    # Variances average; their root is the pooled SD.
     several = [variance(losses) for losses in found.values() if len(losses) > 1]
     return math.sqrt(fmean(several)) if several else None
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """T interval of the mean; NaN with fewer than two values."""
+    """Return the t interval of the mean; NaN with fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
     half = (
@@ -109,7 +111,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 def thresholds(board: Board) -> tuple[float, ...]:
-    """Preset losses, nats a byte, whose cost the suite asks for."""
+    """Return the preset losses, nats a byte, whose cost the suite asks for; easiest first."""
     return tuple(
         sorted((float(value) for value in board.config.get("thresholds") or ()), reverse=True)
     )
@@ -118,8 +120,9 @@ def thresholds(board: Board) -> tuple[float, ...]:
 def cost_to_reach(
     curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens"] = "flops"
 ) -> float | None:
-    """Training FLOPs or tokens at which a curve first comes down to `loss`, linear between probes;
-    None if it never does.
+    """Return the training FLOPs or tokens at which a curve first reaches `loss`.
+
+    Linear between probes. None if the curve stays above it.
     """
     before: CurvePoint | None = None
     for point in curve:
@@ -127,14 +130,16 @@ def cost_to_reach(
         if point.loss <= loss:
             if before is None or point.loss == before.loss:
                 return cost
+            # Between the last probe above the loss and this one, on a straight line.
             share = (before.loss - loss) / (before.loss - point.loss)
             return getattr(before, axis) + share * (cost - getattr(before, axis))
+        # A probe without a finite loss is no end of a line.
         before = point if math.isfinite(point.loss) else before
     return None
 
 
 def mean_cost_to_reach(row: Row, loss: float) -> tuple[float | None, int]:
-    """Mean of `cost_to_reach` over the seeds that reach `loss`, and how many do."""
+    """Average `cost_to_reach` over the runs that reach `loss`, and count these runs."""
     costs = [cost for record in row.good if (cost := cost_to_reach(record.curve, loss)) is not None]
     return (fmean(costs) if costs else None), len(costs)
 
@@ -157,6 +162,7 @@ def frontier(points: Sequence[tuple[float, float]], same: float = 0.0) -> list[t
 
 def positive(text: str) -> float | None:
     """Read a factor written as digits, `0.5` or `1e-3`; None if it is no positive number."""
+    # `float` would also read "nan", "inf" and "1_0".
     if not re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", text):
         return None
     value = float(text)

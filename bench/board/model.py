@@ -1,4 +1,4 @@
-"""What a board is: its rows, their records, and what the statistics say of them."""
+"""Hold a board: its rows, their records and the statistics' judgement of them."""
 
 import math
 from collections import defaultdict
@@ -37,27 +37,27 @@ class Row:
 
     @cached_property
     def first(self) -> Record:
-        """The record to read names and settings from: the lowest seed that counts, if any does."""
+        """Return the record for names and settings: the lowest seed that counts, if any does."""
         return next(iter(self.good), self.records[0])
 
     @cached_property
     def good(self) -> tuple[Record, ...]:
-        """Records that were run to the end and kept the rules."""
+        """Return the records that were run to the end and kept the rules."""
         return tuple(record for record in self.records if counts(record))
 
     @property
     def label(self) -> str:
-        """The name in a frame."""
+        """Return the name for a frame."""
         return whole(self.name)
 
     @property
     def role(self) -> Role:
-        """The part the row plays on the board."""
+        """Return the role of the row on the board."""
         return self.first.cell.role
 
     @cached_property
     def router_seeds(self) -> tuple[int, ...]:
-        """Router seeds that each seed must have: all that were declared or run."""
+        """Return the router seeds that each seed must have: all that were declared or run."""
         declared = {
             seed
             for record in self.records
@@ -69,11 +69,11 @@ class Row:
 
     @cached_property
     def losses(self) -> dict[int, float]:
-        """Seed -> headline loss, nats a byte, of the seeds that count."""
+        """Return seed -> headline loss, nats a byte, of the seeds that count."""
         return self.by_seed(lambda record: record.loss)
 
     def by_seed(self, read: Callable[[Record], float | None]) -> dict[int, float]:
-        """Return the row's value at each seed of something read from each record that counts."""
+        """Return the row's value of a figure at each seed, from the records that count."""
         return by_seed(self.good, read, self.router_seeds)
 
     @property
@@ -97,16 +97,13 @@ class Row:
 
     @property
     def shown_loss(self) -> float | None:
-        """Mean headline loss over all records that have one, whether or not they count.
-
-        Nats a byte.
-        """
+        """Return the mean headline loss, nats a byte, even if no record counts."""
         return self.mean(lambda record: record.loss)
 
     def mean(self, read: Callable[[Record], float | None]) -> float | None:
-        """Mean over the seeds of something read from each record that has it.
+        """Average a figure over the records that have it.
 
-        Any status, so that failures show their cost.
+        Where no record counts, all do, so that failures show their cost.
         """
         values = [
             value
@@ -131,8 +128,8 @@ class Board:
         informed: rows with side information; unranked.
         unranked: rows that would be ranked but for their `status`.
         sensitivity: the learning-rate variants of rows, `row@lr...`.
-        apart: (record, what differs) for records of other rules, data, configuration or machine.
-        judgement: what the statistics say of the ranked rows.
+        apart: (record, difference) for records of other rules, data, configuration or machine.
+        judgement: the statistics' judgement of the ranked rows.
         equal_tokens: the same suite and budget ranked at equal tokens, where it was run.
         other_budgets: ranked rows of the suite at other budgets.
     """
@@ -154,14 +151,14 @@ class Board:
 
     @property
     def title(self) -> str:
-        """The suite and, where it was run at several, the budget."""
+        """Name the suite and, if it was run at several, the budget."""
         return (
             f"{self.suite} at {100 * self.budget:g} % budget" if self.other_budgets else self.suite
         )
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Every row that has a loss to show, ranked ones first."""
+        """Return every row that has a loss to show, ranked ones first."""
         return (
             *self.ranked,
             *self.brackets,
@@ -171,14 +168,14 @@ class Board:
 
     @property
     def matched_control(self) -> str:
-        """Name of the unrouted row that costs B."""
+        """Name the unrouted row that costs B."""
         return str(comparison(self.config)["dense_matched"])
 
     @property
     def dense(self) -> Row | None:
-        """The bracket that throughput is measured against.
+        """Return the bracket that throughput is measured against.
 
-        The one that spends what the dense model costs.
+        Its active FLOPs are closest to those of the dense model.
         """
         shares = {
             row.name: row.mean(
@@ -193,7 +190,7 @@ class Board:
         )
 
     def outcome(self, row: Row, control: str | None) -> Outcome | None:
-        """The declared comparison of `row` with `control`, if there is one."""
+        """Return the declared comparison of `row` with `control`, if there is one."""
         return (
             self.judgement.outcomes.get((row.name, control or "")) if row.status == "ok" else None
         )
@@ -202,14 +199,14 @@ class Board:
 def by_seed(
     records: Iterable[Record], read: Callable[[Record], float | None], router_seeds: Sequence[int]
 ) -> dict[int, float]:
-    """Return seed -> mean over its router seeds of something read from each record of a row.
+    """Return seed -> mean over its router seeds of a figure read from each record of a row.
 
     A seed that lacks the figure for any of the router seeds has no value: a mean over those that
     went well would be a selection.
 
     Args:
         records: of one row, at most one for each seed and router seed.
-        read: what to average.
+        read: returns the figure to average.
         router_seeds: all that a seed must have.
     """
     found: dict[int, list[float]] = defaultdict(list)
@@ -227,7 +224,7 @@ def counts(record: Record) -> bool:
 
 
 def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the suite declared before the run.
+    """Return the suite's declaration before the run.
 
     Margin (nats a byte), alpha, looks, the unrouted control.
     """
@@ -237,5 +234,6 @@ def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
         "dense_matched": DENSE_MATCHED,
         **(config.get("comparison") or {}),
     }
+    # The default name may stand for a control that the suite named otherwise.
     rows = {row["name"]: row for row in config.get("rows") or ()}
     return {**declared, "dense_matched": matched_row(str(declared["dense_matched"]), rows)}

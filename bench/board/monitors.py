@@ -1,6 +1,6 @@
-"""How well routers are doing, whatever their loss.
+"""Show how well routers do apart from their loss.
 
-Balance, sureness, steadiness and gradients, from their plans and scores.
+Balance, confidence, stability and gradients come from their plans and scores.
 """
 
 import math
@@ -14,7 +14,7 @@ from bench.board.text import number, percent, quantity
 from bench.record import LayerMonitor
 
 DEAD = 0.01
-"""A path is dead that takes less than this share of what it would take if all took the same."""
+"""A path is dead if its load is below this share of the mean load."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Monitor:
 
     Attributes:
         title: heading of its column.
-        meaning: what it is and its unit.
-        read: from a layer of one record; None where it was not or cannot be measured.
-        show: as text.
+        meaning: its definition and its unit.
+        read: reads it from a layer of one record; None where it was not or cannot be measured.
+        show: writes it as text.
     """
 
     title: str
@@ -35,20 +35,21 @@ class Monitor:
 
 
 def load_cv(load: Sequence[float]) -> float | None:
-    """Coefficient of variation of the load over paths.
+    """Return the coefficient of variation of the load over paths.
 
     None for gates, which are not meant to be balanced, and without any load.
     """
+    # Two paths are a gate: execute the layer or skip it.
     return pstdev(load) / fmean(load) if len(load) > 2 and any(load) else None
 
 
 def load_peak(load: Sequence[float]) -> float | None:
-    """Largest load over the mean load; None as for `load_cv`."""
+    """Return the largest load over the mean load; None as for `load_cv`."""
     return max(load) / fmean(load) if len(load) > 2 and any(load) else None
 
 
 def dead_paths(load: Sequence[float]) -> float | None:
-    """Paths that take next to no tokens; None where there is no choice."""
+    """Count the paths that take next to no tokens; None where there is no choice."""
     return float(sum(share <= DEAD * fmean(load) for share in load)) if len(load) > 1 else None
 
 
@@ -136,11 +137,12 @@ MONITORS = (
 
 
 def layers_of(row: Row) -> list[list[LayerMonitor]]:
-    """Monitors of each layer over the seeds, those that have the paths of the first."""
+    """Return the monitors of each layer over the seeds that have the paths of the first seed."""
     found: dict[int, list[LayerMonitor]] = {}
     for record in row.good:
         for monitor in record.monitors:
             same = found.setdefault(monitor.layer, [])
+            # Loads average path by path, so the paths must be the same.
             if not same or same[0].paths == monitor.paths:
                 same.append(monitor)
     return [found[layer] for layer in sorted(found)]
@@ -156,7 +158,7 @@ def _mean(monitor: Monitor, layers: Iterable[LayerMonitor]) -> float | None:
 
 
 def monitor_columns(board: Board) -> list[Column]:
-    """The monitors that some row of the board has, each a mean over layers and seeds."""
+    """Return a column for each monitor that some row has, a mean over layers and seeds."""
 
     def read(monitor: Monitor) -> Callable[[Row], TableCell]:
         def cell(row: Row) -> TableCell:
@@ -165,6 +167,7 @@ def monitor_columns(board: Board) -> list[Column]:
 
         return cell
 
+    # A monitor that no row has would be a column of dashes.
     columns = [Column(monitor.title, monitor.meaning, read(monitor)) for monitor in MONITORS]
     return [
         column
@@ -174,9 +177,9 @@ def monitor_columns(board: Board) -> list[Column]:
 
 
 def layer_table(row: Row) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and lines of a table with a line a routed layer.
+    """Return the heading and the lines of a table with a line a routed layer.
 
-    The monitors it has and the load of each path; mean over seeds.
+    The columns are its monitors and the load of each path, mean over seeds.
     """
     layers = layers_of(row)
     shown = [

@@ -1,4 +1,4 @@
-"""`leaderboard.md` and `report.html`: the values that their templates show.
+"""Collect the values that the templates of `leaderboard.md` and `report.html` show.
 
 Each page is a pure function of the boards, so that the same records make the same bytes.
 """
@@ -50,10 +50,12 @@ def render_leaderboard(boards: Sequence[Board], *, command: str, folder: str | N
 
 
 def _board(board: Board, folder: str | None) -> dict[str, Any]:
-    """The values that the leaderboard shows of one board."""
+    """Return the values that the leaderboard shows of one board."""
+    # A board may hold failures only; it still has a machine and a suite to name.
     first = (board.ranked or board.rows or board.unranked)[0].first
     tokens = board.equal_tokens
     slugs = {figure.slug: figure for figure in figures(board)} if folder is not None else {}
+    # Figures of a suite at several budgets lie in a folder each.
     at = f"/b{100 * board.budget:g}" if board.other_budgets else ""
     return {
         "board": board,
@@ -87,13 +89,13 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
 
 
 def _made(boards: Sequence[Board]) -> dict[str, Any]:
-    """Where the records of all boards come from."""
+    """Return the provenance of the records of all boards."""
     rows = [row for board in boards for row in (*board.rows, *board.unranked)]
     return provenance_of([record.provenance for row in rows for record in row.records])
 
 
 def provenance_of(made: Sequence[Provenance]) -> dict[str, Any]:
-    """How many records there are, of which commits, run by which commands."""
+    """Count the records and list their commits and commands."""
     commits = sorted({(one.commit, one.dirty) for one in made})
     return {
         "records": len(made),
@@ -105,7 +107,7 @@ def provenance_of(made: Sequence[Provenance]) -> dict[str, Any]:
 
 
 def facts(board: Board) -> dict[str, Any]:
-    """What was declared before the run."""
+    """Return the declaration before the run, as words."""
     declared = comparison(board.config)
     return {
         "budget": percent(board.budget, 0),
@@ -117,15 +119,16 @@ def facts(board: Board) -> dict[str, Any]:
 
 
 def rank_text(rank: Rank) -> str:
-    """The ranks that a row may hold."""
+    """Write the ranks that a row may hold."""
     return str(rank.low) if rank.low == rank.high else f"{rank.low}–{rank.high}"
 
 
 def place_columns(board: Board) -> list[Column]:
-    """Tier and rank of the rows that are ranked."""
+    """Return the columns of tier and rank; a dash for rows that are not ranked."""
     ranks, ranked = board.judgement.ranks, {row.name for row in board.ranked}
 
     def rank(row: Row) -> TableCell:
+        # The second field sorts the table.
         return TableCell(rank_text(ranks[row.name]), ranks[row.name].low)
 
     def tier(row: Row) -> TableCell:
@@ -141,7 +144,7 @@ def place_columns(board: Board) -> list[Column]:
 
 
 def beside(board: Board) -> list[list[str]]:
-    """Brackets and routers with side information: name, why, loss, share of dense, seeds."""
+    """Return brackets and routers with side information: name, why, loss, share of dense, seeds."""
     rows = [
         *((row, "bracket, equal tokens") for row in board.brackets),
         *((row, "side information") for row in board.informed),
@@ -171,7 +174,7 @@ class Out:
 
 
 def out(board: Board) -> list[Out]:
-    """Rows that would be ranked but for their status."""
+    """Return the rows that would be ranked but for their status."""
     made: list[Out] = []
     for group in (board, board.equal_tokens):
         for row in group.unranked if group else ():
@@ -186,7 +189,7 @@ def out(board: Board) -> list[Out]:
 
 
 def apart(board: Board) -> list[tuple[str, list[int], str]]:
-    """Records that may not stand beside the others, by row and cause."""
+    """Group the records that may not stand beside the others by row and cause."""
     groups: dict[tuple[str, str], list[int]] = {}
     for record, why in board.apart:
         groups.setdefault((record.cell.row, why), []).append(record.cell.seed)

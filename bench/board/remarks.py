@@ -1,6 +1,6 @@
-"""What must be said beside the numbers.
+"""Write the sentences that stand beside the numbers.
 
-Resolution, the A/A control, disagreement, whatever was out of the ordinary.
+Their subjects are the resolution, the A/A control, disagreement and exceptions.
 """
 
 import math
@@ -15,7 +15,7 @@ from bench.board.verdicts import word
 
 
 def summary(board: Board) -> str:
-    """Say in one plain sentence what the board shows, and for which seeds, size and data."""
+    """Sum up the board in one sentence, with its seeds, size and data."""
     routers = [row for row in board.ranked if row.role == "ranked"]
     if not routers:
         return "No router can be ranked yet."
@@ -29,6 +29,7 @@ def summary(board: Board) -> str:
         return any(board.outcome(row, control(row)) for row in routers)
 
     many, found = f"{len(routers)} router{'s' * (len(routers) > 1)}", list[str]()
+    # "0 of 3" is a finding only if the comparison was made.
     if made(lambda row: row.control):
         count = len(beaten(lambda row: row.control))
         found.append(f"{count} of {many} beat random choice on the same paths")
@@ -38,16 +39,18 @@ def summary(board: Board) -> str:
         found.append(f"{count}{of} beat {matched}, the unrouted model of the same cost")
     said = ", and ".join(found) or f"{many} and no control to compare with"
     best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
+    # The whole list is no finding when every row is in it.
     shared = len(best) == len(board.ranked)
     tiers = "all rows share one tier" if shared else f"the first tier holds {listing(best)}"
     return f"{_reach(board)}, {said}; {tiers}."
 
 
 def _reach(board: Board) -> str:
-    """Say how far the findings of a board reach: seeds, size and data."""
+    """Write how far the findings of a board reach: seeds, size and data."""
     rows = board.ranked
     sizes = [row.mean(measures.from_training("parameters_active")) for row in rows]
     tokens = [row.mean(measures.from_training("tokens")) for row in rows]
+    # The largest of each: rows at equal FLOPs differ in tokens and in size.
     active, seen = (max((one for one in some if one), default=None) for some in (sizes, tokens))
     data = board.config.get("data") or {}
     kind = "a generated task" if data.get("planted") else "text"
@@ -61,11 +64,11 @@ def _reach(board: Board) -> str:
 
 
 def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
-    """One sentence each, for below the table of verdicts.
+    """Return the sentences for below the table of verdicts.
 
     Args:
         board: the board.
-        shown: how to write foreign text.
+        shown: escapes foreign text.
     """
     judgement = board.judgement
     found = [
@@ -74,6 +77,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         if math.isfinite(outcome.detectable)
     ]
     lines: list[str] = []
+    # A margin is of use only if the seeds could have found a difference of its size.
     if found:
         smallest = number(BITS * median(found))
         lines.append(
@@ -104,6 +108,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         )
     lines += [shown(note) for note in judgement.notes]
     lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
+    # Pairs with the same note share one sentence.
     noted: dict[str, list[str]] = {}
     ranked = {row.name for row in board.ranked}
     for (name, control), outcome in judgement.outcomes.items():
@@ -113,11 +118,11 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
 
 
 def waivers(board: Board, shown: Callable[[str], str]) -> list[str]:
-    """One line for each row that fails checks which were waived: their names, and what was seen.
+    """Return a line for each row that fails waived checks: their names and findings.
 
     Args:
         board: the board.
-        shown: how to write foreign text.
+        shown: escapes foreign text.
     """
     boards = (board, *([board.equal_tokens] if board.equal_tokens else []))
     rows = {row.name: row for one in boards for row in (*one.unranked, *one.rows) if row.waived}
@@ -131,16 +136,13 @@ def waivers(board: Board, shown: Callable[[str], str]) -> list[str]:
 
 
 def pretraining_apart(flops: float) -> str:
-    """What is said of the backbone that all rows of a seed share."""
+    """Write the remark on the backbone that all rows of a seed share."""
     took = f"The frozen backbone of a seed took {quantity(flops)} FLOPs of pretraining"
     return f"{took}, which no row is charged."
 
 
 def disagreements(board: Board, shown: Callable[[str], str]) -> str:
-    """Where equal FLOPs and equal tokens rank the same rows differently.
-
-    Whose tiers differ, in one sentence.
-    """
+    """Name in one sentence the rows whose tiers at equal FLOPs and at equal tokens differ."""
     other = board.equal_tokens
     if other is None:
         return ""

@@ -1,4 +1,4 @@
-"""`report.html`: everything the records hold about a board, in one file that loads nothing."""
+"""Render `report.html`: all that the records hold about a board, in one file that loads nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,11 +84,12 @@ def render_report(boards: Sequence[Board]) -> str:
 
 
 def _section(board: Board, anchor: str) -> dict[str, Any]:
-    """The values that the template shows of one board."""
+    """Return the values that the template shows of one board."""
     anchors = {row.name: f"{anchor}-{index}" for index, row in enumerate(board.rows)}
     tokens = board.equal_tokens
 
     def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
+        # Without lines the template leaves the table out, heading included.
         made = [_line(board, row, anchors.get(row.name, ""), columns) for row in rows]
         return _Table(f"{anchor}-{slug}", title, columns if made else (), made)
 
@@ -154,6 +155,7 @@ def _router(row: Row, anchor: str) -> _Router:
         (plain(name), number(fmean(r.auxiliary[name] for r in row.good if name in r.auxiliary), 4))
         for name in auxiliary
     ]
+    # One seed's passage is enough to look at.
     found = next((record.passage for record in row.good if record.passage), None)
     return _Router(
         anchor=anchor,
@@ -169,9 +171,9 @@ def _router(row: Row, anchor: str) -> _Router:
 
 
 def _budget(row: Row) -> tuple[str, ...]:
-    """Name, target, capacity, width, layers, spends, tolerance and headline of the first seed.
+    """Return name, target, capacity, width, layers, spends, tolerance and headline.
 
-    Spends are means.
+    They are of the first seed, but for the spends, which are means.
     """
     budget = row.first.budget
     if budget is None:
@@ -194,7 +196,7 @@ def _budget(row: Row) -> tuple[str, ...]:
 
 
 def _provenance(row: Row) -> dict[str, Any]:
-    """Where a row's records come from: every distinct value, seeds together."""
+    """Return the provenance of a row's records: every distinct value, seeds together."""
     made, first = [record.provenance for record in row.records], row.records[0]
 
     def distinct(values: Sequence[str]) -> str:

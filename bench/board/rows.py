@@ -1,4 +1,4 @@
-"""Rows from records: which seeds a row has, and whether it may be ranked."""
+"""Make rows from records: find the seeds of a row, and whether it may be ranked."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +16,7 @@ _WORST_FIRST: tuple[RowStatus, ...] = ("failed", "diverged", "invalid", "off_bud
 
 
 def group_rows(records: Iterable[Record]) -> list[Row]:
-    """Records grouped by row name, seeds and their router seeds in order."""
+    """Group records by row name, seeds and their router seeds in order."""
     rows: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         rows[record.cell.row].append(record)
@@ -28,7 +28,7 @@ def _place_in_row(record: Record) -> tuple[int, int]:
 
 
 def preferring(match: Match, records: Iterable[Record]) -> list[Row]:
-    """Rows of the preferred mode where they have one, else of the other."""
+    """Return rows of the preferred mode where they have one, else of the other."""
     both = list(records)
     preferred = group_rows(record for record in both if record.cell.match == match)
     names = {row.name for row in preferred}
@@ -45,7 +45,7 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
     then the one that sorts first.
     """
     held = [frozenset(row.losses) for row in rows if row.losses]
-    # sets of single rows, and what two rows have in common
+    # The candidates: the set of each row, and the intersection of each two.
     shared = {one & other for one in held for other in held}
     common = [s for s in shared if len(s) > 1 and 2 * sum(s <= row for row in held) > len(held)]
     if common:
@@ -55,7 +55,7 @@ def common_seeds(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
-    """The row with its status; a row that may be ranked keeps the board's seeds only.
+    """Return the row with its status; a row that may be ranked keeps the board's seeds only.
 
     It may lack some of them: rows are compared on the seeds that both have. With fewer than two it
     is incomplete.
@@ -64,8 +64,10 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     status = next(
         (status for status in _WORST_FIRST for record in bad if record.status == status), "invalid"
     )
+    # One bad seed takes the row out: to rank it on the others would be a selection.
     if bad:
         return replace(row, status=status, reason=_reasons(bad))
+    # A mean over seeds of different experiments is the result of none.
     for name, values in (
         ("sources of the plugin", {record.provenance.router_hash for record in row.records}),
         ("options", {repr(sorted(record.row.options.items())) for record in row.records}),
@@ -88,6 +90,7 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
         said.append(f"seeds {seed_runs([*extra])} left out: they are not common to the rows")
     if partial:
         said.append(f"seeds {seed_runs([*partial])} left out: a router seed is missing")
+    # Left out, not lost: the reason names them below the table.
     gone = partial | (extra if seeds else set())
     kept = tuple(record for record in row.records if record.cell.seed not in gone)
     return replace(row, records=kept, reason="; ".join(said))
@@ -113,7 +116,7 @@ def with_two_seeds(rows: Sequence[Row], looks: Sequence[int]) -> list[Row]:
 
 
 def _reasons(bad: Sequence[Record]) -> str:
-    """Why records do not count, seeds of one cause together."""
+    """Write why records do not count, seeds of one cause together."""
     causes: dict[str, list[int]] = {}
     for record in bad:
         said = record.reason or ("no finite loss" if record.status == "ok" else record.status)

@@ -20,12 +20,13 @@ WAIVED = " ‖"
 
 
 def environment(package: str, folder: str, html: bool = False) -> "Environment":
-    """The templates of a folder in a package; `html` escapes whatever is put in."""
+    """Return the templates of a folder in a package; `html` escapes all values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
         loader=PackageLoader(package, folder),
         autoescape=html,
+        # A misspelt value is an error, not an empty place on the page.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -60,7 +61,7 @@ def mark(row: Row) -> str:
 
 
 def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """A Markdown table of rows by columns, each row's name first."""
+    """Write a Markdown table of rows by columns, each row's name first."""
     header = [text.escape(one.title) if one.foreign else one.title for one in columns]
     lines = [
         [text.code(row.name) + mark(row), *(_cell(one.cell(row)) for one in columns)]
@@ -81,16 +82,16 @@ def _plain(said: object, limit: int = 400) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of a frame: numbers to four digits."""
+    """Write a value of a frame: numbers to four digits."""
     return text.plain(f"{value:.4g}" if isinstance(value, float) else str(value), 80)
 
 
 def shown_figure(declared: str) -> str:
-    """A declared figure: escaped, but for its decimal point."""
+    """Escape a declared figure, but for its decimal point."""
     return re.sub(r"(?<=\d)&#46;(?=\d)", ".", text.escape(declared, 300))
 
 
 def source(declared: str) -> str:
-    """A source with its arXiv number as a link."""
+    """Write a source with its arXiv number as a link."""
     link = r"[arXiv:\1](https://arxiv.org/abs/\1)"
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", link, text.escape(declared))

@@ -1,4 +1,4 @@
-"""Columns that compare routing with the right paths, for boards of data that tell them."""
+"""Compare routing with the right paths, for boards of data that have them."""
 
 from statistics import fmean
 
@@ -13,9 +13,9 @@ ORACLE = "planted_oracle"
 
 
 def truth_columns(board: Board) -> list[Column]:
-    """Accuracy, regret and distance from the best possible loss.
+    """Return the columns of accuracy, regret and distance from the best possible loss.
 
-    None where no record has the truth.
+    There are none if no record has the truth.
     """
     if not any(record.truth for row in board.rows for record in row.records):
         return []
@@ -30,9 +30,12 @@ def truth_columns(board: Board) -> list[Column]:
         )
         if found is None:
             return TableCell(MISSING)
+        # A record that failed has no truth.
         sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
         each = [
-            row.mean(lambda record: record.truth.accuracy[site] if record.truth else None)  # noqa: B023
+            row.mean(
+                lambda record, site=site: record.truth.accuracy[site] if record.truth else None
+            )
             for site in range(sites)
         ]
         return TableCell(
@@ -41,6 +44,7 @@ def truth_columns(board: Board) -> list[Column]:
         )
 
     def regret(row: Row) -> TableCell:
+        # Paired over the seeds that both rows have: seeds differ more than routers do.
         common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
         if oracle is None or not common:
             return TableCell(MISSING)

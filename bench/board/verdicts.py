@@ -1,4 +1,4 @@
-"""From the rows of a board and what its suite declared to what the statistics say."""
+"""Judge the rows of a board by its suite's declaration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ from bench.stats import (
 
 @dataclass(frozen=True)
 class Entrant:
-    """A row as the statistics see it.
+    """One row for the statistics.
 
     Attributes:
         name: the row.
         control: row of `random` on the same paths, if the row is a router that has one.
         is_router: it is judged against the controls; else it is a control or a twin itself.
         twin_of: the row that it repeats, for an A/A twin.
-        losses: seed -> nats a byte; empty for a row that was declared and can't be ranked.
+        losses: seed -> nats a byte; empty for a row that was declared and cannot be ranked.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Declared comparisons by (row, control), ranks by row, and what concerns the whole board."""
+    """Declared comparisons by (row, control), ranks by row, and findings on the whole board."""
 
     outcomes: Mapping[tuple[str, str], Outcome] = field(
         default_factory=dict[tuple[str, str], Outcome]
@@ -53,7 +53,7 @@ class Judgement:
 
 
 def word(outcome: Outcome) -> str:
-    """The verdict from the row's side: "worse" is a "better" that the control won."""
+    """Return the verdict from the row's side: "worse" is a "better" that the control won."""
     return (
         "worse"
         if outcome.verdict == "better" and outcome.winner != outcome.row
@@ -62,9 +62,9 @@ def word(outcome: Outcome) -> str:
 
 
 def declared_plan(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Plan:
-    """The comparisons that follow from the suite's declaration and the roles of the rows.
+    """Return the comparisons that the suite's declaration and the rows' roles demand.
 
-    See `judge_rows`.
+    `judge_rows` describes them.
     """
     ranked = [entrant for entrant in entrants if entrant.losses]
     names = {entrant.name for entrant in entrants}
@@ -105,9 +105,11 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
     plan = declared_plan(entrants, declared)
     ranked = [entrant for entrant in entrants if entrant.losses]
     alone = {e.name: Rank(e.name, fmean(e.losses.values()), 1, 1, 1) for e in ranked}
-    if len(ranked) < 2:  # nothing to compare it with: it stands alone, first of one
+    # A single row has nothing to be compared with: it is the first of one.
+    if len(ranked) < 2:
         return Judgement(ranks=alone, plan=plan)
     said = judge_board({entrant.name: entrant.losses for entrant in ranked}, plan)
+    # Declared rows without a loss count in the correction, but take no rank.
     absent = len(said.rows) - len(ranked)
     return Judgement(
         outcomes={(o.row, o.control): o for o in said.outcomes if o.family == "primary"},

@@ -1,4 +1,4 @@
-"""Records of cells: what they hold, and where they are kept."""
+"""Define the records of cells, and store them."""
 
 from bench.record.schema import (
     RULES_VERSION,

@@ -1,6 +1,6 @@
-"""The record of one cell: the only thing that passes from running to judging.
+"""Define the record of one cell, the only link between running and judging.
 
-Nothing here knows torch: the statistics and the board read records anywhere the JSON lies.
+Imports no torch, so that statistics and board can read records anywhere.
 """
 
 from typing import Any, Literal
@@ -12,24 +12,20 @@ from bench.config.row import Role, RowConfig
 SCHEMA_VERSION = 2
 
 RULES_VERSION = 1
-"""Raised whenever the numerics of a run change.
-
-Records of other versions are never mixed in a board.
-"""
+"""Raise it when the numerics of all runs change. A board takes records of one version only."""
 
 Status = Literal["ok", "off_budget", "invalid", "diverged", "failed"]
 
 
 class _Part(BaseModel):
+    # A diverged run has infinite losses and NaN: they must survive the file.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants"
     )
 
 
 class CellId(_Part):
-    """Which cell this is: the row's name, the plugin behind it, and the conditions it was run
-    under.
-    """
+    """Identification of a cell: the row's name, its plugin, and the conditions of the run."""
 
     suite: str
     row: str = Field(description="name on the board; the plugin's name, or plugin@variant")
@@ -43,12 +39,12 @@ class CellId(_Part):
     seed: int
     match: Literal["flops", "tokens"]
     budget: float = Field(
-        description="rho, the share of the routed full-path cost that is paid for"
+        description="rho, share of the routed full-path cost that the budget pays for"
     )
 
 
 class Provenance(_Part):
-    """What made the record: enough to run it again."""
+    """Origin of the record, enough to run it again."""
 
     command: str
     commit: str
@@ -60,10 +56,11 @@ class Provenance(_Part):
     dtype: str
     versions: dict[str, str]
     rules_version: int = RULES_VERSION
+    # Not `SuiteConfig`: a record outlives the schema of its suite.
     config: dict[str, Any] = Field(description="the canonical suite configuration")
     config_hash: str
     router_hash: str = Field(
-        description="of the source of a router from outside, of the numerics of one of ours"
+        description="hash of the numerics of a shipped router, or of the source of another"
     )
     data_hash: str
 
@@ -71,46 +68,44 @@ class Provenance(_Part):
 class SpendPoint(_Part):
     """One causal evaluation on the validation split, at one knob setting."""
 
-    target: float = Field(description="spend asked of calibration, as a multiple of B")
+    target: float = Field(description="target spend of the calibration, as a multiple of B")
     spend: float = Field(
-        description="active FLOPs a token on the validation split, as a multiple of B"
+        description="active FLOPs per token on the validation split, as a multiple of B"
     )
-    loss: float = Field(description="headline loss there, nats a byte")
+    loss: float = Field(description="headline loss at this spend, nats per byte")
 
 
 class BudgetAudit(_Part):
-    """What was promised and what was spent.
-
-    FLOPs are per token, of a forward pass of the whole model.
-    """
+    """The budget and the spend. FLOPs are per token, of a forward pass of the whole model."""
 
     target_flops: float = Field(description="B")
+    # A router with a base path has a solved capacity, one without it a solved expert width.
     capacity: float | None = Field(description="solved share of tokens upgraded from the base path")
     expert_width: int | None = Field(description="solved hidden width of one expert")
     routed_layers: tuple[int, ...]
     calibration_spend: float | None = Field(
-        description="on the calibration split, as a multiple of B"
+        description="spend on the calibration split, as a multiple of B"
     )
     validation_spend: float = Field(
-        description="the calibrated point on the validation split, same unit"
+        description="spend of the calibrated point on the validation split, as a multiple of B"
     )
     tolerance: float
     points: tuple[SpendPoint, ...] = Field(
         description="the knob sweep on the validation split, in order of spend"
     )
     headline: Literal["interpolated", "single"] = Field(
-        description="how the loss at B was read off the points"
+        description="source of the loss at B: interpolated between points, or a single point"
     )
 
 
 class Flops(_Part):
     """FLOPs per token forward, and totals of training by component and phase."""
 
-    active: float = Field(description="at the headline: B when interpolated, else what was spent")
+    active: float = Field(description="active FLOPs at the headline: B if interpolated, else spend")
     executed: float = Field(
-        description="with full-square attention and padding, as the counter sees it"
+        description="executed FLOPs, with full-square attention and padding, as the counter counts"
     )
-    dense: float = Field(description="of the dense model, every routed site on its full path")
+    dense: float = Field(description="FLOPs of the dense model, all routed sites on the full path")
     training: dict[str, float] = Field(description="'component/phase' -> total FLOPs charged")
     training_total: float
     training_budget: float
@@ -118,38 +113,36 @@ class Flops(_Part):
     evaluation: float = Field(description="shown, never charged")
     pretraining: float = Field(
         default=0.0,
-        description="of the frozen backbone that all routers of the seed share; shown, never charged",
+        description="FLOPs of the frozen backbone that all routers of the seed share; shown, "
+        "never charged",
     )
 
 
 class Training(_Part):
-    """What training took, and how large the model is."""
+    """The cost of training, and the size of the model."""
 
     steps: int
     tokens: int
     seconds: float
     tokens_per_second: float
     peak_memory_mb: float | None = Field(
-        description="of this cell alone; none where the system cannot tell it"
+        description="peak memory of this cell alone; none if the system has no such figure"
     )
     parameters_total: int
-    parameters_active: float = Field(description="mean number of parameters a token meets")
+    parameters_active: float = Field(description="mean number of parameters that a token uses")
 
 
 class Speed(_Part):
-    """How fast the trained model is where it was run.
-
-    Wall-clock, so no two runs agree to the last bit.
-    """
+    """Speed of the trained model on its machine, by wall-clock time."""
 
     forward_us_per_token: float = Field(
-        description="median time of a causal forward pass, microseconds a token"
+        description="median time of a causal forward pass, microseconds per token"
     )
-    tokens: int = Field(description="tokens in the batch that was timed")
-    repeats: int = Field(description="passes that were timed, after a warm-up")
+    tokens: int = Field(description="tokens in the timed batch")
+    repeats: int = Field(description="number of timed passes, after a warm-up")
     beside: int | None = Field(
         default=None,
-        description="other workers of the run; none in records from before it was kept",
+        description="number of other workers in the run; none in older records",
     )
 
 
@@ -161,15 +154,13 @@ class CurvePoint(_Part):
     flops: float
     seconds: float
     train_loss: float = Field(
-        description="mean since the last probe, training-time selection, nats a token"
+        description="mean since the last probe, with the selection of training, nats per token"
     )
-    loss: float = Field(description="causal, nats a byte, calibrated at that moment")
+    loss: float = Field(description="causal loss after calibration at that moment, nats per byte")
 
 
 class LayerMonitor(_Part):
-    """How one routed layer routes at the headline setting, on the validation split, from its plans
-    alone.
-    """
+    """Routing of one layer at the headline setting, on the validation split, from its plans."""
 
     layer: int
     paths: tuple[str, ...]
@@ -182,12 +173,13 @@ class LayerMonitor(_Part):
         description="10 equal-mass bins of token frequency x path"
     )
     entropy: float | None = Field(
-        description="of softmax(scores) over paths, nats; none where scores are not given"
+        description="entropy of softmax(scores) over paths, nats; none without scores"
     )
     churn: float | None = Field(
         description="share of tokens whose path set changed since the previous probe"
     )
     domain_information: float = Field(description="mutual information of path set and domain, nats")
+    # Older records lack the fields with a default.
     margin: float | None = Field(
         default=None, description="mean difference of the two largest values of softmax(scores)"
     )
@@ -197,24 +189,28 @@ class LayerMonitor(_Part):
     )
     saturation: tuple[float, ...] = Field(
         default=(),
-        description="for each probe but the last, share of the last probe's choices that it had made (arXiv:2409.02060)",
+        description="for each probe but the last, share of the last probe's choices that it had "
+        "made already (arXiv:2409.02060)",
     )
     router_gradient: tuple[float, ...] = Field(
         default=(),
-        description="L2 norm of the router's gradient, unclipped, in the step before each probe; empty without parameters",
+        description="L2 norm of the router's gradient, unclipped, in the step before each probe; "
+        "empty without parameters",
     )
     paths_gradient: tuple[float, ...] = Field(
-        default=(), description="the same of all the parameters that the paths are made of"
+        default=(),
+        description="L2 norm of the gradient of the paths, in the step before each probe",
     )
     utility_correlation: float | None = Field(
         default=None,
-        description="rank correlation of score and oracle utility over tokens, the oracle's policy being the row's own",
+        description="rank correlation of score and oracle utility over tokens; the oracle uses the "
+        "row's own policy",
     )
     on_policy_correlation: float | None = Field(
-        default=None, description="the same with later layers routed as in use, for every row alike"
+        default=None, description="the same with later layers routed as in evaluation, for all rows"
     )
     latent_variance: float | None = Field(
-        default=None, description="of predicted latents of length 1; 0 where they have collapsed"
+        default=None, description="variance of predicted latents of length 1; 0 if collapsed"
     )
     latent_rank: float | None = Field(
         default=None, description="effective rank of predicted latents, 1 to their size"
@@ -222,16 +218,14 @@ class LayerMonitor(_Part):
 
 
 class SupervisionMonitor(_Part):
-    """What one routed layer made of labels, on windows of the training split in causal evaluation
-    at the headline setting.
-    """
+    """Agreement of one routed layer with labels, on the training split, in causal evaluation."""
 
     layer: int
     documents: int = Field(description="training documents with labels")
     supervised: float | None = Field(
-        description="share of their tokens that took the path of the label; none where none was seen"
+        description="share of their tokens on the path of the label; none without any"
     )
-    unsupervised: float | None = Field(description="the same of the other training documents")
+    unsupervised: float | None = Field(description="the same for the other training documents")
 
 
 class Passage(_Part):
@@ -246,32 +240,31 @@ class Passage(_Part):
 
 
 class RightPaths(_Part):
-    """How routing compares with the right paths, for data that tell them.
-
-    A site at a time, in the order of `monitors`.
-    """
+    """Comparison of routing with the right paths, per site, in the order of `monitors`."""
 
     accuracy: tuple[float | None, ...] = Field(
-        description="share of tokens with a right path that take it, experts matched to domains one to one; none where paths do not fit"
+        description="share of tokens with a right path that take it, experts matched to domains "
+        "one to one; none if the paths do not fit"
     )
     chance: tuple[float | None, ...] = Field(
-        description="the same of choices with the same loads that ignore the token"
+        description="the same for choices with the same loads that ignore the token"
     )
     best_loss: float = Field(
-        description="least loss at the budget if only full paths, or right experts, hold the tables, nats a token"
+        description="smallest loss at the budget if only full paths, or right experts, hold the "
+        "tables, nats per token"
     )
 
 
 class Causality(_Part):
-    """What was tried to catch the trained router looking ahead, and what came of it."""
+    """Result of the causality proof of the trained router."""
 
     passed: bool
     trials: int
-    detail: str = Field(description="the first offence, or the power of the probe")
+    detail: str = Field(description="the first offence, or the power of the trials")
 
 
 class CheckOutcome(_Part):
-    """What one check of a router from outside found."""
+    """Result of one check of a router from outside."""
 
     router: str
     check: str
@@ -280,7 +273,7 @@ class CheckOutcome(_Part):
 
 
 class Record(_Part):
-    """One cell, whole. `status` says whether it may be ranked, `reason` why not."""
+    """The record of one cell. `status` says whether it may be ranked, and `reason` why not."""
 
     schema_version: int = SCHEMA_VERSION
     key: str = Field(description="content key: same key, same experiment")
@@ -289,20 +282,21 @@ class Record(_Part):
     cell: CellId
     row: RowConfig = Field(description="the row as its suite declared it")
     checks: tuple[CheckOutcome, ...] = Field(
-        default=(), description="what `bench check` found, for a router from outside the package"
+        default=(), description="results of `bench check` for a router from outside"
     )
     migrated: str = Field(default="", description="script that gave the record its present form")
     provenance: Provenance
     loss: float | None = Field(
-        default=None, description="headline, nats a byte: unweighted mean over headline domains"
+        default=None, description="headline, nats per byte: unweighted mean over headline domains"
     )
     calibrated_loss: float | None = Field(
-        default=None, description="at the calibrated knob, not interpolated"
+        default=None, description="loss at the calibrated knob, without interpolation"
     )
     domain_loss: dict[str, float] = Field(
-        default_factory=dict, description="at the headline, nats a byte, all domains"
+        default_factory=dict, description="domain -> loss at the headline, nats per byte"
     )
     headline_domains: tuple[str, ...] = ()
+    # By document, so that a board can resample documents for its intervals.
     documents: dict[str, tuple[str, float, float]] = Field(
         default_factory=dict,
         description="validation document -> (domain, nats, bytes) at the calibrated knob",
@@ -315,7 +309,7 @@ class Record(_Part):
     curve: tuple[CurvePoint, ...] = ()
     monitors: tuple[LayerMonitor, ...] = ()
     supervision: tuple[SupervisionMonitor, ...] = Field(
-        default=(), description="for routers that were told some right paths"
+        default=(), description="for supervised routers"
     )
     truth: RightPaths | None = None
     auxiliary: dict[str, float] = Field(

@@ -1,11 +1,11 @@
-"""Where records are kept: one store by content key, and references that say what a record is of.
+"""Store records by content key, and refer to them from the places of their cells.
 
     results/records/ab/abcd….json              a record, readable, with a digest of itself
     results/records/ab/abcd….details.json.gz   its bulky parts, covered by the digest
     results/quick/mlp_gate/b50-flops/seed-0.json   a reference to it, for the board of `quick`
     .../seed-0-router-2.json                   one to a further router seed of the same row
 
-A cell that a board and two studies share is thus run once and kept once.
+So a cell that a board and two studies share is run once and kept once.
 """
 
 import gzip
@@ -25,9 +25,9 @@ from bench.record.schema import SCHEMA_VERSION, CellId, Record
 
 STORE = "records"
 REPRODUCED = "reproduce"
-"""Folder of a tree that holds reruns, which are compared with the records they repeat."""
+"""Folder of a tree for reruns, which are compared with the records that they repeat."""
 DETAILS = ("documents", "monitors", "passage", "curve")
-"""Fields that lie beside the record, compressed: nine tenths of its size."""
+"""Fields that are stored beside the record, compressed. They are nine tenths of its size."""
 _REFERENCE = "record"
 
 
@@ -45,6 +45,7 @@ def record_path(root: Path, cell: CellId, router_seed: int | None = None) -> Pat
         router_seed: of a cell that is not the first of its row and seed; then the file is
             `seed-<n>-router-<router seed>.json`.
     """
+    # The first router seed has no suffix, so a row without router seeds has plain names.
     where = conditions(cell.budget, cell.match)
     further = "" if router_seed is None else f"-router-{router_seed}"
     return root / cell.suite / cell.row / where / f"seed-{cell.seed}{further}.json"
@@ -56,14 +57,15 @@ def conditions(budget: float, match: str) -> str:
 
 
 def digest(record: Record) -> str:
-    """Return the SHA-256 of a record: of its file without this very digest, keys sorted."""
+    """Return the SHA-256 of a record's file, keys sorted, without the digest itself."""
     return _hash(_split(record)[0])
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write a record atomically: its details first, so that a killed run leaves no half of one."""
+    """Write a record atomically: its details first, so that a killed run leaves no half record."""
     data, details = _split(record)
     if details:
+        # No time stamp, so that equal records give equal bytes.
         write_atomically(_beside(path), gzip.compress(details.encode(), mtime=0))
     text = json.dumps({"digest": _hash(data), **data}, indent=1, sort_keys=True)
     write_atomically(path, text + "\n")
@@ -71,12 +73,14 @@ def write_record(record: Record, path: Path) -> None:
 
 def refer(path: Path, record: Path) -> None:
     """Write a reference at `path` to the record at `record`."""
+    # Relative, so that a tree can be moved.
     target = Path(os.path.relpath(record, path.parent)).as_posix()
     write_atomically(path, json.dumps({_REFERENCE: target}) + "\n")
 
 
 def target_of(path: Path) -> Path | None:
-    """Return the place that a reference names; None where there is no reference."""
+    """Return the place that a reference names, or None if there is no reference."""
+    # A file that is no reference is an old record, or damaged: the caller decides.
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
         return path.parent / data[_REFERENCE]
@@ -88,8 +92,8 @@ def read_record(path: Path) -> Record:
     """Read one record, or the record that a reference names.
 
     Raises:
-        UserError: not JSON, not a record of this schema, edited since it was written, or a
-            reference to a record that is not there.
+        UserError: the file is not JSON, no record of this schema, edited since it was written, or
+            a reference to a missing record.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -97,6 +101,7 @@ def read_record(path: Path) -> Record:
             data, path = _follow(path, str(data[_REFERENCE]))
         if int(data.get("schema_version", 0)) > SCHEMA_VERSION:
             raise _from_the_future(path, data["schema_version"])
+        # Validate an edited record too: the error about its schema comes first.
         said = data.pop("digest")
         sound = _hash(data) == said
         record = Record.model_validate(_joined(data, path) if sound else _without_details(data))
@@ -113,13 +118,15 @@ def read_record(path: Path) -> Record:
 
 def read_records(root: Path) -> Iterator[tuple[Path, Record]]:
     """Yield every record below `root` with the path of its cell, in the order of paths."""
+    # References only: the store itself has names by key, and details have another ending.
     for path in sorted(root.rglob("seed-*.json")):
         yield path, read_record(path)
 
 
 def _split(record: Record) -> tuple[dict[str, Any], str]:
-    """Return the data of a record's file, and the text of its details; empty if it has none."""
+    """Return the data of a record's file, and the text of its details, which may be empty."""
     data = json.loads(record.model_dump_json())
+    # The record holds the hash of its details, so its own digest covers both files.
     details = {name: value for name in DETAILS if (value := data.pop(name))}
     text = json.dumps(details, sort_keys=True, separators=(",", ":")) if details else ""
     return {**data, "details": hashlib.sha256(text.encode()).hexdigest() if text else ""}, text
@@ -130,13 +137,14 @@ def _without_details(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return a record's data with its details, which must be those that it was written with."""
+    """Return a record's data with its details, after a check of their hash."""
     if not data["details"]:
         return _without_details(data)
     try:
         text = gzip.decompress(_beside(path).read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"its details {_beside(path).name} cannot be read ({error})") from None
+    # The gzip bytes may differ between versions of zlib, so the hash is of the text.
     if hashlib.sha256(text).hexdigest() != data["details"]:
         raise _edited(_beside(path))
     return {**_without_details(data), **json.loads(text)}
