@@ -117,7 +117,16 @@ def console() -> Console:
 
 
 def lenient_streams() -> None:
-    """Let stdout and stderr write an escape for characters that their encoding lacks."""
+    """Let stdout and stderr take any text.
+
+    They write an escape for characters that their encoding lacks. Closed ones lead to nowhere;
+    else a file that is opened later would take their number.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -166,6 +166,19 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[st
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_closed_streams_end_no_run(tmp_path: Path) -> None:
+    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
+    command = ["run", "--suite", str(suite), "--routers", "mlp_gate", "--seeds", "1"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *BENCH, *command, "--workers", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0
+    assert [record.status for _, record in read_records(tmp_path / "runs")] == ["ok"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
 @pytest.mark.parametrize("arguments", [("list", "routers"), ("--help",)], ids=" ".join)
 def test_a_full_disk_below_stdout_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
