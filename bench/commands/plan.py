@@ -96,13 +96,15 @@ def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len)
     # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
+    # A frozen backbone has no weight gradient, so a training step costs less.
     target, frozen = costs.at(suite.budget), suite.regime == "controller"
     a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
     training = a_token * suite.train.reference_tokens
     lines = [
         f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / costs.full:.1%} of dense; "
         f"training {training:.3g} FLOPs",
-        f"{num_cells} cells at {suite.seeds} seeds; training about {num_cells * training:.3g} FLOPs",
+        f"{num_cells} cells at {suite.seeds} seeds; "
+        f"training about {num_cells * training:.3g} FLOPs",
     ]
     if (task := suite.data.planted) is None:
         return lines

@@ -158,7 +158,7 @@ def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]"
 def _cell(record: Record, given: tuple[Path, ...]) -> "Cell":
     """Return the cell of a record, from the record alone.
 
-    Plugins that its suite named are loaded where they still are, and those given.
+    It loads the given plugins, and those of its suite that still exist.
     """
     from bench.runner.cells import Cell
     from bench.runner.plugins import describe_rows

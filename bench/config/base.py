@@ -20,6 +20,7 @@ class Part(BaseModel):
 
         Fields declared with `added` are left out at their default.
         """
+        # JSON types alone: a tuple and a list must give one key.
         data = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)

@@ -91,6 +91,7 @@ class PlantedConfig(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> "PlantedConfig":
+        # Shorter segments would hold no symbol that the tables decide.
         if self.segment_tokens < self.order + 2:
             least = self.order + 2
             raise ValueError(
@@ -197,6 +198,7 @@ class DataConfig(Part):
 
         Text is the same at every seed. A planted task without its own seed differs between seeds.
         """
+        # A seed of the suite's own makes one task for all cells.
         if self.planted is None or self.planted.seed is not None:
             return self
         return self.model_copy(update={"planted": self.planted.model_copy(update={"seed": seed})})
@@ -265,6 +267,7 @@ class DataConfig(Part):
 def _source_of(path: object) -> str:
     if path is None:
         return "embedded"
+    # Any sign of a file wins: a misspelt file must not become a download.
     text = str(path)
     file_like = (
         text.startswith((".", "/", "~"))

@@ -58,7 +58,8 @@ def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
     """
     given = data.get("plugins")
     if not isinstance(given, list) or not all(isinstance(path, str) for path in given):
-        return {}  # no plugins, or a value that validation refuses
+        # No plugins, or a value that validation refuses.
+        return {}
     return {"plugins": [(Path(name_or_file).parent / path).as_posix() for path in given]}
 
 
@@ -99,6 +100,7 @@ def _first_problem(error: ValidationError) -> str:
         return problem["msg"].removeprefix("Value error, ").rstrip(".") + "."
     if problem["type"] == "extra_forbidden":
         return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
+    # Of a missing field, pydantic gives the whole group as its input.
     value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
     if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
         value += f", which YAML reads as no text: put it in quotes, '\"{problem['input']}\"'"

@@ -14,6 +14,7 @@ ALLOWED = (
 
 def possible(looks: Sequence[int]) -> bool:
     """Return whether a board can be judged at all of these looks."""
+    # Alpha spending goes by the share of seeds seen, which must grow from look to look.
     increasing = all(earlier < later for earlier, later in pairwise(looks))
     return (
         len(looks) <= MOST_LOOKS and increasing and all(2 <= look <= LARGEST_LOOK for look in looks)

@@ -51,6 +51,7 @@ def twin_original(twin: RowConfig, rows: Sequence[RowConfig]) -> str:
     Raises:
         UserError: `twin_of` names no row, or it is empty and not exactly one row matches.
     """
+    # A twin of a twin would repeat the same row.
     others = [row for row in rows if row.role != "twin"]
     if twin.twin_of:
         if twin.twin_of not in {row.name for row in others}:

@@ -1,4 +1,4 @@
-"""Rows of a suite, and how their routers are trained."""
+"""Define the rows of a suite, and the training of their routers."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 
 
 class RouterTraining(Part):
-    """How routers are trained, whatever their family."""
+    """Training options of routers of any family."""
 
     lr_ratio: float = Field(
         default=1.0, gt=0, description="learning rate of routers as a multiple of `adam_lr`"
@@ -21,27 +21,32 @@ class RouterTraining(Part):
     )
     losses: dict[str, float] = Field(
         default_factory=dict,
-        description="weights of auxiliary losses by name, over the routers' own; any router with scores can have standard ones",
+        description="weights of auxiliary losses by name, over the routers' own; any router with "
+        "scores can have standard ones",
     )
     init_scale: float = added(
         1.0,
         ge=0,
-        description="factor on each router's last layer as it was drawn; near 0, all paths start equal",
+        description="factor on each router's last layer as it was drawn; near 0, all paths start "
+        "equal",
     )
     noise: Literal["none", "gaussian", "jitter", "noisy_top_k"] = added(
         "none",
-        description="training noise: on the scores, on what the router reads, or on the scores with a learnt deviation",
+        description="training noise: `gaussian` on the scores, `jitter` on the router's input, "
+        "`noisy_top_k` on the scores with a learnt deviation",
     )
     noise_scale: float | None = added(
         None,
         gt=0,
-        description="its size; by default 1 / paths for 'gaussian', 0.01 for 'jitter', 1 for 'noisy_top_k'",
+        description="size of the noise; by default 1 / paths for 'gaussian', 0.01 for 'jitter', "
+        "1 for 'noisy_top_k'",
     )
     weight_decay: float = added(0.0, ge=0, description="decoupled weight decay of routers")
     balance_bias: float = added(
         0.0,
         ge=0,
-        description="step of a bias by which experts are chosen and not weighed, for balance without a loss; usual is 0.001",
+        description="step of a bias by which experts are chosen and not weighed, for balance "
+        "without a loss; usual is 0.001",
     )
     expert_dropout: float = added(
         0.0,
@@ -55,11 +60,13 @@ class RouterTraining(Part):
     def _noise_has_a_size(self) -> "RouterTraining":
         if self.noise == "none" and self.noise_scale is not None:
             raise ValueError(
-                f"noise_scale is {self.noise_scale:g}, but noise is 'none'; choose 'gaussian', 'jitter' or 'noisy_top_k'"
+                f"noise_scale is {self.noise_scale:g}, but noise is 'none'; choose 'gaussian', "
+                "'jitter' or 'noisy_top_k'"
             )
         if self.noise == "jitter" and self.noise_scale is not None and self.noise_scale >= 1:
             raise ValueError(
-                f"noise_scale is {self.noise_scale:g}; jitter multiplies by 1 - scale to 1 + scale, so it must be below 1"
+                f"noise_scale is {self.noise_scale:g}; jitter multiplies by 1 - scale to "
+                "1 + scale, so it must be below 1"
             )
         return self
 
@@ -85,7 +92,7 @@ class RowConfig(Part):
         default="", description="row of `random` that chooses the same; found or made if empty"
     )
     training: RouterTraining | None = added(
-        None, description="how its router is trained, in place of the suite's `train.router`"
+        None, description="training of its router, in place of the suite's `train.router`"
     )
     lr_scale: float = Field(
         default=1.0, gt=0, description="factor on every learning rate of this row"
@@ -109,7 +116,9 @@ class RowConfig(Part):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, data: Any) -> Any:
+        # A bare name is a row of its own: `- mlp_gate` for `- name: mlp_gate`.
         data = {"name": data} if isinstance(data, str) else data
+        # Filled in here, so that records and content keys hold the name of the router.
         if isinstance(data, dict) and "name" in data and not data.get("router"):
             data = {**data, "router": str(data["name"]).split("@")[0]}
         return data

@@ -231,6 +231,7 @@ class SuiteConfig(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteConfig":
+        # Names are folders of records and keys of verdicts.
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -241,6 +242,7 @@ class SuiteConfig(Part):
             check_names(self.rows, self.sensitivity.lr_scales)
         except UserError as error:
             raise ValueError(str(error)) from None
+        # Ascending, so that one placement has one spelling, and so one content key.
         if tuple(sorted(set(self.routed_layers))) != self.routed_layers:
             raise ValueError(
                 f"routed_layers is {list(self.routed_layers)}; it must be ascending without repeats"
@@ -273,6 +275,7 @@ class SuiteConfig(Part):
         found = {row.name: row for row in self.rows}
         if name in found:
             return found[name]
+        # The options of a variant are in the suite alone, so its name says nothing by itself.
         if "@" in name:
             advice = "A variant is a row of the suite, with its options: add it to `rows`."
             raise unknown("row", name, found, advice)

@@ -1,7 +1,6 @@
-"""Base of learned gates.
+"""Define the base of learned gates.
 
-What a score for each token is turned into, by any gradient estimator, and the losses it may be
-given.
+It turns one score per token into a plan, by any gradient estimator, and offers auxiliary losses.
 """
 
 from collections.abc import Mapping
@@ -36,34 +35,35 @@ from bench.routing.select import gate_plan, perturb, upgrade
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]
 SOFT_SPEND = ("relaxed", "reinforce")
-"""Estimators whose training is held to the capacity by the `budget` penalty, since they choose no
-fixed number of tokens.
+"""Estimators that choose no fixed number of tokens in training.
+
+The `budget` penalty holds them to the capacity.
 """
 BUDGET_WEIGHT = 10.0
 USES_UTILITY: frozenset[Made] = frozenset({"utility"})
 
 
 class Gate(Router):
-    """A router over (cheap, full) that gives each token one score; a subclass computes it and calls
-    `plan`.
+    """A router over (cheap, full) with one score per token.
 
-    In evaluation the full path is taken where the score is above the calibrated threshold, with
-    weight 1, except that `scale` keeps its factors and `soft` always runs both.
+    A subclass computes the score and calls `plan`. In evaluation, tokens with a score above the
+    calibrated threshold take the full path with weight 1. Exceptions are `scale`, which keeps its
+    factors, and `soft`, which runs both paths.
 
     Args:
-        estimator: what the scores learn by. "scale": top-k of each sequence, outputs scaled by
-            probability; "relaxed": both paths mixed, harder with progress, held to the capacity by
-            a penalty; "straight_through", "st_gumbel": top-k, the latter of scores with noise, with
-            the gradient of the mixture; "reinforce": sampled, credited with the loss; "soft": both
-            always, over budget.
-        estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
-        scale: which outputs "scale" scales: "both" (full by p, cheap by 1 - p) or only the "full"
-            one.
+        estimator: source of the scores' gradient. "scale": top-k of each sequence, outputs scaled
+            by probability; "relaxed": both paths mixed, harder with progress, held to the capacity
+            by a penalty; "straight_through", "st_gumbel": top-k, the latter of scores with noise,
+            with the gradient of the mixture; "reinforce": sampled, credited with the loss; "soft":
+            both always, over budget.
+        estimator_options: fields of `bench.routing.estimators.EstimatorOptions`, by name.
+        scale: outputs that the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or
+            only "full".
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.
-        rank_delta: nats by which the utilities of a pair must differ to count.
-        oracle: layers after the fork of a utility label take the full path everywhere,
-            "off_policy", or are routed, "on_policy".
+        rank_delta: least difference of the utilities of a pair that counts, nats.
+        oracle: policy of the layers after the fork of a utility label: the full path everywhere,
+            "off_policy", or routed, "on_policy".
         flip_fraction: share of tokens that a fork flips.
 
     Raises:
@@ -102,11 +102,13 @@ class Gate(Router):
         self._prepare()
 
     def _prepare(self) -> None:
-        """What the estimator asks of the harness."""
+        """Declare the estimator's needs and losses to the harness."""
+        # Without top-k, a step of training may spend more than evaluation does.
         straight = self.estimator in ("straight_through", "st_gumbel")
         self.trains_dense = self.estimator in ("relaxed", "soft", "reinforce") or (
             straight and self.estimation.dense
         )
+        # Offered to all others at weight 0, so that a suite can weigh it.
         if self.estimator not in ("scale", "soft"):
             self.aux_losses["budget"] = AuxLoss(
                 self._budget,
@@ -128,7 +130,7 @@ class Gate(Router):
         return losses.budget(trace, self.spec.capacity)
 
     def build(self, spec: RouterSpec) -> None:
-        """Make what the estimator needs beside the score."""
+        """Make the knob and the parameters that the estimator needs beside the score."""
         super().build(spec)
         if self.estimator != "soft":
             self.enable_knob()
@@ -136,13 +138,14 @@ class Gate(Router):
             self.baseline = nn.Linear(spec.d_model, 1)
 
     def plan(self, scores: Float[Tensor, "batch seq"], inputs: RouterInput) -> RoutingPlan:
-        """The plan that the scores mean, in training by the estimator."""
+        """Turn the scores into a plan, in training by the estimator."""
         scores = perturb(scores, inputs)
         if self.estimator == "scale":
             chosen, count = upgrade(scores, inputs, self.spec, self.knob)
             p = scores.sigmoid()
             base = 1 - p if self.scale == "both" else p.new_ones(p.shape)
             return gate_plan(chosen, count, scores, (base, p))
+        # A softmax over (0, s) is a sigmoid of s.
         logits = torch.stack((torch.zeros_like(scores), scores), dim=-1)
         if self.estimator == "soft":
             return RoutingPlan(
@@ -157,6 +160,7 @@ class Gate(Router):
     ) -> RoutingPlan:
         if self.estimator == "reinforce":
             p = logits.softmax(-1)
+            # The gradient comes through log p in the loss, so the outputs have no weight.
             taken = torch.rand(p.shape[:2], generator=inputs.generator, device=p.device) < p[..., 1]
             extras = {
                 "upgrade": p[..., 1],
@@ -164,6 +168,7 @@ class Gate(Router):
             }
             return RoutingPlan(torch.stack((~taken, taken), dim=-1), None, logits, extras=extras)
         (mask, weight), p, count, chosen = self._weighted(logits, inputs)
+        # The dispatcher need not wait for the device if the counts are known.
         counts = (
             (mask.shape[1],) * 2
             if self.trains_dense
@@ -176,8 +181,10 @@ class Gate(Router):
     def _weighted(
         self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
     ) -> tuple[Choice, Tensor, int | None, Tensor | None]:
-        """What runs, the probabilities whose mean the budget penalty looks at, the number of tokens
-        upgraded, and the hard choice.
+        """Return the choice to run, its probabilities, the number of upgraded tokens, and the hard
+        choice.
+
+        The budget penalty holds the mean of the probabilities.
         """
         options = self.estimation
         if self.estimator == "straight_through":
@@ -187,6 +194,7 @@ class Gate(Router):
         temperature = options.temperature_at(self.estimator, inputs.progress)
         if self.estimator == "relaxed":
             mask, p = relaxed(logits, temperature)
+            # `relaxed` mixes both paths, and so always has weights.
             assert p is not None
             return (mask, p), p, None, None
         perturbed = logits + gumbel(logits, inputs.generator)

@@ -184,6 +184,7 @@ class Entry:
                 f"Router {self.name!r} has wraps {self.router.wraps!r}; it must be a tuple of "
                 "names of options."
             )
+        # Wrapped routers are described with their wrapper: their sources and needs count too.
         for name in self.router.wraps:
             if name not in options_of(self.router):
                 raise UserError(
@@ -285,6 +286,7 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
         UserError: a plugin cannot be imported, or another package is called `routers`.
     """
     load_shipped()
+    # An installed package may offer routers, too.
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             with _from_outside():
@@ -370,6 +372,7 @@ def load_shipped() -> dict[str, Entry]:
     sibling = Path(__file__).resolve().parents[2] / "routers"
     if not sibling.is_dir():
         return {}
+    # Any folder `routers` on the path would be found by this name.
     package = importlib.import_module("routers")
     # A namespace package has no __file__, a module no __path__.
     origin = Path(

@@ -1,7 +1,6 @@
-"""The control of a row: `random` over the same paths, with as many experts, in the same layers.
+"""Find or make the control of a row: `random` over the same paths and experts, in the same layers.
 
-It is found among the rows of a suite by what it chooses, whatever its name, or made where there is
-none.
+A control is known by its choice, not by its name. A run makes it if the suite has none.
 """
 
 from collections.abc import Iterator
@@ -24,14 +23,14 @@ _WITHOUT_CONTROL: tuple[Role, ...] = ("bracket", "control")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a router chooses: the same for a row and its control.
+    """The choice that a router makes: the same for a row and its control.
 
     Attributes:
-        site: where the choice is made.
-        paths: kinds of the paths, all experts being of one kind; sorted where there is no base.
+        site: place of the choice in a layer.
+        paths: kinds of the paths; all experts are of one kind, and without a base they are sorted.
         base: path of a token that is not upgraded, if there is one.
-        mean_experts: experts a token takes on average; 1 where there is a base.
-        layers: layers in which the router stands.
+        mean_experts: mean number of experts per token; 1 with a base.
+        layers: layers that hold the router.
     """
 
     site: Site
@@ -49,12 +48,13 @@ class Choice:
 
 
 def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
-    """Return what a router chooses under a suite."""
+    """Return the choice that a router makes under a suite."""
     paths = card.paths
     kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
     layers = layers_used(card, suite.routed_layers)
     if paths.base is not None:
         return Choice(paths.site, tuple(kinds), paths.base, 1.0, layers)
+    # Rounded, so that 1.1 * 3 and 3.3 are the same choice.
     mean = round(float(card.mean_experts), 6)
     return Choice(paths.site, tuple(sorted(kinds)), None, mean, layers)
 
@@ -62,7 +62,7 @@ def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
 def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | None:
     """Return the row of `random` that a row is compared with, if the suite lists one.
 
-    The row that it names; else the first that chooses the same, of the role control before others.
+    It is the row that it names, or the first with the same choice. The role `control` comes first.
     """
     if row.role in _WITHOUT_CONTROL or row.router == CHANCE:
         return None
@@ -74,7 +74,7 @@ def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | No
 
 
 def _listed(suite: SuiteConfig) -> Iterator[tuple[RowConfig, Choice]]:
-    """Yield the rows that may be controls, with what each chooses."""
+    """Yield the rows that may be controls, with the choice of each."""
     chance = load_shipped().get(CHANCE)
     for row in suite.rows:
         if chance and row.router == CHANCE and row.role in _MAY_BE_CONTROL:
@@ -85,8 +85,8 @@ def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, 
     """Add the controls that ranked rows of a run lack.
 
     Args:
-        suite: what is run.
-        parsed: the rows that are run.
+        suite: the suite to run.
+        parsed: the rows to run.
 
     Returns:
         The suite with all controls listed, the rows with those that were made, and a line for each
@@ -96,6 +96,7 @@ def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, 
         UserError: a row names a control that does not choose the same, or the name of a control
             that is made is taken.
     """
+    # Rows of `random` from the command line count as controls too.
     known = {row.name for row in suite.rows}
     given = [row for row in parsed.rows if row.router == CHANCE and row.name not in known]
     suite = _listing(suite, given)
@@ -104,6 +105,7 @@ def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, 
     for row in parsed.rows:
         card = parsed.cards[row.name]
         _check_named(suite, row, card)
+        # One path leaves nothing to choose, and chance needs no control of its own.
         alone = len(card.paths.names) < 2 or row.role != "ranked" or row.router == CHANCE
         if alone or control_of(suite, row, card):
             continue
@@ -146,7 +148,7 @@ def _check_named(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> None:
 
 
 def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
-    """Return a row of `random` that chooses what a router does; None if it has no such options.
+    """Return a row of `random` with the choice of a router; None if it has no such options.
 
     Raises:
         UserError: a row of the suite has its name.
@@ -157,6 +159,7 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
         return None
     if choice_of(chance.describe(options), suite) != choice_of(card, suite):
         return None
+    # Named after its options, so that two runs give one control one name.
     over, *counts = (options[name] for name in options if name != "layers")
     parts = [over, *map(_number, counts), *([options["layers"]] if "layers" in options else [])]
     name = f"{CHANCE}@{'-'.join(parts)}"
@@ -178,11 +181,12 @@ def _options(chance: Entry, card: RouterCard) -> dict[str, Any] | None:
         options = {"over": "block" if paths.site is Site.BLOCK else "ffn"}
     try:
         usual = chance.describe(options).layers
-    except UserError:  # such as less than one expert a token
+    # `random` refuses some choices, such as less than one expert per token.
+    except UserError:
         return None
     return options if usual == card.layers else {**options, "layers": card.layers}
 
 
 def _number(value: float) -> str:
-    """A number as names hold it: 4 for 4.0."""
+    """Write a number for a name: 4 for 4.0."""
     return str(int(value)) if value == int(value) else repr(value)

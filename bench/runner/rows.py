@@ -1,4 +1,4 @@
-"""Rows of a run: names that a user gave, resolved and checked before any cell is run."""
+"""Find and check the rows of a run, from the names of a user, before any cell runs."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -17,14 +17,14 @@ from bench.runner.row_options import split_options, with_options
 
 UNRANKED: tuple[Role, ...] = ("bracket", "informed")
 SIDE_INFORMATION = frozenset({"tags", "truth"})
-"""Needs that no router of a text without labels could have met.
+"""Needs that a text without labels cannot meet.
 
-A row with one is `informed`, whatever its suite calls it.
+A row with such a need is `informed`, whatever its suite declares.
 """
 PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
-"""What the `joint` regime can give a router beyond the default."""
+"""Needs that the `joint` regime meets."""
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
-"""Paths for which a frozen backbone has weights, or which need none."""
+"""Paths with weights in a frozen backbone, or without weights."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Rows:
     """The rows of a run.
 
     Attributes:
-        rows: in the order of the run.
-        cards: row name -> what is known of its router.
+        rows: the rows, in the order of the run.
+        cards: row name -> the card of its router.
     """
 
     rows: tuple[RowConfig, ...]
@@ -41,11 +41,11 @@ class Rows:
 
     @property
     def outside(self) -> frozenset[str]:
-        """Names of the rows that run a plugin's code."""
+        """Return the names of the rows that run a plugin's code."""
         return frozenset(row.name for row in self.rows if self.cards[row.name].outside)
 
     def without(self, names: Collection[str]) -> "Rows":
-        """Return the rows less some."""
+        """Return the rows without those of some names."""
         return Rows(tuple(row for row in self.rows if row.name not in names), self.cards)
 
 
@@ -60,6 +60,7 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
     if not chosen:
         raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
     known_rows = {row.name for row in suite.rows}
+    # Plugins run in processes of their own, all rows of a run together.
     cards = dict(
         zip(
             (row.name for row in chosen),
@@ -73,6 +74,7 @@ def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = 
             check_loss_names(row.training.losses, [card])
         if card.needs & SIDE_INFORMATION and row.role not in UNRANKED:
             chosen[index] = row.model_copy(update={"role": "informed"})
+    # A weight of the suite may be for a row that this run leaves out.
     if weights := suite.train.router.losses:
         others = [row for row in suite.rows if row.name not in cards]
         also = describe_rows(others, plugin_files, known_rows) if others else []
@@ -88,16 +90,17 @@ def _named(suite: SuiteConfig, routers: str) -> list[RowConfig]:
             f"--routers names {odd!r}: names hold letters, digits and the signs _ . @ + = -. "
             "See `python -m bench list`."
         )
+    # A name that is given twice is one row.
     rows = {row.name: row for row in (with_options(suite.row(name), own) for name, own in given)}
     return list(rows.values())
 
 
 def check_loss_names(weights: Mapping[str, float], cards: Sequence[RouterCard]) -> None:
-    """Refuse the weight of a loss that no router has, or whose labels nobody makes.
+    """Refuse the weight of a loss that no router has, or whose labels no router asks for.
 
     Args:
-        weights: of losses, by name.
-        cards: the routers that they are for.
+        weights: name of a loss -> weight.
+        cards: the routers that get the weights.
 
     Raises:
         UserError: such a weight.
@@ -130,9 +133,9 @@ def unmet_needs(
 
     Args:
         card: the router.
-        num_domains: domains of the suite's data.
-        route: kind of right paths that the data tell, if any.
-        regime: of the suite.
+        num_domains: number of domains in the suite's data.
+        route: kind of right paths in the data, if any.
+        regime: regime of the suite.
     """
     paths, needs = card.paths, card.needs
     without = [name for name in paths.names if name not in PRETRAINED]

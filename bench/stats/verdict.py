@@ -114,8 +114,8 @@ def _twins(losses: Losses, board: Aligned, plan: Plan) -> tuple[NoiseFloor, ...]
 def _means(board: Aligned) -> dict[str, float]:
     """Return the mean loss of each row, nats a byte.
 
-    Some seeds are harder than others. The mean of a row that lacks seeds is moved by what the rows
-    with all seeds lose more on all seeds than on its own.
+    Some seeds are harder than others. So the mean of a row that lacks seeds is corrected: the rows
+    with all seeds tell how much harder all seeds are than its own.
     """
     there = ~np.isnan(board.values)
     complete = board.values[there.all(axis=1)]
