@@ -7,10 +7,10 @@ import torch
 from bench.routing import BalanceOption, TokenChoice, register
 from bench.routing.balance import Affinity, Choice
 
-PUBLISHED: BalanceOption = (
+PUBLISHED: BalanceOption = [
     "sign_bias",
     {"method": "auxiliary", "scope": "sequence", "weight": 1e-4},
-)
+]
 """Section 2.1.2: a bias that moves by 0.001 a step, and a loss within each sequence."""
 
 
