@@ -18,7 +18,7 @@ EXPERT = re.compile(r"expert\w*")
 PAGE = "See docs/allowed-paths.md."
 
 
-def fault(site: Any, names: Any, base: Any, segment: Any) -> str:
+def refusal(site: Any, names: Any, base: Any, segment: Any) -> str:
     """Return why paths are refused, in one line; empty if the table has them.
 
     Args:
@@ -115,7 +115,7 @@ class Paths:
     always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if wrong := fault(self.site, self.names, self.base, self.segment):
+        if wrong := refusal(self.site, self.names, self.base, self.segment):
             raise ValueError(f"Paths: {wrong}")
         if self.always and (self.base or self.segment or not set(self.always) < set(self.names)):
             raise ValueError(
