@@ -94,13 +94,8 @@ class Paths:
     always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if wrong := fault(self.site, self.names, self.base, self.segment):
+        if wrong := fault(self.site, self.names, self.base, self.segment, self.always):
             raise ValueError(f"Paths: {wrong}")
-        if self.always and (self.base or self.segment or not set(self.always) < set(self.names)):
-            raise ValueError(
-                f"always is {self.always}; allowed are some of the names, {self.names}, without a "
-                "base or a segment."
-            )
 
     @property
     def experts(self) -> tuple[str, ...]:
