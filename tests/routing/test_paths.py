@@ -115,6 +115,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"names": ("expert0",), "site": "ffn"}, "site is 'ffn'; allowed are Site.FFN and"),
     ({"names": ("expert0",), "site": None}, "site is None"),
     *(({"names": names}, "a tuple of different strings") for names in BAD_NAMES),
+    ({"names": ("expert0", "skip"), "always": ("cheap",)}, "always is .*allowed are some of"),
+    ({"names": ("expert0", "skip"), "always": ["skip"]}, "always is .*allowed are some of"),
+    ({"names": ("expert0", "skip"), "always": ("expert0",)}, "leaves no expert to choose"),
+    ({"names": ("cheap", "full"), "base": "cheap", "always": ("cheap",)}, "without a base"),
+    ({"names": ("expert0", "expert1"), "segment": 2, "always": ("expert0",)}, "or a segment"),
     *(
         ({"site": Site.BLOCK, **changes}, f"{said}.*allowed is BLOCK_GATE alone")
         for changes, said in (
