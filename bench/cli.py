@@ -4,18 +4,27 @@ Every error of a user ends in one line on stderr and exit code 2.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from bench import __version__, commands
 from bench.errors import UserError
-from bench.files import drop_stdout, lenient_streams
+from bench.files import drop_stdout, lenient_streams, why
 
 SCRIPT = "token-routing-bench"
 MODULE = "python -m bench"
 INTERRUPTED = "interrupted; finished cells are kept, the same command resumes"
+MACHINE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE),
+        *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+"""Errors of the operating system that are the machine's; any other may be a bug of ours."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away, as `head` does, and that is no error.
         drop_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in MACHINE:
+            raise
+        return _stopped_by(error)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return 130
@@ -71,3 +84,15 @@ def _completed(argv: Sequence[str] | None) -> int:
         raise
     print(end="", flush=True)
     return code
+
+
+def _stopped_by(error: OSError) -> int:
+    """Say in one line what the machine refused, on whichever stream still takes it."""
+    said = f"error: {why(error)}. Mend that and run the same command; finished cells are kept."
+    with suppress(OSError):
+        print(said, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # stdout goes to the full disk: at exit it would fail again
+        drop_stdout()
+    return 2

@@ -26,6 +26,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def require_room(folder: Path, size: int) -> None:
+    """Write `size` bytes into a folder, which is made, and take them away again.
+
+    Raises:
+        OSError: there is no room, or no right to write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(size))
+
+
+def why(error: OSError) -> str:
+    """Return what the system said, and of which file where it says so."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{said}: {str(error.filename)!r}" if error.filename else said
+
+
 def default_cache() -> Path:
     """Return `TOKEN_ROUTING_BENCH_CACHE`, else a folder in `XDG_CACHE_HOME` or `~/.cache`.
 
@@ -100,7 +117,16 @@ def console() -> Console:
 
 
 def lenient_streams() -> None:
-    """Let stdout and stderr write an escape for characters that their encoding lacks."""
+    """Let stdout and stderr take any text.
+
+    They write an escape for characters that their encoding lacks. Closed ones lead to nowhere;
+    else a file that is opened later would take their number.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

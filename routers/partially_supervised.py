@@ -109,6 +109,14 @@ class PartiallySupervised(Router):
         else:
             self.needs = self.needs | {"truth" if self.source == "truth" else "utility"}
 
+    def relative_share(self, path: str, place: int, count: int) -> float:
+        """Return the share that the other router states."""
+        return self.inner.relative_share(path, place, count)
+
+    def inside(self) -> Router | None:
+        """Make the router inside the other router's block."""
+        return self.inner.inside()
+
     def build(self, spec: RouterSpec) -> None:
         """Build the other router, then the heuristic.
 

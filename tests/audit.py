@@ -248,7 +248,7 @@ def _paths(model: Model) -> Iterator[nn.Module]:
 
 
 def _expected(ledger: Ledger, counts: list[Tensor], tokens: int, padded: bool) -> dict[str, float]:
-    router = ledger.routers * tokens
+    router = ledger.routers * tokens + ledger.inside(counts, padded)
     backbone = ledger.fixed_executed * tokens
     return {
         "backbone": backbone,

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,12 @@ def test_help_needs_neither_torch_nor_scipy() -> None:
             "interrupted; finished cells are kept, the same command resumes\n",
         ),
         (BrokenPipeError(), 0, ""),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/board.md"),
+            2,
+            "error: No space left on device: 'runs/board.md'. Mend that and run the same command; "
+            "finished cells are kept.\n",
+        ),
     ],
 )
 def test_how_a_command_ends(
@@ -199,12 +206,13 @@ def test_how_a_command_ends(
     assert capsys.readouterr().err == told
 
 
-def test_a_bug_of_our_own_is_not_hidden(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("bug", [AssertionError("a bug"), FileNotFoundError(errno.ENOENT, "a bug")])
+def test_a_bug_of_our_own_is_not_hidden(bug: Exception, monkeypatch: Any) -> None:
     def fail(_: object) -> int:
-        raise AssertionError("a bug")
+        raise bug
 
     monkeypatch.setattr("bench.commands.listing.run", fail)
-    with pytest.raises(AssertionError, match="a bug"):
+    with pytest.raises(type(bug), match="a bug"):
         cli.main(["list"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from filelock import SoftFileLock, Timeout
 
-from bench.files import file_lock, write_atomically
+from bench.files import file_lock, require_room, why, write_atomically
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +72,19 @@ def test_without_locks_the_file_is_the_lock(
 def test_with_locks_the_system_keeps_them(tmp_path: Path) -> None:
     with file_lock(tmp_path / "a.lock") as lock:
         assert not isinstance(lock, SoftFileLock)
+
+
+def test_room_is_asked_for_by_writing(tmp_path: Path) -> None:
+    require_room(tmp_path / "new", 1000)
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_room(tmp_path / "file", 1000)
+
+
+def test_what_the_system_said_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "none").read_text()
+    assert why(caught.value) == f"No such file or directory: {str(tmp_path / 'none')!r}"
+    assert why(OSError("93 requested and 39 written")) == "93 requested and 39 written"
+    assert why(OSError()) == "OSError"

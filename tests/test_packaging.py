@@ -4,6 +4,7 @@ What is packaged, declared and pinned is what the sources use.
 """
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -42,6 +43,12 @@ def test_every_package_is_listed() -> None:
         PROJECT["tool"]["setuptools"]["packages"]
     )
     assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_the_script_is_a_function_of_the_bench() -> None:
+    for target in PROJECT["project"]["scripts"].values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_every_data_file_is_packaged() -> None:

@@ -15,6 +15,7 @@ from bench.cli import INTERRUPTED
 from bench.files import console
 from bench.record import read_records
 from tests import world
+from tests.runner.jobs import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = [sys.executable, "-m", "bench"]
@@ -37,14 +38,7 @@ def bench(
     )
 
 
-@pytest.mark.parametrize(
-    "whom",
-    [
-        "the parent alone",
-        # weekly until it ends every time: about one run in four still waits for its worker
-        pytest.param("the group while a worker starts", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("whom", ["the parent alone", "the group while a worker starts"])
 def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) -> None:
     endless = {"reference_tokens": 10**9, "batch_size": 4, "probes": 2}
     suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path), train=endless)
@@ -109,6 +103,52 @@ def children(pid: int) -> list[str]:
     ]
 
 
+AS_PYTHON_DOES = """
+import os, runpy, sys
+sys.path[0] = os.getcwd()
+import bench
+assert os.getcwd() in next(iter(bench.__path__))
+sys.argv = ["bench", *sys.argv[2:]]
+runpy.run_path({main!r}, run_name="__main__")
+"""
+"""What `python -m bench` does where an editable installation finds `bench.__main__`."""
+SCRIPT = """
+import sys
+from bench.__main__ import start
+if __name__ == "__main__":
+    sys.exit(start())
+"""
+"""What an installation writes."""
+
+
+@pytest.mark.parametrize("way", ["-m", "a package of that name", "the script"])
+def test_a_folder_that_is_called_as_ours_hides_nothing(tmp_path: Path, way: str) -> None:
+    here = tmp_path / "here"
+    for name in ("bench", "routers"):
+        (here / name).mkdir(parents=True)
+    (here / "routers" / "__init__.py").write_text("raise ImportError('theirs')")
+    (here / "plugin.py").write_text(PLUGINS)
+    (tmp_path / "token-routing-bench").write_text(SCRIPT)
+    how = ["-m", "bench"]
+    if way == "the script":
+        how = [str(tmp_path / "token-routing-bench")]
+    elif way == "a package of that name":
+        (here / "bench" / "__init__.py").touch()
+        how = ["-c", AS_PYTHON_DOES.format(main=str(ROOT / "bench" / "__main__.py")), "-m"]
+    suite = world.write_suite(here / "tiny.yaml", world.write_text(tmp_path))
+    command = ["plan", "--suite", str(suite), "--plugin", "plugin.py", "--routers", "harmless,hash"]
+    done = subprocess.run(
+        [sys.executable, *how, *command],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nharmless " in done.stdout and "\nhash " in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("list", "routers"), ("--help",)], ids=" ".join)
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
@@ -124,6 +164,38 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[st
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_streams_end_no_run(tmp_path: Path) -> None:
+    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
+    command = ["run", "--suite", str(suite), "--routers", "mlp_gate", "--seeds", "1"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *BENCH, *command, "--workers", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0
+    assert [record.status for _, record in read_records(tmp_path / "runs")] == ["ok"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@pytest.mark.parametrize("arguments", [("list", "routers"), ("--help",)], ids=" ".join)
+def test_a_full_disk_below_stdout_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        done = subprocess.run(
+            [*BENCH, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("error: No space left on device.") and done.stderr.count("\n") == 1
+    )
 
 
 def test_a_console_raises_for_a_reader_that_went_away() -> None:

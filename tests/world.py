@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,8 +75,11 @@ EQUIPMENT: dict[str, Any] = {"noise": "gaussian", "balance_bias": 0.01, "expert_
 def own_registry() -> Generator[None]:
     """Forget outside the routers that are registered inside."""
     load_all()
+    before = set(sys.modules)
     with patch.dict(bench.routing.registry._entries):
         yield
+    for name in {name for name in sys.modules if name.startswith("router_plugin_")} - before:
+        del sys.modules[name]
 
 
 def row_id(value: object) -> str:

@@ -1,7 +1,7 @@
 """Build the shared decoder, with a router at the FFN or at the block of any layer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -22,7 +22,6 @@ from bench.backbone.layers import Attention, rms_norm
 from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank
 from bench.backbone.sites import PathSet, is_block
-from bench.errors import UserError
 from bench.rng import normal
 from bench.routing.contract import LayerTrace, Router
 
@@ -52,15 +51,6 @@ class Layer(nn.Module):
         self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
         self.block_router = next((router for router in routers if is_block(router)), None)
         self.ffn_router = next((router for router in routers if not is_block(router)), None)
-        if (
-            self.block_router is not None
-            and self.ffn_router is not None
-            and self.ffn_router.paths.segment is not None
-        ):
-            raise UserError(
-                f"Layer {index} merges experts in a routed block, whose tokens make no equal "
-                "segments. Use only one."
-            )
         if self.ffn_router is None:
             self.ffn = ExpertBank(config.d_model, config.ffn_width)
         else:
@@ -83,10 +73,10 @@ class Layer(nn.Module):
         weight = None if plan.weight is None else plan.weight[..., 1]
         if run.reference:
             # Run the block on all tokens, hide those not chosen, and mask the update.
-            before = run.own_attention()
-            delta = self._block(x, run, chosen_pairs(chosen)) - x
+            part = replace(run, valid=chosen, in_block=True)
+            delta = self._block(x, part, chosen_pairs(chosen)) - x
             if self.shows_attention:
-                run.attention = torch.where(chosen, run.own_attention(), before)
+                run.attention = torch.where(chosen, part.own_attention(), run.own_attention())
             update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
             path_updates: PathUpdates = {"block": (None, delta.flatten(0, 1))}
         else:

@@ -47,7 +47,9 @@ class Pass:
         decide: asks a router for its plan. Calibration and meters replace it.
         reference: run every path on every token and mask, instead of dispatching. This is slow and
             simple, for tests.
-        valid: False for padding that a gathering site added; None if there is none.
+        valid: inside a routed block, False for tokens that the block does not take; None if it
+            takes all, and outside of a block.
+        in_block: whether this is the pass of the tokens in a routed block.
         traces: one per routed site, in order.
         counts: for each routed site, tokens of each sequence on each path, noted before the paths
             run. They are charged.
@@ -70,11 +72,12 @@ class Pass:
     truth: Int[Tensor, "batch seq"] | None = None
     history: History | None = None
     attention: Float[Tensor, "batch seq"] | None = None
+    in_block: bool = False
 
     def take(
         self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None
     ) -> "Pass":
-        """Return this pass for a subset of each sequence's tokens. Traces are shared."""
+        """Return this pass for the tokens of a routed block. Traces are shared."""
         return replace(
             self,
             tokens=self.tokens.gather(1, index),
@@ -82,6 +85,7 @@ class Pass:
             tags=None if self.tags is None else self.tags.gather(1, index),
             truth=None if self.truth is None else self.truth.gather(1, index),
             valid=valid,
+            in_block=True,
             attention=None if self.attention is None else self.attention.gather(1, index),
         )
 
@@ -94,12 +98,13 @@ class Pass:
             tokens=self.tokens,
             positions=self.positions,
             tags=self.tags if "tags" in router.needs else None,
-            previous=self.traces[-1] if self.traces else None,
+            previous=self.traces[-1] if self.traces and not self.in_block else None,
             generator=self.generator,
             progress=self.progress,
             selection=self.selection,
             truth=self.truth if "truth" in router.needs else None,
             attention=self.own_attention() if "attention" in router.needs else None,
+            valid=self.valid,
         )
         # A fork must repeat the draws of each later router.
         if self.history is not None and self.generator is not None:
@@ -109,7 +114,9 @@ class Pass:
         # metrics stay the same.
         if self.valid is None:
             return inputs, replace(plan, mask=plan.mask.clone())
-        return inputs, replace(plan, mask=plan.mask & self.valid.unsqueeze(-1), counts=None)
+        valid = self.valid.unsqueeze(-1)
+        choice = None if plan.choice is None else plan.choice & valid
+        return inputs, replace(plan, mask=plan.mask & valid, counts=None, choice=choice)
 
     def own_attention(self) -> Float[Tensor, "batch seq"]:
         """Return `attention`, 0 for tokens that took part in none."""

@@ -4,7 +4,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.backbone.paths import Draw, ExpertBank, LowRank
-from bench.errors import UserError
 from bench.routing.contract import Paths, Router, Site
 
 
@@ -13,9 +12,6 @@ class PathSet(nn.Module):
 
     "full" is the dense FFN, "cheap" the low-rank FFN, and "skip" adds nothing at no cost. All names
     that begin with "expert" share one bank.
-
-    Raises:
-        UserError: experts are to be merged, and not all paths are experts.
     """
 
     def __init__(
@@ -23,12 +19,7 @@ class PathSet(nn.Module):
     ) -> None:
         super().__init__()
         self.names, self.segment = paths.names, paths.segment
-        self.experts = [name for name in paths.names if name.startswith("expert")]
-        if self.segment is not None and not self.is_bank:
-            raise UserError(
-                f"Paths {self.names} cannot be merged: their parameters differ in shape. Use "
-                "experts(count, segment=...)."
-            )
+        self.experts = list(paths.experts)
         if "full" in self.names:
             self.full = ExpertBank(d_model, ffn_width)
         if "cheap" in self.names:

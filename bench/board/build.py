@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.board.conditions import separate
 from bench.board.model import Board, Row, comparison
 from bench.board.rows import (
     Match,
@@ -254,57 +255,4 @@ def is_sensitivity(record: Record) -> bool:
         cell.row == sensitivity_name(name, scale) and record.row.lr_scale == own * scale
         for name, own in rows.items()
         for scale in (1.0, *(swept.get("lr_scales") or ()))
-    )
-
-
-def _conditions(record: Record) -> dict[str, object]:
-    """Return the conditions that two records must share to be ranked together."""
-    made = record.provenance
-    return {
-        "rules version": made.rules_version,
-        _data_name(record): made.data_hash,
-        f"configuration at equal {record.cell.match}": made.config_hash,
-        "device": made.device,
-        "processor": made.processor,
-        "threads": made.threads,
-        "dtype": made.dtype,
-        "torch": made.versions.get("torch", ""),
-    }
-
-
-def _data_name(record: Record) -> str:
-    """Return the name of the condition on the data.
-
-    All seeds see one text, but a planted task without its own seed differs between seeds.
-    """
-    planted = record.provenance.config.get("data", {}).get("planted")
-    return f"data of seed {record.cell.seed}" if planted and planted.get("seed") is None else "data"
-
-
-def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record, str]]]:
-    """Split records into a set made under the same conditions, and the others with a reason.
-
-    Conditions are decided one after the other, by majority. In a tie the value that sorts first
-    wins.
-    """
-    together, apart = list(records), list[tuple[Record, str]]()
-    for name in sorted({name for record in records for name in _conditions(record)}):
-        votes = Counter(
-            str(_conditions(record)[name]) for record in together if name in _conditions(record)
-        )
-        if len(votes) < 2:
-            continue
-        most = min(votes, key=lambda value: (-votes[value], value))
-        differs = [
-            r for r in together if name in _conditions(r) and str(_conditions(r)[name]) != most
-        ]
-        apart += [
-            (record, f"{name} {_conditions(record)[name]}, the board has {most}")
-            for record in differs
-        ]
-        # Equal records may occur twice, so they are told apart by identity.
-        gone = {id(record) for record in differs}
-        together = [record for record in together if id(record) not in gone]
-    return together, sorted(
-        apart, key=lambda pair: (pair[0].cell.row, pair[0].cell.match, pair[0].cell.seed)
     )

@@ -185,8 +185,9 @@ def resampled(curves: "pd.DataFrame", axis: str, points: int = 0) -> "pd.DataFra
     columns = ["row", "seed", "x", "loss"]
     if curves.empty:
         return pd.DataFrame(columns=columns)
-    # A diverged run has probes without a loss; interpolation would spread them.
-    finite = curves[np.isfinite(curves["loss"])]
+    # A diverged run has probes without a loss, one on another processor has no times;
+    # interpolation would spread them.
+    finite = curves[np.isfinite(curves["loss"]) & np.isfinite(curves[axis])]
     cells = finite.groupby(["seed", "router_seed"])
     runs = [(seed, part) for (seed, _), part in cells if len(part) > 1]
     if not runs:

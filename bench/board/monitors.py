@@ -137,15 +137,17 @@ MONITORS = (
 
 
 def layers_of(row: Row) -> list[list[LayerMonitor]]:
-    """Return the monitors of each layer over the seeds that have the paths of the first seed."""
-    found: dict[int, list[LayerMonitor]] = {}
+    """Return the monitors of each site over the seeds that have the paths of the first seed."""
+    found: dict[tuple[int, int], list[LayerMonitor]] = {}
     for record in row.good:
-        for monitor in record.monitors:
-            same = found.setdefault(monitor.layer, [])
+        for place, monitor in enumerate(record.monitors):
+            # A layer with two sites has two monitors, always in the same order.
+            before = [other.layer for other in record.monitors[:place]]
+            same = found.setdefault((monitor.layer, before.count(monitor.layer)), [])
             # Loads average path by path, so the paths must be the same.
             if not same or same[0].paths == monitor.paths:
                 same.append(monitor)
-    return [found[layer] for layer in sorted(found)]
+    return [found[site] for site in sorted(found)]
 
 
 def _mean(monitor: Monitor, layers: Iterable[LayerMonitor]) -> float | None:

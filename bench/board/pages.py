@@ -17,6 +17,7 @@ from bench.board.columns import (
     first_columns,
     verdict_columns,
 )
+from bench.board.conditions import processors
 from bench.board.figures import figures
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary, waivers
@@ -71,6 +72,7 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
         "cell": first.cell,
         "headline": first.headline_domains,
         "machine": first.provenance,
+        "processors": processors([r for row in board.rows or board.unranked for r in row.records]),
         "remarks": remarks(board, escape),
         "waivers": waivers(board, escape),
         "first": row_table(board.ranked, first_columns(board)),

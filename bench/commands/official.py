@@ -32,9 +32,14 @@ def check_device(device: str) -> None:
 
 def require_clean_tree() -> None:
     """Raise a `UserError` unless the sources are exactly those of a commit."""
-    from bench.runner.provenance import commit_state
+    from bench.runner.provenance import UNKNOWN, commit_state
 
     commit, dirty = commit_state()
+    if commit == UNKNOWN:
+        raise UserError(
+            "--official needs sources that are exactly those of a commit, and no commit is known "
+            "here: install git, and run a clone of the repository."
+        )
     if dirty:
         raise UserError(
             "--official needs sources that are exactly those of a commit, and the tree at "

@@ -73,12 +73,14 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
     # Sizes do not depend on the seed.
     model = assemble(resolve(cell).blueprint(), seed=0)
     solution, bracket = model.solution, cell.row.role == "bracket"
-    capacity, width = f"capacity {solution.capacity:.4f}", f"expert width {solution.expert_width}"
+    solved = [f"expert width {solution.expert_width}"] * bool(solution.expert_width)
+    if model.decoder.routers[-1].paths.base is not None:
+        solved.append(f"capacity {solution.capacity:.4f}")
     return (
         cell.row.name,
         cell.row.role,
         ", ".join(map(str, solution.layers)),
-        "-" if bracket else width if solution.expert_width else capacity,
+        "-" if bracket else ", ".join(solved),
         f"{model.evaluation_ledger.routers / solution.target:.2%}",
         f"{sum(p.numel() for p in model.decoder.parameters()):,}",
         "-" if bracket else f"{model.active_parameters():,.0f}",

@@ -130,7 +130,9 @@ class DataConfig(Part):
         default="embedded", description="registered source of the text"
     )
     path: str | None = Field(
-        default=None, description="file or folder, not a pattern; or owner/name on the hub"
+        default=None,
+        min_length=1,
+        description="file or folder, not a pattern; or owner/name on the hub",
     )
     name: str | None = Field(
         default=None, description="configuration of a hub data set, e.g. sample-10BT"
@@ -222,7 +224,7 @@ class DataConfig(Part):
         )
         local = ("path", "tokenizer_file") if known["source"] == "local" else ("tokenizer_file",)
         for name in local:
-            if isinstance(known.get(name), str):
+            if isinstance(known.get(name), str) and known[name]:
                 known[name] = _spelt(known[name])
         # Sizes depend on the tokenizer and on the source.
         known.setdefault("vocab_size", 4096 if known.get("tokenizer") == "bpe" else 256)

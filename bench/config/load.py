@@ -66,10 +66,11 @@ def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     """Set fields by their dotted names. Values are YAML."""
     for assignment in assignments:
-        name, sign, _ = assignment.partition("=")
-        if not sign or not name:
+        name, _, value = assignment.partition("=")
+        if not name or not value.strip():
             raise UserError(
-                f"--set {assignment!r} assigns nothing: write field=value, e.g. train.batch_size=8."
+                f"--set {assignment!r} assigns nothing: write field=value, e.g. "
+                "train.batch_size=8; null stands for none."
             )
         *parents, last = name.split(".")
         target = data
@@ -101,6 +102,8 @@ def _first_problem(error: ValidationError) -> str:
         return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
     # Of a missing field, pydantic gives the whole group as its input.
     value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
+    if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
+        value += f", which YAML reads as no text: put it in quotes, '\"{problem['input']}\"'"
     return f"field {where!r}: {problem['msg']}{value}."
 
 

@@ -65,7 +65,7 @@ def evaluation_is_stationary(subject: Subject) -> None:
 @rule("Use the tag of the token itself; a later tag shows the future.")
 def tags_are_causal(subject: Subject) -> None:
     """Later domain tags change no decision for a token."""
-    if "tags" not in subject.probe.needs:
+    if not any("tags" in router.needs for router in subject.trained.decoder.routers):
         raise Exempt("the router does not ask for tags")
     tokens, tags = subject.batch(_TAG_TRIALS)
     # Each sequence has its own cut; all tags from there on are replaced by the next domain.
@@ -74,7 +74,8 @@ def tags_are_causal(subject: Subject) -> None:
     other = torch.where(later, (tags + 1) % int(tags.max() + 1), tags)
     with torch.no_grad():
         traces, changed = (
-            subject.run(subject.trained, tokens, each, "causal")[1] for each in (tags, other)
+            subject.run(subject.trained, tokens, each, "causal", reference=True)[1]
+            for each in (tags, other)
         )
     for before, after in zip(traces, changed, strict=True):
         leaks = ((before.plan.mask != after.plan.mask).any(-1) & ~later).nonzero().tolist()

@@ -7,7 +7,8 @@ import torch
 from bench.conformance.check import demand, rule
 from bench.conformance.life import digest
 from bench.conformance.subject import Subject
-from bench.routing.contract import AuxLoss, OracleRequest, Paths
+from bench.routing.contract import AuxLoss, OracleRequest, Paths, Router
+from bench.routing.inside import inside_of
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 
@@ -29,6 +30,15 @@ def builds_without_arguments(subject: Subject) -> None:
         not loose, "keyword options with defaults", f"options without a default: {', '.join(loose)}"
     )
     router = subject.entry.make({})
+    inner = inside_of(router, subject.entry.name)
+    for one in [router] if inner is None else [router, inner]:
+        _demand_declarations(one)
+    # Building outside a model shows an error in `build` by itself.
+    subject.build()
+
+
+def _demand_declarations(router: Router) -> None:
+    """Demand the types of the contract in all that a router declares."""
     # A declaration of the wrong type would fail later, far from its cause.
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.routing.Paths", repr(paths))
@@ -46,8 +56,6 @@ def builds_without_arguments(subject: Subject) -> None:
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
     demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
-    # Building outside a model shows an error in `build` by itself.
-    subject.build()
 
 
 @rule("Correct the line that raises the error.", essential=True)

@@ -10,7 +10,7 @@ from bench.backbone.passes import ask
 from bench.config.row import RouterTraining
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.subject import DECODER, SEQ_LEN, Subject
-from bench.model.equip import resolve_losses
+from bench.model.equip import is_trained, resolve_losses
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput
 from bench.training.auxiliary import active
@@ -58,15 +58,22 @@ def parameters_change(subject: Subject) -> None:
 def learns_planted_rule(subject: Subject) -> None:
     """Training sends tokens to their right path more often than chance or no training does."""
     capacity = subject.model.solution.capacity
-    router = subject.build(vocab_size=VOCABULARY, capacity=capacity)
-    parameters = [p for p in router.parameters() if p.requires_grad]
-    if not parameters or len(router.paths.names) < 2:
+    routers = subject.build_layer(vocab_size=VOCABULARY, capacity=capacity)
+    able = [router for router in routers if is_trained(router) and len(router.paths.names) > 1]
+    if not able:
         raise Exempt("the router has nothing to learn with, or nothing to choose")
-    if router.paths.segment is not None:
+    if any(router.paths.segment is not None for router in able):
         raise Exempt(
             "experts are merged by the segment before, which does not tell the right path of a "
             "token"
         )
+    for router in able:
+        _demand_learning(subject, router)
+
+
+def _demand_learning(subject: Subject, router: Router) -> None:
+    """Train a router alone on the planted rule, and demand that this helps."""
+    parameters = [p for p in router.parameters() if p.requires_grad]
     # Training must beat both chance and the untrained router by a margin.
     problem = _Problem(subject, router)
     untrained, _ = problem.share_right(router)

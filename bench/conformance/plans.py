@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -19,7 +20,7 @@ from bench.conformance.subject import (
     Subject,
 )
 from bench.flops.meter import counts_fault, plan_fault
-from bench.model.assemble import layers_used, sample_input
+from bench.model.assemble import first_plans, layers_used
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.routing.select import tokens_kept
@@ -48,35 +49,29 @@ def traces_of(subject: Subject) -> Iterator[tuple[Selection, LayerTrace]]:
 
 
 @torch.no_grad()
-def first_plans(subject: Subject) -> Iterator[tuple[Router, RouterInput, RoutingPlan]]:
+def plans_of(subject: Subject) -> Iterator[tuple[Router, RouterInput, RoutingPlan]]:
     """Ask the routers of all used layers for plans, outside of any model, without running them."""
     used = layers_used(subject.probe, subject.blueprint.routed_layers)
-    routers = [subject.build(layer) for layer in used]
-    for selection in SELECTIONS:
-        previous: LayerTrace | None = None
-        for router in routers:
-            inputs = replace(
-                sample_input(subject.blueprint, router, BATCH_SIZE),
-                selection=selection,
-                previous=previous,
-            )
-            # Evaluation has no generator and happens at the end of training.
-            if selection == "causal":
-                inputs = replace(inputs, generator=None, progress=1.0)
-            plan = ask(router, inputs)
-            yield router, inputs, plan
-            # The hidden state stands in for the updates of the paths, which do not run.
-            updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
-            layer, paths = router.spec.layer, router.paths
-            previous = LayerTrace(layer, paths, inputs, plan, inputs.hidden, {**updates})
+    routers = [subject.build_layer(layer) for layer in used]
+    training: dict[str, Any] = {"selection": "topk"}
+    # Evaluation has no generator and happens at the end of training.
+    evaluation: dict[str, Any] = {"selection": "causal", "generator": None, "progress": 1.0}
+    for changes in (training, evaluation):
+        yield from first_plans(subject.blueprint, routers, batch=BATCH_SIZE, **changes)
 
 
-def place_of(subject: Subject) -> str:
+def valid_in(trace: LayerTrace) -> Bool[Tensor, "batch seq"]:
+    """Mark the tokens of a trace whose plan is run; a block fills shorter sequences up."""
+    valid = trace.inputs.valid
+    return torch.ones_like(trace.plan.mask[..., 0]) if valid is None else valid
+
+
+def place_of(router: Router) -> str:
     """Return the router's `forward` with its file and line."""
-    forward = inspect.unwrap(subject.entry.router.forward)
+    forward = inspect.unwrap(type(router).forward)
     code = getattr(forward, "__code__", None)
     if code is None:
-        return f"{subject.entry.router.__name__}.forward"
+        return f"{type(router).__name__}.forward"
     return f"{code.co_qualname} ({Path(code.co_filename).name}:{code.co_firstlineno})"
 
 
@@ -90,8 +85,8 @@ def plan_is_well_formed(subject: Subject) -> None:
 
     Plans are checked before any of them is run.
     """
-    for router, inputs, plan in first_plans(subject):
-        where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
+    for router, inputs, plan in plans_of(subject):
+        where = f"from {place_of(router)} in layer {router.spec.layer}, {inputs.selection}"
         sound = isinstance(plan, RoutingPlan)  # pyright: ignore[reportUnnecessaryIsInstance]
         demand(sound, f"a RoutingPlan {where}", type(plan).__name__)
         shape = (*inputs.tokens.shape, len(router.paths.names))
@@ -119,9 +114,9 @@ def plan_is_well_formed(subject: Subject) -> None:
 )
 def counts_match_mask(subject: Subject) -> None:
     """A plan that states its counts has a mask with exactly those."""
-    for router, inputs, plan in first_plans(subject):
+    for router, inputs, plan in plans_of(subject):
         wrong = counts_fault(plan)
-        where = f"from {place_of(subject)} in layer {router.spec.layer}, {inputs.selection}"
+        where = f"from {place_of(router)} in layer {router.spec.layer}, {inputs.selection}"
         if wrong is not None:
             demand(False, f"{wrong[0]} {where}", wrong[1])
 
@@ -132,7 +127,7 @@ def every_token_has_a_path(subject: Subject) -> None:
     if subject.probe.allows_none:
         raise Exempt("the router declares allows_none")
     for selection, trace in traces_of(subject):
-        none = int((~trace.plan.mask.any(-1)).sum())
+        none = int((~trace.plan.mask.any(-1) & valid_in(trace)).sum())
         demand(
             none == 0,
             f"a path for every token in layer {trace.layer}, {selection}",
@@ -141,18 +136,19 @@ def every_token_has_a_path(subject: Subject) -> None:
 
 
 @rule(
-    "Use bench.routing.upgrade, which keeps spec.capacity of each sequence in training.",
+    "Use bench.routing.upgrade, which keeps spec.capacity of each sequence in training. State "
+    "other shares of layers with `relative_share`.",
     waivable=True,
 )
 def capacity_is_kept_in_training(subject: Subject) -> None:
     """In training a router with a base keeps its capacity, within one token per sequence."""
-    if subject.probe.paths.base is None:
+    gates = [router for router in subject.trained.decoder.routers if router.paths.base is not None]
+    if not gates:
         raise Exempt("without a base there is no capacity: training is charged as it comes")
     if subject.probe.trains_dense or subject.is_bracket:
         raise Exempt(
             "a bracket, or a router that declares trains_dense, is charged for what it runs"
         )
-    expected = tokens_kept(subject.trained.solution.capacity, SEQ_LEN)
     draws = torch.arange(MOMENTS) + torch.rand(
         MOMENTS, generator=generator(subject.seed, "moments")
     )
@@ -166,10 +162,14 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
     # A router may change its choice with progress, so capacity is checked throughout training.
     for progress in (0.0, *(draws / MOMENTS).tolist(), 1.0):
         for router, inputs in pairs:
+            if router not in gates:
+                continue
             with torch.no_grad():
                 plan: RoutingPlan = ask(router, replace(subject.fresh(inputs), progress=progress))
+            length = inputs.tokens.shape[1]
+            expected = tokens_kept(router.spec.capacity, length)
             seen = plan.mask[..., 1].float().sum(1)
-            limit = f"{expected} ± 1 of {SEQ_LEN} tokens upgraded at progress {progress:.2f}"
+            limit = f"{expected} ± 1 of {length} tokens upgraded at progress {progress:.2f}"
             demand(bool((seen - expected).abs().max() <= 1), limit, seen.tolist())
 
 
@@ -218,7 +218,8 @@ def bfloat16_agrees(subject: Subject) -> None:
             f"{ties:.1%}",
         )
         # Tokens near a tie may go either way; all others must keep their paths.
-        different = float(((plan.mask != trace.plan.mask).any(-1) & ~tied).float().mean())
+        other = (plan.mask != trace.plan.mask).any(-1) & valid_in(trace)
+        different = float((other & ~tied).float().mean())
         limit = f"at most {BFLOAT16_DIFFERENT:.0%} of tokens on other paths {where}"
         demand(different <= BFLOAT16_DIFFERENT, limit, f"{different:.1%}, and {ties:.1%} near ties")
         finite = plan.weight is None or bool(plan.weight[plan.mask].isfinite().all())

@@ -24,7 +24,6 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
 from bench.model.assemble import (
-    CAPACITY_GUESS,
     Blueprint,
     Model,
     assemble,
@@ -41,6 +40,7 @@ from bench.routing.contract import (
     TrainStatistics,
 )
 from bench.routing.fingerprint import own_modules
+from bench.routing.inside import inside_of
 from bench.routing.registry import Entry
 from bench.training.loop import Allowance, train
 
@@ -167,19 +167,26 @@ class Subject:
             layer: layer of the router; by default the first layer in use.
             changes: fields of its spec to replace.
         """
+        return self.build_layer(layer, **changes)[-1]
+
+    def build_layer(self, layer: int | None = None, **changes: Any) -> list[Router]:
+        """Build the routers of a layer outside any model, one or, inside a block, two.
+
+        Args:
+            layer: by default the first of those in use.
+            changes: of their specs.
+        """
         used = layers_used(self.probe, self.blueprint.routed_layers)
+        layer = used[0] if layer is None else layer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            router = self.make()
-            spec = router_spec(
-                self.blueprint,
-                router,
-                used[0] if layer is None else layer,
-                CAPACITY_GUESS,
-                self.seed,
-            )
-            router.build(replace(spec, **changes))
-        return router
+            outer = self.make()
+            inner = inside_of(outer, self.entry.name)
+            made = [outer] if inner is None else [outer, inner]
+            for router in made:
+                spec = router_spec(self.blueprint, router, layer, used, None, self.seed)
+                router.build(replace(spec, **changes))
+        return made[::-1]
 
     @cached_property
     def sources(self) -> frozenset[str]:

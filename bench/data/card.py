@@ -103,10 +103,11 @@ def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> li
     intake = corpus.intake
     if intake is None:
         return ["generated: nothing is read or left out"]
-    dropped = [
-        f"{number:,} {reason}" for reason, number in sorted(intake.dropped.items()) if number
-    ]
-    lines = ["left out: " + (", ".join(dropped) or "nothing")]
+    lines = [f"left out: {intake.left_out()}"]
+    if corpus.vocab_size < config.vocab_size:
+        lines.append(
+            f"the text gives no more than {corpus.vocab_size:,} of {config.vocab_size:,} token ids"
+        )
     if intake.stopped:
         lines.append(f"reading stopped at max_tokens, {config.max_tokens:,}")
     if intake.long:

@@ -48,6 +48,13 @@ class Intake:
     long: int = 0
     stopped: bool = False
 
+    def left_out(self) -> str:
+        """List what was left out with its number; "nothing" if nothing was."""
+        dropped = sorted(self.dropped.items())
+        return (
+            ", ".join(f"{number:,} {reason}" for reason, number in dropped if number) or "nothing"
+        )
+
 
 @dataclass(frozen=True)
 class Source:

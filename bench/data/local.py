@@ -5,6 +5,7 @@ literally: no character in it is a pattern.
 """
 
 import difflib
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -49,6 +50,8 @@ def _find(root: Path, intake: Intake) -> list[Path]:
     """Return the files to read, in order of name, and count the other files of a folder."""
     if not exists(root):
         raise _missing(root)
+    if not (root.is_file() or root.is_dir()):
+        raise UserError(f"{str(root)!r} is neither a file nor a folder: give one of these.")
     files = [root] if root.is_file() else _visible(root, intake)
     kinds = {file.suffix.lower() for file in files}
     allowed = ", ".join(_KNOWN)
@@ -67,18 +70,31 @@ def _find(root: Path, intake: Intake) -> list[Path]:
 
 
 def _visible(root: Path, intake: Intake) -> list[Path]:
-    """Return the known files below a folder, without hidden ones."""
+    """Return the known files below a folder in order of name, and count what is not read."""
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+    def refuse(error: OSError) -> None:
+        if not hidden(Path(error.filename)):
+            raise UserError(f"Cannot read the folder {str(error.filename)!r}: {error.strerror}.")
+
     found: list[Path] = []
-    for file in sorted(root.rglob("*")):
-        if not file.is_file():
-            continue
-        if any(part.startswith(".") for part in file.relative_to(root).parts):
-            intake.dropped["hidden (files)"] += 1
-        elif file.suffix.lower() not in _KNOWN:
-            intake.dropped["of another kind (files)"] += 1
-        else:
-            found.append(file)
-    return found
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        for path in (Path(folder, name) for name in [*folders, *names]):
+            if path.is_dir() and not path.is_symlink():
+                continue  # the walk comes there
+            if hidden(path):
+                intake.dropped["hidden (files)"] += 1
+            elif path.is_dir():
+                intake.dropped["linked (folders)"] += 1
+            elif not path.is_file():
+                intake.dropped["no file in fact (links, pipes)"] += 1
+            elif path.suffix.lower() not in _KNOWN:
+                intake.dropped["of another kind (files)"] += 1
+            else:
+                found.append(path)
+    return sorted(found)
 
 
 def does_not_exist(root: Path) -> str:
@@ -92,6 +108,8 @@ def does_not_exist(root: Path) -> str:
     with suppress(OSError):  # the place is no folder, or reading it is not allowed
         names = [entry.name for entry in place.iterdir()]
     wanted = rest[0] if rest else ""
+    if wanted in names:
+        return f"The link {str(place / wanted)!r} leads nowhere."
     if not wanted.startswith("."):
         names = [name for name in names if not name.startswith(".")]
     close = difflib.get_close_matches(wanted, names, n=1)
@@ -128,7 +146,8 @@ def _texts(root: Path, files: list[Path]) -> Iterator[Document]:
             data = file.read_bytes()
             text = data.decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"Cannot read {str(file)!r} as UTF-8 text: {error}.") from error
+            said = f"Cannot read {str(file)!r} as UTF-8 text: {error}."
+            raise UserError(f"{said} Save it as UTF-8, or take it out.") from error
         if len(files) > 1:
             yield Document(file.relative_to(root).as_posix(), "text", text)
         else:

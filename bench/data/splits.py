@@ -40,8 +40,8 @@ def divide(
     domains = _distinct(documents, intake)
     if not domains:
         raise UserError(
-            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}:"
-            " check path and text_column."
+            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}"
+            f" (left out: {intake.left_out()}): check path, text_column and domain_column."
         )
     if len(domains) > MAX_DOMAINS:
         raise UserError(

@@ -33,8 +33,9 @@ def calibrate(
 
     Layers are calibrated in one forward pass, in order: when the pass reaches a router, its knob is
     bisected on the inputs it sees there, and the pass goes on with the plan it then makes. Each
-    site is given the same multiple of what it spends at the solved shares. The windows are
-    stratified by domain, as validation is.
+    site is given the same multiple of what it spends at its own solved shares, so that layers and
+    paths keep the ratios they were trained at. The windows are stratified by domain, as validation
+    is.
 
     Args:
         model: the model; its knobs are set.
@@ -43,20 +44,20 @@ def calibrate(
         dtype: precision of matrix products.
         decide: the way to the plan that the pass goes on with, for a meter.
     """
-    ledger, target, shares = (
-        model.evaluation_ledger,
-        model.solution.target,
-        torch.tensor([model.solution.shares], dtype=torch.float64),
-    )
-    nominal = [site.by_path(shares * ledger.seq_len) / ledger.seq_len for site in ledger.sites]
-    total = sum(float(cost.sum()) for cost in nominal)
+    ledger, target = model.evaluation_ledger, model.solution.target
+    shares = [torch.tensor([share], dtype=torch.float64) for share in model.solution.shares]
+    nominal = [
+        site.by_path(share * ledger.seq_len) / ledger.seq_len
+        for site, share in zip(ledger.sites, shares, strict=True)
+    ]
+    total = sum(float(cost.sum()) for cost in nominal) + ledger.inside(shares)
     factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
     sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
 
     def set_knob(router: Router, inputs: RouterInput) -> RoutingPlan:
         site, cost = sites[router]
         if router.knob is not None:
-            _bisect(router, inputs, site, cost * factor)
+            _bisect(router, inputs, site, cost * factor, tokens[:, :-1].numel())
         return decide(router, inputs)
 
     device = device_of(model.decoder)
@@ -70,9 +71,13 @@ def calibrate(
 
 
 def _bisect(
-    router: Router, inputs: RouterInput, site: SiteCost, target: Float[Tensor, " path"]
+    router: Router,
+    inputs: RouterInput,
+    site: SiteCost,
+    target: Float[Tensor, " path"],
+    tokens: int,
 ) -> None:
-    """Find the knob at which a site spends `target` FLOPs a token on these inputs.
+    """Find the knob at which a site spends `target` FLOPs for each of `tokens` on these inputs.
 
     In sum, or path by path if the knob has one a path.
     """
@@ -82,7 +87,9 @@ def _bisect(
 
     def spend(value: Tensor) -> Tensor:
         knob.copy_(value)
-        found = site.by_path(ask(router, inputs).mask.sum(1)) / inputs.tokens.numel()
+        mask = ask(router, inputs).mask
+        mask = mask if inputs.valid is None else mask & inputs.valid.unsqueeze(-1)
+        found = site.by_path(mask.sum(1)) / tokens
         return found if knob.dim() else found.sum()
 
     low, high = -torch.ones_like(wanted), torch.ones_like(wanted)

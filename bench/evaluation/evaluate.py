@@ -24,9 +24,11 @@ class Evaluation:
         active: active FLOPs per token.
         executed: executed FLOPs per token: with full-square attention and padding.
         masks: routed site -> masks of its plans, `[window, seq, path]`.
-        scores: routed site -> scores of its plans, if they have scores.
+        scores: routed site -> scores of its plans, if they have scores. Scores of a site inside a
+            block are those of the tokens in the block, as one window.
         latents: routed site -> predicted updates of the paths, `extras["latent"]`, if its plans
             have them.
+        chosen: routed site -> share of all tokens that chose each path.
     """
 
     nats: Float[np.ndarray, "window seq"]
@@ -37,6 +39,7 @@ class Evaluation:
     latents: dict[int, Float[Tensor, "window seq path latent"]] = field(
         default_factory=dict[int, Tensor]
     )
+    chosen: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
 
 
 def window_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -97,15 +100,33 @@ def evaluate(
     )
     # Join the traces of all batches, site by site; there are none unless `keep` is set.
     for site, traces in enumerate(zip(*kept, strict=True)):
-        result.masks[site] = torch.cat([trace.plan.mask for trace in traces]).cpu()
-        if all(trace.plan.scores is not None for trace in traces):
-            result.scores[site] = (
-                torch.cat([trace.plan.scores for trace in traces if trace.plan.scores is not None])
-                .float()
-                .cpu()
-            )
-        if all("latent" in trace.plan.extras for trace in traces):
-            result.latents[site] = (
-                torch.cat([trace.plan.extras["latent"] for trace in traces]).float().cpu()
-            )
+        result.masks[site] = torch.cat([_everywhere(trace, tokens) for trace in traces]).cpu()
+        counts = torch.stack([trace.plan.chosen.sum((0, 1)) for trace in traces]).sum(0)
+        result.chosen[site] = (counts.double() / total).tolist()
+        within = ledger.sites[site].inside
+        scores = [trace.plan.scores for trace in traces]
+        latents = [trace.plan.extras.get("latent") for trace in traces]
+        for kind, values in ((result.scores, scores), (result.latents, latents)):
+            found = [value for value in values if value is not None]
+            if len(found) == len(traces):
+                seen = map(_of_block, found, traces) if within else found
+                joined = torch.cat([*seen], dim=int(within)).float().cpu()
+                kind |= {site: joined} if joined.numel() else {}
     return result
+
+
+def _everywhere(trace: LayerTrace, tokens: Tensor) -> Bool[Tensor, "window seq path"]:
+    """Return the mask of a trace for whole sequences; tokens outside the block take no path."""
+    mask, seq = trace.plan.mask, tokens.shape[1] - 1
+    if mask.shape[1] == seq:
+        return mask
+    index = trace.inputs.positions.unsqueeze(-1).expand_as(mask)
+    return mask.new_zeros(len(mask), seq, mask.shape[2]).scatter(1, index, mask)
+
+
+def _of_block(
+    values: Float[Tensor, "window kept *rest"], trace: LayerTrace
+) -> Float[Tensor, "1 token *rest"]:
+    """Return the values of the tokens in the block, as one window."""
+    valid = trace.inputs.valid
+    return (values.flatten(0, 1) if valid is None else values[valid]).unsqueeze(0)

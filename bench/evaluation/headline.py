@@ -153,7 +153,7 @@ def measure(
     solution = model.solution
     audit = BudgetAudit(
         target_flops=solution.target,
-        capacity=solution.capacity if model.decoder.routers[0].paths.base else None,
+        capacity=solution.capacity if model.decoder.routers[-1].paths.base else None,
         expert_width=solution.expert_width or None,
         routed_layers=solution.layers,
         calibration_spend=spends[1.0],

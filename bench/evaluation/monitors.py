@@ -27,6 +27,7 @@ def monitors(
     evaluation: Evaluation,
     history: Mapping[int, Sequence[Bool[Tensor, "window seq path"]]],
     gradients: Sequence[Sequence[Sequence[float]]],
+    trained: Sequence[Sequence[float]],
     utility: Mapping[int, float],
     in_use: Mapping[int, float],
 ) -> tuple[LayerMonitor, ...]:
@@ -40,6 +41,7 @@ def monitors(
         evaluation: the evaluation with its plans.
         history: routed site -> masks at every probe of training, on the same windows.
         gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
+        trained: share of tokens on each path at the end of training, `[site][path]`.
         utility: routed site -> rank correlation of score and oracle utility, where measured.
         in_use: the same with later layers routed as in evaluation.
     """
@@ -50,7 +52,7 @@ def monitors(
     frequency = _frequency_bins(corpus)[tokens]
     found: list[LayerMonitor] = []
     for site, mask in evaluation.masks.items():
-        layer = ledger.sites[site].layer
+        site_cost = ledger.sites[site]
         by_domain = _load(mask, domain, len(corpus.domains))
         scores, router, probed = (
             evaluation.scores.get(site),
@@ -62,9 +64,10 @@ def monitors(
         )
         found.append(
             LayerMonitor(
-                layer=layer,
+                layer=site_cost.layer,
                 paths=router.paths.names,
                 load=tuple(mask.float().mean((0, 1)).tolist()),
+                trained_load=tuple(trained[site]) if trained else (),
                 load_by_domain=dict(
                     zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)
                 ),
@@ -75,7 +78,7 @@ def monitors(
                 entropy=None if scores is None else _entropy(scores),
                 margin=None if scores is None else _margin(scores),
                 max_logit=None if scores is None else float(scores.max()),
-                dropped=float((~mask.any(-1)).float().mean()),
+                dropped=_dropped(mask, evaluation.masks[site + 1] if site_cost.inside else None),
                 churn=changed(probed[-1], probed[-2]) if len(probed) > 1 else None,
                 saturation=saturation(probed),
                 router_gradient=tuple(norms[site][0] for norms in gradients)
@@ -173,6 +176,8 @@ def passage(
         index, sets = path_sets(mask[torch.from_numpy(chosen)])
         names = decoder.routers[site].paths.names
         layer = str(ledger.sites[site].layer)
+        if layer in choices:  # a block, after the site inside it
+            layer += " block"
         choices[layer] = tuple(index.flatten().tolist())
         legend[layer] = tuple(" + ".join(names[path] for path in paths) or "none" for paths in sets)
     text = corpus.decode(windows.tokens[chosen, :-1].flatten().tolist())
@@ -188,6 +193,14 @@ def _load(
         0, group.flatten(), mask.flatten(0, 1).double()
     )
     return (sums / total.unsqueeze(1)).float()
+
+
+def _dropped(
+    mask: Bool[Tensor, "window seq path"], block: Bool[Tensor, "window seq 2"] | None
+) -> float:
+    """Return the share of tokens without a path; inside a block, of the tokens in the block."""
+    none = ~mask.any(-1)
+    return float((none if block is None else none[block[..., 1]]).float().mean())
 
 
 def _entropy(scores: Float[Tensor, "window seq path"]) -> float:

@@ -2,26 +2,29 @@
 
 B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs a token of
 the whole model. A router with a base path gets a capacity, one without gets an expert width, each
-solved so that the model costs B with the router's own work included.
+solved so that the model costs B with the router's own work included. Where layers or paths have
+relative shares, one factor scales them all.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.errors import UserError
 from bench.flops.ledger import Ledger
+from bench.flops.shares import SiteShares, Stated, sites_at
 from bench.routing.contract import FFN_GATE, Paths, Router
 
 
 class StandIn(Router):
     """Stand where a router will, for the sake of its paths; it is never asked."""
 
-    def __init__(self, paths: Paths = FFN_GATE, mean_experts: float = 1.0) -> None:
+    def __init__(self, paths: Paths = FFN_GATE) -> None:
         super().__init__()
-        self.paths, self.mean_experts = paths, mean_experts
+        self.paths = paths
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Solution:
     Attributes:
         target: B, FLOPs a token.
         dense: FLOPs a token with every routed site full.
-        capacity: share of tokens to upgrade; 1.0 where there is no base.
+        capacity: share of tokens to upgrade, a mean over layers; 1.0 where there is no base.
         expert_width: hidden width of an expert; 0 where there are none.
-        shares: share of tokens on each path at which B is met.
+        sites: for each site, in the order of the decoder's routers, the shares at which B is met.
         layers: routed layers in use.
     """
 
@@ -55,14 +58,25 @@ class Solution:
     dense: float
     capacity: float
     expert_width: int
-    shares: tuple[float, ...]
+    sites: tuple[SiteShares, ...]
     layers: tuple[int, ...]
+
+    @property
+    def shares(self) -> tuple[tuple[float, ...], ...]:
+        """For each site, the share of all tokens on each path at which B is met."""
+        return tuple(site.shares for site in self.sites)
+
+    def of_layer(self, layer: int) -> tuple[SiteShares, ...]:
+        """The sites of one layer in use."""
+        each = len(self.sites) // len(self.layers)
+        first = self.layers.index(layer) * each
+        return self.sites[first : first + each]
 
 
 def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> DenseCosts:
     """Costs of the dense model and of the cheap one, from which B follows."""
     ledger = _dense_ledger(config, routed_layers, seq_len)
-    return DenseCosts(full=_cost(ledger, (0.0, 1.0)), cheap=_cost(ledger, (1.0, 0.0)))
+    return DenseCosts(full=_even_cost(ledger, (0.0, 1.0)), cheap=_even_cost(ledger, (1.0, 0.0)))
 
 
 def training_target(
@@ -78,8 +92,13 @@ def training_target(
         return 3 * dense_costs(config, routed_layers, seq_len).at(rho)
     ledger = _dense_ledger(config, routed_layers, seq_len)
     return sum(
-        _cost(prices, (1 - rho, rho)) for prices in (ledger, ledger.backward(routed_layers[0]))
+        _even_cost(prices, (1 - rho, rho)) for prices in (ledger, ledger.backward(routed_layers[0]))
     )
+
+
+def _even_cost(ledger: Ledger, shares: Sequence[float]) -> float:
+    """FLOPs a token with the same shares at every site."""
+    return ledger.at([shares] * len(ledger.sites))
 
 
 def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> Ledger:
@@ -88,91 +107,105 @@ def _dense_ledger(config: DecoderConfig, routed_layers: Sequence[int], seq_len: 
 
 
 def solve(
-    router: Router,
+    stated: Stated,
     ledger_at: Callable[[int], Ledger],
     costs: DenseCosts,
     rho: float,
     layers: tuple[int, ...],
     bracket: bool,
-    name: str,
+    ffn_width: int,
 ) -> Solution:
     """Find the router's free size at which the model costs B.
 
     Args:
-        router: an unbuilt instance or a stand-in, for its paths.
+        stated: paths and relative shares of the router.
         ledger_at: expert width -> ledger of the model.
         costs: of the dense and the cheap model.
         rho: the budget.
         layers: layers in use.
         bracket: a router with a base leaves the budget alone and takes one path always; one without
             still gets its width from it.
-        name: for the error.
+        ffn_width: hidden width of the full FFN. Experts inside a block together cost as much.
 
     Raises:
         UserError: the budget is out of this router's reach.
     """
     target = costs.at(rho)
-    if bracket and router.paths.base is not None:
-        return Solution(
-            target,
-            costs.full,
-            1.0,
-            0,
-            tuple(1.0 / len(router.paths.names) for _ in router.paths.names),
-            layers,
-        )
-    if router.paths.base is None:
-        return _solve_width(router, ledger_at, costs, rho, layers, name)
-    ledger = ledger_at(0)
-    low, high = 0.0, 1.0
-    least, most = _cost(ledger, (1.0, 0.0)), _cost(ledger, (0.0, 1.0))
+    if stated.paths.base is None:
+        return _solve_width(stated, ledger_at, costs, rho, layers)
+    inner = stated.inside
+    width = round(ffn_width / inner.mean_experts) if inner and inner.paths.base is None else 0
+    if bracket:
+        even = [_evenly(one) for one in (inner, stated) if one is not None]
+        return Solution(target, costs.full, 1.0, width, (*even,) * len(layers), layers)
+    ledger = ledger_at(width)
+    sites = _meet(stated, ledger, target)
+    _check_some_token(stated, sites, ledger.seq_len)
+    capacities = [layer[-1].capacity for layer in sites]
+    capacity = fmean(capacities) if len(set(capacities)) > 1 else capacities[0]
+    return Solution(target, costs.full, capacity, width, _flat(sites), layers)
+
+
+def _meet(stated: Stated, ledger: Ledger, target: float) -> list[list[SiteShares]]:
+    """Find the factor on the relative shares of upgrades at which the model costs B."""
+
+    def cost(factor: float) -> float:
+        return ledger.at([site.shares for site in _flat(sites_at(stated, factor))])
+
+    low, high = 0.0, 1.0 / stated.smallest
+    least, most = cost(low), cost(high)
     if not least <= target <= most:
         raise UserError(
-            f"Router {name!r} cannot meet the budget of {target:,.0f} FLOPs a token: its own range is {least:,.0f} to {most:,.0f}. "
+            f"Router {stated.name!r} cannot meet the budget of {target:,.0f} FLOPs a token: "
+            f"its own range is {least:,.0f} to {most:,.0f}. "
             "Choose another --budget, a cheaper router, or layers='every'."
         )
     for _ in range(60):  # the cost of a block is quadratic in its share, so bisect
         middle = (low + high) / 2
-        low, high = (
-            (middle, high) if _cost(ledger, (1 - middle, middle)) < target else (low, middle)
-        )
-    if round(low * ledger.seq_len) < 1:
-        raise UserError(
-            f"Router {name!r} is left with a capacity of {low:.4f}, no token of a sequence of "
-            f"{ledger.seq_len}: it would train nothing. Raise --budget or seq_len, or choose a "
-            "cheaper router."
-        )
-    return Solution(target, costs.full, low, 0, (1 - low, low), layers)
+        low, high = (middle, high) if cost(middle) < target else (low, middle)
+    return sites_at(stated, low)
+
+
+def _check_some_token(stated: Stated, sites: list[list[SiteShares]], seq_len: int) -> None:
+    """Refuse a layer that upgrades no token, unless the router says so."""
+    for place, layer in enumerate(sites):
+        asked = [one for one in (stated.inside, stated) if one is not None]
+        for one, site in zip(asked, layer, strict=True):
+            if one.paths.base is None or not one.ratios[place][1]:
+                continue
+            if round(site.shares[1] * seq_len) < 1:
+                raise UserError(
+                    f"Router {stated.name!r} is left with a capacity of {site.shares[1]:.4f}, no "
+                    f"token of a sequence of {seq_len}: it would train nothing. Raise --budget or "
+                    "seq_len, or choose a cheaper router."
+                )
 
 
 def _solve_width(
-    router: Router,
+    stated: Stated,
     ledger_at: Callable[[int], Ledger],
     costs: DenseCosts,
     rho: float,
     layers: tuple[int, ...],
-    name: str,
 ) -> Solution:
     """The cost is linear in the expert width: two points give it, to the nearest single unit."""
-    target = costs.at(rho)
-    count = len(router.paths.names)
-    if not 0 < router.mean_experts <= count:
-        raise UserError(
-            f"Router {name!r} has mean_experts {router.mean_experts!r}; a token takes more than 0 and at most all {count}."
-        )
-    shares = (router.mean_experts / count,) * count
-    first, second = _cost(ledger_at(1), shares), _cost(ledger_at(2), shares)
+    target, sites = costs.at(rho), _flat(sites_at(stated, 1.0))
+    shares = [site.shares for site in sites]
+    first, second = ledger_at(1).at(shares), ledger_at(2).at(shares)
     width = round(1 + (target - first) / (second - first))
     if width < 1:
         raise UserError(
-            f"Router {name!r} cannot meet the budget of {target:,.0f} FLOPs a token: experts of width 1 cost {first:,.0f}. Raise --budget."
+            f"Router {stated.name!r} cannot meet the budget of {target:,.0f} FLOPs a token: "
+            f"experts of width 1 cost {first:,.0f}. Raise --budget."
         )
-    return Solution(target, costs.full, 1.0, width, shares, layers)
+    return Solution(target, costs.full, 1.0, width, sites, layers)
 
 
-def _cost(ledger: Ledger, shares: Sequence[float]) -> float:
-    return (
-        ledger.fixed
-        + ledger.routers
-        + sum(site.at(shares, ledger.seq_len) for site in ledger.sites)
-    )
+def _evenly(stated: Stated) -> SiteShares:
+    """Shares of a bracket, which takes one path always."""
+    count = len(stated.paths.names)
+    return SiteShares((1.0 / count,) * count, 1.0, stated.mean_experts)
+
+
+def _flat(sites: list[list[SiteShares]]) -> tuple[SiteShares, ...]:
+    return tuple(site for layer in sites for site in layer)

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.sites import PathSet
-from bench.routing.contract import LayerTrace
+from bench.routing.contract import LayerTrace, Site
 
+SiteKey = tuple[int, Site]
+"""Layer and site of a router."""
 Counts = Real[Tensor, "batch _path"]
 """Tokens of each sequence on each path. The underscore lets sites differ in their paths."""
 
@@ -33,9 +35,11 @@ class SiteCost:
         names: the paths.
         token: FLOPs per token through each path.
         pair: FLOPs per pair of tokens that attend to each other inside each path.
-        router: FLOPs of the router per token.
+        router: FLOPs of the router per token that it decides about.
         merge: FLOPs of merging the experts, per token that runs the merged expert. A merge costs
             2 x the parameters of all experts per segment.
+        inside: whether the site lies inside a routed block, whose site follows it. Its router
+            decides about the tokens in the block.
     """
 
     layer: int
@@ -44,6 +48,7 @@ class SiteCost:
     pair: tuple[float, ...]
     router: float
     merge: float = 0.0
+    inside: bool = False
 
     def by_path(self, counts: Counts) -> Float[Tensor, " path"]:
         """Return the FLOPs of each path, summed over the batch, in float64.
@@ -102,12 +107,12 @@ class Ledger:
     Args:
         decoder: the model with its routers.
         seq_len: tokens per sequence.
-        router_flops: layer -> FLOPs of its router per token.
+        router_flops: layer and site -> FLOPs of the router there per token.
         first: first layer of the priced passes; above 0 for passes that fork from another pass.
     """
 
     def __init__(
-        self, decoder: Decoder, seq_len: int, router_flops: Mapping[int, float], first: int = 0
+        self, decoder: Decoder, seq_len: int, router_flops: Mapping[SiteKey, float], first: int = 0
     ) -> None:
         self.seq_len = seq_len
         self.sites: list[SiteCost] = []
@@ -117,11 +122,11 @@ class Ledger:
         self._pair: dict[int, float] = {}
         for layer in decoder.layers[first:]:
             assert isinstance(layer, Layer)
-            self._add(layer, router_flops.get(layer.index, 0.0))
+            self._add(layer, router_flops)
         self.spent: defaultdict[str, float] = defaultdict(float)
 
-    def _add(self, layer: Layer, router: float) -> None:
-        # A layer is a routed FFN, a routed block, or not routed at all.
+    def _add(self, layer: Layer, router_flops: Mapping[SiteKey, float]) -> None:
+        # A layer has a routed FFN, a routed block, both, or no routed site.
         linear, pair = layer.attention.flops(), layer.attention.pair_flops()
         if isinstance(layer.ffn, PathSet):
             names = layer.ffn.names
@@ -136,8 +141,9 @@ class Ledger:
                     names,
                     token,
                     (0.0,) * len(names),
-                    router,
+                    router_flops.get((layer.index, Site.FFN), 0.0),
                     sum(token) * segments / self.seq_len,
+                    layer.block_router is not None,
                 )
             )
         else:
@@ -147,11 +153,9 @@ class Ledger:
             self._linear[layer.index] = linear
             self._pair[layer.index] = pair
         else:
-            self.sites.append(
-                SiteCost(
-                    layer.index, layer.block_router.paths.names, (0.0, linear), (0.0, pair), router
-                )
-            )
+            names = layer.block_router.paths.names
+            router = router_flops.get((layer.index, Site.BLOCK), 0.0)
+            self.sites.append(SiteCost(layer.index, names, (0.0, linear), (0.0, pair), router))
 
     @property
     def fixed(self) -> float:
@@ -165,14 +169,39 @@ class Ledger:
 
     @property
     def routers(self) -> float:
-        """FLOPs of all routers per token."""
-        return sum(site.router for site in self.sites)
+        """FLOPs per token of the routers that decide about every token."""
+        return sum(site.router for site in self.sites if not site.inside)
+
+    def inside(self, counts: Sequence[Counts], padded: bool = False) -> float:
+        """Return the FLOPs of the routers inside routed blocks.
+
+        Args:
+            counts: tokens of each sequence on each path, per site.
+            padded: whether each sequence in a block is padded to the longest.
+        """
+        total = 0.0
+        for site, block in zip(self.sites, counts[1:], strict=False):
+            if site.inside:
+                taken = block[:, 1].double()
+                total += site.router * float(taken.max() * len(taken) if padded else taken.sum())
+        return total
+
+    def at(self, shares: Sequence[Sequence[float]]) -> float:
+        """Return the active FLOPs per token of the whole model.
+
+        Args:
+            shares: share of all tokens on each path, per site.
+        """
+        sites = [
+            site.at(share, self.seq_len) for site, share in zip(self.sites, shares, strict=True)
+        ]
+        inside = self.inside([torch.tensor([share], dtype=torch.float64) for share in shares])
+        return self.fixed + self.routers + sum(sites) + inside
 
     def active(self, counts: Sequence[Counts], tokens: int) -> float:
         """Return the active FLOPs of a forward pass over `tokens` tokens."""
-        return (self.fixed + self.routers) * tokens + sum(
-            s.active(c) for s, c in zip(self.sites, counts, strict=True)
-        )
+        paths = sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
+        return (self.fixed + self.routers) * tokens + paths + self.inside(counts)
 
     def executed(self, counts: Sequence[Counts], tokens: int, padded: bool) -> float:
         """Return the executed FLOPs of a forward pass over `tokens` tokens."""
@@ -180,7 +209,8 @@ class Ledger:
         paths = sum(
             s.executed(c, padded and any(s.pair)) for s, c in zip(self.sites, counts, strict=True)
         )
-        return (self.fixed_executed + self.routers) * tokens + paths
+        inside = self.inside(counts, padded)
+        return (self.fixed_executed + self.routers) * tokens + paths + inside
 
     def backward(self, gradient_after: int) -> "Ledger":
         """Return the prices of the backward pass of a model in which only the routers are trained.
@@ -229,7 +259,8 @@ class Ledger:
 
     def _parts(self, counts: Sequence[Counts], tokens: int) -> dict[str, float]:
         paths = sum(s.active(c) for s, c in zip(self.sites, counts, strict=True))
-        return {"backbone": self.fixed * tokens, "router": self.routers * tokens, "paths": paths}
+        routers = self.routers * tokens + self.inside(counts)
+        return {"backbone": self.fixed * tokens, "router": routers, "paths": paths}
 
     def charge(self, component: str, phase: str, flops: float) -> None:
         """Charge other work to training, such as oracle labels."""

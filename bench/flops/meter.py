@@ -62,7 +62,8 @@ class Meter:
             raise RuleBroken(f"{where}: {error}") from None
         # Training and evaluation have their own prices.
         sites, index = self.ledgers[inputs.selection].sites, self.sites[id(router)]
-        seen = counter.total / inputs.tokens.numel()
+        # The batch is empty where a block takes no token.
+        seen = counter.total / max(1, inputs.tokens.numel())
         # The price never falls, so that one cheap plan hides no dear one.
         if seen > sites[index].router:
             sites[index] = replace(sites[index], router=seen)

@@ -1,18 +1,20 @@
 """Build the model of a row: place its routers, price them, solve the free size for the budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.backbone.passes import ask
+from bench.backbone.passes import Decide, ask
 from bench.config.row import RouterTraining
 from bench.errors import UserError, let_through, located
 from bench.flops.budget import Solution, StandIn, dense_costs, solve
 from bench.flops.counter import OpCounter, UncountedOp, count
-from bench.flops.ledger import Ledger
+from bench.flops.ledger import Ledger, SiteKey
 from bench.flops.meter import Meter
+from bench.flops.shares import SiteShares, state
 from bench.model.equip import LossTerm, check_honoured, equip, resolve_losses
 from bench.rng import generator, key
 from bench.routing.contract import (
@@ -23,10 +25,13 @@ from bench.routing.contract import (
     RoutingPlan,
     Selection,
 )
+from bench.routing.inside import inside_of
 from bench.routing.registry import Entry, RouterCard
 
 CAPACITY_GUESS = 0.5
 """Capacity at which a router is priced, before its real capacity is known."""
+Prices = dict[Selection, dict[SiteKey, float]]
+"""FLOPs per token of each router, in training and in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Model:
         total = float(sum(p.numel() for p in self.decoder.parameters()))
         for site, share in zip(
             self.ledger.sites,
-            shares or [self.solution.shares] * len(self.ledger.sites),
+            shares or self.solution.shares,
             strict=True,
         ):
             # The product of an m x n matrix with one vector costs 2mn FLOPs, so the parameters of a
@@ -132,10 +137,10 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     solution, prices = solve_size(blueprint)
     # Routers are built first, because the decoder holds them and draws its own weights by name.
     built = {
-        layer: _build_router(blueprint, layer, solution.capacity, seed, router_seed)
+        layer: _build_routers(blueprint, layer, used, solution.of_layer(layer), seed, router_seed)
         for layer in used
     }
-    routers = {layer: [router] for layer, (router, _) in built.items()}
+    routers = {layer: made for layer, (made, _) in built.items()}
     decoder = Decoder(blueprint.decoder, routers, solution.expert_width)
     decoder.reset(seed)
     training, evaluation = (
@@ -148,97 +153,127 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
 
 
 @torch.random.fork_rng(devices=[])
-def solve_size(blueprint: Blueprint) -> tuple[Solution, dict[Selection, dict[int, float]]]:
+def solve_size(blueprint: Blueprint) -> tuple[Solution, Prices]:
     """Find the size at which a model meets the budget, without building the backbone.
 
     Returns:
-        The solution, and the FLOPs per token of each layer's router in training and in evaluation.
+        The solution, and the FLOPs per token of each router in training and in evaluation.
 
     Raises:
         UserError: no size of this router meets the budget, or its cost cannot be counted.
     """
-    card = blueprint.described
-    used = layers_used(card, blueprint.routed_layers)
+    name = blueprint.entry.name
+    used = layers_used(blueprint.described, blueprint.routed_layers)
+    router = blueprint.entry.make(dict(blueprint.options))
+    inner = inside_of(router, name)
+    stated = state(router, inner, len(used), name)
     prices = _router_prices(blueprint, used)
-    stand_in = StandIn(card.paths, card.mean_experts)
 
     def ledger_at(expert_width: int) -> Ledger:
         # Costs depend on shapes alone, so the decoder needs no memory.
         with torch.device("meta"):
-            stand_ins = {layer: [StandIn(card.paths)] for layer in used}
+            paths = [one.paths for one in (inner, router) if one is not None]
+            stand_ins = {layer: [StandIn(each) for each in paths] for layer in used}
             decoder = Decoder(blueprint.decoder, stand_ins, expert_width)
         return Ledger(decoder, blueprint.seq_len, prices["causal"])
 
-    costs = dense_costs(blueprint.decoder, blueprint.routed_layers, blueprint.seq_len)
-    bracket, name = blueprint.bracket, blueprint.entry.name
-    solution = solve(stand_in, ledger_at, costs, blueprint.budget, used, bracket, name)
+    config = blueprint.decoder
+    costs = dense_costs(config, blueprint.routed_layers, blueprint.seq_len)
+    solution = solve(
+        stated, ledger_at, costs, blueprint.budget, used, blueprint.bracket, config.ffn_width
+    )
     return solution, prices
 
 
 def router_spec(
-    blueprint: Blueprint, router: Router, layer: int, capacity: float, seed: int
+    blueprint: Blueprint,
+    router: Router,
+    layer: int,
+    used: tuple[int, ...],
+    site: SiteShares | None,
+    seed: int,
 ) -> RouterSpec:
-    """Return the sizes that the harness fixes for the router of one layer."""
+    """Return the sizes that the harness fixes for a router of one layer.
+
+    Args:
+        blueprint: the model.
+        router: the unbuilt router.
+        layer: index of the layer.
+        used: the layers that the row routes.
+        site: the shares of the router's site; None before they are known.
+        seed: of the router.
+    """
     return RouterSpec(
         d_model=blueprint.decoder.d_model,
         paths=router.paths,
-        capacity=capacity,
-        mean_experts=router.mean_experts,
+        capacity=CAPACITY_GUESS if site is None else site.capacity,
+        mean_experts=router.mean_experts if site is None else site.mean_experts,
         layer=layer,
         num_layers=blueprint.decoder.num_layers,
         vocab_size=blueprint.decoder.vocab_size,
         max_seq_len=blueprint.decoder.max_seq_len,
         num_domains=blueprint.num_domains,
         seed=seed,
-        routed_layers=layers_used(router, blueprint.routed_layers),
+        routed_layers=used,
     )
 
 
-def _build_router(
-    blueprint: Blueprint, layer: int, capacity: float, seed: int, router_seed: int
-) -> tuple[Router, float]:
-    """Make and build a router with its own random stream.
+def _build_routers(
+    blueprint: Blueprint,
+    layer: int,
+    used: tuple[int, ...],
+    sites: Sequence[SiteShares] | None,
+    seed: int,
+    router_seed: int,
+) -> tuple[list[Router], float]:
+    """Make and build the routers of one layer, each with its own random stream.
 
     Returns:
-        The router, and the FLOPs of making it.
+        The routers in the order of their traces, and the FLOPs of making them.
     """
-    own = key(seed, "router", layer, router_seed)
-    # A constructor may draw from the global generator, so that one is seeded for this router.
+    entry = blueprint.entry
+
+    def finish(router: Router, site: SiteShares | None, stream: int) -> Router:
+        router.build(router_spec(blueprint, router, layer, used, site, stream))
+        equip(router, blueprint.training, entry.name)
+        return router
+
+    own, inner_own = (
+        key(seed, "router", layer, router_seed, *part) >> 1 for part in ((), ("inside",))
+    )
+    # A constructor may draw from the global generator, so that one is seeded for each router.
     with torch.random.fork_rng(devices=[]), OpCounter() as counter:
-        torch.manual_seed(own >> 1)
-        router = blueprint.entry.make(dict(blueprint.options))
-        router.build(router_spec(blueprint, router, layer, capacity, own >> 1))
-        equip(router, blueprint.training, blueprint.entry.name)
-    return router, counter.total
+        torch.manual_seed(own)
+        outer = entry.make(dict(blueprint.options))
+        inner = inside_of(outer, entry.name)
+        made = [finish(outer, sites[-1] if sites else None, own)]
+        if inner is not None:
+            torch.manual_seed(inner_own)
+            made.insert(0, finish(inner, sites[0] if sites else None, inner_own))
+    return made, counter.total
 
 
-def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection, dict[int, float]]:
-    """Return the FLOPs per token of each layer's router, by running it under the counter.
+def _router_prices(blueprint: Blueprint, used: tuple[int, ...]) -> Prices:
+    """Return the FLOPs per token of each router, by running it under the counter.
 
     Training ("topk") and evaluation ("causal") are priced apart.
     """
-    prices: dict[Selection, dict[int, float]] = {"topk": {}, "causal": {}}
+    prices: Prices = {"topk": {}, "causal": {}}
     try:
-        routers = {
-            layer: _build_router(blueprint, layer, CAPACITY_GUESS, 0, 0)[0] for layer in used
-        }
+        routers = [_build_routers(blueprint, layer, used, None, 0, 0)[0] for layer in used]
         for selection, found in prices.items():
-            previous: LayerTrace | None = None
-            for layer, router in routers.items():
-                inputs = replace(
-                    sample_input(blueprint, router), selection=selection, previous=previous
-                )
+
+            def priced(router: Router, inputs: RouterInput) -> RoutingPlan:
                 plans: list[RoutingPlan] = []
-                with torch.no_grad():
-                    counter = count(lambda: plans.append(ask(router, inputs)))  # noqa: B023
-                found[layer] = counter.total / blueprint.seq_len
-                if selection == "topk":
-                    check_honoured(router, plans[0], blueprint.training, blueprint.entry.name)
-                # The next router may read the plan and the updates of this one.
-                updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
-                previous = LayerTrace(
-                    layer, router.paths, inputs, plans[0], inputs.hidden, {**updates}
-                )
+                spent = count(lambda: plans.append(ask(router, inputs))).total
+                site = (router.spec.layer, router.paths.site)
+                found[site] = spent / blueprint.seq_len  # noqa: B023
+                return plans[0]
+
+            with torch.no_grad():
+                for router, _, plan in first_plans(blueprint, routers, priced, selection=selection):
+                    if selection == "topk":
+                        check_honoured(router, plan, blueprint.training, blueprint.entry.name)
     except UserError:
         raise
     except UncountedOp as error:
@@ -249,6 +284,37 @@ def _router_prices(blueprint: Blueprint, used: Sequence[int]) -> dict[Selection,
             f"Router {blueprint.entry.name!r} fails when it is asked for a plan: {located(error)}."
         ) from error
     return prices
+
+
+def first_plans(
+    blueprint: Blueprint,
+    routers: Sequence[Sequence[Router]],
+    decide: Decide = ask,
+    batch: int = 1,
+    **changes: Any,
+) -> Iterator[tuple[Router, RouterInput, RoutingPlan]]:
+    """Ask the routers of all layers for plans on random inputs, outside of any model.
+
+    Args:
+        blueprint: the sizes.
+        routers: the routers of each layer, in the order of their traces.
+        decide: asks a router for a plan.
+        batch: number of sequences.
+        changes: fields of the inputs to replace.
+    """
+    previous: LayerTrace | None = None
+    for layer in routers:
+        for router in layer:
+            inside = router is not layer[-1]
+            inputs = replace(sample_input(blueprint, router, batch), **changes)
+            inputs = inputs if inside else replace(inputs, previous=previous)
+            plan = decide(router, inputs)
+            yield router, inputs, plan
+            if not inside:
+                # The hidden state stands in for the updates of the paths, which do not run.
+                updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
+                place, paths = router.spec.layer, router.paths
+                previous = LayerTrace(place, paths, inputs, plan, inputs.hidden, {**updates})
 
 
 def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> RouterInput:

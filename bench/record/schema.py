@@ -165,6 +165,10 @@ class LayerMonitor(_Part):
     layer: int
     paths: tuple[str, ...]
     load: tuple[float, ...] = Field(description="share of tokens on each path")
+    trained_load: tuple[float, ...] = Field(
+        default=(),
+        description="the same at the end of training; none where that runs more than was chosen",
+    )
     load_by_domain: dict[str, tuple[float, ...]]
     load_by_position: tuple[tuple[float, ...], ...] = Field(
         description="16 equal bins of position x path"

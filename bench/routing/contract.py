@@ -1,8 +1,7 @@
 """The contract between the bench and a router.
 
 A router sees what `RouterInput` holds, answers with a `RoutingPlan`, and never reports its own cost
-or
-success: the dispatcher executes the plan, the ledger charges it, and every metric is read off it.
+or success. The dispatcher executes the plan, the ledger charges it, all metrics are read off it.
 
 Axes: `batch seq d_model path`.
 """
@@ -17,6 +16,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from bench.routing.allowed_paths import fault, is_expert
 
 Made = Literal["utility", "labels"]
 """Fields of a trace that it takes work to fill."""
@@ -68,7 +69,7 @@ class Site(StrEnum):
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths a router chooses among.
+    """The paths a router chooses among; docs/allowed-paths.md has the table of all allowed paths.
 
     Attributes:
         site: where the choice is made.
@@ -79,6 +80,9 @@ class Paths:
         segment: tokens that share one merged expert, for experts that are merged and not chosen
             (see `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut
             as the whole is.
+
+    Raises:
+        ValueError: the table does not have these paths.
     """
 
     site: Site
@@ -87,12 +91,13 @@ class Paths:
     segment: int | None = None
 
     def __post_init__(self) -> None:
-        if self.base is not None and (len(self.names) != 2 or self.names[0] != self.base):
-            raise ValueError(
-                f"Paths with a base are (base, upgrade); got names={self.names} with base={self.base!r}."
-            )
-        if self.segment is not None and self.segment < 1:
-            raise ValueError(f"segment is {self.segment}; a segment has at least 1 token.")
+        if wrong := fault(self.site, self.names, self.base, self.segment):
+            raise ValueError(f"Paths: {wrong}")
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts, which `mean_experts` counts."""
+        return tuple(name for name in self.names if is_expert(name))
 
 
 FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
@@ -114,8 +119,8 @@ class RouterSpec:
     Attributes:
         d_model: width of `RouterInput.hidden`.
         paths: the router's own paths.
-        capacity: share of tokens to upgrade from the base; 1.0 without a base.
-        mean_experts: experts a token takes on average, for routers without a base.
+        capacity: share of this layer's tokens to upgrade from the base; 1.0 without a base.
+        mean_experts: mean number of experts per token of this layer, without a base.
         layer: index of the layer in the decoder.
         num_layers: layers of the decoder.
         vocab_size: number of token ids.
@@ -178,7 +183,7 @@ class RouterInput:
         tokens: token ids.
         positions: position of each token in its sequence.
         tags: domain of each token; only for routers whose `needs` has "tags", else None.
-        previous: trace of the routed site before, or None.
+        previous: trace of the routed site before, or None; None inside a routed block.
         generator: the only source of randomness, for training.
         progress: share of the training budget spent, 0 to 1.
         selection: "topk" in training, where a choice may compare a whole sequence; "causal" in
@@ -194,6 +199,8 @@ class RouterInput:
             there was none. Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks a token by
             the attention it receives from all others. In a decoder all but its own comes from later
             tokens, so a token's weight on itself is what of that score is causal.
+        valid: inside a routed block, False for tokens whose plan is not run; they fill up the
+            shorter sequences.
     """
 
     hidden: Float[Tensor, "batch seq d_model"]
@@ -207,6 +214,7 @@ class RouterInput:
     truth: Int[Tensor, "batch seq"] | None = None
     noise: RouterNoise | None = None
     attention: Float[Tensor, "batch seq"] | None = None
+    valid: Bool[Tensor, "batch seq"] | None = None
 
 
 @dataclass
@@ -307,7 +315,8 @@ class Router(nn.Module):
     Attributes:
         paths: the paths chosen among.
         layers: which routed layers to use: "every" of the suite's, or every "other" one.
-        mean_experts: experts a token takes on average (routers without a base).
+        mean_experts: mean number of experts per token (routers without a base); `skip`, `cheap` and
+            `full` are no experts.
         needs: what the router asks for beyond the default: "tags", "truth", "utility",
             "token_loss", "attention".
         trains_dense: training runs more paths than evaluation does; both are charged.
@@ -346,6 +355,27 @@ class Router(nn.Module):
     def build(self, spec: RouterSpec) -> None:
         """Make parameters and buffers. Override, and call `super().build(spec)` first."""
         self.spec = spec
+
+    def relative_share(self, path: str, place: int, count: int) -> float:
+        """Return the share of tokens on a path in a layer, relative to other layers and paths.
+
+        The budget scales all shares by one factor; calibration keeps their ratios in evaluation.
+        Of a gate the share of the upgrade counts; those of experts are scaled to `mean_experts`.
+
+        Args:
+            path: one of `paths.names`.
+            place: index of the layer among the `count` layers in use, from 0.
+            count: number of layers in use.
+        """
+        return 1.0
+
+    def inside(self) -> Router | None:
+        """Make a second router for the FFN inside this router's block; None for a dense FFN.
+
+        It is built, trained and calibrated like any router, on the tokens in the block. It must not
+        be a module of this router.
+        """
+        return None
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Choose paths for every token."""

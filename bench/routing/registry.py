@@ -23,6 +23,7 @@ from bench.errors import UserError, let_through, told, unknown
 from bench.routing.beside import helpers_of
 from bench.routing.contract import Paths, Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
+from bench.routing.inside import inside_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 # Rows and figures carry this name.
@@ -55,8 +56,8 @@ class RouterCard:
         paths: the paths to choose among.
         layers: the routed layers that it uses, "every" or "other".
         mean_experts: mean number of experts per token.
-        needs: inputs that it needs beyond the default.
-        losses: name of each auxiliary loss -> fields of the trace that are made for it.
+        needs: inputs that it, or the router inside its block, needs beyond the default.
+        losses: name of each auxiliary loss of both -> fields of the trace that are made for it.
     """
 
     name: str
@@ -137,6 +138,8 @@ class Entry:
             UserError: see `make`.
         """
         router = self.make(dict(options))
+        inner = inside_of(router, self.name)
+        both = [router] if inner is None else [inner, router]
         return RouterCard(
             name=self.name,
             family=self.family,
@@ -146,8 +149,10 @@ class Entry:
             paths=router.paths,
             layers=router.layers,
             mean_experts=router.mean_experts,
-            needs=frozenset(router.needs),
-            losses={name: frozenset(loss.uses) for name, loss in router.aux_losses.items()},
+            needs=frozenset(need for one in both for need in one.needs),
+            losses={
+                name: frozenset(loss.uses) for one in both for name, loss in one.aux_losses.items()
+            },
         )
 
     def identity(self, options: Mapping[str, Any], training: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ class FreshProcess:
             start = (os.getpid(), self.quiet)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:
-            with _deaf_to_interrupts():  # a process that starts inherits it
+            with _interrupts_held_back():  # a process that starts inherits it
                 answer = self._pool.submit(function, *arguments)
             return answer.result()
         except BrokenProcessPool:
@@ -67,22 +67,36 @@ def end_processes() -> None:
         child.kill()
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Generator[None]:
-    """Hold back SIGINT in this thread.
+def hold_back_interrupts() -> None:
+    """Block SIGINT in this thread, and in the processes and threads that it starts.
 
-    A terminal sends it to parent and children alike. The parent alone answers; a child would show
-    the traceback of whatever it was about.
+    A terminal sends SIGINT to parent and children alike. The main thread of the parent alone
+    answers; a child would show the traceback of whatever it was about. Any other thread that
+    unblocks SIGINT may take it, and the main thread would go on waiting.
     """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _interrupts_held_back() -> Generator[None]:
+    """Hold back SIGINT for a while, in a thread that may be the main one."""
+    start_tracker()
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # would hear SIGINT again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    hold_back_interrupts()
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_tracker() -> None:
+    """Start the process that tracks resources; the thread that does it unblocks SIGINT."""
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()
 
 
 def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer:

@@ -11,7 +11,12 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 from bench.runner.cells import Cell
-from bench.runner.isolation import FreshProcess, end_processes
+from bench.runner.isolation import (
+    FreshProcess,
+    end_processes,
+    hold_back_interrupts,
+    start_tracker,
+)
 from bench.runner.work import CellResult, Job, work
 
 DIED = "its process died (out of memory, or killed); run the same command again to resume"
@@ -89,7 +94,8 @@ def _in_processes(
             idle.put(worker)
 
     prefix = f"cells-{id(idle)}-"
-    threads = ThreadPoolExecutor(count, thread_name_prefix=prefix)
+    start_tracker()
+    threads = ThreadPoolExecutor(count, prefix, initializer=hold_back_interrupts)
     try:
         for future in as_completed([threads.submit(run, cell) for cell in cells]):
             yield future.result()

@@ -12,6 +12,8 @@ import torch
 
 ROOT, PROJECT, NAME = Path(__file__).resolve().parents[2], "pyproject.toml", "token-routing-bench"
 SOURCES = ("bench", "routers", PROJECT, "constraints.txt")
+UNKNOWN = "unknown"
+"""Stands for the commit where there is no git, or no repository that holds the bench."""
 REDIRECTING = frozenset(
     {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 )
@@ -72,13 +74,13 @@ def commit_state(root: Path = ROOT) -> tuple[str, bool]:
 
     try:
         if not _is_ours(root / PROJECT):
-            return "unknown", True
+            return UNKNOWN, True
         # Fails if this repository does not track the bench.
         git("ls-files", "--error-unmatch", "--", PROJECT, "bench/__init__.py")
         commit = git("rev-parse", "HEAD").strip()
         dirty = bool(git("status", "--porcelain", "--", *SOURCES).strip())
     except (OSError, subprocess.CalledProcessError):
-        return "unknown", True
+        return UNKNOWN, True
     return commit, dirty
 
 

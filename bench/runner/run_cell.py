@@ -24,6 +24,7 @@ from bench.evaluation.headline import (
 from bench.evaluation.latency import measure_speed
 from bench.evaluation.monitors import monitors, passage
 from bench.evaluation.right_paths import right_paths
+from bench.evaluation.shares import moved_shares
 from bench.evaluation.supervision import measure_supervision
 from bench.evaluation.utility import utility_correlation
 from bench.flops.counter import UncountedOp
@@ -120,7 +121,8 @@ def run_cell(
         trained = train_cell(resolved, checkpoints, progress)
         evaluated = evaluate_cell(resolved, trained)
         found = _measured(resolved, trained, evaluated, memory, beside)
-        return Record.model_validate({**dict(blank), **found, **judge_cell(resolved, evaluated)})
+        judged = judge_cell(resolved, trained, evaluated)
+        return Record.model_validate({**dict(blank), **found, **judged})
     except (RuleBroken, UncountedOp) as error:
         return blank.model_copy(update={"status": "invalid", "reason": str(error)})
     except Diverged as error:
@@ -221,13 +223,19 @@ def refuse_diverged(headline: Headline, vocab_size: int) -> None:
         )
 
 
-def judge_cell(resolved: ResolvedCell, found: EvaluatedCell) -> dict[str, Any]:
+def judge_cell(
+    resolved: ResolvedCell, trained: TrainedCell, found: EvaluatedCell
+) -> dict[str, Any]:
     """Return the status of a cell and the reason why it may not be ranked, if so."""
-    # Brackets and informed rows need not meet the budget, but no row may look ahead.
+    # Brackets and informed rows need not meet the budget, but no row may look ahead, or be
+    # evaluated at other shares than it was trained at.
     unranked = resolved.cell.row.role in UNRANKED
     missed = "" if unranked else off_budget(found.headline.audit)
     if not found.causality.passed:
         return {"status": "invalid", "reason": found.causality.detail}
+    chosen = found.headline.evaluation.chosen
+    if moved := moved_shares(trained.model.decoder.routers, trained.trained, chosen):
+        return {"status": "invalid", "reason": moved}
     status: Status = "off_budget" if missed else "ok"
     return {"status": status, "reason": missed}
 
@@ -251,7 +259,7 @@ def _measured(
         utility_correlation(model, watch.validation, batch_size, cell.seed, dtype, policy)
         for policy in policies
     ]
-    gradients = trained.trained.gradients
+    gradients, shares = trained.trained.gradients, trained.trained.shares
     return {
         "loss": headline.loss,
         "calibrated_loss": mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
@@ -265,7 +273,15 @@ def _measured(
         "causality": evaluated.causality,
         "curve": tuple(watch.curve),
         "monitors": monitors(
-            decoder, ledger, corpus, validation, evaluation, watch.masks, gradients, *utility
+            decoder,
+            ledger,
+            corpus,
+            validation,
+            evaluation,
+            watch.masks,
+            gradients,
+            shares,
+            *utility,
         ),
         "supervision": measure_supervision(
             model, corpus.train, suite.seq_len, suite.evaluation, cell.seed, dtype

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from bench.errors import UserError, let_through, located
-from bench.files import file_lock
+from bench.files import file_lock, require_room, why
 from bench.record import Record, read_record, refer, store_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHECKPOINTS = ".checkpoints"
 PROGRESS = ".progress"
 CHECKPOINT_SECONDS = 20.0
+RECORD_ROOM = 2**20
+"""Bytes that must be free before a cell is trained: more than a record takes."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
         status, detail = "busy", "another process runs it"
     except UserError as error:
         status, detail = "crashed", str(error)
+    except OSError as error:  # in the cell itself it makes a record; here it is in the way of one
+        said = f"cannot keep a record in {str(job.store)!r} ({why(error)})"
+        status, detail = "crashed", f"{said}; mend that and run the same command to resume"
     except BaseException as error:
         let_through(error)
         status, detail = "crashed", located(error)
@@ -131,6 +136,7 @@ def _record(resolved: "ResolvedCell", job: Job, kept: Path, state: Path) -> tupl
     # A run that was killed while it wrote left half a record.
     for left in kept.parent.glob(f".{kept.stem}.*"):
         left.unlink(missing_ok=True)
+    require_room(kept.parent, RECORD_ROOM)  # better known before the training than after it
     record = run_cell(resolved, job.command, job.store, checkpoints, progress, job.beside)
     write_record(record, kept)
     clear()

@@ -5,8 +5,10 @@ The page is a pure function of the declaration and the records: equal inputs giv
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
+from bench.board.conditions import processors
 from bench.board.measures import mean_interval
 from bench.board.model import Row
 from bench.board.pages import provenance_of
@@ -137,6 +139,7 @@ def _setting(study: StudyConfig, setting: str, rows: Sequence[Row]) -> dict[str,
     return {
         "name": setting,
         "first": first,
+        "processors": processors([record for row in rows for record in row.records]),
         "apart": pretraining_apart(frozen) if frozen else "",
         "titles": [measure.title for measure in measures],
         "lines": lines,
@@ -199,7 +202,10 @@ def _size_of(measure: Measure, width: float) -> str:
 def _extents(study: StudyConfig, results: Sequence[SizeResults]) -> list[list[str]]:
     """Return the cells, the predicted cost and the measured minutes of training of each size."""
     took = {
-        found.name: sum(r.training.seconds for r in found.records if r.training) / 60
+        found.name: sum(
+            r.training.seconds for r in found.records if r.training and isfinite(r.training.seconds)
+        )
+        / 60
         for found in results
     }
     lines: list[list[str]] = []

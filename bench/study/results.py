@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.board.build import STUDIES, separate
+from bench.board.build import STUDIES
+from bench.board.conditions import separate
 from bench.board.model import Row
 from bench.board.rows import checked_row, group_rows
 from bench.config.load import parse_suite

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raise it when the content of a checkpoint changes. Other versions are set aside."""
 
 KEPT = 2
@@ -63,6 +63,7 @@ class Checkpoints:
         self.folder, self.key, self.seconds = folder, key, seconds
         self.parts: dict[str, Stateful] = parts or {}
         self._next = time.monotonic() + seconds
+        self._told = False
 
     def restore(self, model: nn.Module) -> bool:
         """Restore the newest sound checkpoint, and return whether there was one.
@@ -117,12 +118,15 @@ class Checkpoints:
         started = time.monotonic()
         try:
             self._save(model, self.folder / f"step-{step:09}")
+            self._told = False
         except OSError as error:
-            _log.warning(
-                "No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.",
-                self.folder,
-                error,
-            )
+            if not self._told:
+                _log.warning(
+                    "No checkpoint in %s: %s. The run goes on, but cannot be resumed from here.",
+                    self.folder,
+                    error,
+                )
+            self._told = True
         # Wait long enough that writing takes at most its share of the time.
         took = time.monotonic() - started
         self._next = (

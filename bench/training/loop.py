@@ -122,6 +122,7 @@ def train(
     if probe is not None:
         _probe(loop, probe)
     done.optimizer_flops = loop.muon_flops * done.steps
+    done.shares = loop.choices.shares
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
 

@@ -17,6 +17,7 @@ from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router
 from bench.training.auxiliary import active, has_target
+from bench.training.choices import Choices
 from bench.training.optim import (
     Muon,
     gradient_norms,
@@ -39,6 +40,8 @@ class Trained:
         optimizer_flops: FLOPs of the optimiser, shown and never charged.
         auxiliary: last mean of each auxiliary loss.
         gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
+        shares: share of all tokens that chose each path at the end of training, `[site][path]`;
+            empty where choices are unknown.
     """
 
     steps: int = 0
@@ -47,6 +50,7 @@ class Trained:
     optimizer_flops: float = 0.0
     auxiliary: dict[str, float] = field(default_factory=dict[str, float])
     gradients: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
+    shares: list[list[float]] = field(default_factory=list[list[float]])
 
 
 class Stepper:
@@ -96,6 +100,7 @@ class Stepper:
         self.priced: list[str] = []
         self.last_auxiliary: dict[str, Tensor] = {}
         self.gradients = torch.full((len(decoder.routers), 2), torch.nan)
+        self.choices = Choices(decoder.routers)
         self.done = Trained()
         self.since: list[Tensor] = []
         self.probed = 0
@@ -121,6 +126,7 @@ class Stepper:
             ],
             "auxiliary": (self.auxiliary_flops, self.priced, self.last_auxiliary),
             "gradients": self.gradients,
+            "choices": self.choices.state_dict(),
             "done": asdict(self.done),
             "since": self.since,
             "probed": self.probed,
@@ -146,6 +152,7 @@ class Stepper:
             ]
         self.auxiliary_flops, self.priced, self.last_auxiliary = state["auxiliary"]
         self.gradients = state["gradients"]
+        self.choices.load_state_dict(state["choices"])
         self.done = Trained(**state["done"])
         self.since, self.probed = state["since"], state["probed"]
 
@@ -179,7 +186,7 @@ class Stepper:
         # A router sees its loss only if it asks for it.
         for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
             if "token_loss" in router.needs:
-                trace.token_loss = token_loss.detach().view_as(run.tokens)
+                trace.token_loss = _at_site(token_loss.detach().view_as(run.tokens), trace)
         # Utility comes before labels, because labels may be made from utility.
         documents = documents[:, :-1].to(self.device)
         told = self.supervisor.sequences(documents, progress)
@@ -187,6 +194,7 @@ class Stepper:
             run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps, told
         )
         self.supervisor.label(run.traces, documents)
+        self.choices.note(run.traces, run.tokens.numel(), progress)
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
         # On a frozen backbone, routers that learn without a gradient leave no gradient at all.
@@ -261,3 +269,9 @@ class Stepper:
             if router.noise is not None:
                 flops += count(partial(router.noise.after_step, trace.plan.chosen)).total
         return flops
+
+
+def _at_site(values: Tensor, trace: LayerTrace) -> Tensor:
+    """Return values of all tokens, `[batch, seq]`, at those that a site sees."""
+    positions = trace.inputs.positions
+    return values if positions.shape == values.shape else values.gather(1, positions)

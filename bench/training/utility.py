@@ -245,9 +245,11 @@ class Oracle:
         return loss, ForkCost(self._ledger(site), fork.counts, targets.numel())
 
     def _ledger(self, site: int) -> Ledger:
-        whole = self.model.ledger
+        whole, decoder = self.model.ledger, self.model.decoder
         routers = {
-            other.layer: other.router for index, other in enumerate(whole.sites) if index != site
+            (cost.layer, router.paths.site): cost.router
+            for index, (router, cost) in enumerate(zip(decoder.routers, whole.sites, strict=True))
+            if index != site
         }
         return Ledger(self.model.decoder, whole.seq_len, routers, first=whole.sites[site].layer)
 

@@ -17,7 +17,6 @@ from bench.flops.ledger import Ledger
 from bench.flops.meter import check_plan
 from bench.rng import generator, normal
 from bench.routing.contract import (
-    BLOCK_GATE,
     Paths,
     Router,
     RouterInput,
@@ -151,13 +150,9 @@ def test_the_ledger_charges_running_one_expert_and_merging_them_all_once_a_segme
     assert charged == pytest.approx(3 * (ledger.fixed * run.tokens.numel() + wanted), rel=1e-12)
 
 
-def test_only_a_bank_is_merged_and_only_outside_of_routed_blocks() -> None:
-    with pytest.raises(UserError, match="cannot be merged"):
-        PathSet(Paths(Site.FFN, ("cheap", "full"), segment=4), D_MODEL, 24, 4, WIDTH)
-    block, merging = Router(), Merging()
-    block.paths = BLOCK_GATE
-    with pytest.raises(UserError, match="in a routed block"):
-        Decoder(CONFIG, {1: [block, merging]}, expert_width=WIDTH)
+def test_only_a_bank_is_merged() -> None:
+    with pytest.raises(ValueError, match="only experts can be merged"):
+        Paths(Site.FFN, ("expert0", "skip"), segment=4)
 
 
 @pytest.mark.parametrize("execute", EXECUTIONS)

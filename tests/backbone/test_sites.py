@@ -1,10 +1,8 @@
 """The paths of a site by name, against products written out."""
 
-import pytest
 import torch
 
 from bench.backbone.sites import PathSet, is_block
-from bench.errors import UserError
 from bench.rng import normal
 from bench.routing.contract import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import find
@@ -47,10 +45,8 @@ def test_experts_take_their_units_from_the_draw_of_the_full_path() -> None:
     assert torch.equal(units, full.gate.flatten(0, 1)[: len(units)])
 
 
-def test_only_a_bank_can_be_merged() -> None:
+def test_a_bank_is_all_experts() -> None:
     assert built(experts(3)).is_bank and not built(FFN_GATE).is_bank
-    with pytest.raises(UserError, match=r"cannot be merged: their parameters differ in shape"):
-        PathSet(Paths(Site.FFN, ("expert0", "skip"), segment=4), D, WIDTH, RANK, EXPERT)
 
 
 def test_block_routers_are_those_with_block_paths() -> None:

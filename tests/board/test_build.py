@@ -95,7 +95,6 @@ def test_missing_seeds_are_shown_not_ranked_and_extra_ones_left_out():
         ("data_hash", "other", "data other"),
         ("config_hash", "other", "configuration at equal flops other"),
         ("device", "cuda:NVIDIA H100", "device cuda:NVIDIA H100"),
-        ("processor", "other", "processor other"),
         ("threads", 2, "threads 2"),
         ("dtype", "bfloat16", "dtype bfloat16"),
         ("versions", {"torch": "2.11.0"}, "torch 2.11.0"),

@@ -35,9 +35,11 @@ def trained(elsewhere: Path) -> Path:
     arguments = ["--routers", "mlp_gate,hash", "--seeds", "1", "--workers", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(elsewhere / "cache"))
-        patch.chdir(elsewhere)
+        # the page names the folder `runs`, and the record the text by its whole path
+        (elsewhere / "there").mkdir()
+        patch.chdir(elsewhere / "there")
         assert main(["run", "--suite", str(suite), *arguments]) == 0
-    return elsewhere / "runs"
+    return elsewhere / "there" / "runs"
 
 
 @pytest.fixture

@@ -22,3 +22,9 @@ def test_sources_must_be_those_of_a_commit(dirty: bool, monkeypatch: pytest.Monk
         return
     with pytest.raises(UserError, match=r"the tree at 0123456789ab differs: commit first"):
         require_clean_tree()
+
+
+def test_without_a_commit_there_is_nothing_to_commit_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="no commit is known here: install git"):
+        require_clean_tree()

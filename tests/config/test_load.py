@@ -96,3 +96,20 @@ def test_an_assigned_path_brings_its_own_source() -> None:
     assert load_suite("quick", assignments=["data.path=owner/name"]).data.source == "hub"
     with pytest.raises(UserError, match=r"'embedded' with path 'my\.jsonl'"):
         load_suite("quick", assignments=["data.path=my.jsonl", "data.source=embedded"])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("data.path=", "--set 'data.path=' assigns nothing: write field=value"),
+        ("data.path= ", "assigns nothing"),
+        ('data.path=""', "field 'data.path': String should have at least 1 character"),
+        ("data.path=2024", "reads as no text: put it in quotes, '\"2024\"'."),
+        ("data.path=2024-01-31", "put it in quotes, '\"2024-01-31\"'."),
+    ],
+)
+def test_an_assigned_text_is_text_and_never_the_default(assignment: str, said: str) -> None:
+    """An empty path would be the embedded corpus, which nobody asked for."""
+    with pytest.raises(UserError) as told:
+        load_suite("quick", assignments=[assignment])
+    assert said in str(told.value)

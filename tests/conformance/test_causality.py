@@ -5,6 +5,7 @@ Honest routers pass it, and every way of looking ahead, beside or back is found 
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 import torch
 
 from bench.backbone.passes import make_pass
-from bench.conformance.causality import TRIALS, PreciseProducts, Proof, prove
+from bench.conformance.causality import (
+    TOLERANCE,
+    TRIALS,
+    Offence,
+    PreciseProducts,
+    Proof,
+    _compare,
+    prove,
+)
 from bench.data import Windows
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of, set_knobs
@@ -63,6 +72,18 @@ from tests.world import (
 )
 
 BATCH_SIZE = 64
+
+
+@pytest.mark.parametrize("size", [1.0, 171.0])
+def test_what_counts_as_equal_grows_with_the_loss(size: float) -> None:
+    """Rounding does: at a loss of 171 it is no look ahead."""
+    loss, rows = torch.full((2, 3, 1), size), torch.arange(2)
+    loss[0, 0] = 0.0  # which has no size of its own
+    for share, differs in ((0.5, False), (3.0, True)):
+        other = loss.clone()
+        other[0, 0] += share * TOLERANCE * size
+        with pytest.raises(Offence, match="sequence 0, position 0") if differs else nullcontext():
+            _compare("Decoding", [("the loss", loss)], [("the loss", other)], rows, True, TOLERANCE)
 
 
 def with_knobs(found: Model, value: float) -> Model:

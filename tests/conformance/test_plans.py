@@ -9,9 +9,9 @@ import torch
 from bench.conformance.check import Check, CheckResult, examine_one
 from bench.conformance.plans import (
     counts_match_mask,
-    first_plans,
     place_of,
     plan_is_well_formed,
+    plans_of,
 )
 from bench.conformance.subject import Subject
 from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
@@ -53,7 +53,7 @@ def subject(router: type[Router]) -> Subject:
 
 
 def test_every_layer_is_asked_in_training_and_in_evaluation() -> None:
-    asked = [(router.spec.layer, inputs) for router, inputs, _ in first_plans(subject(Plain))]
+    asked = [(router.spec.layer, inputs) for router, inputs, _ in plans_of(subject(Plain))]
     assert Counter((layer, inputs.selection) for layer, inputs in asked) == {
         (layer, selection): 1 for layer in range(3) for selection in ("topk", "causal")
     }
@@ -65,7 +65,7 @@ def test_every_layer_is_asked_in_training_and_in_evaluation() -> None:
 
 def test_a_place_is_the_line_of_the_routers_own_forward() -> None:
     line = inspect.getsourcelines(Miscounts.forward)[1]
-    assert place_of(subject(Miscounts)) == f"Miscounts.forward (test_plans.py:{line})"
+    assert place_of(Miscounts()) == f"Miscounts.forward (test_plans.py:{line})"
 
 
 def test_shapes_and_numbers_of_a_plan_are_those_of_the_contract() -> None:

@@ -66,6 +66,22 @@ def test_the_card_says_what_was_left_out_also_of_a_cached_corpus(
     assert "\nreading stopped at max_tokens, 50,000\n" in said
 
 
+def test_a_vocabulary_that_the_text_does_not_fill_is_said(
+    two_domains: Path, tmp_path: Path
+) -> None:
+    data = {"path": str(two_domains), "tokenizer": "bpe"}
+    for size, said in ((400, None), (60_000, "the text gives no more than")):
+        config = DataConfig.model_validate(data | {"vocab_size": size})
+        corpus = load_corpus(config, tmp_path)
+        line = corpus_card(corpus, config).splitlines()[2]
+        assert (corpus.vocab_size < size) == (said is not None)
+        assert (
+            line.startswith("domain")
+            if said is None
+            else line == (f"{said} {corpus.vocab_size:,} of 60,000 token ids")
+        )
+
+
 def test_a_held_out_split_beyond_its_share_is_said(
     table: Callable[..., Path], tmp_path: Path
 ) -> None:

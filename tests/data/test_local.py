@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,47 @@ def test_hidden_files_and_other_kinds_are_counted_and_not_read(folder: Path) -> 
     assert not any("hidden" in document.text for document in found.documents())
     assert found.intake.files == 3
     assert found.intake.dropped == {"hidden (files)": 2, "of another kind (files)": 1}
+
+
+def test_links_are_not_followed_in_silence(folder: Path) -> None:
+    (folder / "sub" / "up").symlink_to("..")
+    (folder / "gone.txt").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "again.txt").symlink_to("a.txt")
+    found = source(DataConfig(source="local", path=str(folder)))
+    assert found.intake.files == 4
+    assert found.intake.dropped == {
+        "of another kind (files)": 1,
+        "linked (folders)": 1,
+        "no file in fact (links, pipes)": 2,
+    }
+    for path, said in {
+        "gone.txt": "The link .* leads nowhere",
+        "pipe.txt": "neither a file",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            read(folder / path)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_folder_that_may_not_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """Root may read everything, so the system's answer is made up."""
+    closed, scan = folder / (".closed" if hidden else "closed"), os.scandir
+    closed.mkdir()
+
+    def refuse(path: str) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    if hidden:
+        assert len(read(folder)) == 3
+    else:
+        with pytest.raises(UserError, match=r"Cannot read the folder '.*/closed': Permission de"):
+            read(folder)
 
 
 @pytest.mark.parametrize("text", ["a\r\nb\rc\n", "\ufeffstart\n"])

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -114,6 +115,12 @@ def test_few_documents_give_one_to_each_held_out_split() -> None:
 def test_too_little_text_is_refused(bad: list[Document]) -> None:
     with pytest.raises(UserError):
         divide(bad, CONFIG)
+
+
+def test_no_text_is_refused_with_what_was_left_out() -> None:
+    intake = Intake(dropped=Counter({"null domain": 150}))
+    with pytest.raises(UserError, match=r"\(left out: 2 empty, 150 null domain\): check path"):
+        divide([Document(str(i), "x", " ") for i in range(2)], CONFIG, intake)
 
 
 def test_too_many_domains_are_refused() -> None:

@@ -59,8 +59,8 @@ def test_every_layer_has_its_own_knob_and_an_equal_share(
     assert len(set(knobs)) == len(found.decoder.routers)
     for mask, shares in zip(
         evaluate(found, text, 16, keep=True).masks.values(),
-        [found.solution.shares] * 3,
-        strict=False,
+        found.solution.shares,
+        strict=True,
     ):
         assert mask.double().mean((0, 1)).sum().item() == pytest.approx(sum(shares), abs=0.02)
 

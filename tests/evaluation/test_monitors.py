@@ -99,12 +99,14 @@ def test_monitors_of_known_plans() -> None:
         seen,
         {0: [~mask, mask]},
         [[[2.0, 3.0]], [[1.0, 4.0]]],
+        [[0.25, 0.5]],
         {0: 0.5},
         {0: 0.25},
     )
     assert monitor.on_policy_correlation == 0.25
     assert monitor.utility_correlation == 0.5
     assert monitor.load == pytest.approx((4 / 8, 3 / 8))
+    assert monitor.trained_load == (0.25, 0.5)
     assert monitor.margin == pytest.approx(0.5)
     assert monitor.max_logit == pytest.approx(math.log(3))
     assert monitor.dropped == pytest.approx(1 / 8)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
-from bench.board.build import separate
+from bench.board.conditions import separate
 from bench.config.load import load_suite, parse_suite
 from bench.config.row import RowConfig
 from bench.data import DataConfig, load_corpus

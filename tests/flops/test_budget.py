@@ -43,11 +43,8 @@ def by_hand(rho: float) -> float:
 def spend(found: Model) -> float:
     """FLOPs a token at the solved shares, of the model that came out."""
     ledger = found.evaluation_ledger
-    return (
-        ledger.fixed
-        + ledger.routers
-        + sum(site.at(found.solution.shares, SEQ) for site in ledger.sites)
-    )
+    sites = zip(ledger.sites, found.solution.shares, strict=True)
+    return ledger.fixed + ledger.routers + sum(site.at(shares, SEQ) for site, shares in sites)
 
 
 @given(st.floats(0.01, 0.99))
@@ -65,7 +62,7 @@ def test_every_router_costs_the_budget(name: str, options: Mapping[str, object])
     if found.solution.capacity < 1:
         assert spend(found) == pytest.approx(by_hand(0.5), rel=1e-9)
     else:  # half a unit of width away at most
-        unit = len(ROUTED) * sum(found.solution.shares) * 6 * D
+        unit = len(ROUTED) * sum(found.solution.shares[0]) * 6 * D
         assert abs(spend(found) - by_hand(0.5)) <= unit / 2 + 1e-6
 
 
@@ -75,7 +72,8 @@ def test_the_capacity_of_a_gate_solves_a_linear_equation(rho: float) -> None:
     found = tiny("mlp_gate", budget=rho)
     left = by_hand(rho) - FIXED - found.evaluation_ledger.routers - len(ROUTED) * CHEAP
     assert found.solution.capacity == pytest.approx(left / (len(ROUTED) * (FULL - CHEAP)), abs=1e-9)
-    assert found.solution.shares == (1 - found.solution.capacity, found.solution.capacity)
+    shares = (1 - found.solution.capacity, found.solution.capacity)
+    assert found.solution.shares == (shares,) * len(ROUTED)
 
 
 def test_a_gate_is_priced_by_its_products_and_its_elementwise_work() -> None:

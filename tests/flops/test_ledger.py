@@ -41,9 +41,8 @@ def ledger(paths: Paths | None = None, seq_len: int = SEQ_LEN, router: float = 0
 
     with torch.device("meta"):
         routers = {} if paths is None else {layer: [stub()] for layer in (1, 3)}
-        return Ledger(
-            Decoder(CONFIG, routers, expert_width=24), seq_len, dict.fromkeys(routers, router)
-        )
+        prices = {(layer, made.paths.site): router for layer, (made,) in routers.items()}
+        return Ledger(Decoder(CONFIG, routers, expert_width=24), seq_len, prices)
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])

@@ -1,6 +1,7 @@
 """Fresh processes end with their parent, print nothing to stdout, and die alone."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,8 +21,13 @@ def test_a_function_runs_in_another_process_and_its_errors_come_back() -> None:
         in_fresh_process(int, "x")
 
 
+def test_a_process_starts_deaf_to_interrupts_and_its_parent_hears_them_again() -> None:
+    assert signal.SIGINT in in_fresh_process(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_prints_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    in_fresh_process(os.system, "echo loud")
+    in_fresh_process(subprocess.run, ["echo", "loud"])
     out, err = capfd.readouterr()
     assert "loud" not in out and "loud" in err
 

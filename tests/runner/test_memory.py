@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from bench.record import read_record
 from bench.runner import memory
 from bench.runner.memory import PeakMemory
+from bench.runner.work import work
+from tests import world
+from tests.runner.jobs import job, place
 
 CPU = torch.device("cpu")
 LARGE = 200  # MiB
@@ -27,6 +31,37 @@ def test_an_earlier_high_water_mark_is_not_the_next_cells_own() -> None:
     assert large is not None
     # unknown is right where the system cannot forget; a number must be the smaller one's own
     assert small is None if not second.forgotten else small and large - small > LARGE / 2
+
+
+def test_a_small_cell_after_a_large_one_states_its_own_peak(text: Path, tmp_path: Path) -> None:
+    """Both run in one process, as in one worker."""
+    peaks: list[float | None] = []
+    for batch_size in (4, 512, 4):
+        train = {"reference_tokens": 1024, "batch_size": batch_size, "probes": 2}
+        cell = world.cell(
+            text, "dense_matched", seed=len(peaks), train=train, rows=["dense_matched"]
+        )
+        assert work(cell, job(tmp_path)).status == "ok"
+        training = read_record(place(cell, tmp_path)).training
+        assert training is not None
+        peaks.append(training.peak_memory_mb)
+    before, large, after = peaks
+    if PeakMemory(CPU).forgotten:
+        assert before and large and after
+        assert large - max(before, after) > LARGE
+    else:
+        assert after is None, "unknown where the system cannot forget the large one"
+
+
+def test_memory_of_a_gpu_is_that_of_its_tensors_since_the_cell_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, peak = torch.device("cuda", 1), {"cuda:1": 900 * 2**20}
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda of: peak.update({str(of): 5 * 2**20})
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda of: peak[str(of)])
+    assert PeakMemory(device).megabytes() == 5
 
 
 def test_where_the_system_cannot_forget_only_a_new_peak_is_known(

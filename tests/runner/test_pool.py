@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from filelock import FileLock
 from bench.record import read_record
 from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
+from bench.runner.isolation import FreshProcess
 from bench.runner.plugins import checks_path
 from bench.runner.pool import run_cells
 from bench.runner.resolve import resolve
@@ -79,6 +81,17 @@ def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> Non
     assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_timings_say_how_many_workers_ran_beside(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
+    cells = [world.cell(text, seed=seed) for seed in range(2)]
+    run_cells(cells, job(tmp_path), workers)
+    speeds = [read_record(place(cell, tmp_path)).speed for cell in cells]
+    assert [speed and speed.beside for speed in speeds] == [workers - 1] * 2
+
+
 @pytest.mark.slow
 def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
     cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
@@ -122,3 +135,19 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
     assert read_record(path).provenance.command == "beside"
     run_cells([failing], job(tmp_path, "after"), 0)
     assert read_record(path).provenance.command == "after"
+
+
+def test_the_main_thread_alone_hears_an_interrupt(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread that takes SIGINT leaves the main one waiting for its workers."""
+    masks: list[set[int]] = []
+
+    def run(_: FreshProcess, __: object, cell: Cell, *___: object) -> CellResult:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return CellResult(cell, "ok", "", 0.0)
+
+    monkeypatch.setattr(FreshProcess, "run", run)
+    run_cells([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
+    assert [signal.SIGINT in mask for mask in masks] == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

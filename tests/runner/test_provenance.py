@@ -70,6 +70,14 @@ def test_an_inherited_git_directory_changes_nothing(
     assert commit_state(root) == (made, False)
 
 
+def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = repository(tmp_path / "ours")
+    made = commit(root)
+    assert commit_state(root) == (made, False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit_state(root) == UNKNOWN
+
+
 def test_versions_threads_and_precision_are_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     made = machine_of(torch.device("cpu"), "bfloat16")

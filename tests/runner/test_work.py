@@ -1,6 +1,7 @@
 """One cell and its record: kept, replaced, refused or failed, and said in one line."""
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path
     outcome = work(world.cell(text), job(tmp_path / "file", "c"))
     assert (
         outcome.status == "crashed"
-        and "NotADirectoryError" in outcome.detail
+        and "Not a directory" in outcome.detail
         and "\n" not in outcome.detail
     )
 
@@ -122,7 +123,7 @@ def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> No
     tmp_path.chmod(0o700)
     assert (
         outcome.status == "crashed"
-        and "PermissionError" in outcome.detail
+        and "Permission denied" in outcome.detail
         and "\n" not in outcome.detail
     )
 
@@ -137,11 +138,29 @@ def test_the_disk_is_full_when_the_record_is_written(
     with monkeypatch.context() as patch:
         patch.setattr("bench.files.os.fdopen", full)
         outcome = work(cell, job(tmp_path, "c", checkpoint_seconds=0))
-    assert (
-        outcome.status == "crashed"
-        and "No space left on device" in outcome.detail
-        and "\n" not in outcome.detail
+    assert (outcome.status, outcome.detail) == (
+        "crashed",
+        f"cannot keep a record in {str(tmp_path)!r} (No space left on device); "
+        "mend that and run the same command to resume",
     )
     assert not kept(cell, tmp_path).exists()
     assert not list(kept(cell, tmp_path).parent.glob(".*"))
     assert work(cell, job(tmp_path, "c")).status == "ok", "goes on from the last checkpoint"
+
+
+def test_a_full_disk_is_said_before_the_training(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = world.cell(text)
+    resolve(cell)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.runner.run_cell.train", lambda *_, **__: pytest.fail("was trained"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, limits[1]))
+        try:
+            outcome = work(cell, job(tmp_path, "c"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert outcome.status == "crashed" and "(File too large)" in outcome.detail
+    assert not list(tmp_path.rglob("*.json"))
+    assert work(cell, job(tmp_path, "c")).status == "ok"

@@ -245,8 +245,9 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        checkpoints.save_if_due(filled(2), 2)
-    assert "No space left on device" in caplog.text
+        for _ in range(3):
+            checkpoints.save_if_due(filled(2), 2)
+    assert caplog.text.count("No space left on device") == 1, "said once"
     assert list(tmp_path.iterdir()) == [before]
     checkpoints.save_if_due(filled(2), 2)
     assert restored(tmp_path) == (2, 2, 2)
