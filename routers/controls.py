@@ -75,6 +75,7 @@ class Random(Router):
         num_experts: size of the bank, for "experts".
         active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
             for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
+        num_shared: number of experts that every token also takes, with weight 1, for "experts".
         layers: routed layers to use; None for the default: every layer, and for "block" every
             other.
     """
@@ -84,6 +85,7 @@ class Random(Router):
         over: Literal["ffn", "block", "experts"] = "ffn",
         num_experts: int = 8,
         active_experts: float = 2.0,
+        num_shared: int = 0,
         layers: Literal["every", "other"] | None = None,
     ) -> None:
         super().__init__()
@@ -93,9 +95,12 @@ class Random(Router):
             raise ValueError(
                 f"active_experts is {active_experts}; allowed is 1 to num_experts, {num_experts}."
             )
+        if num_shared < 0:
+            raise ValueError(f"num_shared is {num_shared}; it must be at least 0.")
         self.over, self.num_experts, self.active_experts = over, num_experts, active_experts
-        self.paths = {"ffn": FFN_GATE, "block": BLOCK_GATE, "experts": experts(num_experts)}[over]
-        self.mean_experts = float(active_experts)
+        bank = experts(num_experts, shared=num_shared)
+        self.paths = {"ffn": FFN_GATE, "block": BLOCK_GATE, "experts": bank}[over]
+        self.num_shared, self.mean_experts = num_shared, float(active_experts + num_shared)
         self.layers = layers or ("other" if over == "block" else "every")
 
     def build(self, spec: RouterSpec) -> None:
@@ -134,4 +139,9 @@ class Random(Router):
         mask = torch.zeros(*seq_shape, self.num_experts, dtype=torch.bool, device=device).scatter(
             2, chosen, taken
         )
-        return RoutingPlan(mask, weight=mask / mask.sum(-1, keepdim=True))
+        weight = mask / mask.sum(-1, keepdim=True)
+        if self.num_shared:
+            shape = (*seq_shape, self.num_shared)
+            mask = torch.cat((mask.new_ones(shape), mask), dim=-1)
+            weight = torch.cat((weight.new_ones(shape), weight), dim=-1)
+        return RoutingPlan(mask, weight)

@@ -43,7 +43,7 @@ def type_name(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(type_name(part) for part in inner))
     if origin is Literal:
         return NAMES[type(inner[0])]
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         return f"list of {type_name(inner[0])}"
     if isinstance(origin, type) and issubclass(origin, Part):
         place = places()[origin]
@@ -179,7 +179,9 @@ def paths_of(paths: Paths) -> str:
     if paths.base is not None:
         return f"{' or '.join(paths.names)} {'FFN' if paths.site == 'ffn' else ''}".strip()
     merged = f", merged for every {paths.segment} tokens" if paths.segment else ""
-    return f"{len(paths.names)} expert{'s'[: len(paths.names) - 1]}{merged}"
+    shared = f", and {len(paths.always)} shared" if paths.always else ""
+    count = len(paths.chosen)
+    return f"{count} expert{'s'[: count - 1]}{shared}{merged}"
 
 
 def describe_router(entry: Entry) -> list[str]:
@@ -189,8 +191,8 @@ def describe_router(entry: Entry) -> list[str]:
     prose = re.split(r"\n\n(?=[A-Z]\w+:\n)", doc)[0]
     facts = [f"Family: {entry.family}.", f"Paths: {paths_of(entry.make({}).paths)}."]
     if entry.paper:
-        number = entry.paper.removeprefix("arXiv:")
-        facts.append(f"Paper: [{entry.paper}](https://arxiv.org/abs/{number}).")
+        place = entry.paper.replace("arXiv:", "arxiv.org/abs/")
+        facts.append(f"Paper: [{entry.paper}](https://{place}).")
     parts = [f"## {entry.name}", " ".join(facts), *prose.split("\n\n")]
     hints, told = get_type_hints(entry.router.__init__), options_help(entry.router)
     rows = [

@@ -121,9 +121,19 @@ def counts_match_mask(subject: Subject) -> None:
             demand(False, f"{wrong[0]} {where}", wrong[1])
 
 
-@rule("Give every token a path, or declare `allows_none = True`.")
+@rule("Give every token a path and those in `always`, or declare `allows_none = True`.")
 def every_token_has_a_path(subject: Subject) -> None:
-    """Each token takes at least one path, unless the router declares that it may take none."""
+    """Each token takes the paths that all take, and at least one, unless none is allowed."""
+    for selection, trace in traces_of(subject):
+        for path in map(trace.paths.names.index, trace.paths.always):
+            without = int((~trace.plan.mask[..., path]).sum())
+            name = trace.paths.names[path]
+            demand(
+                without == 0,
+                f"{name!r}, which stands in `always`, for every token in layer {trace.layer}, "
+                f"{selection}",
+                f"{without} tokens without",
+            )
     if subject.probe.allows_none:
         raise Exempt("the router declares allows_none")
     for selection, trace in traces_of(subject):

@@ -54,11 +54,10 @@ def monitors(
     for site, mask in evaluation.masks.items():
         site_cost = ledger.sites[site]
         by_domain = _load(mask, domain, len(corpus.domains))
-        scores, router, probed = (
-            evaluation.scores.get(site),
-            decoder.routers[site],
-            history.get(site, ()),
-        )
+        router, probed = decoder.routers[site], history.get(site, ())
+        scores = evaluation.scores.get(site)
+        if scores is not None and router.paths.always:
+            scores = scores[..., router.paths.chosen]
         variance, rank = (
             collapse(evaluation.latents[site]) if site in evaluation.latents else (None, None)
         )

@@ -87,8 +87,8 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
         _scale_last_layer(router, options.init_scale, name)
     if wanted(options) or options.noise == "jitter" or options.float32:
         # Dropout must leave as many experts as a token may take.
-        count = len(router.paths.names)
-        least = min(count, math.ceil(router.mean_experts))
+        count = len(router.paths.chosen)
+        least = min(count, math.ceil(router.mean_experts - len(router.paths.always)))
         router.noise = TrainingNoise(
             options, router.spec.d_model, count, router.paths.base is None, least
         )

@@ -7,6 +7,7 @@ It is the contract, ways to choose, estimators, losses and registration:
 
 from bench.rng import hash_uniform
 from bench.routing import estimators, losses
+from bench.routing.balance import BalanceOption
 from bench.routing.contract import (
     BLOCK_GATE,
     FFN_GATE,
@@ -38,11 +39,13 @@ from bench.routing.select import (
     top_k_mask,
     upgrade,
 )
+from bench.routing.token_choice import Scores, ThresholdChoice, TokenChoice
 
 __all__ = [
     "BLOCK_GATE",
     "FFN_GATE",
     "AuxLoss",
+    "BalanceOption",
     "Gate",
     "GateEstimator",
     "LayerTrace",
@@ -55,8 +58,11 @@ __all__ = [
     "RouterNoise",
     "RouterSpec",
     "RoutingPlan",
+    "Scores",
     "Selection",
     "Site",
+    "ThresholdChoice",
+    "TokenChoice",
     "TrainStatistics",
     "biased",
     "estimators",

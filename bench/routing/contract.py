@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from bench.routing.allowed_paths import fault, is_expert
@@ -80,6 +80,8 @@ class Paths:
         segment: tokens that share one merged expert, for experts that are merged and not chosen
             (see `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut
             as the whole is.
+        always: paths that every token takes. They are not chosen, so losses, balance and monitors
+            leave them out.
 
     Raises:
         ValueError: the table does not have these paths.
@@ -89,27 +91,43 @@ class Paths:
     names: tuple[str, ...]
     base: str | None = None
     segment: int | None = None
+    always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if wrong := fault(self.site, self.names, self.base, self.segment):
             raise ValueError(f"Paths: {wrong}")
+        if self.always and (self.base or self.segment or not set(self.always) < set(self.names)):
+            raise ValueError(
+                f"always is {self.always}; allowed are some of the names, {self.names}, without a "
+                "base or a segment."
+            )
 
     @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts, which `mean_experts` counts."""
         return tuple(name for name in self.names if is_expert(name))
 
+    @property
+    def chosen(self) -> list[int]:
+        """Indices of the paths that a token may take or not."""
+        return [index for index, name in enumerate(self.names) if name not in self.always]
+
 
 FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
 BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")
 
 
-def experts(count: int, segment: int | None = None) -> Paths:
-    """`count` experts of equal width, without a base.
+def experts(count: int, segment: int | None = None, shared: int = 0) -> Paths:
+    """Return the paths of `count` experts of equal width, without a base.
 
-    Merged for every `segment` tokens if that is given.
+    Args:
+        count: of the experts that are chosen or merged.
+        segment: tokens that share a merged expert, if they are merged.
+        shared: further experts that every token takes; they come first.
     """
-    return Paths(Site.FFN, tuple(f"expert{index}" for index in range(count)), segment=segment)
+    always = tuple(f"expert_shared{index}" for index in range(shared))
+    names = tuple(f"expert{index}" for index in range(count))
+    return Paths(Site.FFN, always + names, segment=segment, always=always)
 
 
 @dataclass(frozen=True)
@@ -236,8 +254,9 @@ class RoutingPlan:
             section 3; Lory, arXiv:2405.03133, section 2.2). To be causal, a segment's weights come
             from the segments before it. One merged expert runs, so `mask` marks one path a token,
             any of them; `weight` factors what comes out.
-        choice: what was chosen, where more is run: by straight-through and soft training, by
-            probing. Losses that count choices (balance, policy gradient) count these.
+        choice: what was chosen, where more is run, by straight-through and soft training or by
+            probing; or less, by dropping. Losses that count choices (balance, policy gradient)
+            count these.
     """
 
     mask: Bool[Tensor, "batch seq path"]
@@ -282,6 +301,10 @@ class LayerTrace:
     token_loss: Float[Tensor, "batch seq"] | None = None
     utility: Float[Tensor, "batch seq"] | None = None
     labels: Int[Tensor, "batch seq"] | None = None
+
+    def of_chosen(self, values: Shaped[Tensor, "batch seq path"]) -> Shaped[Tensor, "batch seq _"]:
+        """Return the values of the paths that a token may take or not."""
+        return values[..., self.paths.chosen] if self.paths.always else values
 
 
 @dataclass(frozen=True)

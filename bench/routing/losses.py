@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bench.routing.balance import balance_loss, load_shares
 from bench.routing.contract import LayerTrace
 from bench.routing.estimators import Credit, credit
 
@@ -16,10 +17,18 @@ LEAST_NOISE = 1e-16
 float32."""
 
 
-def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
+def _scores(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
     if trace.plan.scores is None:
         raise TypeError("This auxiliary loss needs plan.scores, and the plan has none.")
     return trace.plan.scores
+
+
+def _logits(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:
+    return trace.of_chosen(_scores(trace))
+
+
+def _chosen(trace: LayerTrace) -> Bool[Tensor, "batch seq path"]:
+    return trace.of_chosen(trace.plan.chosen)
 
 
 def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
@@ -30,21 +39,7 @@ def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
     1 at any number of choices a token. Mixtral's published code counts a token's k choices in full,
     so that its loss is k times this one, and a weight there is k times smaller than here.
     """
-    mask = trace.plan.chosen.float().flatten(0, 1)
-    probabilities = _logits(trace).softmax(-1).flatten(0, 1).mean(0)
-    return mask.shape[1] * (mask.mean(0) / mask.sum(1).mean().clamp_min(1e-9) * probabilities).sum()
-
-
-def load_balance_single(trace: LayerTrace) -> Float[Tensor, ""]:
-    """Load balance with f_e counted over tokens that take one expert only (arXiv:2310.07188,
-    section 3.2).
-
-    Tokens that take two are free to choose, hence "soft".
-    """
-    mask = trace.plan.mask.float().flatten(0, 1)
-    single = mask * (mask.sum(1, keepdim=True) == 1)
-    share = single.sum(0) / single.sum().clamp_min(1.0)
-    return mask.shape[1] * (share * _logits(trace).softmax(-1).flatten(0, 1).mean(0)).sum()
+    return balance_loss(load_shares(_chosen(trace)), _logits(trace).softmax(-1))
 
 
 def router_z(trace: LayerTrace) -> Float[Tensor, ""]:
@@ -71,7 +66,7 @@ def importance(trace: LayerTrace) -> Float[Tensor, ""]:
     A gate value is the softmax over the chosen scores, and 0 for a path that was not chosen
     (equations 3 to 5).
     """
-    kept = _logits(trace).masked_fill(~trace.plan.chosen, -torch.inf)
+    kept = _logits(trace).masked_fill(~_chosen(trace), -torch.inf)
     return _cv_squared(kept.softmax(-1).nan_to_num(0.0).flatten(0, 1).sum(0))
 
 
@@ -83,7 +78,7 @@ def load(trace: LayerTrace) -> Float[Tensor, ""]:
     `plan.extras["noise_std"]`, and the scores without it, `plan.extras["clean_scores"]`; for a plan
     that has none, the deviation is 1.
     """
-    scores, mask = _logits(trace), trace.plan.chosen
+    scores, mask = _logits(trace), _chosen(trace)
     best_left = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
     worst_taken = scores.masked_fill(~mask, torch.inf).amin(-1, keepdim=True)
     lead = trace.plan.extras.get("clean_scores", scores) - torch.where(mask, best_left, worst_taken)
@@ -166,7 +161,7 @@ def policy_gradient(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
 
     REINFORCE of the sampled paths against the baseline `plan.extras["baseline"]` (Williams, 1992).
     """
-    log_p = (_logits(trace).log_softmax(-1) * trace.plan.chosen).sum(-1)
+    log_p = (_logits(trace).log_softmax(-1) * _chosen(trace)).sum(-1)
     return (log_p * (_blamed(trace, kind) - trace.plan.extras["baseline"].detach())).mean()
 
 
@@ -201,7 +196,7 @@ def supervised(trace: LayerTrace) -> Float[Tensor, ""]:
         raise TypeError(
             'This auxiliary loss needs trace.labels: set `supervised`, define `label`, and put "labels" into `uses` of the loss.'
         )
-    scores, labels = _logits(trace).flatten(0, 1), trace.labels.flatten()
+    scores, labels = _scores(trace).flatten(0, 1), trace.labels.flatten()
     return F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum") / (
         labels != -100
     ).sum().clamp_min(1)

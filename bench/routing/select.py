@@ -40,16 +40,25 @@ def biased(
 
 
 def top_experts(
-    scores: Float[Tensor, "*token path"], count: int, inputs: RouterInput
+    scores: Float[Tensor, "*token path"],
+    count: int,
+    inputs: RouterInput,
+    wanted: Float[Tensor, "*token path"] | None = None,
 ) -> Int[Tensor, "*token count"]:
-    """Return the `count` experts with the highest scores, `[..., count]`.
+    """Return the `count` experts that are wanted most, dropped ones last.
 
-    With a balance bias, the highest biased softmax probabilities decide.
+    Args:
+        scores: as `perturb` returns them.
+        count: experts a token.
+        inputs: with the bias that balances experts, which is added to `wanted`.
+        wanted: what to choose by; None for the softmax of the scores.
     """
+    balanced = inputs.noise is not None and inputs.noise.bias is not None
+    if wanted is None and not balanced:
+        return scores.topk(count).indices
+    wanted = scores.softmax(-1) if wanted is None else wanted
     # A dropped expert must not come back by its bias.
-    if inputs.noise is not None and inputs.noise.bias is not None:
-        scores = biased(scores.softmax(-1), inputs).masked_fill(scores <= DROPPED, -torch.inf)
-    return scores.topk(count).indices
+    return biased(wanted, inputs).masked_fill(scores <= DROPPED, -torch.inf).topk(count).indices
 
 
 def tokens_kept(capacity: float, seq_len: int) -> int:

@@ -30,6 +30,7 @@ class Choice:
         paths: kinds of the paths; all experts are of one kind, and without a base they are sorted.
         base: path of a token that is not upgraded, if there is one.
         mean_experts: mean number of experts per token; 1 with a base.
+        shared: number of them that every token takes.
         layers: layers that hold the router.
     """
 
@@ -37,11 +38,13 @@ class Choice:
     paths: tuple[str, ...]
     base: str | None
     mean_experts: float
+    shared: int
     layers: tuple[int, ...]
 
     def __str__(self) -> str:
         if set(self.paths) == {"expert"}:
             said = f"{_number(self.mean_experts)} of {len(self.paths)} experts"
+            said += f", {self.shared} of them shared," if self.shared else ""
         else:
             said = " or ".join(self.paths)
         return f"{said} in layers {', '.join(map(str, self.layers))}"
@@ -53,10 +56,10 @@ def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
     kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
     layers = layers_used(card, suite.routed_layers)
     if paths.base is not None:
-        return Choice(paths.site, tuple(kinds), paths.base, 1.0, layers)
+        return Choice(paths.site, tuple(kinds), paths.base, 1.0, 0, layers)
     # Rounded, so that 1.1 * 3 and 3.3 are the same choice.
     mean = round(float(card.mean_experts), 6)
-    return Choice(paths.site, tuple(sorted(kinds)), None, mean, layers)
+    return Choice(paths.site, tuple(sorted(kinds)), None, mean, len(paths.always), layers)
 
 
 def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | None:
@@ -173,10 +176,12 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
 
 def _options(chance: Entry, card: RouterCard) -> dict[str, Any] | None:
     """Return options of `random` for the paths, experts and layers of a router, if it has any."""
-    paths, mean = card.paths, round(float(card.mean_experts), 6)
+    paths, shared = card.paths, len(card.paths.always)
+    mean = round(float(card.mean_experts) - shared, 6)
     options: dict[str, Any]
     if paths.base is None:
-        options = {"over": "experts", "num_experts": len(paths.names), "active_experts": mean}
+        options = {"over": "experts", "num_experts": len(paths.chosen), "active_experts": mean}
+        options |= {"num_shared": shared} if shared else {}
     else:
         options = {"over": "block" if paths.site is Site.BLOCK else "ffn"}
     try:

@@ -267,7 +267,9 @@ class Stepper:
             if type(router).after_step is not Router.after_step:
                 flops += count(lambda: router.after_step(trace)).total  # noqa: B023
             if router.noise is not None:
-                flops += count(partial(router.noise.after_step, trace.plan.chosen)).total
+                flops += count(
+                    partial(router.noise.after_step, trace.of_chosen(trace.plan.chosen))
+                ).total
         return flops
 
 

@@ -34,14 +34,14 @@ def example(tmp_path: Path, plugins: Callable[[Path], dict[str, Entry]]) -> Path
     return file
 
 
-@pytest.mark.parametrize("name", ["linear_gate", "top1_moe"])
+@pytest.mark.parametrize("name", ["linear_gate", "linear_moe"])
 def test_every_example_of_the_readme_passes(
     name: str,
     tmp_path: Path,
     plugins: Callable[[Path], dict[str, Entry]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(examples()) == {"linear_gate", "top1_moe"}
+    assert set(examples()) == {"linear_gate", "linear_moe"}
     file = tmp_path / "my_router.py"
     file.write_text(examples()[name], "utf-8")
     assert set(plugins(file)) == {name}

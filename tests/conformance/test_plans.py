@@ -9,12 +9,13 @@ import torch
 from bench.conformance.check import Check, CheckResult, examine_one
 from bench.conformance.plans import (
     counts_match_mask,
+    every_token_has_a_path,
     place_of,
     plan_is_well_formed,
     plans_of,
 )
 from bench.conformance.subject import Subject
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
+from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan, experts
 from bench.routing.registry import Entry, find
 from bench.routing.select import gate_plan
 
@@ -42,6 +43,23 @@ class NoNumber(Plain):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
         return replace(plan, scores=torch.full(plan.mask.shape, torch.nan))
+
+
+class KeepsShared(Router):
+    """Sends every token to an expert of its own, and all to the shared one."""
+
+    paths, mean_experts = experts(2, shared=1), 2.0
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        first = inputs.positions % 2 == 0
+        return RoutingPlan(torch.stack((torch.ones_like(first), first, ~first), -1))
+
+
+class ForgetsShared(KeepsShared):
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        mask = super().forward(inputs).mask
+        mask[:, 3, 0] = False
+        return RoutingPlan(mask)
 
 
 def examine(check: Check, router: type[Router]) -> CheckResult:
@@ -81,3 +99,11 @@ def test_counts_that_the_mask_denies_are_found() -> None:
     assert examine(counts_match_mask, Plain).status == "passed"
     assert examine(counts_match_mask, Miscounts).status == "failed"
     assert examine_one(counts_match_mask, Subject(find("mlp_gate")), {}).status == "passed"
+
+
+def test_a_path_that_every_token_takes_is_missed_where_one_does_not() -> None:
+    assert examine(every_token_has_a_path, KeepsShared).status == "passed"
+    found = examine(every_token_has_a_path, ForgetsShared)
+    assert found.status == "failed"
+    assert "'expert_shared0', which stands in `always`" in found.expected
+    assert found.seen == "8 tokens without"

@@ -26,7 +26,7 @@ from bench.routing.contract import (
     RoutingPlan,
     experts,
 )
-from bench.routing.losses import load_balance_single, router_z
+from bench.routing.losses import router_z
 from bench.routing.registry import Entry, find
 from bench.routing.select import DROPPED, gate_plan, top_k_mask
 from bench.runner.rows import check_loss_names
@@ -115,6 +115,15 @@ def test_which_shipped_routers_refuse_what() -> None:
     ):
         equipped("mod", expert_dropout=0.1)
     equipped("top2_moe", **EQUIPMENT)
+
+
+def test_what_balances_experts_leaves_out_those_that_every_token_takes() -> None:
+    found = equipped("top2_moe", {"num_shared": 2, "granularity": 2}, **EQUIPMENT)
+    noise = found.decoder.routers[0].noise
+    assert noise is not None and noise.bias is not None
+    fit(found, 3, router=RouterTraining.model_validate(EQUIPMENT))
+    assert noise.bias.shape == (16,)
+    assert noise.bias.abs().sum() > 0
 
 
 class _Bypassing(Router):
@@ -374,7 +383,7 @@ def test_standard_losses_are_weighed_by_name_and_a_routers_own_come_first() -> N
         "router_z": (0.5, router_z)
     }
     own = resolve_losses(adaptive, weights_of(load_balance=1.0, importance=0.1))
-    assert own["load_balance"].loss.compute is load_balance_single
+    assert own["load_balance"].loss is adaptive.aux_losses["load_balance"]
     assert set(own) == {"load_balance", "importance"}
     assert resolve_losses(gate, weights_of()) == {}
     assert resolve_losses(plain, weights_of(load_balance=1.0)) == {}

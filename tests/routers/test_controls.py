@@ -31,3 +31,15 @@ def test_random_experts_are_taken_equally_often(selection: Selection) -> None:
     assert found.weight is not None
     assert torch.equal(found.weight, found.mask / 2)
     assert stats.chisquare(found.mask.sum((0, 1)).numpy()).pvalue > 1e-3
+
+
+def test_random_experts_may_stand_beside_shared_ones() -> None:
+    alone, beside = (
+        built("random", {"over": "experts", "active_experts": 1, "num_shared": count})
+        for count in (0, 2)
+    )
+    one, other = plan(alone, inputs("causal")), plan(beside, inputs("causal"))
+    assert one.weight is not None and other.weight is not None
+    assert beside.mean_experts == 3
+    assert other.mask[..., :2].all() and other.weight[..., :2].eq(1).all()
+    assert torch.equal(other.weight[..., 2:].sum(-1), one.weight.sum(-1))

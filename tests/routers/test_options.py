@@ -26,9 +26,18 @@ VALUES: dict[str, list[Any]] = {
     **{"width_ratio": [0.5], "utility": [0.1], "rank": [0.1], "rank_delta": [0.2]},
     **{"flip_fraction": [1.0], "expert_dropout": [0.0], "share": [1.0], "weight": [0.5]},
     **{"anneal": [0.5], "inner": ["jepa_gate", {"router": "mlp_gate"}], "heuristic": ["surprisal"]},
+    **{"active": [3], "num_shared": [2], "granularity": [2], "max_experts": [4], "scale": [2.5]},
+    **{"groups": [4], "groups_kept": [3], "entropy": [0.0], "momentum": [0.5]},
+    **{"start": [1.0], "ratio": [2.0]},
     "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": True}],
+    "balance": [
+        *("none", ["soft", "z", {"method": "sign_bias", "rate": 0.01}]),
+        *({"method": "auxiliary", "scope": scope} for scope in ("sequence", "batch", "run")),
+    ],
+    "estimated_moe.balance": [0.0],
+    "quantile_balancing.balance": ["quantile", {"method": "quantile", "scope": "run"}],
 }
-"""Option -> values to try where its type does not list them."""
+"""Option -> values to try where its type does not list them; of one router alone with its name."""
 WITH: dict[str, dict[str, Any]] = {
     "oracle": {"utility": 0.1},
     "flip_fraction": {"utility": 0.1},
@@ -36,11 +45,13 @@ WITH: dict[str, dict[str, Any]] = {
     "probe_share": {"targets": "probe"},
     "estimator_options": {"estimator": "st_gumbel"},
     "random.layers": {"over": "block"},
+    "groups": {"groups_kept": 2},
+    "groups_kept": {"groups": 4},
 }
 """Option -> others without which it does nothing."""
 
 
-def choices(kind: Any, option: str) -> list[Any]:
+def choices(kind: Any, name: str, option: str) -> list[Any]:
     """All values of a choice, both of a switch, or those named above."""
     listed = [
         value
@@ -48,7 +59,9 @@ def choices(kind: Any, option: str) -> list[Any]:
         if typing.get_origin(part) is Literal
         for value in typing.get_args(part)
     ]
-    return [True, False] if kind is bool else listed or VALUES[option]
+    if kind is bool:
+        return [True, False]
+    return listed or VALUES.get(f"{name}.{option}") or VALUES[option]
 
 
 CASES = [
@@ -60,7 +73,7 @@ CASES = [
     for name, router in SHIPPED.items()
     for option, kind in typing.get_type_hints(router.__init__).items()
     if option != "return"
-    for value in choices(kind, option)
+    for value in choices(kind, name, option)
 ]
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from bench.routing.losses import (
     jepa,
     load,
     load_balance,
-    load_balance_single,
     policy_gradient,
     rank,
     router_z,
@@ -49,7 +49,7 @@ def random_trace(seed: int, least: int = 1) -> LayerTrace:
     return trace(top | extra, scores)
 
 
-def naive_balance(found: LayerTrace, single: bool) -> float:
+def naive_balance(found: LayerTrace) -> float:
     """N * sum over experts of (share of assignments) * (mean probability), by loops."""
     assert found.plan.scores is not None
     tokens = [(b, t) for b in range(BATCH) for t in range(SEQ)]
@@ -59,7 +59,7 @@ def naive_balance(found: LayerTrace, single: bool) -> float:
         chosen = found.plan.mask[b, t].tolist()
         exponentials = [math.exp(s) for s in found.plan.scores[b, t].tolist()]
         for e in range(COUNT):
-            taken[e] += chosen[e] and (not single or sum(chosen) == 1)
+            taken[e] += chosen[e]
             probability[e] += exponentials[e] / sum(exponentials) / len(tokens)
     total = max(sum(taken), 1.0)
     return COUNT * sum(t / total * p for t, p in zip(taken, probability, strict=True))
@@ -68,10 +68,7 @@ def naive_balance(found: LayerTrace, single: bool) -> float:
 @given(st.integers(0, 200))
 def test_load_balance_is_the_loop(seed: int) -> None:
     found = random_trace(seed)
-    assert load_balance(found).item() == pytest.approx(naive_balance(found, single=False), rel=1e-5)
-    assert load_balance_single(found).item() == pytest.approx(
-        naive_balance(found, single=True), rel=1e-5
-    )
+    assert load_balance(found).item() == pytest.approx(naive_balance(found), rel=1e-5)
 
 
 def test_load_balance_is_one_at_uniform_and_n_at_collapse() -> None:
@@ -84,9 +81,16 @@ def test_load_balance_is_one_at_uniform_and_n_at_collapse() -> None:
     assert load_balance(trace(collapsed, collapsed * 100.0)).item() == pytest.approx(COUNT)
 
 
-def test_tokens_with_two_experts_do_not_count_towards_single_load() -> None:
-    everything = torch.ones(1, 4, COUNT, dtype=torch.bool)
-    assert load_balance_single(trace(everything, torch.randn(1, 4, COUNT))).item() == 0
+def test_losses_leave_out_the_experts_that_every_token_takes() -> None:
+    """With two shared experts beside them, the losses of the others are what they are alone."""
+    alone = random_trace(3, least=2)
+    assert alone.plan.scores is not None
+    shape = (BATCH, SEQ, 2)
+    mask = torch.cat((torch.ones(shape, dtype=torch.bool), alone.plan.mask), -1)
+    scores = torch.cat((torch.full(shape, 3.0), alone.plan.scores), -1)
+    beside = replace(trace(mask, scores), paths=experts(COUNT, shared=2))
+    for loss in (load_balance, importance, load, router_z, entropy):
+        assert torch.equal(loss(beside), loss(alone))
 
 
 @given(st.integers(0, 50))

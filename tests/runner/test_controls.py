@@ -112,6 +112,11 @@ def test_layers_are_compared_as_they_are_used() -> None:
             "random@experts-8-1.2",
             {"over": "experts", "num_experts": 8, "active_experts": 1.2},
         ),
+        (
+            "deepseek_v3",
+            "random@experts-16-4-1",
+            {"over": "experts", "num_experts": 16, "active_experts": 4.0, "num_shared": 1},
+        ),
     ],
 )
 def test_a_missing_control_is_made(row: Any, name: str, options: Any, text: Path) -> None:
@@ -162,7 +167,7 @@ def test_options_on_the_command_line_may_ask_for_another_control() -> None:
         {**WIDE, "control": "chance"},
         {**CHANCE, "options": {**WIDE["options"], "over": "experts"}},
     )
-    suite, _, said = run_of(suite_of(*rows), "wide:balance=0.1")
+    suite, _, said = run_of(suite_of(*rows), "wide:renormalise=false")
     assert said == [] and control(suite_of(*rows), "wide") == "chance"
     _, found, _ = run_of(suite, "wide:num_experts=4")
     assert found.rows[-1].name == "random@experts-4-2"

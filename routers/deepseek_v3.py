@@ -1,0 +1,82 @@
+"""DeepSeek-V3: sigmoid affinities, shared and split experts, a bias for the choice
+(arXiv:2412.19437).
+"""
+
+import torch
+
+from bench.routing import BalanceOption, TokenChoice, register
+from bench.routing.balance import Affinity, Choice
+
+PUBLISHED: BalanceOption = [
+    "sign_bias",
+    {"method": "auxiliary", "scope": "sequence", "weight": 1e-4},
+]
+"""Section 2.1.2: a bias that moves by 0.001 a step, and a loss within each sequence."""
+
+
+@register("deepseek_v3", family="experts", paper="arXiv:2412.19437")
+class DeepSeekV3(TokenChoice):
+    """Experts with the highest sigmoid affinity plus bias, weighed by the affinity alone, beside
+    shared ones (section 2.1.2).
+
+    Args:
+        num_experts: experts to choose among, before they are split.
+        active: experts that a token chooses, before they are split.
+        num_shared: experts that every token takes too, as wide as the split ones.
+        granularity: parts that each expert is split into.
+        renormalise: weigh the chosen by their share of the chosen affinity (equation 13).
+        scale: factor on these weights; the released model has 2.5.
+        groups: equal parts of the experts; a token chooses within the best of them (section 2.1.2,
+            node-limited routing). 1 leaves the choice free.
+        groups_kept: groups that a token may choose from. A group counts as much as its two best
+            experts together.
+        balance: method, fields or list of `bench.routing.balance.Balance`; by default a sign bias
+            of step 0.001 and the loss within each sequence with weight 0.0001, a sum over layers.
+
+    Raises:
+        ValueError: an option that is not allowed.
+    """
+
+    def __init__(
+        self,
+        num_experts: int = 8,
+        active: int = 2,
+        num_shared: int = 1,
+        granularity: int = 2,
+        renormalise: bool = True,
+        scale: float = 1.0,
+        groups: int = 1,
+        groups_kept: int = 1,
+        balance: BalanceOption = PUBLISHED,
+    ) -> None:
+        super().__init__(
+            num_experts, active, "sigmoid", renormalise, num_shared, granularity, balance
+        )
+        if scale <= 0:
+            raise ValueError(f"scale is {scale}; it must be above 0.")
+        if groups < 1 or self.num_experts % groups:
+            raise ValueError(
+                f"groups is {groups}; it must divide the {self.num_experts} split experts."
+            )
+        size = self.num_experts // groups
+        if not 1 <= groups_kept <= groups or groups_kept * size < self.active:
+            raise ValueError(
+                f"groups_kept is {groups_kept}; of {groups} groups of {size} so many must be kept "
+                f"that {self.active} experts can be chosen."
+            )
+        self.scale, self.groups, self.groups_kept = scale, groups, groups_kept
+
+    def weigh(self, chosen: Choice, affinity: Affinity) -> Affinity:
+        """Scale the weights."""
+        return super().weigh(chosen, affinity) * self.scale
+
+    def wanted(self, affinity: Affinity) -> Affinity:
+        """Leave out the groups that a token may not choose from."""
+        wanted = super().wanted(affinity)
+        if self.groups == 1:
+            return wanted
+        grouped = wanted.unflatten(-1, (self.groups, -1))
+        best = grouped.topk(min(2, grouped.shape[-1])).values.sum(-1)
+        kept = torch.zeros_like(best, dtype=torch.bool)
+        kept = kept.scatter(-1, best.topk(self.groups_kept).indices, True)
+        return grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(-2)

@@ -1,0 +1,52 @@
+"""Experts choose their tokens (arXiv:2202.09368)."""
+
+import torch
+
+from bench.routing import RouterInput, RouterSpec, RoutingPlan, TokenChoice, register, tokens_kept
+
+
+@register("expert_choice", family="experts", paper="arXiv:2202.09368")
+class ExpertChoice(TokenChoice):
+    """In training each expert takes its best tokens of the sequence, as many as every other expert;
+    tokens may go without (section 3.2).
+
+    That choice looks ahead. In evaluation each expert takes the tokens above a threshold of its
+    own, which calibration sets to the same share.
+
+    Args:
+        num_experts: size of the bank.
+        mean_experts: experts that a token takes on average, the capacity factor of the paper.
+
+    Raises:
+        ValueError: an option that is not allowed.
+    """
+
+    allows_none = True
+
+    def __init__(self, num_experts: int = 8, mean_experts: float = 2.0) -> None:
+        super().__init__(num_experts, 1, renormalise=False)
+        if not 0 < mean_experts <= num_experts:
+            raise ValueError(
+                f"mean_experts is {mean_experts}; allowed is above 0 and at most num_experts, "
+                f"{num_experts}."
+            )
+        self.mean_experts = mean_experts
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make the logits' matrix, and a knob for each expert."""
+        super().build(spec)
+        self.register_buffer("knob", torch.zeros(self.num_experts))
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Take the best tokens of each expert, or those above its threshold."""
+        logits = self.score(inputs)
+        affinity = self.affinity(logits)
+        if inputs.selection == "causal":
+            assert self.knob is not None
+            return self.plan(affinity > -self.knob, logits, affinity)
+        count = tokens_kept(self.mean_experts / self.num_experts, logits.shape[1])
+        best = affinity.topk(count, dim=1).indices
+        chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, best, True)
+        plan = self.plan(chosen, logits, affinity)
+        plan.counts = (count,) * self.num_experts
+        return plan

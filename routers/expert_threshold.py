@@ -1,0 +1,64 @@
+"""Experts take the tokens above a threshold (arXiv:2603.11535)."""
+
+import torch
+from torch import Tensor
+
+from bench.routing import LayerTrace, RouterInput, RouterSpec, RoutingPlan, TokenChoice, register
+
+
+@register("expert_threshold", family="experts", paper="arXiv:2603.11535")
+class ExpertThreshold(TokenChoice):
+    """An expert takes the tokens that it scores above its threshold, a moving average of the
+    quantile at which it takes its share of a batch; tokens may go without.
+
+    Training and evaluation choose in the same way. Calibration moves the thresholds of evaluation
+    to the budget.
+
+    Args:
+        num_experts: size of the bank.
+        mean_experts: experts that a token takes on average.
+        momentum: of the moving average; the first steps are averaged alike.
+
+    Raises:
+        ValueError: an option that is not allowed.
+    """
+
+    allows_none = True
+    quantile: Tensor
+    steps: Tensor
+
+    def __init__(
+        self, num_experts: int = 8, mean_experts: float = 2.0, momentum: float = 0.9
+    ) -> None:
+        super().__init__(num_experts, 1, scores="sigmoid", renormalise=False)
+        if not 0 < mean_experts < num_experts:
+            raise ValueError(
+                f"mean_experts is {mean_experts}; allowed is above 0 and below num_experts, "
+                f"{num_experts}."
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1.")
+        self.mean_experts, self.momentum = mean_experts, momentum
+
+    def build(self, spec: RouterSpec) -> None:
+        """Make the logits' matrix, the thresholds, and a knob for each expert."""
+        super().build(spec)
+        self.register_buffer("quantile", torch.full((self.num_experts,), 0.5))
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("knob", torch.zeros(self.num_experts))
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Compare affinities with the thresholds."""
+        assert self.knob is not None
+        logits = self.score(inputs)
+        affinity = self.affinity(logits)
+        limit = self.quantile if inputs.selection == "topk" else -self.knob
+        return self.plan(affinity > limit, logits, affinity)
+
+    def after_step(self, trace: LayerTrace) -> None:
+        """Move the thresholds towards the quantiles of the last batch."""
+        affinity = self.affinity(self.logits_of(trace)).flatten(0, 1)
+        found = affinity.quantile(1 - self.mean_experts / self.num_experts, dim=0)
+        newest = (1 / (self.steps + 1)).clamp_min(1 - self.momentum)
+        self.quantile.lerp_(found, newest)
+        self.steps.add_(1)

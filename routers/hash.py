@@ -1,0 +1,96 @@
+"""Hash Layers: the token id decides (arXiv:2106.04426)."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from bench.routing import (
+    RouterInput,
+    RoutingPlan,
+    TokenChoice,
+    TrainStatistics,
+    hash_uniform,
+    register,
+)
+from bench.routing.token_choice import marked
+
+Hashed = Literal["none", "first", "half", "all"]
+
+
+@register("hash", family="heuristic", paper="arXiv:2106.04426")
+class Hash(TokenChoice):
+    """Each token id always takes the same expert (Hash Layers); nothing is learnt.
+
+    Layers that are not hashed choose one expert as `top1_moe` does.
+
+    Args:
+        num_experts: size of the bank.
+        assignment: "balanced" gives the commonest token ids away first, each to the expert with the
+            least text so far (section 3.1, the assignment of the paper's main results); "random"
+            draws an expert for each.
+        hashed: routed layers that hash, from the bottom: "all", the first "half" (the middle one
+            too), the "first", or "none". DeepSeek-V4 hashes in its first three.
+
+    Raises:
+        ValueError: an option that is not allowed.
+    """
+
+    expert: Tensor
+
+    def __init__(
+        self,
+        num_experts: int = 8,
+        assignment: Literal["balanced", "random"] = "balanced",
+        hashed: Hashed = "all",
+    ) -> None:
+        learns = hashed != "all"
+        super().__init__(
+            num_experts, 1, renormalise=False, balance="auxiliary" if learns else "none"
+        )
+        if assignment not in ("balanced", "random"):
+            raise ValueError(f"assignment is {assignment!r}; allowed are 'balanced', 'random'.")
+        if hashed not in get_args(Hashed):
+            raise ValueError(f"hashed is {hashed!r}; allowed are {', '.join(get_args(Hashed))}.")
+        self.assignment, self.hashed = assignment, hashed
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether this layer hashes."""
+        layers = self.spec.routed_layers or (self.spec.layer,)
+        count = {"none": 0, "first": 1, "half": -(-len(layers) // 2), "all": len(layers)}
+        return self.spec.layer in layers[: count[self.hashed]]
+
+    def make_scores(self, count: int) -> None:
+        """Draw the table of experts, `[vocab]`; make logits where the layer learns."""
+        if not self.is_hashed:
+            super().make_scores(count)
+            return
+        self.aux_losses.clear()
+        ids = torch.arange(self.spec.vocab_size)
+        drawn = hash_uniform(self.spec.seed, self.spec.layer, ids)
+        self.register_buffer("expert", (drawn * count).long())
+
+    def fit(self, statistics: TrainStatistics) -> None:
+        """Balance the table by the counts of the training text."""
+        if self.assignment == "random" or not self.is_hashed:
+            return
+        counts = statistics.unigram.cpu()
+        # counts are whole, so that a start below 1 tells equal loads apart and nothing else:
+        # layers and seeds differ
+        paths = torch.arange(self.num_experts)
+        loads = hash_uniform(self.spec.seed, self.spec.layer, paths).double()
+        table = torch.zeros_like(counts)
+        for token in counts.argsort(descending=True, stable=True):
+            emptiest = loads.argmin()
+            table[token] = emptiest
+            loads[emptiest] += counts[token]
+        self.expert.copy_(table)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        """Look up the expert of each token, or choose it."""
+        if not self.is_hashed:
+            return super().forward(inputs)
+        expert: Int[Tensor, "batch seq 1"] = self.expert[inputs.tokens].unsqueeze(-1)
+        return RoutingPlan(marked(expert, self.num_experts))

@@ -1,0 +1,35 @@
+"""Switch Transformer: one expert a token (arXiv:2101.03961)."""
+
+from bench.routing import BalanceOption, TokenChoice, register
+
+
+@register("top1_moe", family="experts", paper="arXiv:2101.03961")
+class Top1(TokenChoice):
+    """The most probable expert for every token, weighed by its probability (Switch, section 2.1).
+
+    Without a capacity limit, so that no token is dropped. The authors' jitter of the router's
+    inputs is an option of training, `noise: jitter`.
+
+    Args:
+        num_experts: size of the bank, before it is split.
+        num_shared: experts that every token takes too.
+        granularity: parts that each expert is split into; a token takes as many of them.
+        balance: method, fields or list of `bench.routing.balance.Balance`; the authors' is the
+            load-balancing loss with weight 0.01, a sum over layers (section 2.2).
+    """
+
+    def __init__(
+        self,
+        num_experts: int = 8,
+        num_shared: int = 0,
+        granularity: int = 1,
+        balance: BalanceOption = "auxiliary",
+    ) -> None:
+        super().__init__(
+            num_experts,
+            active=1,
+            renormalise=False,
+            num_shared=num_shared,
+            granularity=granularity,
+            balance=balance,
+        )

@@ -1,0 +1,188 @@
+"""Balance of experts against naive loops, and the published updates of biases."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench.rng import generator
+from bench.routing.balance import (
+    Balancer,
+    balance_loss,
+    load_shares,
+    quantile_bias,
+    read_balance,
+    sign_step,
+)
+
+BATCH, SEQ, EXPERTS, ACTIVE = 3, 16, 8, 2
+
+
+def drawn(seed: int = 0, active: int = ACTIVE) -> tuple[Tensor, Tensor]:
+    """Random probabilities, and the choice of the best."""
+    logits = torch.randn(BATCH, SEQ, EXPERTS, generator=generator(seed, "logits"))
+    chosen = torch.zeros_like(logits, dtype=torch.bool)
+    return logits.softmax(-1), chosen.scatter(2, logits.topk(active).indices, True)
+
+
+def naive_loss(chosen: Tensor, probability: Tensor) -> float:
+    """N sum_e f_e P_e of a group of tokens, expert by expert."""
+    rows = list(zip(chosen.tolist(), probability.tolist(), strict=True))
+    choices = sum(sum(taken) for taken, _ in rows)
+    total = 0.0
+    for expert in range(EXPERTS):
+        share = sum(taken[expert] for taken, _ in rows) / max(choices, 1)
+        total += share * sum(p[expert] for _, p in rows) / len(rows)
+    return EXPERTS * total
+
+
+def test_the_loss_of_a_batch_and_of_its_sequences_is_the_naive_one() -> None:
+    probability, chosen = drawn()
+    whole = balance_loss(load_shares(chosen), probability)
+    assert float(whole) == pytest.approx(
+        naive_loss(chosen.flatten(0, 1), probability.flatten(0, 1)), abs=1e-6
+    )
+    found = balance_loss(load_shares(chosen, "sequence"), probability)
+    one_by_one = [naive_loss(c, p) for c, p in zip(chosen, probability, strict=True)]
+    assert float(found) == pytest.approx(sum(one_by_one) / BATCH, abs=1e-6)
+    assert float(found) != pytest.approx(float(whole), abs=1e-4)
+
+
+def test_a_soft_load_counts_tokens_with_one_expert() -> None:
+    probability, chosen = drawn()
+    chosen[:, ::2] &= probability[:, ::2] == probability[:, ::2].amax(-1, keepdim=True)
+    single = chosen.sum(-1) == 1
+    shares = load_shares(chosen, soft=True)
+    assert torch.allclose(shares[0], chosen[single].float().mean(0))
+    assert load_shares(chosen, "sequence", soft=True).shape == (BATCH, EXPERTS)
+    assert load_shares(torch.ones_like(chosen), soft=True).sum() == 0
+
+
+def test_a_run_averages_the_load_of_its_steps() -> None:
+    """The third loss is that of the mean load of three batches, whatever the momentum is not."""
+    (rule,) = read_balance({"method": "auxiliary", "scope": "run"})
+    balancer = Balancer([rule], EXPERTS, ACTIVE)
+    loads = list[Tensor]()
+    for seed in range(3):
+        probability, chosen = drawn(seed)
+        loads.append(load_shares(chosen)[0])
+        found = balancer.loss(rule, chosen, probability)
+        mean = torch.stack(loads).mean(0)
+        assert float(found) == pytest.approx(
+            float(EXPERTS * (mean * probability.mean((0, 1))).sum()), abs=1e-5
+        )
+        balancer.after_step(chosen, chosen, probability)
+    (rule,) = read_balance({"method": "auxiliary", "scope": "run", "momentum": 0.0})
+    assert torch.equal(rule.newest(torch.tensor(5.0)), torch.tensor(1.0))
+
+
+def test_the_sign_bias_moves_as_algorithm_1_says() -> None:
+    """arXiv:2408.15664: b_i += u sign(mean load - load_i), here with its mean taken off."""
+    load = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    naive = [0.1 * ((x < 0.25) - (x > 0.25)) for x in load.tolist()]
+    assert sign_step(load, 0.1).tolist() == pytest.approx(naive)
+    uneven = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    naive = [0.1 * ((x < 0.25) - (x > 0.25)) for x in uneven.tolist()]
+    centred = [step - sum(naive) / 4 for step in naive]
+    assert sign_step(uneven, 0.1).tolist() == pytest.approx(centred)
+    balancer = Balancer(read_balance({"method": "sign_bias", "rate": 0.1}), EXPERTS, ACTIVE)
+    probability, chosen = drawn()
+    balancer.after_step(chosen, chosen, probability)
+    assert balancer.bias is not None
+    assert torch.allclose(balancer.bias, sign_step(chosen.float().mean((0, 1)), 0.1))
+
+
+def naive_quantile(scores: Tensor, bias: Tensor, count: int) -> list[float]:
+    """The bias of each expert, by sorting lists."""
+    rows = [list(map(float, row)) for row in scores]
+    needs = list[list[float]]()
+    for row in rows:
+        biased = sorted((s + float(b) for s, b in zip(row, bias, strict=True)), reverse=True)
+        needs.append([biased[count] - score for score in row])
+    found = list[float]()
+    for expert in range(len(rows[0])):
+        column = sorted(need[expert] for need in needs)
+        place = (len(column) - 1) * count / len(rows[0])
+        low = int(place)
+        high = min(low + 1, len(column) - 1)
+        found.append(column[low] + (place - low) * (column[high] - column[low]))
+    mean = sum(found) / len(found)
+    return [value - mean for value in found]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, EXPERTS - 1))
+def test_the_quantile_bias_is_the_naive_one(seed: int, count: int) -> None:
+    noise = generator(seed, "scores")
+    scores = torch.rand(40, EXPERTS, generator=noise)
+    bias = torch.randn(EXPERTS, generator=noise) / 10
+    assert quantile_bias(scores, bias, count).tolist() == pytest.approx(
+        naive_quantile(scores, bias, count), abs=1e-5
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 4))
+def test_quantiles_balance_what_they_were_taken_of(seed: int, count: int) -> None:
+    """On fixed scores of very unlike experts the load settles near k / E for each."""
+    noise = generator(seed, "skewed")
+    logits = torch.randn(800, EXPERTS, generator=noise) + 2 * torch.randn(EXPERTS, generator=noise)
+    scores, bias = logits.sigmoid(), torch.zeros(EXPERTS)
+
+    def loads() -> Tensor:
+        return load_shares(
+            torch.zeros_like(scores, dtype=torch.bool)
+            .scatter(1, (scores + bias).topk(count).indices, True)
+            .unsqueeze(0)
+        )[0]
+
+    before = float(loads().max())
+    for _ in range(40):
+        bias = quantile_bias(scores, bias, count)
+    assert before > 1.5 / EXPERTS
+    assert float(loads().max()) < 1.25 / EXPERTS
+
+
+def test_quantiles_of_a_run_are_averaged() -> None:
+    (rule,) = read_balance({"method": "quantile", "scope": "run", "momentum": 0.5})
+    balancer, alone = Balancer([rule], EXPERTS, ACTIVE), Balancer([rule], EXPERTS, ACTIVE)
+    assert balancer.bias is not None and alone.bias is not None
+    for seed in range(3):
+        probability, chosen = drawn(seed)
+        was = balancer.bias.clone()
+        new = quantile_bias(probability.flatten(0, 1), was, ACTIVE)
+        balancer.after_step(chosen, chosen, probability)
+        weight = max(1 / (seed + 1), 0.5)
+        assert torch.allclose(balancer.bias, was + weight * (new - was), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given_option", "said"),
+    [
+        ("loud", "method 'loud'"),
+        (0.01, "balance is 0.01"),
+        ({"scope": "run"}, "method ''"),
+        ({"method": "z", "scope": "run"}, "scope 'run'; allowed is batch"),
+        ({"method": "quantile", "scope": "sequence"}, "allowed is batch or run"),
+        ({"method": "auxiliary", "weigth": 1}, "weigth"),
+        ({"method": "auxiliary", "weight": -1}, "weight -1"),
+        ({"method": "sign_bias", "rate": "fast"}, "rate 'fast'"),
+        ({"method": "auxiliary", "momentum": 2}, "momentum 2"),
+        (["sign_bias", "quantile"], "sign_bias or quantile more than once"),
+        (["auxiliary", "soft"], "auxiliary or soft more than once"),
+    ],
+)
+def test_a_bad_option_is_refused_in_one_line(given_option: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        read_balance(given_option)
+    assert "\n" not in str(error.value)
+
+
+def test_a_method_alone_stands_for_its_defaults() -> None:
+    assert read_balance("auxiliary") == read_balance({"method": "auxiliary"})
+    assert [rule.loss_weight for rule in read_balance(["soft", "z", "sign_bias"])] == [
+        *(0.01, 0.001, 0.0)
+    ]
