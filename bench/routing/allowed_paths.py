@@ -22,6 +22,7 @@ def fault(site: Any, names: Any, base: Any, segment: Any) -> str:
         base: the path of a token that is not upgraded, or None.
         segment: tokens that share a merged expert, or None.
     """
+    # `Site` is a string too, so a plain "ffn" would pass the first test.
     if site not in SITES or type(site) is str:
         return f"site is {site!r}; allowed are Site.FFN and Site.BLOCK. {PAGE}"
     named = isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
@@ -70,5 +71,5 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
 
 
 def is_expert(name: str) -> bool:
-    """Whether a path is an expert of the bank; `mean_experts` counts these."""
+    """Return whether a path is an expert of the bank; `mean_experts` counts these."""
     return EXPERT.fullmatch(name) is not None
