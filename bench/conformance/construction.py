@@ -7,8 +7,9 @@ import torch
 from bench.conformance.check import demand, rule
 from bench.conformance.life import digest
 from bench.conformance.subject import Subject
-from bench.routing.contract import AuxLoss, OracleRequest, Paths, Router
+from bench.routing.contract import AuxLoss, OracleRequest, Router
 from bench.routing.inside import inside_of
+from bench.routing.paths import Paths
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 

@@ -16,7 +16,8 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.errors import UserError
 from bench.flops.ledger import Ledger
 from bench.flops.shares import SiteShares, Stated, sites_at
-from bench.routing.contract import FFN_GATE, Paths, Router
+from bench.routing.contract import Router
+from bench.routing.paths import FFN_GATE, Paths
 
 
 class StandIn(Router):

@@ -5,7 +5,8 @@ from math import isfinite
 from statistics import fmean
 
 from bench.errors import UserError, let_through, told
-from bench.routing.contract import Paths, Router
+from bench.routing.contract import Router
+from bench.routing.paths import Paths
 
 
 @dataclass(frozen=True)

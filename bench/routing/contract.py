@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from bench.routing.allowed_paths import fault, is_expert
+from bench.routing.paths import Paths
 
 Made = Literal["utility", "labels"]
 """Fields of a trace that cost work to fill."""
@@ -55,78 +54,6 @@ class OracleRequest:
             )
         if self.layers not in ("one", "all"):
             raise ValueError(f"layers is {self.layers!r}; allowed are 'one', 'all'.")
-
-
-class Site(StrEnum):
-    """Place of the choice in a layer."""
-
-    FFN = "ffn"
-    """Per token among FFN-like paths; attention runs for every token."""
-    BLOCK = "block"
-    """Attention and FFN together; only the chosen tokens are queries, keys and values."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """The paths of a router; docs/allowed-paths.md has the table of all allowed paths.
-
-    Attributes:
-        site: place of the choice in a layer.
-        names: names of the paths, in the order of the plan's last axis.
-        base: path of a token that is not upgraded; the first of two. With a base, the budget fixes
-            a `capacity`, the share of tokens on the other path. Without one, it fixes the width of
-            an expert.
-        segment: tokens that share one merged expert, for experts that are merged and not chosen
-            (see `RoutingPlan.merge`). It is a length, so a prefix of a sequence is cut like the
-            whole.
-        always: paths that every token takes. They are not chosen, so losses, balance and monitors
-            leave them out.
-
-    Raises:
-        ValueError: the table does not have these paths.
-    """
-
-    site: Site
-    names: tuple[str, ...]
-    base: str | None = None
-    segment: int | None = None
-    always: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if wrong := fault(self.site, self.names, self.base, self.segment):
-            raise ValueError(f"Paths: {wrong}")
-        if self.always and (self.base or self.segment or not set(self.always) < set(self.names)):
-            raise ValueError(
-                f"always is {self.always}; allowed are some of the names, {self.names}, without a "
-                "base or a segment."
-            )
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """Return the names of the experts, which `mean_experts` counts."""
-        return tuple(name for name in self.names if is_expert(name))
-
-    @property
-    def chosen(self) -> list[int]:
-        """Return the indices of the paths that a token may take or not."""
-        return [index for index, name in enumerate(self.names) if name not in self.always]
-
-
-FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
-BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")
-
-
-def experts(count: int, segment: int | None = None, shared: int = 0) -> Paths:
-    """Return the paths of `count` experts of equal width, without a base.
-
-    Args:
-        count: number of experts that are chosen or merged.
-        segment: tokens that share a merged expert, if they are merged.
-        shared: further experts that every token takes; they come first.
-    """
-    always = tuple(f"expert_shared{index}" for index in range(shared))
-    names = tuple(f"expert{index}" for index in range(count))
-    return Paths(Site.FFN, always + names, segment=segment, always=always)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Make and check the router inside the block of another router: two sites in one layer."""
 
 from bench.errors import UserError, let_through, told
-from bench.routing.contract import Paths, Router, Site
+from bench.routing.contract import Router
+from bench.routing.paths import Paths, Site
 
 
 def inside_of(router: Router, name: str) -> Router | None:

@@ -38,7 +38,7 @@ def load_balance(trace: LayerTrace) -> Float[Tensor, ""]:
 
     f_e is the share of choices that fell on path e, P_e its mean probability. The shares add up to
     1 at any number of choices per token. Mixtral's published code counts a token's k choices in
-    full. Its loss is k times this one, so an equal weight there is k times smaller.
+    full. Its loss is k times this one, so the equivalent weight there is k times smaller.
     """
     return balance_loss(load_shares(_chosen(trace)), _logits(trace).softmax(-1))
 

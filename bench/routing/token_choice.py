@@ -8,16 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bench.routing.balance import Affinity, Balance, BalanceOption, Balancer, Choice, read_balance
-from bench.routing.contract import (
-    AuxLoss,
-    LayerTrace,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    experts,
-)
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.estimators import highest
+from bench.routing.paths import experts
 from bench.routing.select import biased, perturb, top_experts
 
 Scores = Literal["softmax", "sigmoid"]

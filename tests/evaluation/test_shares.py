@@ -8,7 +8,8 @@ from torch import Tensor
 
 from bench.evaluation.shares import LEAST_STEPS, TOLERANCE, moved_shares
 from bench.record import LayerMonitor, Record
-from bench.routing.contract import FFN_GATE, Paths, Router, RouterSpec, Site, experts
+from bench.routing.contract import Router, RouterSpec
+from bench.routing.paths import FFN_GATE, Paths, Site, experts
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell

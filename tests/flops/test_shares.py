@@ -12,17 +12,8 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.flops.shares import Stated, sites_at, state
 from bench.model.assemble import Model
-from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
-    Paths,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    Site,
-    experts,
-)
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from tests.world import SEQ_LEN, model, windows

@@ -9,17 +9,8 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.routing.allowed_paths import fault
-from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
-    Paths,
-    Router,
-    RouterInput,
-    RoutingPlan,
-    Site,
-    experts,
-)
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts, fault
 from bench.routing.registry import Entry
 from tests.world import SEQ_LEN, model, run_of, tokens
 
