@@ -1,4 +1,4 @@
-"""The brackets and the controls: what a learned router has to be compared with."""
+"""Define the brackets and the controls that learned routers are compared with."""
 
 import math
 from typing import Literal
@@ -21,7 +21,7 @@ from bench.routing import (
 
 
 class _Constant(Router):
-    """Every token takes the same path."""
+    """Send every token through the same path."""
 
     paths = FFN_GATE
     full: bool
@@ -33,7 +33,7 @@ class _Constant(Router):
 
 @register("dense", family="bracket")
 class Dense(_Constant):
-    """The upper bracket: every token takes the full path, whatever the budget."""
+    """The upper bracket: every token takes the full path, at any budget."""
 
     full = True
 
@@ -47,12 +47,13 @@ class Cheap(_Constant):
 
 @register("dense_matched", family="control")
 class DenseMatched(Router):
-    """No routing: one FFN for every token, made narrower until the model costs exactly the budget.
+    """No routing: one FFN for every token, so narrow that the model costs exactly the budget.
 
-    The control that most papers leave out. Its hidden units are the first of the dense layer's own
+    Most papers leave this control out. Its hidden units are the first of the dense layer's own
     draw.
     """
 
+    # An expert's width is solved from the budget, so a bank of one expert does it.
     paths = experts(1)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
@@ -64,19 +65,19 @@ class DenseMatched(Router):
 
 @register("random", family="control")
 class Random(Router):
-    """Routing without learning, over the same paths as the router that it is compared with.
+    """Random routing over the same paths as the router to compare with.
 
     Training draws fresh noise for every batch. Evaluation hashes (seed, layer, position, token), so
-    that a choice is the same in any batch and in decoding.
+    a choice is the same in any batch and in decoding.
 
     Args:
         over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
         num_experts: size of the bank, for "experts".
-        active_experts: experts a token takes on average, for "experts"; 1.2 is one, and a second
-            for a fifth of the tokens. Each is weighed by 1 / the number that the token takes.
-        num_shared: experts that every token takes too, with weight 1, for "experts".
-        layers: routed layers to use; None for the default of the family: every layer, and for
-            "block" every other.
+        active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
+            for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
+        num_shared: number of experts that every token also takes, with weight 1, for "experts".
+        layers: routed layers to use; None for the default: every layer, and for "block" every
+            other.
     """
 
     def __init__(
@@ -103,13 +104,14 @@ class Random(Router):
         self.layers = layers or ("other" if over == "block" else "every")
 
     def build(self, spec: RouterSpec) -> None:
-        """Take a knob where the share of upgraded tokens is free."""
+        """Enable the knob if the share of upgraded tokens is free."""
         super().build(spec)
         if self.over != "experts":
             self.enable_knob()
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Draw a score for every token, or for every token and expert, and take the highest."""
+        # Evaluation must be causal and the same in any batch, so it hashes.
         if self.over == "experts":
             return self._experts(inputs)
         if inputs.selection == "topk":
@@ -128,6 +130,7 @@ class Random(Router):
             )
         else:
             noise = hash_noise(self.spec, inputs, torch.arange(self.num_experts + 1, device=device))
+        # The last column of noise decides whether a token takes one expert more.
         most = math.ceil(self.active_experts)
         taken = torch.ones(*seq_shape, most, dtype=torch.bool, device=device)
         if most > self.active_experts:

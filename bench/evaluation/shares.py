@@ -23,16 +23,17 @@ LEAST_STEPS = 100
 def moved_shares(
     routers: Sequence[Router], trained: Trained, chosen: Mapping[int, Sequence[float]]
 ) -> str:
-    """Return which layer is evaluated at other shares than it was trained at; empty if none is.
+    """Return a line on a layer whose shares in evaluation and training differ; empty if none does.
 
     Args:
         routers: the routers of the model, in the order of its sites.
-        trained: has the shares at the end of training.
+        trained: the result of training, with the shares at its end.
         chosen: routed site -> share of all tokens that chose each path, in evaluation at B.
     """
     if trained.steps < LEAST_STEPS:
         return ""
     for site, (router, before) in enumerate(zip(routers, trained.shares, strict=True)):
+        # A dense plan that names no choice has no shares to compare.
         if not before:
             continue
         for name, paths in _kinds(router).items():

@@ -1,4 +1,4 @@
-"""Shares of tokens per layer and path: those a router states, scaled to the budget."""
+"""Scale the shares of tokens that a router states, per layer and path, to the budget."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -29,7 +29,7 @@ class Stated:
 
     @property
     def smallest(self) -> float:
-        """Smallest relative share of an upgrade above 0; 1.0 without an upgrade."""
+        """Return the smallest relative share of an upgrade above 0; 1.0 without an upgrade."""
         own = [ratio[1] for ratio in self.ratios if self.paths.base and ratio[1]]
         within = [] if self.inside is None else [self.inside.smallest]
         return min([*own, *within]) if own or within else 1.0
@@ -69,6 +69,7 @@ def state(router: Router, inner: Router | None, layers: int, name: str) -> State
         for place in range(layers)
     )
     chosen, always = _experts(paths)
+    # These paths carry the free size; without a share it would change nothing.
     free = [paths.names[path] for path in chosen] or paths.names[1:]
     if not any(ratio[paths.names.index(path)] for ratio in ratios for path in free):
         raise UserError(
@@ -103,6 +104,7 @@ def sites_at(stated: Stated, factor: float) -> list[list[SiteShares]]:
             layers.append([outer])
             continue
         inner = _site(stated.inside, factor, place)
+        # A router in a block decides about the tokens of the block alone.
         shares = tuple(outer.capacity * share for share in inner.shares)
         layers.append([SiteShares(shares, inner.capacity, inner.mean_experts), outer])
     return layers
@@ -112,9 +114,11 @@ def _site(stated: Stated, factor: float, place: int) -> SiteShares:
     """Return the shares of one site, relative to the tokens at the site."""
     ratio = stated.ratios[place]
     if stated.paths.base is not None:
+        # A layer that is full stays full while the factor grows for the others.
         upgraded = min(1.0, factor * ratio[1])
         return SiteShares((1 - upgraded, upgraded), upgraded, stated.mean_experts)
     experts, always = _experts(stated.paths)
+    # Only the mean over layers is fixed, so a layer may take more experts than another.
     totals = [sum(one[path] for path in experts) for one in stated.ratios]
     scale = (stated.mean_experts - always) / fmean(totals)
     shares = tuple(

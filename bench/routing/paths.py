@@ -1,7 +1,4 @@
-"""Name the paths that a router chooses among, and refuse those that no table has.
-
-The table of allowed paths is docs/allowed-paths.md.
-"""
+"""Define the paths of a router, and refuse those that docs/allowed-paths.md does not have."""
 
 import re
 from dataclasses import dataclass
@@ -23,11 +20,12 @@ def refusal(site: Any, names: Any, base: Any, segment: Any, always: Any = ()) ->
 
     Args:
         site: a `Site`.
-        names: of the paths, in order.
-        base: the path of a token that is not upgraded, or None.
+        names: names of the paths, in order.
+        base: path of a token that is not upgraded, or None.
         segment: tokens that share a merged expert, or None.
         always: paths that every token takes.
     """
+    # `Site` is a string too, so a plain "ffn" would pass the first test.
     if site not in SITES or type(site) is str:
         return f"site is {site!r}; allowed are Site.FFN and Site.BLOCK. {PAGE}"
     named = isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
@@ -89,12 +87,12 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
 
 
 def is_expert(name: str) -> bool:
-    """Whether a path is an expert of the bank; `mean_experts` counts these."""
+    """Return whether a path is an expert of the bank; `mean_experts` counts these."""
     return EXPERT.fullmatch(name) is not None
 
 
 class Site(StrEnum):
-    """Where in a layer the choice is made."""
+    """Place of the choice in a layer."""
 
     FFN = "ffn"
     """Per token among FFN-like paths; attention runs for every token."""
@@ -104,17 +102,17 @@ class Site(StrEnum):
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths a router chooses among; docs/allowed-paths.md has the table of all allowed paths.
+    """The paths of a router; docs/allowed-paths.md has the table of all allowed paths.
 
     Attributes:
-        site: where the choice is made.
-        names: one name a path, the order of the plan's last axis.
-        base: the path a token takes when it is not upgraded; the first of two. With a base the
-            budget fixes a `capacity`, the share of tokens that take the other path; without one it
-            fixes the width of an expert.
+        site: place of the choice in a layer.
+        names: names of the paths, in the order of the plan's last axis.
+        base: path of a token that is not upgraded; the first of two. With a base, the budget fixes
+            a `capacity`, the share of tokens on the other path. Without one, it fixes the width of
+            an expert.
         segment: tokens that share one merged expert, for experts that are merged and not chosen
-            (see `RoutingPlan.merge`); a length, not a number, so that a prefix of a sequence is cut
-            as the whole is.
+            (see `RoutingPlan.merge`). It is a length, so a prefix of a sequence is cut like the
+            whole.
         always: paths that every token takes. They are not chosen, so losses, balance and monitors
             leave them out.
 
@@ -134,12 +132,12 @@ class Paths:
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Names of the experts, which `mean_experts` counts."""
+        """Return the names of the experts, which `mean_experts` counts."""
         return tuple(name for name in self.names if is_expert(name))
 
     @property
     def chosen(self) -> list[int]:
-        """Indices of the paths that a token may take or not."""
+        """Return the indices of the paths that a token may take or not."""
         return [index for index, name in enumerate(self.names) if name not in self.always]
 
 
@@ -151,7 +149,7 @@ def experts(count: int, segment: int | None = None, shared: int = 0) -> Paths:
     """Return the paths of `count` experts of equal width, without a base.
 
     Args:
-        count: of the experts that are chosen or merged.
+        count: number of experts that are chosen or merged.
         segment: tokens that share a merged expert, if they are merged.
         shared: further experts that every token takes; they come first.
     """

@@ -260,7 +260,9 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "seconds", "seconds", "wall-clock seconds of training",
-            lambda r: r.training.seconds if r.training and math.isfinite(r.training.seconds) else None,
+            lambda r: (
+                r.training.seconds if r.training and math.isfinite(r.training.seconds) else None
+            ),
             partial(number, digits=0), ratio=True,
         ),
         Measure(
