@@ -16,7 +16,8 @@ from bench.backbone.dispatch import dispatch_paths
 from bench.backbone.paths import ExpertBank
 from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
-from bench.routing.contract import RoutingPlan, experts
+from bench.routing.contract import RoutingPlan
+from bench.routing.paths import experts
 
 D, WIDTH, COUNT, ACTIVE, TOKENS = 256, 512, 8, 2, 4096
 

@@ -1,4 +1,4 @@
-"""The brackets and the controls: what a learned router has to be compared with."""
+"""Define the brackets and the controls that learned routers are compared with."""
 
 import math
 from typing import Literal
@@ -23,7 +23,7 @@ from bench.routing import (
 
 
 class _Constant(Router):
-    """Every token takes the same path."""
+    """Send every token through the same path."""
 
     paths = FFN_GATE
     full: bool
@@ -35,7 +35,7 @@ class _Constant(Router):
 
 @register("dense", family="bracket")
 class Dense(_Constant):
-    """The upper bracket: every token takes the full path, whatever the budget."""
+    """The upper bracket: every token takes the full path, at any budget."""
 
     full = True
 
@@ -49,12 +49,13 @@ class Cheap(_Constant):
 
 @register("dense_matched", family="control")
 class DenseMatched(Router):
-    """No routing: one FFN for every token, made narrower until the model costs exactly the budget.
+    """No routing: one FFN for every token, so narrow that the model costs exactly the budget.
 
-    The control that most papers leave out. Its hidden units are the first of the dense layer's own
+    Most papers leave this control out. Its hidden units are the first of the dense layer's own
     draw.
     """
 
+    # An expert's width is solved from the budget, so a bank of one expert does it.
     paths = experts(1)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
@@ -66,22 +67,22 @@ class DenseMatched(Router):
 
 @register("random", family="control")
 class Random(Router):
-    """Routing without learning, over the same paths as the router that it is compared with.
+    """Random routing over the same paths as the router to compare with.
 
     Training draws fresh noise for every batch. Evaluation hashes (seed, layer, position, token), so
-    that a choice is the same in any batch and in decoding.
+    a choice is the same in any batch and in decoding.
 
     Args:
         over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
         num_experts: size of the bank, for "experts".
-        active_experts: experts a token takes on average, for "experts"; 1.2 is one, and a second
-            for a fifth of the tokens. Each is weighed by 1 / the number that the token takes.
-        num_shared: experts that every token takes too, with weight 1, for "experts".
-        skip: "ffn" is skip or full; beside "experts" there is a path of no cost for the tokens that
-            take none.
+        active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
+            for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
+        num_shared: number of experts that every token also takes, with weight 1, for "experts".
+        skip: "ffn" is skip or full; beside "experts" there is a path without a cost for the tokens
+            that take none.
         inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
-        layers: routed layers to use; None for the default of the family: every layer, and for
-            "block" every other.
+        layers: routed layers to use; None for the default: every layer, and for "block" every
+            other.
     """
 
     def __init__(
@@ -115,22 +116,26 @@ class Random(Router):
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
-        counts = (num_experts, active_experts, num_shared, skip)
-        self.make_inner = (lambda: Random(inside, *counts)) if inside else None
+        self.within, self.skip = inside, skip
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:
         """Return the same among the paths inside a block."""
-        return self.make_inner() if self.make_inner else None
+        if self.within is None:
+            return None
+        return Random(
+            self.within, self.num_experts, self.active_experts, self.num_shared, self.skip
+        )
 
     def build(self, spec: RouterSpec) -> None:
-        """Take a knob where the share of upgraded tokens is free."""
+        """Enable the knob if the share of upgraded tokens is free."""
         super().build(spec)
         if self.over != "experts":
             self.enable_knob()
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Draw a score for every token, or for every token and expert, and take the highest."""
+        # Evaluation must be causal and the same in any batch, so it hashes.
         if self.over == "experts":
             return self._experts(inputs)
         if inputs.selection == "topk":
@@ -149,6 +154,7 @@ class Random(Router):
             )
         else:
             noise = hash_noise(self.spec, inputs, torch.arange(self.num_experts + 1, device=device))
+        # The last column of noise decides whether a token takes one expert more.
         most = math.ceil(self.active_experts)
         taken = torch.ones(*seq_shape, most, dtype=torch.bool, device=device)
         if most > self.active_experts:

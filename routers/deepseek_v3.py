@@ -1,5 +1,6 @@
-"""DeepSeek-V3: sigmoid affinities, shared and split experts, a bias for the choice
-(arXiv:2412.19437).
+"""Define the router of DeepSeek-V3 (arXiv:2412.19437).
+
+It has sigmoid affinities, shared and split experts, and a bias for the choice.
 """
 
 import torch
@@ -16,20 +17,21 @@ PUBLISHED: BalanceOption = [
 
 @register("deepseek_v3", family="experts", paper="arXiv:2412.19437")
 class DeepSeekV3(TokenChoice):
-    """Experts with the highest sigmoid affinity plus bias, weighed by the affinity alone, beside
-    shared ones (section 2.1.2).
+    """Experts with the highest sigmoid affinity plus bias, beside shared ones (section 2.1.2).
+
+    The affinity without the bias weighs them.
 
     Args:
         num_experts: experts to choose among, before they are split.
-        active: experts that a token chooses, before they are split.
-        num_shared: experts that every token takes too, as wide as the split ones.
-        granularity: parts that each expert is split into.
+        active: number of chosen experts per token, before they are split.
+        num_shared: number of experts that every token also takes, as wide as the split ones.
+        granularity: parts of each expert.
         renormalise: weigh the chosen by their share of the chosen affinity (equation 13).
         scale: factor on these weights; the released model has 2.5.
-        groups: equal parts of the experts; a token chooses within the best of them (section 2.1.2,
+        groups: equal parts of the bank; a token chooses within the best groups (section 2.1.2,
             node-limited routing). 1 leaves the choice free.
-        groups_kept: groups that a token may choose from. A group counts as much as its two best
-            experts together.
+        groups_kept: number of groups that a token may choose from. The score of a group is the sum
+            of its two best experts.
         balance: method, fields or list of `bench.routing.balance.Balance`; by default a sign bias
             of step 0.001 and the loss within each sequence with weight 0.0001, a sum over layers.
 
@@ -72,6 +74,7 @@ class DeepSeekV3(TokenChoice):
 
     def wanted(self, affinity: Affinity) -> Affinity:
         """Leave out the groups that a token may not choose from."""
+        # By affinity plus bias, as the choice of experts.
         wanted = super().wanted(affinity)
         if self.groups == 1:
             return wanted

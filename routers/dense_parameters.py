@@ -1,6 +1,6 @@
-"""The dense model with as many parameters as a bank of experts has.
+"""Define the dense model with as many parameters as a bank of experts.
 
-What conditional computation saves, and what it loses.
+It shows the savings and the losses of conditional computation.
 """
 
 import torch
@@ -10,17 +10,16 @@ from bench.routing import Router, RouterInput, RoutingPlan, experts, register
 
 @register("dense_parameters", family="bracket")
 class DenseParameters(Router):
-    """No routing, over the budget on purpose: one FFN for every token, as wide as all experts of a
-    bank together.
+    """No routing, over the budget on purpose: one FFN as wide as all experts of a bank together.
 
-    The width of an expert follows from the budget and from how many of them a token takes. One
-    expert that is to be taken by `mean_experts / num_experts` of the tokens comes out as wide as
-    the whole bank, to the rounding of a unit an expert; here every token takes it. A learned
-    router's own parameters come on top of its bank's and are not matched.
+    The width of an expert follows from the budget and from the number of experts per token. One
+    expert for `mean_experts / num_experts` of the tokens is as wide as the whole bank, up to
+    rounding by one unit per expert. Here every token takes it. A learned router has parameters of
+    its own on top, which are not matched.
 
     Args:
         num_experts: size of the bank to match.
-        mean_experts: experts of it that a token takes.
+        mean_experts: mean number of the bank's experts per token.
     """
 
     paths = experts(1)
@@ -31,6 +30,7 @@ class DenseParameters(Router):
             raise ValueError(
                 f"mean_experts is {mean_experts}; allowed is 1 to num_experts, {num_experts}."
             )
+        # The width is solved as if so few tokens took the expert; `forward` sends them all.
         self.mean_experts = mean_experts / num_experts
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:

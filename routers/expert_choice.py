@@ -1,4 +1,4 @@
-"""Experts choose their tokens (arXiv:2202.09368)."""
+"""Define expert choice: experts choose their tokens (arXiv:2202.09368)."""
 
 import torch
 
@@ -7,15 +7,15 @@ from bench.routing import RouterInput, RouterSpec, RoutingPlan, TokenChoice, reg
 
 @register("expert_choice", family="experts", paper="arXiv:2202.09368")
 class ExpertChoice(TokenChoice):
-    """In training each expert takes its best tokens of the sequence, as many as every other expert;
-    tokens may go without (section 3.2).
+    """The best tokens of the sequence for each expert, all experts with the same number of tokens.
 
-    That choice looks ahead. In evaluation each expert takes the tokens above a threshold of its
-    own, which calibration sets to the same share.
+    A token may take none (section 3.2). This choice looks ahead, so it is for training only. In
+    evaluation, each expert takes the tokens above its own threshold, which calibration sets to the
+    same share.
 
     Args:
         num_experts: size of the bank.
-        mean_experts: experts that a token takes on average, the capacity factor of the paper.
+        mean_experts: mean number of experts per token, the capacity factor of the paper.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -33,7 +33,7 @@ class ExpertChoice(TokenChoice):
         self.mean_experts = mean_experts
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix, and a knob for each expert."""
+        """Make the matrix of the logits, and a knob for each expert."""
         super().build(spec)
         self.register_buffer("knob", torch.zeros(self.num_experts))
 

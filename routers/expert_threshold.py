@@ -1,4 +1,4 @@
-"""Experts take the tokens above a threshold (arXiv:2603.11535)."""
+"""Define expert thresholds: experts take the tokens above them (arXiv:2603.11535)."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,16 @@ from bench.routing import LayerTrace, RouterInput, RouterSpec, RoutingPlan, Toke
 
 @register("expert_threshold", family="experts", paper="arXiv:2603.11535")
 class ExpertThreshold(TokenChoice):
-    """An expert takes the tokens that it scores above its threshold, a moving average of the
-    quantile at which it takes its share of a batch; tokens may go without.
+    """The tokens above a threshold for each expert. A token may take none.
 
-    Training and evaluation choose in the same way. Calibration moves the thresholds of evaluation
-    to the budget.
+    The threshold is a moving average of the quantile at which the expert takes its share of a
+    batch. Training and evaluation choose in the same way. Calibration moves the thresholds of
+    evaluation to the budget.
 
     Args:
         num_experts: size of the bank.
-        mean_experts: experts that a token takes on average.
-        momentum: of the moving average; the first steps are averaged alike.
+        mean_experts: mean number of experts per token.
+        momentum: momentum of the moving average; the first steps have equal weight.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -41,7 +41,7 @@ class ExpertThreshold(TokenChoice):
         self.mean_experts, self.momentum = mean_experts, momentum
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix, the thresholds, and a knob for each expert."""
+        """Make the matrix of the logits, the thresholds, and a knob for each expert."""
         super().build(spec)
         self.register_buffer("quantile", torch.full((self.num_experts,), 0.5))
         self.register_buffer("steps", torch.zeros(()))
@@ -59,6 +59,7 @@ class ExpertThreshold(TokenChoice):
         """Move the thresholds towards the quantiles of the last batch."""
         affinity = self.affinity(self.logits_of(trace)).flatten(0, 1)
         found = affinity.quantile(1 - self.mean_experts / self.num_experts, dim=0)
+        # A plain mean at first, so that the start value is forgotten at once.
         newest = (1 / (self.steps + 1)).clamp_min(1 - self.momentum)
         self.quantile.lerp_(found, newest)
         self.steps.add_(1)

@@ -1,4 +1,4 @@
-"""No routing on a frozen backbone: whole layers take the full path, the others the cheap one."""
+"""Define the control of a frozen backbone: whole layers are full, the others cheap."""
 
 from typing import Literal
 
@@ -16,14 +16,14 @@ from bench.routing import (
 
 @register("fixed_layers", family="control")
 class FixedLayers(Router):
-    """No choice among tokens: some layers are full, some cheap, as the budget has it.
+    """No choice among tokens: some layers are full, the others cheap, as the budget allows.
 
-    Where the budget ends within a layer, a hash of (seed, layer, position, token) upgrades the
-    tokens of that layer that can be paid for. What `dense_matched` is to models trained from
-    scratch, this is to a frozen one.
+    If the budget ends within a layer, a hash of (seed, layer, position, token) upgrades the tokens
+    of that layer that it pays for. This is the control of a frozen model, as `dense_matched` is of
+    models trained from scratch.
 
     Args:
-        full: which of the routed layers are full, the "first" or the "last" of them.
+        full: full layers: the "first" or the "last" of the routed layers.
     """
 
     paths = FFN_GATE
@@ -37,10 +37,11 @@ class FixedLayers(Router):
     def build(self, spec: RouterSpec) -> None:
         """Find this layer's share of the full paths that the budget pays for."""
         super().build(spec)
+        # The budget fills whole layers in order; this layer gets the remainder, if any.
         place = spec.routed_layers.index(spec.layer)
         before = place if self.full == "first" else len(spec.routed_layers) - 1 - place
         self.share = min(1.0, max(0.0, spec.capacity * len(spec.routed_layers) - before))
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Upgrade this layer's share of the tokens: all, none, or those that the hash picks."""
+        """Upgrade this layer's share of the tokens: all, none, or a share by the hash."""
         return gate_plan(hash_noise(self.spec, inputs) < self.share, None)

@@ -1,4 +1,4 @@
-"""A router that is never trained (arXiv:2402.13089)."""
+"""Define a router that is never trained (arXiv:2402.13089)."""
 
 from bench.routing import BalanceOption, TokenChoice, register
 
@@ -7,12 +7,12 @@ from bench.routing import BalanceOption, TokenChoice, register
 class Frozen(TokenChoice):
     """Top-k experts by a random linear score that stays as it was drawn (section 3.3).
 
-    Experts and the hidden states that are scored are trained; `top2_moe` with `balance: none` is
-    the same with a trained score.
+    Experts and hidden states are trained. `top2_moe` with `balance: none` is the same with a
+    trained score.
 
     Args:
         num_experts: size of the bank.
-        active: experts that a token takes.
+        active: number of experts per token.
         renormalise: weigh the chosen by their share of the chosen probability.
         balance: method, fields or list of `bench.routing.balance.Balance`; a loss reaches the
             hidden states alone.

@@ -1,4 +1,4 @@
-"""Learned gates: full or cheap FFN for each token (arXiv:2604.17228)."""
+"""Define the learned gate: full or cheap FFN for each token (arXiv:2604.17228)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,20 +13,20 @@ from bench.routing import Gate, GateEstimator, RouterInput, RouterSpec, RoutingP
 class MLPGate(Gate):
     """G1: a two-layer perceptron on the hidden state, `s = w2 . GELU(W1 h)`.
 
-    By default the probability `sigmoid(s)` scales the outputs of the paths, which is where the
-    gate's gradient comes from.
+    By default the probability `sigmoid(s)` scales the outputs of the paths. The gate's gradient
+    comes from there.
 
     Args:
         width_ratio: hidden width of the gate as a share of d_model.
-        scale: which outputs the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or
-            only the "full" one.
-        estimator: how the scores learn; see `bench.routing.learned_gate.Gate` for this and what
-            follows.
-        estimator_options: what the estimator leaves open.
+        scale: outputs that the estimator "scale" scales: "both" (full by p, cheap by 1 - p) or
+            only "full".
+        estimator: source of the scores' gradient; `bench.routing.learned_gate.Gate` describes this
+            option and the following ones.
+        estimator_options: free parameters of the estimator.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.
-        rank_delta: nats by which the utilities of a pair must differ to count.
-        oracle: how the layers after the fork of a utility label are run.
+        rank_delta: least difference of the utilities of a pair that counts, nats.
+        oracle: policy of the layers after the fork of a utility label.
         flip_fraction: share of tokens that a fork flips.
     """
 

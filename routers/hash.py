@@ -1,4 +1,4 @@
-"""Hash Layers: the token id decides (arXiv:2106.04426)."""
+"""Define Hash Layers: a choice by token id (arXiv:2106.04426)."""
 
 from typing import Literal, get_args
 
@@ -21,17 +21,17 @@ Hashed = Literal["none", "first", "half", "all"]
 
 @register("hash", family="heuristic", paper="arXiv:2106.04426")
 class Hash(TokenChoice):
-    """Each token id always takes the same expert (Hash Layers); nothing is learnt.
+    """The same expert for a token id at every place (Hash Layers); nothing is learnt.
 
-    Layers that are not hashed choose one expert as `top1_moe` does.
+    Layers that are not hashed choose one expert, like `top1_moe`.
 
     Args:
         num_experts: size of the bank.
-        assignment: "balanced" gives the commonest token ids away first, each to the expert with the
+        assignment: "balanced" assigns the commonest token ids first, each to the expert with the
             least text so far (section 3.1, the assignment of the paper's main results); "random"
             draws an expert for each.
-        hashed: routed layers that hash, from the bottom: "all", the first "half" (the middle one
-            too), the "first", or "none". DeepSeek-V4 hashes in its first three.
+        hashed: routed layers that hash, from the bottom: "all", the first "half" (with the middle
+            one), the "first", or "none". DeepSeek-V4 hashes in its first three.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -57,13 +57,13 @@ class Hash(TokenChoice):
 
     @property
     def is_hashed(self) -> bool:
-        """Whether this layer hashes."""
+        """Return whether this layer hashes."""
         layers = self.spec.routed_layers or (self.spec.layer,)
         count = {"none": 0, "first": 1, "half": -(-len(layers) // 2), "all": len(layers)}
         return self.spec.layer in layers[: count[self.hashed]]
 
     def make_scores(self, count: int) -> None:
-        """Draw the table of experts, `[vocab]`; make logits where the layer learns."""
+        """Draw the table of experts, `[vocab]`, or make logits for a layer that learns."""
         if not self.is_hashed:
             super().make_scores(count)
             return
@@ -77,8 +77,7 @@ class Hash(TokenChoice):
         if self.assignment == "random" or not self.is_hashed:
             return
         counts = statistics.unigram.cpu()
-        # counts are whole, so that a start below 1 tells equal loads apart and nothing else:
-        # layers and seeds differ
+        # Counts are whole numbers, so a start below 1 only breaks ties, by layer and seed.
         paths = torch.arange(self.num_experts)
         loads = hash_uniform(self.spec.seed, self.spec.layer, paths).double()
         table = torch.zeros_like(counts)

@@ -1,9 +1,8 @@
-"""Fixed rules for which token takes which path: nothing is learnt, so learned routing has something
-to be held against.
+"""Define fixed rules for the choice of paths, to compare learned routing with.
 
-Each rule is a gate (cheap or full) or chooses one of several experts. As a gate it says how much
-each token wants the full path; the most wanting `capacity` of them get it, with ties broken by a
-hash, so that the budget is met also where many tokens are alike.
+A rule is a gate (cheap or full), or it chooses one of several experts. As a gate it gives each
+token a demand for the full path. The share `capacity` with the highest demand gets it. A hash
+breaks ties, so the budget is met even if many tokens are alike.
 """
 
 from typing import Literal
@@ -32,20 +31,19 @@ from bench.routing import (
 Over = Literal["ffn", "experts"]
 
 LARGEST_BIGRAM_VOCABULARY = 1024
-"""Pairs are counted up to here (`bench.routing.TrainStatistics.bigram`)."""
+"""Largest vocabulary whose pairs are counted (`bench.routing.TrainStatistics.bigram`)."""
 
 
 class Heuristic(Router):
-    """Base of the rules: a subclass says what a token's `demand` for the full path is, and which
-    `expert` it takes.
+    """Base of the rules. A subclass defines the `demand` of a token and the `expert` it takes.
 
     Args:
         over: the paths: "ffn" (cheap or full), or "experts".
         num_experts: size of the bank, for "experts"; a token takes one.
 
     Attributes:
-        over_batch: in training the full path goes to the most wanting tokens of the batch, not of
-            each sequence: for rules under which whole sequences may want one path.
+        over_batch: compare the demands of a batch in training, not those of each sequence, for
+            rules with one demand for whole sequences.
     """
 
     over_batch = False
@@ -62,26 +60,29 @@ class Heuristic(Router):
         self.paths = FFN_GATE if over == "ffn" else experts(num_experts)
 
     def build(self, spec: RouterSpec) -> None:
-        """Take a knob where the share of upgraded tokens is free."""
+        """Enable the knob if the share of upgraded tokens is free."""
         super().build(spec)
         if self.over == "ffn":
             self.enable_knob()
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """How much each token wants the full path."""
+        """Return the demand of each token for the full path."""
         raise TypeError(
-            f"{type(self).__name__} must define demand(inputs) -> how much each token wants the full path."
+            f"{type(self).__name__} must define demand(inputs) -> demand of each token for the "
+            "full path."
         )
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The expert of each token, by default by the equal part of [0, 1] in which its demand
-        lies.
+        """Return the expert of each token.
+
+        By default [0, 1] is cut into equal parts, and the demand of a token lies in one of them.
         """
         return (self.demand(inputs) * self.num_experts).long().clamp(0, self.num_experts - 1)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Apply the rule."""
         if self.over == "experts":
+            # Experts have no knob: a token takes one, so the width alone meets the budget.
             index = self.expert(inputs).unsqueeze(-1)
             mask = torch.zeros(
                 *inputs.tokens.shape, self.num_experts, dtype=torch.bool, device=index.device
@@ -96,41 +97,42 @@ class Heuristic(Router):
 
 @register("context_hash", family="heuristic", paper="arXiv:2106.04426")
 class ContextHash(Heuristic):
-    """A random number for each short context, drawn once: hashing without learning (Hash Layers,
-    section 3).
+    """A random number for each short context, drawn once (Hash Layers, section 3).
 
-    A hash of single bytes misses a budget by the share of the commonest byte; contexts of a few
+    A hash of single bytes misses a budget by the share of the commonest byte. Contexts of a few
     tokens are each rare. With `context` 1 over experts it is `hash`.
 
     Args:
-        over: the paths, as in `Heuristic`, whose options all rules have.
-        num_experts: size of the bank.
-        context: tokens that are hashed, the current one last.
+        over: the paths: "ffn" (cheap or full), or "experts".
+        num_experts: size of the bank, for "experts".
+        context: number of hashed tokens, the current one last.
     """
 
     def __init__(self, over: Over = "ffn", num_experts: int = 8, context: int = 3) -> None:
         super().__init__(over, num_experts)
         if context < 1:
             raise ValueError(
-                f"context is {context}; at least the token itself is hashed, so it must be 1 or more."
+                f"context is {context}; at least the token itself is hashed, so it must be 1 or "
+                "more."
             )
         self.context = context
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """The hash, uniform over contexts."""
+        """Return the hash, uniform over contexts."""
         parts = [shifted(inputs.tokens, distance, -1) for distance in range(self.context)]
         return hash_uniform(self.spec.seed, self.spec.layer, *parts)
 
 
 @register("stride", family="heuristic")
 class Stride(Heuristic):
-    """Every so many tokens, whatever they are.
+    """Every so many tokens, by position alone.
 
-    The stride may be a fraction: 1 / capacity for a gate; experts take turns.
+    The stride is 1 / capacity for a gate, and may be a fraction. Experts take turns.
     """
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """Above 1 where a multiple of the stride lies nearest to the position, below 1 elsewhere."""
+        """Return more than 1 at positions nearest to a multiple of the stride, less elsewhere."""
+        # Exact up to 2**53: float32 would lose the fraction at long positions.
         position = inputs.positions.double()
         here, following = (
             (place * self.spec.capacity + 0.5).floor() for place in (position, position + 1)
@@ -138,13 +140,15 @@ class Stride(Heuristic):
         return (following > here) + hash_noise(self.spec, inputs)
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The position, modulo the number of experts."""
+        """Return the position, modulo the number of experts."""
         return inputs.positions % self.num_experts
 
 
 @register("tag", family="heuristic", paper="arXiv:2306.03745")
 class Tag(Heuristic):
-    """The domain decides: its own expert, shared where domains outnumber experts, or a gate open to
+    """A choice by domain.
+
+    Each domain has its own expert, or shares one if domains outnumber experts. A gate is open to
     some domains, drawn by the seed.
     """
 
@@ -161,45 +165,45 @@ class Tag(Heuristic):
         )
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """The domain's place in the order, in [0, 1)."""
+        """Return the domain's place in the order, in [0, 1)."""
         assert inputs.tags is not None
         return (self.place[inputs.tags] + hash_noise(self.spec, inputs)) / len(self.place)
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The domain, modulo the number of experts."""
+        """Return the domain, modulo the number of experts."""
         assert inputs.tags is not None
         return inputs.tags % self.num_experts
 
 
 @register("planted_oracle", family="heuristic")
 class PlantedOracle(Heuristic):
-    """The right path of each token, where the data tell it: what a perfect router would do.
+    """A perfect router: the right path of each token, for data that have right paths.
 
-    Over (cheap, full) the tokens whose right path is full come first, and the budget decides where
-    the rest begin. Tokens without a right path are spread by a hash.
+    Over (cheap, full), tokens whose right path is full have the highest demand. A hash spreads
+    tokens without a right path.
     """
 
     needs = frozenset({"truth"})
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """Above 1 where the full path is right, below 1 elsewhere."""
+        """Return more than 1 where the full path is right, less elsewhere."""
         assert inputs.truth is not None
         return (inputs.truth == 1) + hash_noise(self.spec, inputs)
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The right expert, modulo their number."""
+        """Return the right expert, modulo the number of experts."""
         assert inputs.truth is not None
         anywhere = (hash_noise(self.spec, inputs) * self.num_experts).long()
         return torch.where(inputs.truth < 0, anywhere, inputs.truth % self.num_experts)
 
 
 class _ByRarity(Heuristic):
-    """Tokens in the order of a table over (what came before, token), each with its share of the
-    training text.
+    """A demand by the place of a token in the training text, sorted by rarity.
 
-    A token lies between `low` and `low + width` of the text, sorted by the table. A gate spreads it
-    there by a hash, which makes the demand uniform over the training text, so that `capacity` of it
-    is upgraded; an expert is chosen by the middle.
+    A table over (context, token) holds `low` and `width`: the token takes the places from `low` to
+    `low + width` of the sorted text. A gate draws a place among these by a hash. Then the demand is
+    uniform over the training text, and `capacity` of it is upgraded. An expert is chosen by the
+    middle place.
     """
 
     low: Tensor
@@ -210,7 +214,8 @@ class _ByRarity(Heuristic):
         self.register_buffer("width", torch.ones(rows, vocab_size))
 
     def _sort(self, rarity: Float[Tensor, "row vocab"], mass: Float[Tensor, "row vocab"]) -> None:
-        """Fill the table: what is as rare shares a place; `mass` sums to 1."""
+        """Fill the table. Equally rare entries share their places; `mass` sums to 1."""
+        # In float64: the sums run over as many entries as the vocabulary has pairs.
         levels, index = rarity.flatten().unique(return_inverse=True)
         held = torch.zeros(len(levels), dtype=torch.float64).index_add(0, index, mass.flatten())
         before = held.cumsum(0) - held
@@ -221,12 +226,12 @@ class _ByRarity(Heuristic):
         return torch.zeros_like(inputs.tokens)
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
-        """Place of the token in the order of rarity, in [0, 1]."""
+        """Return the place of the token in the order of rarity, in [0, 1]."""
         place = self._row(inputs), inputs.tokens
         return self.low[place] + self.width[place] * hash_noise(self.spec, inputs)
 
     def expert(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
-        """The equal part of the text in which the middle of the token's place lies."""
+        """Return the part of the text, of as many as experts, that holds the middle place."""
         place = self._row(inputs), inputs.tokens
         middle = (self.low[place] + self.width[place] / 2) * self.num_experts
         return middle.long().clamp_max(self.num_experts - 1)
@@ -234,9 +239,9 @@ class _ByRarity(Heuristic):
 
 @register("frequency", family="heuristic")
 class Frequency(_ByRarity):
-    """Rare tokens take the full path, or tokens of one frequency share an expert.
+    """The full path for rare tokens, or an expert for tokens of similar frequency.
 
-    Counted on the training text.
+    Frequencies are those of the training text.
     """
 
     def build(self, spec: RouterSpec) -> None:
@@ -245,20 +250,19 @@ class Frequency(_ByRarity):
         self._make_table(1, spec.vocab_size)
 
     def fit(self, statistics: TrainStatistics) -> None:
-        """Sort the vocabulary by how often it occurs."""
+        """Sort the vocabulary by frequency."""
         counts = statistics.unigram.cpu().double().unsqueeze(0)
         self._sort(-counts, counts / counts.sum())
 
 
 @register("surprisal", family="heuristic")
 class Surprisal(_ByRarity):
-    """Surprising tokens take the full path: the surprisal of the current token under counts over
-    the training text.
+    """The full path for tokens of high surprisal, under counts over the training text.
 
     Args:
-        over: the paths, as in `Heuristic`, whose options all rules have.
-        num_experts: size of the bank.
-        order: "bigram" looks at the token before too, and needs a vocabulary of at most 1024;
+        over: the paths: "ffn" (cheap or full), or "experts".
+        num_experts: size of the bank, for "experts".
+        order: "bigram" also reads the token before, and needs a vocabulary of at most 1024;
             "unigram" is the order of `frequency`.
     """
 
@@ -277,15 +281,17 @@ class Surprisal(_ByRarity):
         """Make the table: a row for each token before, and one for none."""
         super().build(spec)
         if self.order == "bigram" and spec.vocab_size > LARGEST_BIGRAM_VOCABULARY:
-            allowed = f"a vocabulary of at most {LARGEST_BIGRAM_VOCABULARY}, and this one has {spec.vocab_size}"
-            raise ValueError(f"order is 'bigram', which needs {allowed}: use 'unigram'")
+            raise ValueError(
+                "order is 'bigram', which needs a vocabulary of at most "
+                f"{LARGEST_BIGRAM_VOCABULARY}, and this one has {spec.vocab_size}: use 'unigram'"
+            )
         self._make_table(spec.vocab_size + 1 if self.order == "bigram" else 1, spec.vocab_size)
 
     def fit(self, statistics: TrainStatistics) -> None:
         """Sort the table by surprisal.
 
-        A Dirichlet prior of one count draws pairs towards single tokens; those have a count more
-        each.
+        A Dirichlet prior of one count draws pairs towards single tokens, and each single token has
+        one count more.
         """
         counts = statistics.unigram.cpu().double() + 1
         alone = (counts / counts.sum()).unsqueeze(0)
@@ -297,6 +303,7 @@ class Surprisal(_ByRarity):
         seen = pairs.sum(1, keepdim=True)
         after = (pairs + alone) / (seen + 1)
         mass = after * (seen + 1) / (seen + 1).sum()
+        # The last row is for tokens without one before; it takes no share of the text.
         self._sort(-torch.cat((after, alone)).log(), torch.cat((mass, torch.zeros_like(alone))))
 
     def _row(self, inputs: RouterInput) -> Int[Tensor, "batch seq"]:
@@ -307,7 +314,7 @@ class Surprisal(_ByRarity):
 def shifted(
     tokens: Int[Tensor, "batch seq"], distance: int, missing: int
 ) -> Int[Tensor, "batch seq"]:
-    """The token `distance` before each, `missing` where there is none."""
+    """Return the token `distance` before each, or `missing` if there is none."""
     before = torch.full(
         (len(tokens), min(distance, tokens.shape[1])),
         missing,

@@ -1,5 +1,6 @@
-"""JEPA-guided gate: it foretells in a small latent space what each path would do, and scores that
-(arXiv:2604.17228).
+"""Define the JEPA-guided gate (arXiv:2604.17228).
+
+It predicts the update of each path in a small latent space, and scores the predictions.
 """
 
 from collections.abc import Mapping
@@ -25,28 +26,29 @@ from bench.routing import (
 
 @register("jepa_gate", family="gate", paper="arXiv:2604.17228")
 class JEPAGate(Gate):
-    """G3: latent `z = E h`, predictions `z_a = P [z; e_a]` for a = cheap, full, score `g [z_full,
-    z_cheap, z_full - z_cheap]`.
+    """G3: a score of the predicted latents of both paths.
 
-    The predictions are aligned with targets `head . norm(y_a)` of the paths' updates, where the
-    head is random, orthonormal and never trained, so that no second network has to be kept behind
-    the first. The paper gives neither sizes nor layers of E, P and g: ours are a linear map, a
-    perceptron with one hidden layer of width `latent`, and a linear map.
+    The latent is `z = E h`, the predictions are `z_a = P [z; e_a]` for a = cheap, full, and the
+    score is `g [z_full, z_cheap, z_full - z_cheap]`. The predictions are aligned with targets
+    `head . norm(y_a)` of the paths' updates. The head is random, orthonormal and never trained, so
+    no second network is needed. The paper gives neither sizes nor layers of E, P and g. Ours are a
+    linear map, a perceptron with one hidden layer of width `latent`, and a linear map.
 
     Args:
         latent: size of the latent space; 0 for a quarter of d_model.
-        alignment: weight of the alignment loss; without it the predictions are free to collapse.
+        alignment: weight of the alignment loss; without it the predictions may collapse.
         targets: "executed" aligns the paths that ran anyway; "probe" runs both on a share of
             training tokens, which is charged, and keeps the update of the path that was not chosen
             out of the stream.
-        probe_share: share of tokens probed.
-        scale: as of `bench.routing.learned_gate.Gate`, which tells of this and what follows.
-        estimator: how the scores learn.
-        estimator_options: what the estimator leaves open.
+        probe_share: share of probed tokens.
+        scale: outputs that the estimator "scale" scales; `bench.routing.learned_gate.Gate`
+            describes this option and the following ones.
+        estimator: source of the scores' gradient.
+        estimator_options: free parameters of the estimator.
         utility: weight of the regression of the score on oracle utility.
         rank: weight of the pairwise ranking of scores by oracle utility.
-        rank_delta: nats by which the utilities of a pair must differ to count.
-        oracle: how the layers after the fork of a utility label are run.
+        rank_delta: least difference of the utilities of a pair that counts, nats.
+        oracle: policy of the layers after the fork of a utility label.
         flip_fraction: share of tokens that a fork flips.
     """
 
@@ -99,7 +101,8 @@ class JEPAGate(Gate):
         )
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Predict both outcomes, score them, and upgrade the tokens with the highest scores."""
+        """Predict both latents, score them, and upgrade the tokens with the highest scores."""
+        # Both paths are predicted in one call: they are an axis of the input.
         z = self.encoder(inputs.hidden).unsqueeze(2).expand(-1, -1, 2, -1)
         predicted: Tensor = self.predictor(
             torch.cat((z, self.actions.to(z.dtype).expand_as(z)), dim=-1)
@@ -117,16 +120,15 @@ class JEPAGate(Gate):
         return plan
 
     def _probe(self, plan: RoutingPlan, probed: Bool[Tensor, "batch seq"]) -> RoutingPlan:
-        """Run both paths for the probed tokens; the stream keeps what the plan says."""
+        """Run both paths for the probed tokens; only the planned paths have weight."""
         weight = (
             plan.mask.to(torch.float32)
             if plan.weight is None
             else plan.weight.where(plan.mask, 0.0)
         )
         if self.estimator == "scale" and plan.weight is not None:
-            plan.extras["factor"] = (
-                plan.weight
-            )  # what the oracle weighs a path by that the plan did not take
+            # The oracle needs the weight of a path that the plan did not take.
+            plan.extras["factor"] = plan.weight
         return replace(
             plan,
             mask=plan.mask | probed.unsqueeze(-1),

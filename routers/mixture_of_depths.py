@@ -1,6 +1,4 @@
-"""Mixture-of-Depths: whole blocks for some tokens, the residual stream for the rest
-(arXiv:2404.02258).
-"""
+"""Define Mixture-of-Depths (arXiv:2404.02258): a block for some tokens, none for the others."""
 
 from typing import Literal
 
@@ -23,15 +21,14 @@ from bench.routing import (
 
 @register("mod", family="mixture_of_depths", paper="arXiv:2404.02258")
 class MixtureOfDepths(Router):
-    """`r = w . x`; the tokens with the highest r go through attention and FFN, whose update is
-    scaled by r.
+    """A block, scaled by r, for the tokens with the highest `r = w . x`.
 
     Top-k over the sequence is used in training only. Evaluation compares r with a threshold that
-    was calibrated on held-out text; `centre` adds the paper's auxiliary cross-entropy, which brings
-    that threshold near 0.
+    was calibrated on held-out text. `centre` adds the paper's auxiliary cross-entropy, which moves
+    that threshold close to 0.
 
     Args:
-        layers: routed layers to use; every other block is the paper's best.
+        layers: routed layers to use; the paper's best choice is every other block.
         centre: weight of the auxiliary loss of section 3.5.
     """
 
@@ -54,4 +51,5 @@ class MixtureOfDepths(Router):
         """Send the tokens with the highest scores through the block."""
         scores = perturb(self.score(inputs.hidden).squeeze(-1), inputs)
         chosen, count = upgrade(scores, inputs, self.spec, self.knob)
+        # Scaled by r itself, as in the paper, so that r gets a gradient.
         return gate_plan(chosen, count, scores, (scores.new_ones(scores.shape), scores))

@@ -1,9 +1,8 @@
-"""Partial supervision: a learned router is told the right paths of a share of the training
-documents.
+"""Supervise a learned router with the right paths of a share of the training documents.
 
-Asked by "Why do models with conditional computation learn suboptimal solutions?": if a little
-supervision lifts the rest, routing fails for want of optimisation, and not for want of a better
-route.
+The idea is from "Why do models with conditional computation learn suboptimal solutions?". If a
+little supervision improves the other documents, the fault is in the optimisation, not in a lack of
+better routes.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,25 +32,24 @@ RouterOption = Router | str | Mapping[str, Any]
 
 @register("partially_supervised", family="supervised")
 class PartiallySupervised(Router):
-    """Another router with a cross-entropy of its scores against labels, on a share of the training
-    documents.
+    """Another router, with a cross-entropy of its scores to labels.
 
-    Everything else, losses, threshold, state and budget, is the other router's own. Which documents
-    have labels follows from their number alone and is never redrawn, so that the same tokens are
-    supervised in every epoch, and documents of a smaller share are among those of a larger one.
+    A share of the training documents has labels. Losses, threshold, state and budget are those of
+    the other router. A document is drawn by its number alone, so the same tokens are supervised in
+    every epoch, and a larger share contains a smaller one.
 
     Args:
         inner: the router, by name, or as {router: name, options: {...}}.
-        source: whose choice the labels are: that of a "heuristic", the "truth" where the data tell
-            it, or that of an "oracle" that gives the upgrade to the tokens whose utility is
-            highest, as many of those with a known utility as the budget allows; it is asked about
-            sequences with a supervised document only.
-        heuristic: the rule for source "heuristic", given as `inner` is; it must choose among the
-            same paths. The label is what it chooses in training, such as the highest share of a
-            sequence; one that draws, draws the same for the same place of each batch.
-        share: of the training documents.
-        weight: of the cross-entropy.
-        anneal: share of training over which the weight falls to 0 in a straight line; 0 keeps it.
+        source: source of the labels: the choice of a "heuristic", the "truth" of data with right
+            paths, or an "oracle". The oracle upgrades the tokens with the highest utility, as many
+            of those with a known utility as the budget allows. It runs on sequences with a
+            supervised document only.
+        heuristic: the rule for the source "heuristic", by name or with options, like `inner`. It
+            must have the same paths. The label is its choice in training, such as the highest share
+            of a sequence. A rule that draws, draws the same for the same place of each batch.
+        share: share of the training documents with labels.
+        weight: weight of the cross-entropy.
+        anneal: share of training over which the weight falls linearly to 0; 0 keeps it.
     """
 
     wraps = ("inner", "heuristic")
@@ -66,6 +64,7 @@ class PartiallySupervised(Router):
         anneal: float = 0.0,
     ) -> None:
         super().__init__()
+        # The registry has replaced names by routers: see `Router.wraps`.
         assert isinstance(inner, Router)
         assert isinstance(heuristic, Router)
         if source not in ("heuristic", "truth", "oracle"):
@@ -77,6 +76,7 @@ class PartiallySupervised(Router):
         self.paths, self.layers, self.mean_experts = inner.paths, inner.layers, inner.mean_experts
         self.needs, self.oracle = inner.needs, inner.oracle
         self.trains_dense, self.allows_none = inner.trains_dense, inner.allows_none
+        # The other router's losses must not see the labels.
         self.aux_losses = {
             name: replace(loss, compute=partial(_unseen, loss.compute, inner))
             for name, loss in inner.aux_losses.items()
@@ -118,8 +118,9 @@ class PartiallySupervised(Router):
         return self.inner.inside()
 
     def build(self, spec: RouterSpec) -> None:
-        """Build the other router, and the heuristic after it, so that the former draws what it
-        draws alone.
+        """Build the other router, then the heuristic.
+
+        In this order the other router draws the same weights as alone.
         """
         super().build(spec)
         self.inner.build(spec)
@@ -128,13 +129,13 @@ class PartiallySupervised(Router):
             self.heuristic.build(spec)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PartiallySupervised":
-        """Move to a device or type; the knob stays the very buffer of the other router."""
+        """Move to a device or type. The knob stays the buffer of the other router."""
         super()._apply(fn, recurse)
         self.knob = self.inner.knob
         return self
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """The other router's plan, from what it may see."""
+        """Return the other router's plan, from its own part of the inputs."""
         return self.inner(_visible(inputs, self.inner))
 
     def fit(self, statistics: TrainStatistics) -> None:
@@ -148,7 +149,7 @@ class PartiallySupervised(Router):
         self.inner.after_step(_seen(trace, self.inner))
 
     def label(self, trace: LayerTrace) -> Int[Tensor, "batch seq"]:
-        """The choice of the source."""
+        """Return the choice of the source."""
         if self.source == "oracle":
             assert trace.utility is not None
             return self._most_useful(trace.utility)
@@ -158,6 +159,7 @@ class PartiallySupervised(Router):
             return torch.where(truth < 0, -100, truth % len(self.paths.names))
         assert self.heuristic is not None
         seen, device = _visible(trace.inputs, self.heuristic), trace.inputs.tokens.device
+        # Its own generator: labels must not move the draws of the other router.
         noise = torch.Generator(device).manual_seed(self.spec.seed % 2**32 + self.spec.layer)
         return (
             self.heuristic(replace(seen, selection="topk", noise=None, generator=noise))
@@ -166,7 +168,8 @@ class PartiallySupervised(Router):
         )
 
     def _most_useful(self, utility: Float[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-        """1 for the highest of the utilities that are known, `capacity` of them, 0 for the others."""
+        """Return 1 for the share `capacity` of highest known utilities, 0 for the other known."""
+        # Only tokens of a fork have a utility; the others get no label.
         known = ~utility.isnan()
         order = utility.masked_fill(~known, -torch.inf).flatten().argsort(descending=True)
         place = (
@@ -183,9 +186,7 @@ class PartiallySupervised(Router):
 
 
 def _visible(inputs: RouterInput, router: Router) -> RouterInput:
-    """What a router may see of the inputs that were made for more than it, in this layer and in
-    those before.
-    """
+    """Return the inputs without the fields that a router did not ask for, in all layers so far."""
     kept = {
         name: getattr(inputs, name) if name in router.needs else None
         for name in ("tags", "truth", "attention")
@@ -195,7 +196,7 @@ def _visible(inputs: RouterInput, router: Router) -> RouterInput:
 
 
 def _seen(trace: LayerTrace, router: Router) -> LayerTrace:
-    """The trace of a layer as a router that is told nothing has it."""
+    """Return the trace of a layer without labels, for a router without supervision."""
     utility = trace.utility if "utility" in router.needs else None
     return replace(trace, inputs=_visible(trace.inputs, router), utility=utility, labels=None)
 
@@ -203,5 +204,5 @@ def _seen(trace: LayerTrace, router: Router) -> LayerTrace:
 def _unseen(
     compute: Callable[[LayerTrace], Float[Tensor, ""]], router: Router, trace: LayerTrace
 ) -> Float[Tensor, ""]:
-    """A loss of the other router, without what was made for its supervision."""
+    """Compute a loss of the other router from a trace without labels."""
     return compute(_seen(trace, router))

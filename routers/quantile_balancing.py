@@ -1,23 +1,23 @@
-"""Balance by quantiles instead of a loss or a step (kexue.fm 11619, 11626; Kimi K3)."""
+"""Define a balance by quantiles, without loss and step size (kexue.fm 11619, 11626; Kimi K3)."""
 
 from bench.routing import BalanceOption, TokenChoice, register
 
 
 @register("quantile_balancing", family="experts", paper="kexue.fm/archives/11619")
 class QuantileBalancing(TokenChoice):
-    """Experts with the highest sigmoid affinity plus bias, the bias being solved after each step so
-    that the last batch would have been balanced.
+    """Experts with the highest sigmoid affinity plus bias.
 
-    Nothing is set: no loss, no size of a step. The bias stands still in evaluation.
+    After each step, the bias is solved so that the last batch would have been balanced. There is no
+    loss and no step size. The bias is fixed in evaluation.
 
     Args:
         num_experts: experts to choose among, before they are split.
-        active: experts that a token chooses, before they are split.
-        num_shared: experts that every token takes too, as wide as the split ones.
-        granularity: parts that each expert is split into.
+        active: number of chosen experts per token, before they are split.
+        num_shared: number of experts that every token also takes, as wide as the split ones.
+        granularity: parts of each expert.
         renormalise: weigh the chosen by their share of the chosen affinity, without bias.
-        balance: method, fields or list of `bench.routing.balance.Balance`; with `{method: quantile,
-            scope: run}` quantiles are averaged over steps.
+        balance: method, fields or list of `bench.routing.balance.Balance`; `{method: quantile,
+            scope: run}` averages the quantiles over steps.
     """
 
     def __init__(

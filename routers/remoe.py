@@ -1,4 +1,4 @@
-"""A rectifier instead of top-k (arXiv:2412.14711)."""
+"""Define ReMoE, with a rectifier instead of top-k (arXiv:2412.14711)."""
 
 import torch
 from jaxtyping import Float
@@ -17,19 +17,18 @@ from bench.routing import (
 
 @register("remoe", family="experts", paper="arXiv:2412.14711")
 class ReMoE(TokenChoice):
-    """`relu(x W)` chooses experts and weighs them; a penalty whose size is controlled holds their
-    number. A token may take none.
+    """Experts with `relu(x W)` above 0, weighed by it. A token may take none.
 
-    The penalty is the sum of the weights, those of busy experts counting more (section 3.4). Its
-    factor grows by a constant ratio after a step with too many experts and falls after one with too
-    few (section 3.3). At first it is nothing, so that about half of the experts run. Each layer has
-    a factor of its own, where the paper has one for all.
+    A controlled penalty holds the number of experts. It is the sum of the weights, and weights of
+    busy experts count more (section 3.4). Its factor grows by a constant ratio after a step with
+    too many experts, and falls after a step with too few (section 3.3). At first it is almost 0, so
+    about half of the experts run. Each layer has its own factor; the paper has one for all.
 
     Args:
         num_experts: size of the bank.
-        mean_experts: experts that a token takes on average.
+        mean_experts: mean number of experts per token.
         start: factor of the penalty at the start.
-        ratio: by which a step changes it.
+        ratio: change of the factor in a step.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -59,7 +58,7 @@ class ReMoE(TokenChoice):
         self.aux_losses["sparsity"] = AuxLoss(self.penalty, 1.0, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix, the factor of the penalty, and a knob that adds to the logits."""
+        """Make the matrix of the logits, the factor of the penalty, and the knob."""
         super().build(spec)
         self.register_buffer("factor", torch.tensor(self.start))
         self.enable_knob()
@@ -67,17 +66,18 @@ class ReMoE(TokenChoice):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the experts with a logit above 0."""
         logits = self.score(inputs)
+        # The knob adds to the logits, and so moves all thresholds.
         shifted = logits if inputs.selection == "topk" or self.knob is None else logits + self.knob
         weight = shifted.relu()
         return RoutingPlan(weight > 0, weight, logits)
 
     def penalty(self, trace: LayerTrace) -> Float[Tensor, ""]:
-        """Return the factor times a token's weights, each by its expert's load over the wanted."""
+        """Return the factor times a token's weights, each times its expert's relative load."""
         assert trace.plan.weight is not None
         load = trace.plan.mask.float().mean((0, 1)) / (self.mean_experts / self.num_experts)
         return self.factor * (load * trace.plan.weight).sum(-1).mean()
 
     def after_step(self, trace: LayerTrace) -> None:
-        """Press harder if more experts run than wanted, else less."""
+        """Raise the factor if too many experts run, else lower it."""
         excess = trace.plan.mask.float().mean() - self.mean_experts / self.num_experts
         self.factor.mul_(self.ratio ** excess.sign())

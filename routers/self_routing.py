@@ -1,4 +1,4 @@
-"""Hidden states that route themselves (arXiv:2604.00421)."""
+"""Define self-routing: hidden states are their own logits (arXiv:2604.00421)."""
 
 from bench.routing import BalanceOption, RouterInput, TokenChoice, register
 from bench.routing.token_choice import Logits
@@ -8,12 +8,12 @@ from bench.routing.token_choice import Logits
 class SelfRouting(TokenChoice):
     """Top-k experts by the first dimensions of the hidden state, which are the logits.
 
-    The router has no parameter. What goes into the paths is all of the hidden state, these
-    dimensions too.
+    The router has no parameters. The paths read all of the hidden state, these dimensions
+    included.
 
     Args:
         num_experts: size of the bank; at most d_model.
-        active: experts that a token takes.
+        active: number of experts per token.
         renormalise: weigh the chosen by their share of the chosen probability.
         balance: method, fields or list of `bench.routing.balance.Balance`; the authors have none.
 

@@ -1,4 +1,4 @@
-"""One expert a token by any gradient estimator, and experts that are merged and not chosen."""
+"""Define routers to one expert by any gradient estimator, and to merged experts."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -36,26 +36,25 @@ ExpertEstimator = Literal[
     "top_k", "straight_through", "st_gumbel", "reinforce", "dselect_k", "soft"
 ]
 SELECTOR_STD = 0.1
-"""Of the selector's activations at the start.
+"""Standard deviation of the selector's activations at the start.
 
-All experts are in use then, since the smooth step is flat only beyond 0.5.
+The smooth step is flat only beyond 0.5, so all experts are in use then.
 """
 
 
 @register("estimated_moe", family="experts", paper="arXiv:2306.03745")
 class Estimated(Router):
-    """A learned linear router to one expert, by one of the gradient estimators that SMEAR was
-    compared with.
+    """A learned linear router to one expert, by one of the gradient estimators of SMEAR's study.
 
-    Evaluation takes the one most probable expert, without noise; "soft" runs them all there too,
-    and is over the budget that the width of an expert was solved for. In training "soft", and
-    "straight_through" and "st_gumbel" where they are dense, run every expert and pay for it;
-    "dselect_k" runs those whose weight is not 0.
+    Evaluation takes the most probable expert, without noise. "soft" runs all experts there too, and
+    so is over the budget. In training, "soft" runs every expert and pays for it, and so do
+    "straight_through" and "st_gumbel" if they are dense. "dselect_k" runs those whose weight is not
+    0.
 
     Args:
         num_experts: size of the bank.
-        estimator: how the router learns.
-        estimator_options: of `bench.routing.estimators.EstimatorOptions`, by name.
+        estimator: source of the router's gradient.
+        estimator_options: fields of `bench.routing.estimators.EstimatorOptions`, by name.
         balance: weight of the load-balancing loss; the authors train without one.
     """
 
@@ -97,8 +96,9 @@ class Estimated(Router):
             self.aux_losses["entropy"] = AuxLoss(losses.entropy, 5e-4, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix, or the selector's of as many columns as a binary code of an
-        expert has bits.
+        """Make the matrix of the logits, or of the selector.
+
+        The selector has a column for each bit of an expert's binary code.
         """
         super().build(spec)
         if self.estimator == "reinforce":
@@ -114,6 +114,7 @@ class Estimated(Router):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Choose an expert for every token."""
+        # A selector's bits are no scores of experts, so it takes no noise of the recipe.
         logits = self.logits(inputs.hidden)
         if self.estimator == "dselect_k":
             return self._select(dselect_k(logits, self.num_experts), inputs)
@@ -145,9 +146,9 @@ class Estimated(Router):
         return RoutingPlan(chosen, None, logits)
 
     def _select(self, p: Float[Tensor, "batch seq path"], inputs: RouterInput) -> RoutingPlan:
-        """All experts of the selector's mixture in training, whose weights add up to 1.
+        """Return all experts of the selector's mixture in training, the heaviest in evaluation.
 
-        In evaluation the heaviest, with weight 1.
+        The weights of the mixture add up to 1. The heaviest alone has weight 1.
         """
         scores, extras = p.clamp_min(1e-9).log(), {"probability": p}
         if inputs.selection == "causal":
@@ -157,18 +158,18 @@ class Estimated(Router):
 
 @register("smear", family="experts", paper="arXiv:2306.03745")
 class Smear(Router):
-    """Experts merged into one, `sum_e p_e theta_e`, for each segment of a sequence, by the mean
-    hidden state of the segment before.
+    """Experts merged into one, `sum_e p_e theta_e`, for each segment of a sequence.
 
-    The paper merges for a whole sequence by its own mean, which in a decoder would show the first
-    token what comes last; Lory (arXiv:2405.03133) has segments. The first segment has no past and
-    takes all experts alike.
+    The weights come from the mean hidden state of the segment before. The paper merges once per
+    sequence, by the sequence's own mean. In a decoder, that would show later tokens to the first
+    one. Segments are those of Lory (arXiv:2405.03133). The first segment has no past, and takes all
+    experts alike.
 
     Args:
         num_experts: size of the bank.
-        segment: tokens that share a merged expert; merging costs twice the parameters of the bank
-            for each.
-        expert_dropout: probability with which an expert is left out of the merging of a sequence in
+        segment: tokens that share a merged expert; each merge costs twice the parameters of the
+            bank in FLOPs.
+        expert_dropout: probability that an expert is left out of the merge of a sequence in
             training.
     """
 
@@ -186,21 +187,20 @@ class Smear(Router):
         self.paths = experts(num_experts, segment)
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix."""
+        """Make the matrix of the logits."""
         super().build(spec)
         self.logits = nn.Linear(spec.d_model, self.num_experts, bias=False)
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Weigh the experts of each segment by the one before.
-
-        A token is booked on the heaviest.
-        """
+        """Weigh the experts of each segment by the segment before."""
+        # Logits of 0 for the first segment: equal weights.
         hidden = inputs.hidden
         before = [part.mean(1) for part in hidden.split(self.segment, dim=1)[:-1]]
         logits = self.logits(torch.stack([torch.zeros_like(hidden[:, 0]), *before], dim=1))
         if inputs.selection == "topk" and self.expert_dropout:
             logits = logits + self._dropped(inputs, logits)
         merge = logits.softmax(-1)
+        # One merged expert runs; for the monitors a token counts on the heaviest part.
         by_token: Int[Tensor, "batch seq"] = merge.argmax(-1).repeat_interleave(
             self.segment, dim=1
         )[:, : hidden.shape[1]]
@@ -209,9 +209,9 @@ class Smear(Router):
         return RoutingPlan(mask, scores=scores, merge=merge)
 
     def _dropped(self, inputs: RouterInput, like: Tensor) -> Float[Tensor, "batch 1 path"]:
-        """Minus infinity, or as good, for experts that a sequence does without.
+        """Return a very negative score for the dropped experts of a sequence, 0 for the others.
 
-        The luckiest always stays.
+        The expert with the highest draw always stays.
         """
         draw = torch.rand(
             len(inputs.tokens), 1, self.num_experts, generator=inputs.generator, device=like.device

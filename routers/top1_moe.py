@@ -1,4 +1,4 @@
-"""Switch Transformer: one expert a token (arXiv:2101.03961)."""
+"""Define the router of the Switch Transformer: one expert per token (arXiv:2101.03961)."""
 
 from bench.routing import BalanceOption, TokenChoice, register
 
@@ -7,15 +7,15 @@ from bench.routing import BalanceOption, TokenChoice, register
 class Top1(TokenChoice):
     """The most probable expert for every token, weighed by its probability (Switch, section 2.1).
 
-    Without a capacity limit, so that no token is dropped. The authors' jitter of the router's
-    inputs is an option of training, `noise: jitter`.
+    There is no capacity limit, so no token is dropped. The authors' jitter of the router's inputs
+    is an option of training, `noise: jitter`.
 
     Args:
         num_experts: size of the bank, before it is split.
-        num_shared: experts that every token takes too.
-        granularity: parts that each expert is split into; a token takes as many of them.
-        balance: method, fields or list of `bench.routing.balance.Balance`; the authors' is the
-            load-balancing loss with weight 0.01, a sum over layers (section 2.2).
+        num_shared: number of experts that every token also takes.
+        granularity: parts of each expert; a token takes as many of them.
+        balance: method, fields or list of `bench.routing.balance.Balance`; the authors' rule is
+            the load-balancing loss with weight 0.01, a sum over layers (section 2.2).
     """
 
     def __init__(

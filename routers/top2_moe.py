@@ -1,4 +1,4 @@
-"""GShard: two experts a token (arXiv:2006.16668)."""
+"""Define the router of GShard: two experts per token (arXiv:2006.16668)."""
 
 from dataclasses import replace
 
@@ -19,16 +19,17 @@ from bench.routing.estimators import highest
 
 @register("top2_moe", family="experts", paper="arXiv:2006.16668")
 class Top2(TokenChoice):
-    """The two most probable experts for every token, weighed by renormalised probability (GShard,
-    section 2.2), without a capacity limit.
+    """The two most probable experts, weighed by renormalised probability (GShard, section 2.2).
+
+    There is no capacity limit, so no token is dropped.
 
     Args:
         num_experts: size of the bank, before it is split.
-        scores: an expert's affinity is the "softmax" of the logits, or its "sigmoid".
+        scores: affinity of an expert: the "softmax" of its logit over experts, or its "sigmoid".
         renormalise: weigh the chosen by their share of the chosen affinity, instead of the affinity
             itself.
-        num_shared: experts that every token takes too.
-        granularity: parts that each expert is split into; a token takes twice as many of them.
+        num_shared: number of experts that every token also takes.
+        granularity: parts of each expert; a token takes twice as many of them.
         balance: method, fields or list of `bench.routing.balance.Balance`; by default the
             load-balancing loss with weight 0.01, a sum over layers.
         first_choices: count only the best expert of each token in the load-balancing loss, as in
@@ -52,17 +53,18 @@ class Top2(TokenChoice):
         self.first_choices, self.random_second = first_choices, random_second
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Take the two best; in training leave some out if wanted."""
+        """Take the two best; with `random_second`, training leaves some out."""
         plan = super().forward(inputs)
         if not self.random_second or inputs.selection == "causal" or plan.weight is None:
             return plan
         draw = torch.rand(plan.mask.shape, generator=inputs.generator, device=plan.mask.device)
+        # Shared experts have weight 1 and so are among the highest: they and the best always stay.
         best = highest(plan.weight * plan.mask, self.num_shared + 1)
         kept = plan.mask & (best | (draw < 2 * plan.weight))
         return replace(plan, mask=kept, choice=plan.mask)
 
     def counted_of(self, trace: LayerTrace) -> Choice:
-        """The choices that the load-balancing loss counts."""
+        """Return the choices that the load-balancing loss counts."""
         counted = super().counted_of(trace)
         if not self.first_choices:
             return counted

@@ -1,4 +1,4 @@
-"""As many experts as it takes to be sure (arXiv:2403.07652, 2512.13996)."""
+"""Define top-p routing: as many experts as reach a probability (arXiv:2403.07652, 2512.13996)."""
 
 from typing import Literal
 
@@ -17,19 +17,20 @@ from bench.routing import (
 
 @register("top_p", family="experts", paper="arXiv:2403.07652")
 class TopP(ThresholdChoice):
-    """The fewest experts whose probabilities together reach p, weighed by probability (section
-    2.2).
+    """The fewest experts whose probabilities together reach p (section 2.2).
+
+    They are weighed by probability.
 
     Args:
         num_experts: size of the bank.
-        mean_experts: experts that a token is to take on average; fixes the width of an expert, and
-            is what p is moved for.
+        mean_experts: intended mean number of experts per token; it fixes the width of an expert,
+            and a controlled p holds it.
         threshold: "controlled" moves p in training to hold `mean_experts`, and evaluation
-            calibrates it, for each layer on its own; DTop-p (arXiv:2512.13996) moves one p for all.
-            "fixed" keeps it at `initial_threshold`, as in the paper; what a token takes then comes
-            of it, and `mean_experts` must say it for the row to meet the budget.
+            calibrates it, in each layer separately; DTop-p (arXiv:2512.13996) moves one p for all.
+            "fixed" keeps it at `initial_threshold`, as in the paper; then `mean_experts` must be
+            the resulting mean, or the row misses the budget.
         initial_threshold: p at the start; the paper has 0.4.
-        control_rate: step of p for each expert that the mean is off.
+        control_rate: step of p per expert of difference between the two means.
         renormalise: weigh several experts by their share of the chosen probability.
         balance: method, fields or list of `bench.routing.balance.Balance`; by default the
             load-balancing loss with weight 0.01, a sum over layers.
@@ -65,6 +66,7 @@ class TopP(ThresholdChoice):
         logits = self.score(inputs)
         probability = self.affinity(logits)
         ordered = probability.sort(descending=True).values
+        # Probability of the experts before each one; the first expert always runs.
         missing = ordered.cumsum(-1) - ordered < self.threshold_in(inputs)
         taken = torch.cat((torch.ones_like(missing[..., :1]), missing[..., 1:]), dim=-1)
         return self.plan(self.first(taken, probability, inputs), logits, probability)

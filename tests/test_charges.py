@@ -15,15 +15,8 @@ from bench.config.suite import TrainConfig
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model, assemble
-from bench.routing.contract import (
-    FFN_GATE,
-    AuxLoss,
-    LayerTrace,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-)
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.training.loop import Allowance, train

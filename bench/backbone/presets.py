@@ -15,13 +15,9 @@ PRESETS: dict[str, dict[str, int]] = {
         "cheap_rank": 16,
     },
 }
-"""Name -> sizes.
-
-- tiny: seconds per cell on one core.
-- wide: the same, with most of its parameters in its two FFNs, for the planted task.
-- small: about 30M parameters with a vocabulary of 4096.
-- paper: 157.5M parameters with GPT-2's vocabulary of 50257. This is the size of arXiv:2604.17228,
-  which does not publish its layout.
+"""tiny: seconds per cell on one core. wide: the same, with most parameters in its two FFNs, for the
+planted task. small: about 30M parameters with a vocabulary of 4096. paper: 157.5M parameters with
+GPT-2's vocabulary of 50257, the size of arXiv:2604.17228, which does not publish its layout.
 """
 
 

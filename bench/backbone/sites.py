@@ -4,7 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.backbone.paths import Draw, ExpertBank, LowRank
-from bench.routing.contract import Paths, Router, Site
+from bench.routing.contract import Router
+from bench.routing.paths import Paths, Site
 
 
 class PathSet(nn.Module):

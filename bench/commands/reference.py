@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 from bench.config.base import Part
 from bench.config.load import load_suite, suite_names
 from bench.config.suite import SuiteConfig
-from bench.routing.contract import Paths, Router
+from bench.routing.contract import Router
+from bench.routing.paths import Paths
 from bench.routing.registry import Entry, load_shipped, options_of
 
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping"}

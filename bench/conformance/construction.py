@@ -5,10 +5,11 @@ import inspect
 import torch
 
 from bench.conformance.check import demand, rule
-from bench.conformance.life import digest
+from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
-from bench.routing.contract import AuxLoss, OracleRequest, Paths, Router
+from bench.routing.contract import AuxLoss, OracleRequest, Router
 from bench.routing.inside import inside_of
+from bench.routing.paths import Paths
 
 KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
 
@@ -72,10 +73,12 @@ def runs_without_errors(subject: Subject) -> None:
 )
 def same_seed_same_weights(subject: Subject) -> None:
     """Two models of one seed are equal in any state of the global generators."""
-    first = {name: digest(value) for name, value in subject.model.decoder.state_dict().items()}
+    first = {
+        name: content_digest(value) for name, value in subject.model.decoder.state_dict().items()
+    }
     torch.rand(3)  # moves the global generator
     again = subject.assemble().decoder.state_dict()
-    second = {name: digest(value) for name, value in again.items()}
+    second = {name: content_digest(value) for name, value in again.items()}
     names = first.keys() | second.keys()
     different = sorted(name for name in names if first.get(name) != second.get(name))
     demand(not different, "equal weights", f"different ones in {', '.join(different[:3])}")

@@ -1,4 +1,4 @@
-"""Calibration: set the knobs so that causal evaluation spends the budget."""
+"""Calibrate: set the knobs so that causal evaluation spends the budget."""
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,9 @@ from bench.routing.contract import Router, RouterInput, RoutingPlan
 
 BISECTIONS = 40
 SPEND_TOLERANCE = 2e-4
-"""Calibration stops once a site's spend is this close, relatively.
+"""Relative difference of a site's spend at which calibration stops.
 
-Far inside the tolerance on B.
+It is far inside the tolerance on B.
 """
 
 
@@ -28,21 +28,22 @@ def calibrate(
     dtype: torch.dtype = torch.float32,
     decide: Decide = ask,
 ) -> float:
-    """Set every knob so that causal evaluation of `windows` spends `spend` times B, and return what
-    it does spend, in B.
+    """Set every knob so that causal evaluation of `windows` spends `spend` times B.
 
-    Layers are calibrated in one forward pass, in order: when the pass reaches a router, its knob is
-    bisected on the inputs it sees there, and the pass goes on with the plan it then makes. Each
-    site is given the same multiple of what it spends at its own solved shares, so that layers and
-    paths keep the ratios they were trained at. The windows are stratified by domain, as validation
-    is.
+    Layers are calibrated in one forward pass, in order. When the pass reaches a router, its knob is
+    bisected on the inputs there, and the pass goes on with the resulting plan. Each site gets the
+    same multiple of its cost at its own solved shares, so layers and paths keep the ratios of
+    training. The windows are stratified by domain, as in validation.
 
     Args:
         model: the model; its knobs are set.
-        windows: of the calibration split.
-        spend: what to aim for, as a multiple of B.
+        windows: windows of the calibration split.
+        spend: target, as a multiple of B.
         dtype: precision of matrix products.
-        decide: the way to the plan that the pass goes on with, for a meter.
+        decide: asks a router for the plan that the pass goes on with, for a meter.
+
+    Returns:
+        The actual spend, as a multiple of B.
     """
     ledger, target = model.evaluation_ledger, model.solution.target
     shares = [torch.tensor([share], dtype=torch.float64) for share in model.solution.shares]
@@ -51,6 +52,7 @@ def calibrate(
         for site, share in zip(ledger.sites, shares, strict=True)
     ]
     total = sum(float(cost.sum()) for cost in nominal) + ledger.inside(shares)
+    # Attention and routers cost the same at any knob, so the paths alone take up the difference.
     factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
     sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
 
@@ -77,9 +79,9 @@ def _bisect(
     target: Float[Tensor, " path"],
     tokens: int,
 ) -> None:
-    """Find the knob at which a site spends `target` FLOPs for each of `tokens` on these inputs.
+    """Find the knob at which a site spends `target` FLOPs per token of `tokens` on these inputs.
 
-    In sum, or path by path if the knob has one a path.
+    The target is met in sum, or path by path if the knob has a number per path.
     """
     knob = router.knob
     assert knob is not None
@@ -92,6 +94,7 @@ def _bisect(
         found = site.by_path(mask.sum(1)) / tokens
         return found if knob.dim() else found.sum()
 
+    # Widen the range until it holds the target; a score may have any scale.
     low, high = -torch.ones_like(wanted), torch.ones_like(wanted)
     while (wide := (spend(low) > wanted) & (low > -1e6)).any():
         low = torch.where(wide, low * 4, low)

@@ -11,7 +11,7 @@ from bench.data import Corpus, Windows
 from bench.data.optimum import best_loss_at
 from bench.evaluation.evaluate import Evaluation
 from bench.record import RightPaths
-from bench.routing.contract import Paths
+from bench.routing.paths import Paths
 
 
 def right_paths(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from bench.routing.contract import Router
 from bench.training.step import Trained
 
-TOLERANCE = 0.1
+SHARE_TOLERANCE = 0.1
 """Allowed difference: of all tokens, or of the trained share where that is above 1.
 
 In the committed records of shipped routers, the upgraded share of a layer differs from its trained
@@ -23,21 +23,22 @@ LEAST_STEPS = 100
 def moved_shares(
     routers: Sequence[Router], trained: Trained, chosen: Mapping[int, Sequence[float]]
 ) -> str:
-    """Return which layer is evaluated at other shares than it was trained at; empty if none is.
+    """Return a line on a layer whose shares in evaluation and training differ; empty if none does.
 
     Args:
         routers: the routers of the model, in the order of its sites.
-        trained: has the shares at the end of training.
+        trained: the result of training, with the shares at its end.
         chosen: routed site -> share of all tokens that chose each path, in evaluation at B.
     """
     if trained.steps < LEAST_STEPS:
         return ""
     for site, (router, before) in enumerate(zip(routers, trained.shares, strict=True)):
+        # A dense plan that names no choice has no shares to compare.
         if not before:
             continue
         for name, paths in _kinds(router).items():
             was, now = (sum(shares[path] for path in paths) for shares in (before, chosen[site]))
-            allowed = TOLERANCE * max(1.0, was)
+            allowed = SHARE_TOLERANCE * max(1.0, was)
             if abs(now - was) > allowed:
                 return (
                     f"Layer {router.spec.layer} sends {now:.3f} of its tokens along {name} in "

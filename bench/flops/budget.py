@@ -1,9 +1,9 @@
-"""The budget: what a token may cost, and the size of each router that costs exactly that.
+"""Solve the size of a router whose model costs exactly the budget B per token.
 
-B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs a token of
-the whole model. A router with a base path gets a capacity, one without gets an expert width, each
-solved so that the model costs B with the router's own work included. Where layers or paths have
-relative shares, one factor scales them all.
+B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs per token of
+the whole model. A router with a base path gets a capacity. A router without one gets an expert
+width. The cost of the model includes the router's own work. If layers or paths have relative
+shares, one factor scales them all.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,12 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.errors import UserError
 from bench.flops.ledger import Ledger
 from bench.flops.shares import SiteShares, Stated, sites_at
-from bench.routing.contract import FFN_GATE, Paths, Router
+from bench.routing.contract import Router
+from bench.routing.paths import FFN_GATE, Paths
 
 
 class StandIn(Router):
-    """Stand where a router will, for the sake of its paths; it is never asked."""
+    """Hold the place of a router, for its paths. It is never asked for a plan."""
 
     def __init__(self, paths: Paths = FFN_GATE) -> None:
         super().__init__()
@@ -29,27 +30,25 @@ class StandIn(Router):
 
 @dataclass(frozen=True)
 class DenseCosts:
-    """Active FLOPs a token of the model with every routed site full, or cheap, and no router
-    anywhere.
-    """
+    """Active FLOPs per token of the model without routers, all routed sites full, or all cheap."""
 
     full: float
     cheap: float
 
     def at(self, rho: float) -> float:
-        """The budget B at a share rho of full paths."""
+        """Return the budget B at a share rho of full paths."""
         return rho * self.full + (1 - rho) * self.cheap
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The budget and what it means for one router.
+    """The budget, and the size of one router that meets it.
 
     Attributes:
-        target: B, FLOPs a token.
-        dense: FLOPs a token with every routed site full.
-        capacity: share of tokens to upgrade, a mean over layers; 1.0 where there is no base.
-        expert_width: hidden width of an expert; 0 where there are none.
+        target: B, FLOPs per token.
+        dense: FLOPs per token with every routed site full.
+        capacity: share of tokens to upgrade, a mean over layers; 1.0 without a base.
+        expert_width: hidden width of an expert; 0 without experts.
         sites: for each site, in the order of the decoder's routers, the shares at which B is met.
         layers: routed layers in use.
     """
@@ -63,18 +62,18 @@ class Solution:
 
     @property
     def shares(self) -> tuple[tuple[float, ...], ...]:
-        """For each site, the share of all tokens on each path at which B is met."""
+        """Return, for each site, the share of all tokens on each path at which B is met."""
         return tuple(site.shares for site in self.sites)
 
     def of_layer(self, layer: int) -> tuple[SiteShares, ...]:
-        """The sites of one layer in use."""
+        """Return the sites of one layer in use."""
         each = len(self.sites) // len(self.layers)
         first = self.layers.index(layer) * each
         return self.sites[first : first + each]
 
 
 def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> DenseCosts:
-    """Costs of the dense model and of the cheap one, from which B follows."""
+    """Return the costs of the dense and of the cheap model, from which B follows."""
     ledger = _dense_ledger(config, routed_layers, seq_len)
     return DenseCosts(full=_even_cost(ledger, (0.0, 1.0)), cheap=_even_cost(ledger, (1.0, 0.0)))
 
@@ -82,11 +81,10 @@ def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: in
 def training_target(
     config: DecoderConfig, routed_layers: Sequence[int], seq_len: int, rho: float, frozen: bool
 ) -> float:
-    """FLOPs of training on one token at B: what a hard choice costs that needs no work of its own,
-    forward and backward.
+    """Return the FLOPs of training on one token at B, forward and backward.
 
-    Where backbone and paths are frozen, the gradient of the activations is all that flows back, as
-    far as the first router.
+    It is the cost of a hard choice without work of its own. If backbone and paths are frozen, only
+    the gradient of the activations flows back, as far as the first router.
     """
     if not frozen:
         return 3 * dense_costs(config, routed_layers, seq_len).at(rho)
@@ -97,7 +95,7 @@ def training_target(
 
 
 def _even_cost(ledger: Ledger, shares: Sequence[float]) -> float:
-    """FLOPs a token with the same shares at every site."""
+    """Return the FLOPs per token with the same shares at every site."""
     return ledger.at([shares] * len(ledger.sites))
 
 
@@ -120,11 +118,11 @@ def solve(
     Args:
         stated: paths and relative shares of the router.
         ledger_at: expert width -> ledger of the model.
-        costs: of the dense and the cheap model.
+        costs: costs of the dense and the cheap model.
         rho: the budget.
         layers: layers in use.
-        bracket: a router with a base leaves the budget alone and takes one path always; one without
-            still gets its width from it.
+        bracket: whether the row is a bracket. With a base, it ignores the budget and always takes
+            one path. Without one, it still gets its width from the budget.
         ffn_width: hidden width of the full FFN. Experts inside a block together cost as much.
 
     Raises:
@@ -134,6 +132,7 @@ def solve(
     if stated.paths.base is None:
         return _solve_width(stated, ledger_at, costs, rho, layers)
     inner = stated.inside
+    # Inside a block, the share of the block is the free size, so the experts' width is given.
     width = round(ffn_width / inner.mean_experts) if inner and inner.paths.base is None else 0
     if bracket:
         even = [_evenly(one) for one in (inner, stated) if one is not None]
@@ -160,7 +159,8 @@ def _meet(stated: Stated, ledger: Ledger, target: float) -> list[list[SiteShares
             f"its own range is {least:,.0f} to {most:,.0f}. "
             "Choose another --budget, a cheaper router, or layers='every'."
         )
-    for _ in range(60):  # the cost of a block is quadratic in its share, so bisect
+    # The cost of a block is quadratic in its share, so bisect.
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if cost(middle) < target else (low, middle)
     return sites_at(stated, low)
@@ -188,7 +188,7 @@ def _solve_width(
     rho: float,
     layers: tuple[int, ...],
 ) -> Solution:
-    """The cost is linear in the expert width: two points give it, to the nearest single unit."""
+    """Solve the expert width, to the nearest unit. The cost is linear in it: two points suffice."""
     target, sites = costs.at(rho), _flat(sites_at(stated, 1.0))
     shares = [site.shares for site in sites]
     first, second = ledger_at(1).at(shares), ledger_at(2).at(shares)
@@ -202,7 +202,7 @@ def _solve_width(
 
 
 def _evenly(stated: Stated) -> SiteShares:
-    """Shares of a bracket, which takes one path always."""
+    """Return the shares of a bracket, which always takes one path."""
     count = len(stated.paths.names)
     return SiteShares((1.0 / count,) * count, 1.0, stated.mean_experts)
 

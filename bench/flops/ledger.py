@@ -18,7 +18,8 @@ from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.sites import PathSet
-from bench.routing.contract import LayerTrace, Site
+from bench.routing.contract import LayerTrace
+from bench.routing.paths import Site
 
 SiteKey = tuple[int, Site]
 """Layer and site of a router."""

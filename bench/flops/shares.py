@@ -1,11 +1,12 @@
-"""Shares of tokens per layer and path: those a router states, scaled to the budget."""
+"""Scale the shares of tokens that a router states, per layer and path, to the budget."""
 
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
 from bench.errors import UserError, let_through, told
-from bench.routing.contract import Paths, Router
+from bench.routing.contract import Router
+from bench.routing.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Stated:
 
     @property
     def smallest(self) -> float:
-        """Smallest relative share of an upgrade above 0; 1.0 without an upgrade."""
+        """Return the smallest relative share of an upgrade above 0; 1.0 without an upgrade."""
         own = [ratio[1] for ratio in self.ratios if self.paths.base and ratio[1]]
         within = [] if self.inside is None else [self.inside.smallest]
         return min([*own, *within]) if own or within else 1.0
@@ -67,17 +68,19 @@ def state(router: Router, inner: Router | None, layers: int, name: str) -> State
         tuple(_ratio(router, path, place, layers, name) for path in paths.names)
         for place in range(layers)
     )
-    free = paths.experts or paths.names[1:]
+    chosen, always = _experts(paths)
+    # These paths carry the free size; without a share it would change nothing.
+    free = [paths.names[path] for path in chosen] or paths.names[1:]
     if not any(ratio[paths.names.index(path)] for ratio in ratios for path in free):
         raise UserError(
             f"Router {name!r} gives {' and '.join(free)} the relative share 0 in every layer; one "
             "must have a share in one layer at least. Correct `relative_share`."
         )
     mean = router.mean_experts
-    if paths.base is None and not (_is_number(mean) and 0 < mean <= count):
+    if paths.base is None and not (_is_number(mean) and always < mean <= count):
         raise UserError(
-            f"Router {name!r} has mean_experts {mean!r}; a token takes more than 0 and at most all "
-            f"{count}."
+            f"Router {name!r} has mean_experts {mean!r}; a token takes more than {always} and at "
+            f"most all {count}."
         )
     within = None if inner is None else state(inner, None, layers, name)
     return Stated(name, paths, mean, ratios, within)
@@ -101,6 +104,7 @@ def sites_at(stated: Stated, factor: float) -> list[list[SiteShares]]:
             layers.append([outer])
             continue
         inner = _site(stated.inside, factor, place)
+        # A router in a block decides about the tokens of the block alone.
         shares = tuple(outer.capacity * share for share in inner.shares)
         layers.append([SiteShares(shares, inner.capacity, inner.mean_experts), outer])
     return layers
@@ -110,12 +114,16 @@ def _site(stated: Stated, factor: float, place: int) -> SiteShares:
     """Return the shares of one site, relative to the tokens at the site."""
     ratio = stated.ratios[place]
     if stated.paths.base is not None:
+        # A layer that is full stays full while the factor grows for the others.
         upgraded = min(1.0, factor * ratio[1])
         return SiteShares((1 - upgraded, upgraded), upgraded, stated.mean_experts)
-    experts = [stated.paths.names.index(name) for name in stated.paths.experts]
+    experts, always = _experts(stated.paths)
+    # Only the mean over layers is fixed, so a layer may take more experts than another.
     totals = [sum(one[path] for path in experts) for one in stated.ratios]
-    scale = stated.mean_experts / fmean(totals)
-    shares = tuple(scale * share for share in ratio)
+    scale = (stated.mean_experts - always) / fmean(totals)
+    shares = tuple(
+        scale * share if path in stated.paths.chosen else 1.0 for path, share in enumerate(ratio)
+    )
     if max(shares) > 1 + 1e-9:
         path = stated.paths.names[shares.index(max(shares))]
         raise UserError(
@@ -123,7 +131,15 @@ def _site(stated: Stated, factor: float, place: int) -> SiteShares:
             f"{place}, at mean_experts {stated.mean_experts:g}; a path takes a token once at most. "
             "Correct `relative_share`."
         )
-    return SiteShares(shares, 1.0, stated.mean_experts * (totals[place] / fmean(totals)))
+    mean = (stated.mean_experts - always) * (totals[place] / fmean(totals))
+    return SiteShares(shares, 1.0, always + mean)
+
+
+def _experts(paths: Paths) -> tuple[list[int], int]:
+    """Return the experts that a token may take or not, and how many all tokens take."""
+    all_of_them = [paths.names.index(name) for name in paths.experts]
+    chosen = [path for path in all_of_them if path in paths.chosen]
+    return chosen, len(all_of_them) - len(chosen)
 
 
 def _ratio(router: Router, path: str, place: int, layers: int, name: str) -> float:

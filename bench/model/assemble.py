@@ -64,7 +64,7 @@ class Blueprint:
 
     @property
     def described(self) -> RouterCard:
-        """The router's card, made now unless it was given."""
+        """Return the router's card; make it unless it was given."""
         return self.card or self.entry.describe(self.options)
 
 
@@ -201,7 +201,7 @@ def router_spec(
         layer: index of the layer.
         used: the layers that the row routes.
         site: the shares of the router's site; None before they are known.
-        seed: of the router.
+        seed: seed of the router.
     """
     return RouterSpec(
         d_model=blueprint.decoder.d_model,

@@ -9,13 +9,10 @@ from bench.rng import hash_uniform
 from bench.routing import estimators, losses
 from bench.routing.balance import BalanceOption
 from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
     AuxLoss,
     LayerTrace,
     Made,
     OracleRequest,
-    Paths,
     Policy,
     Router,
     RouterInput,
@@ -23,11 +20,10 @@ from bench.routing.contract import (
     RouterSpec,
     RoutingPlan,
     Selection,
-    Site,
     TrainStatistics,
-    experts,
 )
 from bench.routing.learned_gate import Gate, GateEstimator
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import register
 from bench.routing.select import (
     biased,

@@ -1,4 +1,4 @@
-"""Balance of experts: the options of token-choice routers, and their rules as pure functions."""
+"""Balance experts: the options of token-choice routers, and their rules as pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,11 +19,14 @@ SCOPES: Mapping[str, tuple[Scope, ...]] = {
     "soft": get_args(Scope),
     "quantile": ("batch", "run"),
 }
-"""Scopes that mean something to a method; of others, the batch."""
+"""Method -> scopes that it has; other methods have the batch alone."""
 WEIGHTS: Mapping[str, float] = {"auxiliary": 0.01, "soft": 0.01, "z": 0.001}
-"""Of the losses: Switch (arXiv:2101.03961), arXiv:2310.07188, ST-MoE (arXiv:2202.08906)."""
+"""Default weights of losses.
+
+Sources: Switch (arXiv:2101.03961), arXiv:2310.07188, ST-MoE (arXiv:2202.08906).
+"""
 MOMENTUM: Mapping[str, float] = {"auxiliary": 1.0, "soft": 1.0, "quantile": 0.9}
-"""Of running means; 1 weighs all steps of the run alike."""
+"""Default momentum of running means; 1 weighs all steps of the run alike."""
 RANGES: Mapping[str, tuple[float, float]] = {
     "weight": (0.0, inf),
     "rate": (0.0, inf),
@@ -37,7 +40,7 @@ Choice = Bool[Tensor, "batch seq expert"]
 
 @dataclass(frozen=True)
 class Balance:
-    """One means to keep the loads of experts alike.
+    """One rule that keeps the loads of experts alike.
 
     Attributes:
         method: "auxiliary" is the load-balancing loss of Switch (arXiv:2101.03961, section 2.2).
@@ -48,9 +51,9 @@ class Balance:
             batch (kexue.fm 11619). "none" does nothing.
         scope: tokens over which a load is counted: of each "sequence", of the "batch", or of the
             "run" so far (arXiv:2501.11873). The quantiles of a run are averaged over its steps.
-        weight: of a loss; None for `WEIGHTS`.
+        weight: weight of a loss; None for `WEIGHTS`.
         rate: step of the sign bias.
-        momentum: of the mean over a run; None for `MOMENTUM`.
+        momentum: momentum of the mean over a run; None for `MOMENTUM`.
     """
 
     method: Method
@@ -61,11 +64,12 @@ class Balance:
 
     @property
     def loss_weight(self) -> float:
-        """The weight of the loss; 0 for a method without one."""
+        """Return the weight of the loss; 0 for a method without one."""
         return WEIGHTS.get(self.method, 0.0) if self.weight is None else self.weight
 
     def newest(self, steps: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Return the weight of the newest step in the mean over a run of so many steps before it."""
+        """Return the weight of the newest step in the mean over a run, after `steps` steps."""
+        # The plain mean at first: a fixed momentum would overweigh the first step.
         momentum = MOMENTUM[self.method] if self.momentum is None else self.momentum
         return (1 / (steps + 1)).clamp_min(1 - momentum)
 
@@ -74,9 +78,10 @@ def read_balance(given: Any) -> tuple[Balance, ...]:
     """Read the option of a router, a `BalanceOption`.
 
     Raises:
-        ValueError: an unknown field, a value that is not allowed, or two means that exclude each
+        ValueError: an unknown field, a value that is not allowed, or two rules that exclude each
             other.
     """
+    # One method, or one mapping, stands for a list of one.
     listed = [given] if isinstance(given, str | Mapping) else given
     if not isinstance(listed, list | tuple):
         raise ValueError(
@@ -119,7 +124,7 @@ def load_shares(
 
     Args:
         chosen: the choices.
-        scope: what a group is: "sequence" or else the batch.
+        scope: a group is a sequence with "sequence", else the batch.
         soft: count only tokens that take one expert.
     """
     mask = chosen.float()
@@ -135,6 +140,7 @@ def balance_loss(shares: Float[Tensor, "group expert"], probability: Affinity) -
 
     f_e is the share of choices that fell on expert e, P_e its mean probability in the group.
     """
+    # Only the probability has a gradient; a count has none.
     groups, experts = shares.shape
     grouped = probability if groups > 1 else probability.flatten(0, 1).unsqueeze(0)
     return experts / groups * (shares * grouped.mean(1)).sum()
@@ -164,15 +170,15 @@ def quantile_bias(
 
 
 class Balancer(nn.Module):
-    """The balance of one bank of experts: its losses, and the state that moves after each step.
+    """Balance of one bank of experts: its losses, and its state, which moves after each step.
 
     Args:
-        rules: what is done.
-        experts: their number.
-        active: experts that a token takes.
+        rules: the rules.
+        experts: number of experts.
+        active: number of experts per token.
 
     Attributes:
-        bias: what is added to affinities for the choice alone; None without one.
+        bias: bias of the affinities for the choice alone; None without one.
     """
 
     bias: Tensor | None
@@ -190,16 +196,16 @@ class Balancer(nn.Module):
 
     @property
     def moves(self) -> bool:
-        """Whether a step changes the state."""
+        """Return whether a step changes the state."""
         return self.bias is not None or any(rule.scope == "run" for rule in self.rules)
 
     def loss(self, rule: Balance, counted: Choice, probability: Affinity) -> Float[Tensor, ""]:
         """Return the load-balancing loss, by rule "auxiliary" or "soft".
 
         Args:
-            rule: with the scope.
+            rule: the rule, for its scope.
             counted: choices whose loads are balanced.
-            probability: of each expert, which adds up to 1 for a token.
+            probability: probability of each expert; those of a token add up to 1.
         """
         return balance_loss(self._shares(rule, counted), probability)
 
@@ -207,6 +213,7 @@ class Balancer(nn.Module):
         found = load_shares(counted, rule.scope, rule.method == "soft")
         if rule.scope != "run":
             return found
+        # The newest step is included, so the loss of the first step has a mean too.
         return self.run_shares.lerp(found.squeeze(0), rule.newest(self.steps)).unsqueeze(0)
 
     def after_step(self, counted: Choice, chosen: Choice, affinity: Affinity) -> None:
@@ -214,8 +221,8 @@ class Balancer(nn.Module):
 
         Args:
             counted: choices that the losses count.
-            chosen: choices that were made.
-            affinity: what they were made by, without the bias.
+            chosen: the choices of the step.
+            affinity: affinity of each expert, without the bias.
         """
         for rule in self.rules:
             if rule.method == "sign_bias":

@@ -1,7 +1,8 @@
 """Make and check the router inside the block of another router: two sites in one layer."""
 
 from bench.errors import UserError, let_through, told
-from bench.routing.contract import Paths, Router, Site
+from bench.routing.contract import Router
+from bench.routing.paths import Paths, Site
 
 
 def inside_of(router: Router, name: str) -> Router | None:
@@ -40,6 +41,7 @@ def _fault(router: Router, inner: object) -> str:
         )
     if inner.inside() is not None:
         return "the router inside its block has a router inside; a layer has at most two sites."
+    # Its parameters would be in two modules of the decoder, with two optimisers.
     if any(module is inner for module in router.modules()):
         return (
             "the router inside its block is one of its own modules, and would be trained twice. "

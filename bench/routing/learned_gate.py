@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from bench.routing import losses
 from bench.routing.contract import (
-    FFN_GATE,
     AuxLoss,
     LayerTrace,
     Made,
@@ -31,6 +30,7 @@ from bench.routing.estimators import (
     st_gumbel,
     straight_through,
 )
+from bench.routing.paths import FFN_GATE
 from bench.routing.select import gate_plan, perturb, upgrade
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]

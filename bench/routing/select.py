@@ -45,13 +45,13 @@ def top_experts(
     inputs: RouterInput,
     wanted: Float[Tensor, "*token path"] | None = None,
 ) -> Int[Tensor, "*token count"]:
-    """Return the `count` experts that are wanted most, dropped ones last.
+    """Return the `count` most wanted experts, dropped ones last.
 
     Args:
-        scores: as `perturb` returns them.
-        count: experts a token.
-        inputs: with the bias that balances experts, which is added to `wanted`.
-        wanted: what to choose by; None for the softmax of the scores.
+        scores: scores from `perturb`.
+        count: number of experts per token.
+        inputs: inputs of the router; the recipe's bias is added to `wanted`.
+        wanted: values to choose by; None for the softmax of the scores.
     """
     balanced = inputs.noise is not None and inputs.noise.bias is not None
     if wanted is None and not balanced:

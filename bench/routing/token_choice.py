@@ -1,4 +1,4 @@
-"""Token choice: each token takes the experts that score highest."""
+"""Define the base of token choice: each token takes the experts with the highest scores."""
 
 from functools import partial
 from typing import Literal, get_args
@@ -8,16 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bench.routing.balance import Affinity, Balance, BalanceOption, Balancer, Choice, read_balance
-from bench.routing.contract import (
-    AuxLoss,
-    LayerTrace,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    experts,
-)
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.estimators import highest
+from bench.routing.paths import experts
 from bench.routing.select import biased, perturb, top_experts
 
 Scores = Literal["softmax", "sigmoid"]
@@ -27,22 +20,22 @@ Logits = Float[Tensor, "batch seq expert"]
 class TokenChoice(Router):
     """Base of routers that send each token to its best experts by a linear score.
 
-    The axis `expert` holds the experts that are chosen; on the axis `path` of a plan the shared
-    ones come before them.
+    The axis `expert` holds the experts to choose among. On the axis `path` of a plan, the shared
+    experts come before them.
 
     Args:
         num_experts: experts to choose among, before they are split.
-        active: experts that a token chooses, before they are split.
-        scores: an expert's affinity to a token is the "softmax" of its logit over experts, or its
+        active: number of chosen experts per token, before they are split.
+        scores: affinity of an expert to a token: the "softmax" of its logit over experts, or its
             "sigmoid".
         renormalise: weigh the chosen by their share of the chosen affinity, instead of the affinity
             itself. A token with one expert keeps the affinity, since a share of 1 has no gradient.
-        num_shared: experts that every token takes too, with weight 1, as wide as the split ones
-            (DeepSeekMoE, arXiv:2401.06066, section 3.2).
-        granularity: parts that each expert is split into; a token chooses so many times more of
-            them (the same, section 3.1). The budget makes them narrower.
-        balance: how loads are kept alike: a method of `bench.routing.balance.Balance`, its fields,
-            or a list of these.
+        num_shared: number of experts that every token also takes, with weight 1, as wide as the
+            split ones (DeepSeekMoE, arXiv:2401.06066, section 3.2).
+        granularity: parts of each expert; a token chooses so many times more of them (the same,
+            section 3.1). The budget makes them narrower.
+        balance: rules that keep loads alike: a method of `bench.routing.balance.Balance`, its
+            fields, or a list of these.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -72,6 +65,7 @@ class TokenChoice(Router):
         for name, value, least in (("num_shared", num_shared, 0), ("granularity", granularity, 1)):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        # From here on, an expert is a split one.
         self.num_experts, self.active = num_experts * granularity, active * granularity
         self.scores, self.renormalise, self.num_shared = scores, renormalise, num_shared
         self.paths = experts(self.num_experts, shared=num_shared)
@@ -93,29 +87,30 @@ class TokenChoice(Router):
             self.aux_losses["load_balance"] = loss
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the scores' parameters and the state of the balance."""
+        """Make the parameters of the scores, and the state of the balance."""
         super().build(spec)
         self.make_scores(self.num_experts)
         self.balancer = Balancer(self.balance, self.num_experts, self.active)
 
     def make_scores(self, count: int) -> None:
-        """Make the matrix of so many logits."""
+        """Make the matrix of `count` logits."""
         self.logits = nn.Linear(self.spec.d_model, count, bias=False)
 
     def score(self, inputs: RouterInput) -> Logits:
-        """Return the logits, as the recipe perturbs them."""
+        """Return the logits, with the noise of the recipe."""
         return perturb(self.logits(inputs.hidden), inputs)
 
     def affinity(self, logits: Logits) -> Affinity:
-        """Return what experts are chosen and weighed by."""
+        """Return the affinities, by which experts are chosen and weighed."""
         return logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
 
     def wanted(self, affinity: Affinity) -> Affinity:
-        """Return what experts are chosen by: the affinity, and the bias of the balance."""
+        """Return the affinity with the bias of the balance, for the choice alone."""
         return affinity if self.balancer.bias is None else affinity + self.balancer.bias
 
     def choose(self, logits: Logits, affinity: Affinity, inputs: RouterInput) -> Choice:
-        """Mark the experts that a token wants most."""
+        """Mark the experts with the highest affinity plus bias."""
+        # Softmax keeps the order of the logits, so without a bias these choose, one softmax less.
         wanted = self.wanted(affinity)
         plain = wanted is affinity and self.scores == "softmax"
         index = top_experts(logits, self.active, inputs, None if plain else wanted)
@@ -144,6 +139,7 @@ class TokenChoice(Router):
         weight = affinity * chosen
         if not self.renormalise:
             return weight
+        # A share of 1 would have no gradient.
         several = chosen.sum(-1, keepdim=True) > 1
         return torch.where(several, weight / weight.sum(-1, keepdim=True), weight)
 
@@ -164,6 +160,7 @@ class TokenChoice(Router):
 
     def _load_balance(self, rule: Balance, trace: LayerTrace) -> Float[Tensor, ""]:
         probability = self.affinity(self.logits_of(trace))
+        # The loss needs probabilities: sigmoids of a token do not add up to 1.
         if self.scores == "sigmoid":
             probability = probability / probability.sum(-1, keepdim=True)
         return self.balancer.loss(rule, self.counted_of(trace), probability)
@@ -180,27 +177,27 @@ class TokenChoice(Router):
 
 
 def marked(index: Int[Tensor, "batch seq rank"], count: int) -> Choice:
-    """Mark the experts at `index`, of so many."""
+    """Mark the experts at `index`, of `count` experts."""
     mask = torch.zeros(*index.shape[:2], count, dtype=torch.bool, device=index.device)
     return mask.scatter(2, index, True)
 
 
 class ThresholdChoice(TokenChoice):
-    """Base of token choice with a threshold T that decides how many experts a token takes.
+    """Base of token choice with a threshold T for the number of experts per token.
 
-    A higher T takes more. No bias of the balance moves T, nor what is compared with it.
+    A higher T takes more experts. No bias of the balance moves T, nor the values compared with it.
 
     Args:
         num_experts: size of the bank.
-        most: experts that a token takes at most.
-        mean_experts: experts that a token is to take on average; fixes the width of an expert, and
-            is what T is moved for.
-        threshold: "controlled" moves T in training to hold `mean_experts`, and evaluation calibrates
-            it; "fixed" keeps it at `initial_threshold`.
+        most: largest number of experts per token.
+        mean_experts: intended mean number of experts per token; it fixes the width of an expert,
+            and a controlled T holds it.
+        threshold: "controlled" moves T in training to hold `mean_experts`, and evaluation
+            calibrates it; "fixed" keeps it at `initial_threshold`.
         initial_threshold: T at the start.
-        control_rate: step of T for each expert that the mean is off.
-        renormalise: as in `TokenChoice`.
-        balance: as there.
+        control_rate: step of T per expert of difference between the two means.
+        renormalise: see `TokenChoice`.
+        balance: see `TokenChoice`.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -235,7 +232,7 @@ class ThresholdChoice(TokenChoice):
         self.initial_threshold, self.control_rate = initial_threshold, control_rate
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the logits' matrix and the threshold's state."""
+        """Make the matrix of the logits, and the threshold."""
         super().build(spec)
         self.register_buffer("threshold", torch.tensor(self.initial_threshold))
         if self.mode == "controlled":
@@ -248,13 +245,14 @@ class ThresholdChoice(TokenChoice):
     def first(
         self, taken: Bool[Tensor, "batch seq rank"], affinity: Affinity, inputs: RouterInput
     ) -> Choice:
-        """Mark the experts that are wanted most, those of the ranks that are taken.
+        """Mark the experts of the taken ranks, by affinity plus bias.
 
         Args:
             taken: whether the expert of each rank is taken, from the best on.
-            affinity: of the experts.
-            inputs: with the bias that balances experts.
+            affinity: affinity of each expert.
+            inputs: inputs of the router, with the bias of the recipe.
         """
+        # The bias changes the order of the experts, never the number of them.
         index = biased(self.wanted(affinity), inputs).topk(taken.shape[-1]).indices
         return torch.zeros_like(affinity, dtype=torch.bool).scatter(2, index, taken)
 

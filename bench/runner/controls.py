@@ -11,7 +11,7 @@ from bench.config.row import Role, RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.model.assemble import layers_used
-from bench.routing.contract import Paths, Site
+from bench.routing.paths import Paths, Site
 from bench.routing.registry import Entry, RouterCard, load_shipped
 from bench.runner.rows import Rows
 

@@ -1,4 +1,4 @@
-"""Fresh processes: one for each plugin, and for each cell that runs a plugin's code."""
+"""Run functions in fresh processes: one per plugin, and one per cell with a plugin's code."""
 
 import multiprocessing
 import os
@@ -17,16 +17,16 @@ from bench.errors import UserError
 from bench.files import lenient_streams
 
 PARENT_SECONDS = 2.0
-"""How often a process looks whether its parent is still there."""
+"""Time between two looks of a process at its parent."""
 
 Answer = TypeVar("Answer")
 
 
 class FreshProcess:
-    """A process that runs one function after another, and is started anew after it died.
+    """A process that runs one function after another. It is started again after it died.
 
     Args:
-        quiet: it writes to stderr alone, so that a plugin's prints spoil nothing.
+        quiet: write to stderr alone, so that a plugin's prints do not mix with results.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -44,7 +44,8 @@ class FreshProcess:
             start = (os.getpid(), self.quiet)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:
-            with _interrupts_held_back():  # a process that starts inherits it
+            # The new process inherits the blocked signals of this thread.
+            with _interrupts_held_back():
                 answer = self._pool.submit(function, *arguments)
             return answer.result()
         except BrokenProcessPool:
@@ -70,9 +71,9 @@ def end_processes() -> None:
 def hold_back_interrupts() -> None:
     """Block SIGINT in this thread, and in the processes and threads that it starts.
 
-    A terminal sends SIGINT to parent and children alike. The main thread of the parent alone
-    answers; a child would show the traceback of whatever it was about. Any other thread that
-    unblocks SIGINT may take it, and the main thread would go on waiting.
+    A terminal sends SIGINT to parent and children alike. Only the main thread of the parent
+    answers. A child would show a traceback. Any other thread that unblocks SIGINT may take it, and
+    the main thread would go on waiting.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -80,7 +81,7 @@ def hold_back_interrupts() -> None:
 
 @contextmanager
 def _interrupts_held_back() -> Generator[None]:
-    """Hold back SIGINT for a while, in a thread that may be the main one."""
+    """Hold back SIGINT inside the block, in a thread that may be the main one."""
     start_tracker()
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -94,7 +95,7 @@ def _interrupts_held_back() -> Generator[None]:
 
 
 def start_tracker() -> None:
-    """Start the process that tracks resources; the thread that does it unblocks SIGINT."""
+    """Start the process that tracks resources. The thread that starts it unblocks SIGINT."""
     if sys.platform != "win32":
         resource_tracker.ensure_running()
 
@@ -117,13 +118,14 @@ def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer
 
 
 def _begin(parent: int, quiet: bool) -> None:
-    """Send prints to stderr if asked, and end this process when its parent is gone.
+    """Send prints to stderr if `quiet`, and end this process when its parent is gone.
 
-    It would not notice by itself: a killed run leaves no process behind.
+    So a killed run leaves no process behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lenient_streams()
     if quiet:
+        # By file descriptor, so that prints of compiled code go there too.
         sys.stdout.flush()
         os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""Run many cells on this machine: single-threaded processes side by side, resumable."""
+"""Run many cells on this machine, in single-threaded processes side by side."""
 
 import os
 import threading
@@ -21,9 +21,9 @@ from bench.runner.work import CellResult, Job, work
 
 DIED = "its process died (out of memory, or killed); run the same command again to resume"
 LOOKS = 40
-"""How often, at most: a thread whose process died while it started may wait for ever."""
+"""Largest number of looks. A thread whose process died while it started may wait for ever."""
 LOOK_AGAIN_SECONDS = 0.05
-"""How often an interrupted run looks whether its processes have ended."""
+"""Time between two looks of an interrupted run at its processes."""
 
 
 def run_cells(
@@ -34,19 +34,21 @@ def run_cells(
 ) -> list[CellResult]:
     """Run the cells that have no record yet; each worker writes its own.
 
-    A record of the same content key is kept. A cell that failed is retried once a run, unless
-    another process retried it after this run began. Cells that another run on the same store has
-    in hand are left to it, and looked at again at the end. A cell that was killed goes on from its
-    last checkpoint.
+    A record of the same content key is kept. A cell that failed is retried once per run, unless
+    another process retried it after this run began. A cell that another run on the same store is
+    running is left to that run, and looked at again at the end. A cell that was killed continues
+    from its last checkpoint.
 
     Args:
-        cells: what to run, in order.
-        job: where records go, and under which command.
-        workers: processes; 0 runs the cells in this one, but for those with a plugin's code.
+        cells: the cells to run, in order.
+        job: folder of the records, and the command of the run.
+        workers: number of processes; 0 runs the cells in this one, except those with a plugin's
+            code.
         report: called with each result as it comes.
     """
     results: list[CellResult] = []
     pending, job = list(cells), replace(job, failed_since=time.time())
+    # The second round waits for cells that another run had in hand.
     for patient in (False, True):
         busy: list[Cell] = []
         with closing(_run(pending, job, workers, patient)) as finished:
@@ -73,7 +75,7 @@ def _run(cells: Sequence[Cell], job: Job, workers: int, patient: bool) -> Genera
 def _in_processes(
     cells: Sequence[Cell], job: Job, workers: int, patient: bool
 ) -> Generator[CellResult]:
-    """Results as they come, from single-threaded processes."""
+    """Yield results as they come, from single-threaded processes."""
     # Threads must be fixed before a worker imports torch, so by environment.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     count = min(workers, len(cells)) or 1
@@ -89,7 +91,8 @@ def _in_processes(
         except BrokenProcessPool:
             return CellResult(cell, "crashed", DIED, 0.0)
         finally:
-            if cell.outside:  # a plugin may have left something in its process
+            # A plugin may have changed the state of its process.
+            if cell.outside:
                 worker.close()
             idle.put(worker)
 

@@ -13,7 +13,7 @@ LAST = 0.9
 
 
 class Choices:
-    """Counts the tokens that chose each path of each site in the last part of training.
+    """Count the tokens that chose each path of each site in the last part of training.
 
     Args:
         routers: the routers of the model, in the order of the traces.
@@ -46,7 +46,7 @@ class Choices:
 
     @property
     def shares(self) -> list[list[float]]:
-        """Share of all tokens that chose each path, `[site][path]`; empty where unknown."""
+        """Return the share of all tokens that chose each path, `[site][path]`; empty if unknown."""
         return [[] if taken is None else (taken / self.tokens).tolist() for taken in self.taken]
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Choices:
 
 
 def _chosen(router: Router, trace: LayerTrace) -> Tensor | None:
-    """Return how many tokens chose each path; None if a dense plan names no choice."""
+    """Return the number of tokens that chose each path; None if a dense plan names no choice."""
     if router.trains_dense and trace.plan.choice is None:
         return None
     return trace.plan.chosen.sum((0, 1), dtype=torch.float64)

@@ -23,7 +23,8 @@ from bench.backbone.dispatch import (
 )
 from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
-from bench.routing.contract import FFN_GATE, Paths, RoutingPlan, Site, experts
+from bench.routing.contract import RoutingPlan
+from bench.routing.paths import FFN_GATE, Paths, Site, experts
 
 D_MODEL = 16
 PATHS = {

@@ -16,15 +16,8 @@ from bench.flops.counter import OpCounter
 from bench.flops.ledger import Ledger
 from bench.flops.meter import check_plan
 from bench.rng import generator, normal
-from bench.routing.contract import (
-    Paths,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    Site,
-    experts,
-)
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import Paths, Site, experts
 from tests.world import CONFIG, run_of, tokens, trained_like
 
 D_MODEL, WIDTH, COUNT, BATCH = 16, 10, 3, 2

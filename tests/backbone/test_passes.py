@@ -13,15 +13,8 @@ from bench.backbone.layers import rms_norm
 from bench.backbone.passes import History, make_pass
 from bench.conformance import run_checks
 from bench.model.assemble import Model, assemble
-from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
-    OracleRequest,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-)
+from bench.routing.contract import OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import BLOCK_GATE, FFN_GATE
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from bench.training.utility import Oracle

@@ -10,15 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.rng import hash_uniform
-from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    experts,
-)
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
 from bench.routing.select import gate_plan, top_k_mask
 from tests.world import SEQ_LEN
 

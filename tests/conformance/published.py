@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bench.routing.contract import (
-    AuxLoss,
-    LayerTrace,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    experts,
-)
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import experts
 
 EXPERTS = 8
 

@@ -7,7 +7,8 @@ from bench.conformance.costs import budget_is_met, every_operation_is_priced, kn
 from bench.conformance.life import Life
 from bench.conformance.subject import Subject
 from bench.flops.counter import UncountedOp
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry, find
 from bench.routing.select import gate_plan
 

@@ -15,7 +15,8 @@ from bench.conformance.plans import (
     plans_of,
 )
 from bench.conformance.subject import Subject
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan, experts
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.paths import FFN_GATE, experts
 from bench.routing.registry import Entry, find
 from bench.routing.select import gate_plan
 

@@ -11,7 +11,8 @@ from bench.conformance.state import (
     plan_digest,
 )
 from bench.conformance.subject import Subject
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry, find
 from bench.routing.select import gate_plan
 

@@ -9,7 +9,8 @@ import torch
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
-from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import experts
 from bench.routing.registry import Entry
 from tests.world import ROWS, model, row_id, trained_like, windows
 

@@ -21,7 +21,8 @@ from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
 from bench.errors import UserError
 from bench.evaluation.right_paths import agreement, shares
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RouterSpec, RoutingPlan, experts
+from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import FFN_GATE, experts
 from bench.routing.registry import RouterCard, find
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell

@@ -16,7 +16,8 @@ from bench.backbone.layers import Attention
 from bench.backbone.paths import ExpertBank, LowRank
 from bench.backbone.presets import decoder_config
 from bench.flops.ledger import Ledger, SiteCost
-from bench.routing.contract import BLOCK_GATE, FFN_GATE, Paths, Router, experts
+from bench.routing.contract import Router
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, experts
 
 SEQ_LEN = 16
 CONFIG = decoder_config("tiny", 50, SEQ_LEN)

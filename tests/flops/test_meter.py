@@ -16,7 +16,6 @@ from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import METERED, Meter
 from bench.model.assemble import Model, assemble
 from bench.routing.contract import (
-    FFN_GATE,
     AuxLoss,
     LayerTrace,
     Router,
@@ -25,6 +24,7 @@ from bench.routing.contract import (
     RoutingPlan,
     TrainStatistics,
 )
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from bench.runner.cells import Cell

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from bench.routing.contract import BLOCK_GATE, RouterInput, RoutingPlan
+from bench.routing.contract import RouterInput, RoutingPlan
+from bench.routing.paths import BLOCK_GATE
 from bench.routing.registry import register
 from routers.gates import MLPGate
 

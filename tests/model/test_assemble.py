@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.model.assemble import Model, assemble, sample_input
-from bench.routing.contract import FFN_GATE, Router, RouterInput, RoutingPlan
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 from tests.world import CONFIG, ROWS, blueprint, model, row_id, run_of, tokens

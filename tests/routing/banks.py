@@ -4,17 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.rng import generator
-from bench.routing.contract import (
-    AuxLoss,
-    LayerTrace,
-    Paths,
-    Router,
-    RouterInput,
-    RouterSpec,
-    RoutingPlan,
-    Site,
-    experts,
-)
+from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.paths import Paths, Site, experts
 
 
 class Linear(Router):

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
     AuxLoss,
     LayerTrace,
     Router,
@@ -15,8 +13,8 @@ from bench.routing.contract import (
     RouterSpec,
     RoutingPlan,
     TrainStatistics,
-    experts,
 )
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
 from bench.routing.select import gate_plan, hash_noise, upgrade
 from tests.routing.banks import (
     BiasBalanced,

@@ -10,7 +10,8 @@ from torch import nn
 
 from bench.backbone.decoder import Decoder
 from bench.flops.ledger import Ledger
-from bench.routing.contract import RouterSpec, Selection, Site, TrainStatistics
+from bench.routing.contract import RouterSpec, Selection, TrainStatistics
+from bench.routing.paths import Site
 from tests.routing.families import FAMILIES, Supervised
 from tests.world import CONFIG, SEQ_LEN, run_of, tokens, trained_like
 

@@ -16,8 +16,9 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
 from bench.model.assemble import Model
-from bench.routing.contract import BLOCK_GATE, FFN_GATE, Router, RouterInput, RoutingPlan, experts
+from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.inside import inside_of
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
 from bench.routing.registry import Entry, find, load_file
 from bench.training.checkpoint import Checkpoints
 from tests import world

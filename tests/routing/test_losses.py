@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.rng import generator
-from bench.routing.contract import FFN_GATE, LayerTrace, RouterInput, RoutingPlan, experts
+from bench.routing.contract import LayerTrace, RouterInput, RoutingPlan
 from bench.routing.losses import (
     baseline,
     budget,
@@ -27,6 +27,7 @@ from bench.routing.losses import (
     router_z,
     utility,
 )
+from bench.routing.paths import FFN_GATE, experts
 
 BATCH, SEQ, COUNT = 2, 5, 3
 

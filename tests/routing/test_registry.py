@@ -9,7 +9,8 @@ import pytest
 
 from bench.errors import UserError
 from bench.routing import registry
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing.contract import Router
+from bench.routing.paths import FFN_GATE
 from bench.routing.registry import find
 from tests import world
 from tests.world import row_id

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.rng import generator
-from bench.routing.contract import FFN_GATE, RouterInput, RouterSpec, Selection
+from bench.routing.contract import RouterInput, RouterSpec, Selection
+from bench.routing.paths import FFN_GATE
 from bench.routing.select import gate_plan, hash_noise, tokens_kept, top_k_mask, upgrade
 
 

@@ -25,8 +25,8 @@ from bench.routing.contract import (
     RouterSpec,
     RoutingPlan,
     TrainStatistics,
-    experts,
 )
+from bench.routing.paths import experts
 from bench.routing.registry import Entry
 from bench.training.loop import Allowance, train
 from bench.training.optim import trapezoid

@@ -16,18 +16,15 @@ from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model, assemble
 from bench.rng import generator, key
 from bench.routing.contract import (
-    BLOCK_GATE,
-    FFN_GATE,
     AuxLoss,
     LayerTrace,
     OracleRequest,
-    Paths,
     Router,
     RouterInput,
     RouterSpec,
     RoutingPlan,
-    experts,
 )
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, experts
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, upgrade
 from bench.training.loop import Allowance, train
