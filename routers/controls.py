@@ -116,7 +116,8 @@ class Random(Router):
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
-        self.within, self.skip = inside, skip
+        self.within: Literal["ffn", "experts"] | None = inside
+        self.skip = skip
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:

@@ -5,7 +5,8 @@ import torch
 from scipy import stats
 
 from bench.errors import UserError
-from bench.routing.contract import BLOCK_GATE, Selection, experts
+from bench.routing.contract import Selection
+from bench.routing.paths import BLOCK_GATE, experts
 from tests.routers.asking import BATCH, SEQ, built, inputs, plan
 from tests.world import model, tokens
 
