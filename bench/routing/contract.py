@@ -349,6 +349,9 @@ class Router(nn.Module):
             `label` says them.
         wraps: names of options that stand for routers. A suite gives a name, or {router: name,
             options: {...}}; the harness makes the router and hands it over in the option's place.
+        memory: size of a table that each layer of the router adds to the stream, one vector for
+            each hashed pair of tokens, in parameters of an expert (of the full FFN where there is
+            none). To read it costs no FLOPs.
     """
 
     paths: Paths
@@ -363,6 +366,7 @@ class Router(nn.Module):
     oracle: OracleRequest | None = None
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
+    memory: float = 0.0
 
     def __init__(self) -> None:
         super().__init__()
