@@ -1,6 +1,7 @@
 """Check that a router can be built, that its weights follow from the seed, and that it runs."""
 
 import inspect
+from math import inf
 
 import torch
 
@@ -53,6 +54,9 @@ def _demand_declarations(router: Router) -> None:
         repr(oracle),
     )
     demand(isinstance(allows_none, bool), "allows_none True or False", repr(allows_none))
+    memory: object = router.memory
+    sound = isinstance(memory, int | float) and 0 <= memory < inf
+    demand(sound, "memory a finite number from 0", repr(memory))
     right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
