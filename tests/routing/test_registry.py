@@ -171,7 +171,7 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
         ("mlp_gate", {"width_ratio": 0}, "above 0"),
         ("mlp_gate", {"scale": "none"}, "'both', 'full'"),
         ("random", {"over": "heads"}, "'ffn', 'block', 'experts'"),
-        ("random", {"active_experts": 9}, "1 to num_experts"),
+        ("random", {"active_experts": 9}, "above 0 and at most num_experts"),
         ("hash", {"num_experts": 0}, "at least 2"),
         ("mod", {"centrre": 1.0}, "Did you mean 'centre'"),
     ],
