@@ -48,6 +48,7 @@ class OracleRequest:
     def __post_init__(self) -> None:
         if self.policy not in ("off_policy", "on_policy"):
             raise ValueError(f"policy is {self.policy!r}; allowed are 'off_policy', 'on_policy'.")
+        # Labels exist for flipped tokens alone, so some must flip.
         if not 0 < self.flip_fraction <= 1:
             raise ValueError(
                 f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1."
