@@ -96,13 +96,13 @@ class Random(Router):
         over: the paths: "ffn" (cheap or full), "block" (skip or block), "experts".
         num_experts: size of the bank, for "experts".
         active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
-        for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
-    num_shared: number of experts that every token also takes, with weight 1, for "experts".
-    skip: "ffn" is skip or full; beside "experts" there is a path of no cost for the tokens that
-        take none.
-    inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
-    layers: routed layers to use; None for the default: every layer, and for "block" every
-        other.
+            for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
+        num_shared: number of experts that every token also takes, with weight 1, for "experts".
+        skip: "ffn" is skip or full; beside "experts" there is a path without a cost for the tokens
+            that take none.
+        inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
+        layers: routed layers to use; None for the default: every layer, and for "block" every
+            other.
     """
 
     def __init__(
@@ -136,13 +136,16 @@ class Random(Router):
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
-        counts = (num_experts, active_experts, num_shared, skip)
-        self.make_inner = (lambda: Random(inside, *counts)) if inside else None
+        self.within, self.skip = inside, skip
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:
         """Return the same among the paths inside a block."""
-        return self.make_inner() if self.make_inner else None
+        if self.within is None:
+            return None
+        return Random(
+            self.within, self.num_experts, self.active_experts, self.num_shared, self.skip
+        )
 
     def build(self, spec: RouterSpec) -> None:
         """Enable the knob if the share of upgraded tokens is free."""
