@@ -20,12 +20,26 @@ def start() -> int:
         code = main()
     except KeyboardInterrupt:  # while the bench is still being imported
         code = 130
+    except ImportError as error:
+        code = not_installed(error)
     if code == 130:
         # Leave at once: threads that wait for a killed process would hold up the exit.
         with suppress(OSError):  # the interrupt ended the reader too
             sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def not_installed(error: ImportError) -> int:
+    """Say in one line that the bench runs where it was not installed; other errors are bugs."""
+    old = sys.version_info < (3, 11)
+    lacking = (error.name or "bench").partition(".")[0]
+    if not old and lacking in ("bench", "routers"):
+        raise error
+    what = "is older than 3.11" if old else f"lacks {lacking!r}, or has too old a one"
+    remedy = "Use the Python in .venv, which `make test` makes, or run pip install -e '.[corpus]'"
+    print(f"error: {sys.executable} {what}. {remedy} in {OURS.parent}.", file=sys.stderr)
+    return 2
 
 
 def pass_over_working_directory() -> None:

@@ -109,6 +109,20 @@ WRONG = [
         ([command, "--results", ""], "--results: it is ''")
         for command in ("leaderboard", "report", "power")
     ),
+    # known before the first step, so said before it
+    *(
+        ([command, "--suite", "tiny.yaml", "--set", assignment], said)
+        for command in ("plan", "run")
+        for assignment, said in (
+            ("backbone=huge", "Unknown backbone preset 'huge'"),
+            ("routed_layers=[9]", "routed_layers names layer 9; the backbone 'tiny' has"),
+            (
+                "evaluation.validation_windows=10000",
+                "validation_windows is 10000, and the validation split of domain 'odd' has",
+            ),
+        )
+    ),
+    (["run", "--suite", "tiny.yaml", "--budget", "0.01"], " at budget 0.01: "),
     (["run", "--suite", "tiny.yaml", "--workers", "two"], "it is 'two'"),
     (["run", "--suite", "tiny.yaml", "--checkpoint-seconds", "inf"], "it is 'inf'"),
     (["run", "--suite", "tiny.yaml", "--routers", "mlp_gat"], "Did you mean 'mlp_gate'?"),

@@ -50,6 +50,7 @@ CROSS_CUTTING = {
     "test_structure.py": "rooms",
     "test_style.py": "text",
     "routers/test_options.py": "options",
+    "routers/test_parity.py": "libraries",
     "board/test_browser.py": "browsers",
     "board/test_not_run.py": "roster",
     "board/test_scale.py": "size",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import not_installed
 from bench.cli import INTERRUPTED
 from bench.files import console
 from bench.record import read_records
@@ -164,6 +165,22 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: tuple[st
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_python_without_our_packages_is_one_line(tmp_path: Path) -> None:
+    done = bench(tmp_path, "list", flags=("-S",))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {sys.executable} lacks '")
+
+
+def test_an_old_python_is_one_line_and_an_import_of_ours_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ImportError):
+        not_installed(ImportError("a bug", name="bench.cli"))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    assert not_installed(ImportError("cannot import name 'UTC'", name="datetime")) == 2
+    assert " is older than 3.11. Use" in capsys.readouterr().err
 
 
 def test_closed_streams_end_no_run(tmp_path: Path) -> None:

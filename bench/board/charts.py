@@ -128,7 +128,7 @@ def _verdict_key(axes: "Axes", present: set[str]) -> None:
     legend(axes, marks, shown)
 
 
-def rank_intervals(board: Board) -> list[Figure]:
+def rank_chart(board: Board) -> list[Figure]:
     """Show the possible ranks of each row, from simultaneous comparisons of all pairs."""
     import pandas as pd
 

@@ -228,7 +228,9 @@ def cost_columns(board: Board) -> list[Column]:
     )
     return [
         Column(
-            "inference FLOPs", "active FLOPs a token, forward", _mean(measures.active, quantity)
+            "inference FLOPs",
+            "active FLOPs a token, forward",
+            _mean(measures.active_flops, quantity),
         ),
         Column(
             "of dense",

@@ -84,7 +84,7 @@ def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
     ]
 
 
-def passage(row: Row) -> tuple[PassageLayer, ...]:
+def passage_layers(row: Row) -> tuple[PassageLayer, ...]:
     """Return the passage of the first seed that has one, a copy per routed layer.
 
     Neighbouring tokens on the same set of paths are joined.

@@ -8,10 +8,9 @@ from bench.board.figures import looks
 from bench.board.model import Board, Row
 from bench.board.text import BITS, interval, number, percent
 from bench.stats import hierarchical_bootstrap
+from bench.stats.bootstrap import Documents
 
 _RESAMPLES = 1000
-
-Documents = dict[int, dict[str, tuple[str, float, float]]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def domain_differences(board: Board) -> DomainTable | None:
 
 def _documents(row: Row) -> Documents:
     """Return seed -> documents common to its router seeds, with their mean nats."""
-    found: Documents = {}
+    found: dict[int, dict[str, tuple[str, float, float]]] = {}
     for seed in row.losses:
         own = [r.documents for r in row.good if r.cell.seed == seed and r.documents]
         if len(own) == len(row.router_seeds):

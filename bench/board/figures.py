@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.board import measures
-from bench.board.charts import domains, forest, loads, rank_intervals
+from bench.board.charts import domains, forest, loads, rank_chart
 from bench.board.drawing import LOSS, NUM_SERIES, Figure, colour, legend, subplots, tip
 from bench.board.frames import resampled, tidy
 from bench.board.model import Board, Row
@@ -73,7 +73,7 @@ def looks(board: Board) -> dict[str, Look]:
     return found
 
 
-def figures(board: Board) -> list[Figure]:
+def board_figures(board: Board) -> list[Figure]:
     """Return the figures that have data, in the order of the report."""
     return [figure for make in _MAKERS for figure in make(board)]
 
@@ -84,7 +84,7 @@ def figure_files(boards: Sequence[Board], directory: Path) -> dict[Path, Figure]
     for board in boards:
         # Two boards of one suite have figures of the same names.
         folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
-        made |= {folder / f"{figure.slug}.svg": figure for figure in figures(board)}
+        made |= {folder / f"{figure.slug}.svg": figure for figure in board_figures(board)}
     return made
 
 
@@ -357,7 +357,7 @@ def _points(
 
 _MAKERS: tuple[Callable[[Board], list[Figure]], ...] = (
     forest,
-    rank_intervals,
+    rank_chart,
     loss_curves,
     pareto,
     spend_sweep,

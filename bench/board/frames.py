@@ -82,7 +82,7 @@ def _runs(record: Record) -> Iterator[Observation]:
         "calibrated_loss": _bits(record.calibrated_loss),
         "control": record.cell.control,
         "spend": measures.validation_spend(record),
-        "inference_flops": measures.active(record),
+        "inference_flops": measures.active_flops(record),
         "share_of_dense": measures.active_share(record),
         "executed_share": measures.executed_share(record),
         "training_flops": measures.training_flops(record),

@@ -13,7 +13,7 @@ from bench.board.model import Board, Row
 from bench.record import CurvePoint, Record
 
 
-def active(record: Record) -> float | None:
+def active_flops(record: Record) -> float | None:
     """Return the active FLOPs a token of a forward pass."""
     return record.flops.active if record.flops else None
 

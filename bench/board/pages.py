@@ -18,7 +18,7 @@ from bench.board.columns import (
     verdict_columns,
 )
 from bench.board.conditions import processors
-from bench.board.figures import figures
+from bench.board.figures import board_figures
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary, waivers
 from bench.board.templating import WAIVED, markdown, row_table
@@ -55,7 +55,7 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
     # A board may hold failures only; it still has a machine and a suite to name.
     first = (board.ranked or board.rows or board.unranked)[0].first
     tokens = board.equal_tokens
-    slugs = {figure.slug: figure for figure in figures(board)} if folder is not None else {}
+    slugs = {figure.slug: figure for figure in board_figures(board)} if folder is not None else {}
     # Figures of a suite at several budgets lie in a folder each.
     at = f"/b{100 * board.budget:g}" if board.other_budgets else ""
     return {

@@ -17,7 +17,7 @@ from bench.board.columns import (
 )
 from bench.board.domains import domain_differences
 from bench.board.drawing import Figure, variables
-from bench.board.figures import figures
+from bench.board.figures import board_figures
 from bench.board.model import Board, Row
 from bench.board.pages import apart, facts, out, place_columns
 from bench.board.remarks import disagreements, remarks, summary, waivers
@@ -122,7 +122,7 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "remarks": remarks(board, _whole),
         "waivers": waivers(board, _whole),
         "disagreements": disagreements(board, _whole),
-        "figures": figures(board),
+        "figures": board_figures(board),
         "domains": domain_differences(board),
         "statuses": _STATUS,
         "out": out(board),
@@ -166,7 +166,7 @@ def _router(row: Row, anchor: str) -> _Router:
         routes=details.routes(row),
         layers=monitors.layer_table(row),
         settling=settling(row),
-        passage=details.passage(row),
+        passage=details.passage_layers(row),
         domain=plain(found.domain) if found else "",
         auxiliary=means,
     )

@@ -15,7 +15,7 @@ from bench.board.model import Row
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MARKS = {"control": " †", "twin": " ‡", "informed": " §", "bracket": " ¶"}
+ROLE_MARKS = {"control": " †", "twin": " ‡", "informed": " §", "bracket": " ¶"}
 WAIVED = " ‖"
 
 
@@ -42,7 +42,7 @@ def environment(package: str, folder: str, html: bool = False) -> "Environment":
         "percent": text.percent,
         "plain": _plain,
         "seeds": text.seeds,
-        "source": source,
+        "source": source_link,
         "table": text.table,
     }
     made.filters.update(filters)
@@ -57,7 +57,7 @@ def markdown(package: str, folder: str, name: str, context: Mapping[str, Any]) -
 
 def mark(row: Row) -> str:
     """The signs after a row's name: its role, and whether it fails checks that were waived."""
-    return MARKS.get(row.role, "") + (WAIVED if row.waived else "")
+    return ROLE_MARKS.get(row.role, "") + (WAIVED if row.waived else "")
 
 
 def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
@@ -92,7 +92,7 @@ def shown_figure(declared: str) -> str:
     return re.sub(r"(?<=\d)&#46;(?=\d)", ".", text.escape(declared, 300))
 
 
-def source(declared: str) -> str:
+def source_link(declared: str) -> str:
     """Write a source with its arXiv number as a link."""
     link = r"[arXiv:\1](https://arxiv.org/abs/\1)"
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", link, text.escape(declared))

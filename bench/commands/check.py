@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**32
 """First seed that some generator in use would refuse."""
-MARKS = {
+STATUS_WORDS = {
     "passed": "ok",
     "failed": "FAILED",
     "exempt": "exempt",
@@ -125,7 +125,7 @@ def _print(report: RouterReport) -> None:
     print(f"{report.router} ({report.family})")
     for result in report.results:
         reason = f" ({result.reason})" if result.reason else ""
-        print(f"  {MARKS[result.status]:10} {result.check}{reason}")
+        print(f"  {STATUS_WORDS[result.status]:10} {result.check}{reason}")
         if result.status == "failed":
             print(f"      expected: {result.expected}")
             print(f"      seen:     {result.seen}")

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def summary(router: type) -> str:
+def first_line(router: type) -> str:
     """Return the first line of a docstring. There is none under `python -OO`."""
     return next(iter((router.__doc__ or "").strip().splitlines()), "")
 
@@ -50,7 +50,7 @@ def _routers() -> str:
             entry.name,
             entry.family,
             entry.paper,
-            summary(entry.router),
+            first_line(entry.router),
             ", ".join(options_of(entry.router)),
         )
         for entry in load_all().values()

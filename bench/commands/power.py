@@ -1,6 +1,7 @@
 """`bench power`: show detectable differences, the seeds still needed, and their cost."""
 
 import argparse
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from tabulate import tabulate
@@ -126,8 +127,7 @@ def _line(need: "Need") -> tuple[object, ...]:
     return (
         need.row,
         need.control,
-        need.sd,
-        need.detectable,
+        *(number if isfinite(number) else "-" for number in (need.sd, need.detectable)),
         need.effect,
         need.say(need.seeds),
         need.say(need.seeds_upper),

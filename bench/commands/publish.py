@@ -139,12 +139,12 @@ def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
 
 def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figure]]":
     """Return the page and its figures (file name -> figure), from the records below `folder`."""
-    from bench.study.figures import figures
+    from bench.study.figures import study_figures
     from bench.study.page import render_page
     from bench.study.results import collect
 
     results = collect(study, folder)
-    drawn = {name: one for found in results for name, one in figures(study, found).items()}
+    drawn = {name: one for found in results for name, one in study_figures(study, found).items()}
     return render_page(study, results), drawn
 
 

@@ -6,7 +6,7 @@ The proof of `bench.conformance.causality` runs on a trained, calibrated model.
 import torch
 
 from bench.conformance.check import Exempt, demand, rule
-from bench.conformance.life import digest
+from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
 from bench.evaluation.evaluate import evaluate
 from bench.record import Causality
@@ -50,15 +50,23 @@ def evaluation_is_stationary(subject: Subject) -> None:
     """Evaluating twice gives the same plans and losses, and changes no parameter or buffer."""
     model, windows = subject.trained, subject.windows(8)
     # Two evaluations in a row would also show a counter that only the second one reads.
-    before = digest(model.decoder.state_dict())
+    before = content_digest(model.decoder.state_dict())
     first, second = (evaluate(model, windows, batch_size=8, keep=True) for _ in range(2))
     demand(
-        digest(model.decoder.state_dict()) == before,
+        content_digest(model.decoder.state_dict()) == before,
         "parameters and buffers as they were",
         "a change",
     )
-    demand(digest(first.masks) == digest(second.masks), "the same plans twice", "other plans")
-    demand(digest(first.nats) == digest(second.nats), "the same losses twice", "other losses")
+    demand(
+        content_digest(first.masks) == content_digest(second.masks),
+        "the same plans twice",
+        "other plans",
+    )
+    demand(
+        content_digest(first.nats) == content_digest(second.nats),
+        "the same losses twice",
+        "other losses",
+    )
     _hold(subject, subject.proof, "Official evaluation", "State", "Predictions")
 
 

@@ -1,11 +1,12 @@
 """Check that a router can be built, that its weights follow from the seed, and that it runs."""
 
 import inspect
+from math import inf
 
 import torch
 
 from bench.conformance.check import demand, rule
-from bench.conformance.life import digest
+from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
 from bench.routing.contract import AuxLoss, OracleRequest, Router
 from bench.routing.inside import inside_of
@@ -44,8 +45,8 @@ def _demand_declarations(router: Router) -> None:
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.routing.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
-    oracle, allows_none, losses = (
-        getattr(router, name) for name in ("oracle", "allows_none", "aux_losses")
+    oracle, allows_none, losses, memory = (
+        getattr(router, name) for name in ("oracle", "allows_none", "aux_losses", "memory")
     )
     demand(
         oracle is None or isinstance(oracle, OracleRequest),
@@ -53,6 +54,8 @@ def _demand_declarations(router: Router) -> None:
         repr(oracle),
     )
     demand(isinstance(allows_none, bool), "allows_none True or False", repr(allows_none))
+    sound = isinstance(memory, int | float) and 0 <= memory < inf
+    demand(sound, "memory a finite number from 0", repr(memory))
     right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS
@@ -73,10 +76,12 @@ def runs_without_errors(subject: Subject) -> None:
 )
 def same_seed_same_weights(subject: Subject) -> None:
     """Two models of one seed are equal in any state of the global generators."""
-    first = {name: digest(value) for name, value in subject.model.decoder.state_dict().items()}
+    first = {
+        name: content_digest(value) for name, value in subject.model.decoder.state_dict().items()
+    }
     torch.rand(3)  # moves the global generator
     again = subject.assemble().decoder.state_dict()
-    second = {name: digest(value) for name, value in again.items()}
+    second = {name: content_digest(value) for name, value in again.items()}
     names = first.keys() | second.keys()
     different = sorted(name for name in names if first.get(name) != second.get(name))
     demand(not different, "equal weights", f"different ones in {', '.join(different[:3])}")

@@ -13,7 +13,7 @@ from bench.conformance.subject import DECODER, SEQ_LEN, Subject
 from bench.model.equip import is_trained, resolve_losses
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput
-from bench.training.auxiliary import active
+from bench.training.auxiliary import active_losses
 
 VOCABULARY = 256
 STEPS = 240
@@ -99,7 +99,7 @@ def _train(router: Router, parameters: list[Parameter], problem: "_Problem", see
         trace = problem.trace(router, tokens, step / STEPS)
         losses = [
             term.weight * term.loss.compute(trace)
-            for term in active(resolve_losses(router, RouterTraining())).values()
+            for term in active_losses(resolve_losses(router, RouterTraining())).values()
         ]
         # The router's own losses come on top of the error of its update.
         total = torch.stack([problem.error(trace.update, tokens).mean(), *losses]).sum()

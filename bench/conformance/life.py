@@ -65,7 +65,7 @@ def live(make: Callable[[], Model], run: Callable[[Model], None]) -> Life:
     )
 
 
-def digest(value: Any) -> str:
+def content_digest(value: Any) -> str:
     """Return a digest by content of a tensor, an array, or a collection of them."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous()
@@ -75,9 +75,9 @@ def digest(value: Any) -> str:
     elif isinstance(value, np.ndarray):
         text = f"{value.dtype}{value.shape}".encode() + value.tobytes()
     elif isinstance(value, dict):
-        text = "".join(f"{name!r}:{digest(part)}" for name, part in value.items()).encode()
+        text = "".join(f"{name!r}:{content_digest(part)}" for name, part in value.items()).encode()
     elif isinstance(value, list | tuple):
-        text = "".join(map(digest, value)).encode()
+        text = "".join(map(content_digest, value)).encode()
     else:
         text = repr(value).encode()
     return hashlib.sha256(type(value).__name__.encode() + text).hexdigest()
@@ -91,7 +91,7 @@ def _global_randomness() -> dict[str, str]:
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "NumPy": np.random.get_state()}
     if "beartype" not in sys.modules:
         states["Python"] = random.getstate()
-    return {name: digest(state) for name, state in states.items()}
+    return {name: content_digest(state) for name, state in states.items()}
 
 
 def _unsaved(model: Model) -> dict[str, str]:
@@ -111,5 +111,5 @@ def _unsaved(model: Model) -> dict[str, str]:
             passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
             places |= {name: module.get_buffer(name) for name in passing}
             where = f"layer {router.spec.layer}: self.{prefix}{'.' if prefix else ''}"
-            found |= {where + name: digest(value) for name, value in places.items()}
+            found |= {where + name: content_digest(value) for name, value in places.items()}
     return found

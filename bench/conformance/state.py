@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.backbone.passes import ask
 from bench.conformance.check import demand, rule
-from bench.conformance.life import digest
+from bench.conformance.life import content_digest
 from bench.conformance.subject import BATCH_SIZE, SELECTIONS, Subject
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model
@@ -25,7 +25,7 @@ def plan_digest(router: Router, inputs: RouterInput) -> str:
     """Return a digest of the plan that a router makes."""
     with torch.no_grad():
         plan: RoutingPlan = ask(router, inputs)
-    return digest([plan.mask, plan.weight, plan.scores, plan.counts])
+    return content_digest([plan.mask, plan.weight, plan.scores, plan.counts])
 
 
 @rule(
@@ -107,8 +107,10 @@ def resumes_exactly(subject: Subject) -> None:
 
 def _go_on(subject: Subject, model: Model) -> dict[str, str]:
     subject.train(model, steps=RESUME_STEPS, seed=subject.seed + 1, fit=False)
-    found = {name: digest(value) for name, value in model.decoder.state_dict().items()}
-    return found | {"losses": digest(evaluate(model, subject.windows(8), batch_size=8).nats)}
+    found = {name: content_digest(value) for name, value in model.decoder.state_dict().items()}
+    return found | {
+        "losses": content_digest(evaluate(model, subject.windows(8), batch_size=8).nats)
+    }
 
 
 @rule("Work on copies: x + y instead of x += y, torch.where instead of assignment to a slice.")
@@ -123,7 +125,7 @@ def inputs_are_left_alone(subject: Subject) -> None:
         changed.update(
             name
             for name, value in _visible(inputs).items()
-            if digest(value) != digest(before[name])
+            if content_digest(value) != content_digest(before[name])
         )
         return plan
 

@@ -31,7 +31,7 @@ class Tally:
     tokens: NDArray[np.int64]
 
 
-def count(split: Split, corpus: Corpus) -> Tally:
+def tally(split: Split, corpus: Corpus) -> Tally:
     """Count the documents, bytes and tokens of each domain in a split."""
     documents = np.bincount(split.document_tags, minlength=len(corpus.domains))
     sizes: list[int] = []
@@ -81,7 +81,7 @@ def corpus_card(corpus: Corpus, config: DataConfig) -> str:
 
 def _counts(corpus: Corpus) -> dict[str, Tally]:
     splits = (corpus.train, corpus.calibration, corpus.validation)
-    return {name: count(split, corpus) for name, split in zip(SPLITS, splits, strict=True)}
+    return {name: tally(split, corpus) for name, split in zip(SPLITS, splits, strict=True)}
 
 
 def _first_line(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> str:

@@ -43,7 +43,7 @@ class Package:
 
     distribution: str
     module: str
-    domains: dict[str, extract.Reader]
+    domains: dict[str, extract.FileReader]
 
 
 PACKAGES = (

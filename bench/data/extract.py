@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-Reader = Callable[[Path], Iterator[tuple[str, str]]]
+FileReader = Callable[[Path], Iterator[tuple[str, str]]]
 
 _MARKUP = re.compile(r"<[^>]*>")
 # A gettext message, with its plural forms: one or more quoted lines.

@@ -21,10 +21,10 @@ from bench.data.tokenizer import make_tokenizer, tokenizer_text
 from bench.errors import UserError
 from bench.files import default_cache, file_lock
 
-FORMAT_VERSION = 2
+CORPUS_FORMAT = 2
 """Raise it when a build gives other tokens or another layout from the same text."""
 
-SOURCES = {
+SOURCE_MODULES = {
     "embedded": "bench.data.embedded",
     "local": "bench.data.local",
     "hub": "bench.data.hub",
@@ -46,15 +46,13 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     """
     if config.source == "planted":
         return planted.corpus(config)
-    source = cast(Callable[[DataConfig], Source], import_module(SOURCES[config.source]).source)(
-        config
-    )
+    source = cast(
+        Callable[[DataConfig], Source], import_module(SOURCE_MODULES[config.source]).source
+    )(config)
     # The key names everything that the tokens depend on, also the content of a tokenizer file.
     given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
     key = hashlib.sha256(
-        json.dumps(
-            [FORMAT_VERSION, config.canonical(), source.key, *given], sort_keys=True
-        ).encode()
+        json.dumps([CORPUS_FORMAT, config.canonical(), source.key, *given], sort_keys=True).encode()
     ).hexdigest()
     directory = (
         (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"

@@ -26,7 +26,7 @@ from bench.data.corpus import Corpus, Split
 from bench.data.splits import SPLITS
 from bench.data.tokenizer import Tokenizer
 
-FORMAT_VERSION = 2
+PLANTED_FORMAT = 2
 """Raise it when the same configuration gives other tokens."""
 FIRST_PIECE = 33
 """Each token is shown as one character, from '!' on."""
@@ -94,7 +94,7 @@ def corpus(config: DataConfig) -> Corpus:
     # Enough whole documents for each size: a ceiling division.
     splits = [_split(task, name, -int(-size // task.document_tokens)) for name, size in sizes]
     domains = tuple(f"domain{index}" for index in range(task.domains))
-    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, task.canonical()], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([PLANTED_FORMAT, task.canonical()], sort_keys=True).encode())
     for split in splits:
         digest.update(split.tokens.tobytes())
     train, calibration, validation = splits
@@ -183,7 +183,7 @@ def _integers(
 def _raw(config: PlantedConfig, name: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
     """Return 64 random bits per entry, a function of the seed and the name."""
     assert config.seed is not None, "DataConfig.at names the seed"
-    key = hashlib.sha256(f"planted/{FORMAT_VERSION}/{config.seed}/{name}".encode()).digest()
+    key = hashlib.sha256(f"planted/{PLANTED_FORMAT}/{config.seed}/{name}".encode()).digest()
     return (
         np.random.Philox(key=np.frombuffer(key, "<u8", 2))
         .random_raw(int(np.prod(shape)))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from bench.routing.contract import Router
 from bench.training.step import Trained
 
-TOLERANCE = 0.1
+SHARE_TOLERANCE = 0.1
 """Allowed difference: of all tokens, or of the trained share where that is above 1.
 
 In the committed records of shipped routers, the upgraded share of a layer differs from its trained
@@ -38,7 +38,7 @@ def moved_shares(
             continue
         for name, paths in _kinds(router).items():
             was, now = (sum(shares[path] for path in paths) for shares in (before, chosen[site]))
-            allowed = TOLERANCE * max(1.0, was)
+            allowed = SHARE_TOLERANCE * max(1.0, was)
             if abs(now - was) > allowed:
                 return (
                     f"Layer {router.spec.layer} sends {now:.3f} of its tokens along {name} in "

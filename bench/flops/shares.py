@@ -68,18 +68,19 @@ def state(router: Router, inner: Router | None, layers: int, name: str) -> State
         tuple(_ratio(router, path, place, layers, name) for path in paths.names)
         for place in range(layers)
     )
+    chosen, always = _experts(paths)
     # These paths carry the free size; without a share it would change nothing.
-    free = paths.experts or paths.names[1:]
+    free = [paths.names[path] for path in chosen] or paths.names[1:]
     if not any(ratio[paths.names.index(path)] for ratio in ratios for path in free):
         raise UserError(
             f"Router {name!r} gives {' and '.join(free)} the relative share 0 in every layer; one "
             "must have a share in one layer at least. Correct `relative_share`."
         )
     mean = router.mean_experts
-    if paths.base is None and not (_is_number(mean) and 0 < mean <= count):
+    if paths.base is None and not (_is_number(mean) and always < mean <= count):
         raise UserError(
-            f"Router {name!r} has mean_experts {mean!r}; a token takes more than 0 and at most all "
-            f"{count}."
+            f"Router {name!r} has mean_experts {mean!r}; a token takes more than {always} and at "
+            f"most all {count}."
         )
     within = None if inner is None else state(inner, None, layers, name)
     return Stated(name, paths, mean, ratios, within)
@@ -116,11 +117,13 @@ def _site(stated: Stated, factor: float, place: int) -> SiteShares:
         # A layer that is full stays full while the factor grows for the others.
         upgraded = min(1.0, factor * ratio[1])
         return SiteShares((1 - upgraded, upgraded), upgraded, stated.mean_experts)
-    experts = [stated.paths.names.index(name) for name in stated.paths.experts]
+    experts, always = _experts(stated.paths)
     # Only the mean over layers is fixed, so a layer may take more experts than another.
     totals = [sum(one[path] for path in experts) for one in stated.ratios]
-    scale = stated.mean_experts / fmean(totals)
-    shares = tuple(scale * share for share in ratio)
+    scale = (stated.mean_experts - always) / fmean(totals)
+    shares = tuple(
+        scale * share if path in stated.paths.chosen else 1.0 for path, share in enumerate(ratio)
+    )
     if max(shares) > 1 + 1e-9:
         path = stated.paths.names[shares.index(max(shares))]
         raise UserError(
@@ -128,7 +131,15 @@ def _site(stated: Stated, factor: float, place: int) -> SiteShares:
             f"{place}, at mean_experts {stated.mean_experts:g}; a path takes a token once at most. "
             "Correct `relative_share`."
         )
-    return SiteShares(shares, 1.0, stated.mean_experts * (totals[place] / fmean(totals)))
+    mean = (stated.mean_experts - always) * (totals[place] / fmean(totals))
+    return SiteShares(shares, 1.0, always + mean)
+
+
+def _experts(paths: Paths) -> tuple[list[int], int]:
+    """Return the experts that a token may take or not, and how many all tokens take."""
+    all_of_them = [paths.names.index(name) for name in paths.experts]
+    chosen = [path for path in all_of_them if path in paths.chosen]
+    return chosen, len(all_of_them) - len(chosen)
 
 
 def _ratio(router: Router, path: str, place: int, layers: int, name: str) -> float:

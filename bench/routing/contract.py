@@ -273,6 +273,9 @@ class Router(nn.Module):
         supervised: share of the training documents whose tokens get labels, from `label`.
         wraps: names of options that stand for routers. A suite gives a name, or {router: name,
             options: {...}}. The harness makes the router and passes it in place of the option.
+        memory: size of a table that each layer of the router adds to the stream, one vector for
+            each hashed pair of tokens, in parameters of an expert (of the full FFN where there is
+            none). To read it costs no FLOPs.
     """
 
     paths: Paths
@@ -287,6 +290,7 @@ class Router(nn.Module):
     oracle: OracleRequest | None = None
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
+    memory: float = 0.0
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ EXPERT = re.compile(r"expert\w*")
 PAGE = "See docs/allowed-paths.md."
 
 
-def fault(site: Any, names: Any, base: Any, segment: Any) -> str:
+def refusal(site: Any, names: Any, base: Any, segment: Any, always: Any = ()) -> str:
     """Return why paths are refused, in one line; empty if the table has them.
 
     Args:
@@ -23,6 +23,7 @@ def fault(site: Any, names: Any, base: Any, segment: Any) -> str:
         names: names of the paths, in order.
         base: path of a token that is not upgraded, or None.
         segment: tokens that share a merged expert, or None.
+        always: paths that every token takes.
     """
     # `Site` is a string too, so a plain "ffn" would pass the first test.
     if site not in SITES or type(site) is str:
@@ -32,9 +33,22 @@ def fault(site: Any, names: Any, base: Any, segment: Any) -> str:
         return f"names is {names!r}; allowed is a tuple of different strings. {PAGE}"
     if segment is not None and (not isinstance(segment, int) or segment < 1):
         return f"segment is {segment!r}; allowed is a whole number from 1, or None. {PAGE}"
-    if site == "block":
-        return _block_fault(names, base, segment)
-    return _ffn_fault(names, base, segment)
+    wrong = (_block_fault if site == "block" else _ffn_fault)(names, base, segment)
+    return wrong or _always_fault(names, base, segment, always)
+
+
+def _always_fault(names: tuple[str, ...], base: Any, segment: Any, always: Any) -> str:
+    known = (
+        isinstance(always, tuple) and set(always) <= set(names) and len(set(always)) == len(always)
+    )
+    if not known or (always and (base is not None or segment is not None)):
+        return (
+            f"always is {always!r} with base={base!r}, segment={segment!r}; allowed are some of the "
+            f"names, {names!r}, without a base or a segment. {PAGE}"
+        )
+    if always and not any(is_expert(name) and name not in always for name in names):
+        return f"always is {always!r}, which leaves no expert to choose. Leave one out. {PAGE}"
+    return ""
 
 
 def _block_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
@@ -113,13 +127,8 @@ class Paths:
     always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if wrong := fault(self.site, self.names, self.base, self.segment):
+        if wrong := refusal(self.site, self.names, self.base, self.segment, self.always):
             raise ValueError(f"Paths: {wrong}")
-        if self.always and (self.base or self.segment or not set(self.always) < set(self.names)):
-            raise ValueError(
-                f"always is {self.always}; allowed are some of the names, {self.names}, without a "
-                "base or a segment."
-            )
 
     @property
     def experts(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from bench.record import RULES_VERSION, CheckOutcome
 from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
 from bench.runner.isolation import in_fresh_process
 
-CHECKS = ".checks"
+OUTCOMES_FOLDER = ".checks"
 """Folder of a tree of records for the results of checks, by source and options."""
 NO_PLUGIN = "no plugin that was given registers it: add --plugin FILE.py."
 LEFT_TO_THE_RUN = frozenset({"budget_is_met"})
@@ -94,7 +94,7 @@ def checks_path(entry: Entry, options: Mapping[str, Any], root: Path) -> Path:
     """Return the file for the results of a source with its options."""
     # Another source, other options, other rules or another bench: check again.
     about = [entry.name, entry.source_hash(options), dict(options), RULES_VERSION, bench_hash()]
-    return root / CHECKS / f"{hash_of(json.loads(json.dumps(about, default=repr)))}.json"
+    return root / OUTCOMES_FOLDER / f"{hash_of(json.loads(json.dumps(about, default=repr)))}.json"
 
 
 def bench_hash() -> str:
@@ -107,15 +107,14 @@ def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list
     """Run the checks of the routers that a router wraps, then its own. Return plain data."""
     import torch
 
-    from bench.conformance import CHECKS as ALL
-    from bench.conformance import run_checks
+    from bench.conformance import CHECKS, run_checks
 
     torch.set_num_threads(1)
     for file in plugin_files:
         load_file(file)
     entry = load_all()[name]
     pairs = [*entry.wrapped(options).values(), (entry, options)]
-    waivable = {check.name for check in ALL if check.waivable} | LEFT_TO_THE_RUN
+    waivable = {check.name for check in CHECKS if check.waivable} | LEFT_TO_THE_RUN
     found: list[dict[str, Any]] = []
     for one, theirs in pairs:
         if not one.brings_from_outside(theirs):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 ROOT, PROJECT, NAME = Path(__file__).resolve().parents[2], "pyproject.toml", "token-routing-bench"
-SOURCES = ("bench", "routers", PROJECT, "constraints.txt")
+COMMITTED = ("bench", "routers", PROJECT, "constraints.txt")
 UNKNOWN = "unknown"
 """Stands for the commit where there is no git, or no repository that holds the bench."""
 REDIRECTING = frozenset(
@@ -78,7 +78,7 @@ def commit_state(root: Path = ROOT) -> tuple[str, bool]:
         # Fails if this repository does not track the bench.
         git("ls-files", "--error-unmatch", "--", PROJECT, "bench/__init__.py")
         commit = git("rev-parse", "HEAD").strip()
-        dirty = bool(git("status", "--porcelain", "--", *SOURCES).strip())
+        dirty = bool(git("status", "--porcelain", "--", *COMMITTED).strip())
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN, True
     return commit, dirty

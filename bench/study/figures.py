@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ROW, _NAME = 24, 40
 
 
-def figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
+def study_figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
     """Return file name -> figure, for every setting of one size that has losses."""
     found: dict[str, Figure] = {}
     for setting, rows in results.rows.items():

@@ -15,7 +15,7 @@ from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
 from bench.record import LayerMonitor, Record
 
-Reader = Callable[[Record], float | None]
+Reading = Callable[[Record], float | None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measure:
     name: str
     title: str
     meaning: str
-    read: Reader
+    read: Reading
     show: Callable[[float | None], str]
     ratio: bool = False
     is_loss: bool = False
@@ -135,7 +135,7 @@ def _ideal_cost(record: Record) -> float | None:
     )
 
 
-def _share(*components: str) -> Reader:
+def _share(*components: str) -> Reading:
     """Return a reader for the share of the training FLOPs of some components."""
 
     def share(record: Record) -> float | None:
@@ -152,7 +152,7 @@ def _share(*components: str) -> Reader:
     return share
 
 
-def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reader:
+def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reading:
     """Return a reader for the mean over the routed layers that have the figure."""
 
     def mean(record: Record) -> float | None:
@@ -171,12 +171,12 @@ def _load_cv(monitor: LayerMonitor) -> float | None:
     return pstdev(monitor.load) / mean if mean else None
 
 
-def _right(name: Literal["accuracy", "chance"]) -> Reader:
+def _right(name: Literal["accuracy", "chance"]) -> Reading:
     """Return a reader for the mean over the routed sites of a figure of `Record.truth`."""
     return lambda record: _mean(getattr(record.truth, name)) if record.truth else None
 
 
-def _told(name: Literal["supervised", "unsupervised"]) -> Reader:
+def _told(name: Literal["supervised", "unsupervised"]) -> Reading:
     """Return a reader for the mean over the routed sites of a figure of `Record.supervision`."""
     return lambda record: _mean(getattr(monitor, name) for monitor in record.supervision)
 

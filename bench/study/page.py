@@ -13,11 +13,11 @@ from bench.board.measures import mean_interval
 from bench.board.model import Row
 from bench.board.pages import provenance_of
 from bench.board.remarks import pretraining_apart
-from bench.board.templating import markdown, shown_figure, source
+from bench.board.templating import markdown, shown_figure, source_link
 from bench.board.text import MISSING, code, escape, interval, listing, number, probability
 from bench.board.text import seeds as seed_runs
 from bench.study.config import StudyComparison, StudyConfig
-from bench.study.figures import figures
+from bench.study.figures import study_figures
 from bench.study.measures import Measure, find_measure
 from bench.study.results import Judged, SizeResults
 
@@ -76,7 +76,7 @@ def _claims(study: StudyConfig, results: Sequence[SizeResults]) -> list[list[str
         [
             str(index + 1),
             escape(claim.text, 600),
-            source(claim.source),
+            source_link(claim.source),
             shown_figure(claim.figure),
             *(_bold(found.verdicts[index] or "not part of this size") for found in results),
         ]
@@ -91,7 +91,7 @@ def _bold(verdict: str) -> str:
 
 def _size(study: StudyConfig, results: SizeResults) -> dict[str, Any]:
     """Return the rows, figures and comparisons of one size."""
-    drawn = figures(study, results)
+    drawn = study_figures(study, results)
     # Seeds of a row that are left out for the same reason share a line.
     groups: dict[tuple[str, str, str], list[int]] = {}
     for setting, record, why in results.apart:

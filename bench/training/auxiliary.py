@@ -11,7 +11,7 @@ from bench.routing.contract import AuxLoss, LayerTrace, Made, Router
 LossTerms = Mapping[str, LossTerm]
 
 
-def active(losses: LossTerms, progress: float = 0.0) -> dict[str, LossTerm]:
+def active_losses(losses: LossTerms, progress: float = 0.0) -> dict[str, LossTerm]:
     """Return the losses that have not ended at this share of the training budget."""
     return {
         name: term
@@ -28,7 +28,9 @@ def asks_for(router: Router, what: Made, losses: LossTerms, progress: float = 0.
     declared = bool(router.supervised) if what == "labels" else what in router.needs
     # A router that needs them without such a loss, for example in `after_step`, always gets them.
     users = {name for name, loss in router.aux_losses.items() if what in loss.uses}
-    return declared and (not users or any(name in users for name in active(losses, progress)))
+    return declared and (
+        not users or any(name in users for name in active_losses(losses, progress))
+    )
 
 
 def only_for_labels(losses: LossTerms, progress: float = 0.0) -> bool:
@@ -36,7 +38,11 @@ def only_for_labels(losses: LossTerms, progress: float = 0.0) -> bool:
 
     Then only supervised documents need it.
     """
-    users = [term.loss for term in active(losses, progress).values() if "utility" in term.loss.uses]
+    users = [
+        term.loss
+        for term in active_losses(losses, progress).values()
+        if "utility" in term.loss.uses
+    ]
     return bool(users) and all("labels" in loss.uses for loss in users)
 
 

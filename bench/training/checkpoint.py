@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT_VERSION = 5
+CHECKPOINT_FORMAT = 5
 """Raise it when the content of a checkpoint changes. Other versions are set aside."""
 
 KEPT = 2
@@ -155,7 +155,7 @@ class Checkpoints:
             torch.save(state, stream := io.BytesIO())
             files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
             manifest = {
-                "format": FORMAT_VERSION,
+                "format": CHECKPOINT_FORMAT,
                 "key": self.key,
                 "sha256": {name: _sha256(data) for name, data in files.items()},
             }
@@ -169,7 +169,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        if (manifest["format"], manifest["key"]) != (FORMAT_VERSION, self.key):
+        if (manifest["format"], manifest["key"]) != (CHECKPOINT_FORMAT, self.key):
             raise _Foreign
         files = {name: (path / name).read_bytes() for name in (_WEIGHTS, _STATE)}
         for name, data in files.items():

@@ -40,9 +40,9 @@ from bench.routing.select import gate_plan
 from bench.training.checkpoint import Checkpoints
 from bench.training.optim import Muon, muon_parameters, trapezoid
 
-FORMAT_VERSION = 1
+BACKBONE_FORMAT = 1
 """Raise it when the same pretraining gives other weights, or the file gets another layout."""
-CHECKPOINT_SECONDS = 60.0
+BACKBONE_CHECKPOINT_SECONDS = 60.0
 REPORTS = 50
 """Number of progress reports of a pretraining."""
 
@@ -82,7 +82,7 @@ class Pretraining:
         sizes = [asdict(self.decoder), self.routed_layers, self.seq_len]
         return hash_of(
             [
-                FORMAT_VERSION,
+                BACKBONE_FORMAT,
                 RULES_VERSION,
                 self.config.canonical(),
                 sizes,
@@ -132,7 +132,7 @@ def pretrained(
         with file_lock(path.with_suffix(".lock")):
             if (found := _read(path)) is None:
                 checkpoints = Checkpoints(
-                    path.with_suffix(".checkpoints"), content, CHECKPOINT_SECONDS
+                    path.with_suffix(".checkpoints"), content, BACKBONE_CHECKPOINT_SECONDS
                 )
                 found = _pretrain(task, corpus.train, checkpoints, report)
                 _write(path, found)

@@ -16,7 +16,7 @@ from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Router
-from bench.training.auxiliary import active, has_target
+from bench.training.auxiliary import active_losses, has_target
 from bench.training.choices import Choices
 from bench.training.optim import (
     Muon,
@@ -219,7 +219,7 @@ class Stepper:
         due = [
             (name, term, trace)
             for losses, trace in zip(self.model.losses, traces, strict=True)
-            for name, term in active(losses, trace.inputs.progress).items()
+            for name, term in active_losses(losses, trace.inputs.progress).items()
             if has_target(term.loss, trace)
         ]
         if (names := sorted(name for name, _, _ in due)) != self.priced:

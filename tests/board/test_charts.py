@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.board.build import boards_of
-from bench.board.charts import domains, forest, loads, rank_intervals, settling
+from bench.board.charts import domains, forest, loads, rank_chart, settling
 from tests.board.drawn import centre, titled
 from tests.board.synthetic import records
 
@@ -51,7 +51,7 @@ def test_an_interval_is_wider_than_its_dot() -> None:
 
 
 def test_ranks_and_tiers_are_those_of_the_judgement() -> None:
-    (figure,) = rank_intervals(BOARD)
+    (figure,) = rank_chart(BOARD)
     ranks = BOARD.judgement.ranks
     for one in figure.data.to_dict("records"):
         rank = ranks[one["row"]]

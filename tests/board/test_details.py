@@ -4,7 +4,7 @@ from statistics import fmean
 
 import pytest
 
-from bench.board.details import passage, routes
+from bench.board.details import passage_layers, routes
 from bench.board.model import Row
 from bench.board.rows import group_rows
 from bench.record import Passage
@@ -40,8 +40,8 @@ def test_neighbours_on_one_path_are_joined_and_control_characters_are_dots() -> 
         choices={"10": (0, 0, 1, 1), "9": (1, 0, 1, 0)},
         legend={"10": ("cheap", "full"), "9": ("cheap", "full")},
     )
-    nine, ten = passage(told(made))
+    nine, ten = passage_layers(told(made))
     assert (nine.layer, ten.layer) == ("9", "10")
     assert [(run.text, run.name) for run in ten.runs] == [("ab·", "cheap"), ("\n·c", "full")]
     assert [run.classes for run in nine.runs] == ["p0", "plain", "p0", "plain"]
-    assert passage(told(None)) == ()
+    assert passage_layers(told(None)) == ()

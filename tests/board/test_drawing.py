@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from bench.board.build import boards_of
-from bench.board.charts import rank_intervals
+from bench.board.charts import rank_chart
 from bench.board.drawing import PALETTE, Figure
 from tests.board.synthetic import records
 
@@ -12,7 +12,7 @@ BOARD = boards_of(records())[0]
 
 
 def test_the_digest_changes_with_the_data_and_not_with_the_drawing() -> None:
-    (figure,) = rank_intervals(BOARD)
+    (figure,) = rank_chart(BOARD)
 
     def draw(data: pd.DataFrame):
         raise AssertionError("a digest needs no drawing")

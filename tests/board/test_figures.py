@@ -13,7 +13,7 @@ from bench.board.build import boards_of
 from bench.board.drawing import NUM_SERIES, digest_of
 from bench.board.figures import (
     NUM_FOCUS,
-    figures,
+    board_figures,
     late,
     looks,
     loss_curves,
@@ -110,7 +110,7 @@ def test_figures_that_the_records_no_longer_give_are_removed(tmp_path: Path) -> 
 
 
 def test_every_figure_speaks_to_a_screen_reader() -> None:
-    for figure in figures(BOARD):
+    for figure in board_figures(BOARD):
         root = ET.fromstring(figure.standalone())
         space = "{http://www.w3.org/2000/svg}"
         assert root.get("role") == "img" and root.get("aria-label") == figure.title
@@ -125,7 +125,7 @@ def test_hostile_names_stay_text() -> None:
         for index, name in enumerate(NASTY[:12])
         for seed in (0, 1)
     ]
-    for figure in figures(boards_of(made)[0]):
+    for figure in board_figures(boards_of(made)[0]):
         root = ET.fromstring(figure.standalone())
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         known = "svg title desc style g path use text defs clipPath rect tspan"

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench.cli import main
-from bench.commands.listing import summary
+from bench.commands.listing import first_line
 from bench.config.load import suite_names
 from bench.routing.registry import load_all
 
@@ -49,7 +49,7 @@ class Said:
 
 
 def test_a_router_without_a_docstring_is_listed() -> None:
-    assert (summary(Plain), summary(Said)) == ("", "On the second line.")
+    assert (first_line(Plain), first_line(Said)) == ("", "On the second line.")
 
 
 def test_lists_and_checks_need_no_docstrings() -> None:

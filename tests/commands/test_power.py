@@ -72,6 +72,15 @@ def test_what_cannot_be_asked_is_told_in_one_line(
     assert said in told and told.count("\n") == 1
 
 
+def test_one_seed_has_no_spread_to_speak_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, records(QUICK, range(1)))
+    assert main(["power", "--results", str(tmp_path)]) == 0
+    for line in lines(capsys.readouterr().out, "mod"):
+        assert line[2:4] == ["-", "-"] and "unknown" in line
+
+
 def test_one_ranked_row_has_nothing_to_be_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

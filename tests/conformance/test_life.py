@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.conformance.life import digest, live
+from bench.conformance.life import content_digest, live
 from bench.flops.counter import UncountedOp
 from bench.model.assemble import Model
 from tests.world import model
@@ -18,10 +18,18 @@ def gate() -> Model:
 
 def test_a_digest_is_of_content_type_and_shape() -> None:
     a = torch.arange(6.0)
-    assert digest(a) == digest(a.clone()) == digest(torch.stack((a, a), 1)[:, 0])
+    assert (
+        content_digest(a)
+        == content_digest(a.clone())
+        == content_digest(torch.stack((a, a), 1)[:, 0])
+    )
     others = [a - 1e-6, a.view(2, 3), a.double(), a.numpy(), a.tolist(), {"a": a}]
-    assert len({digest(one) for one in (a, *others)}) == 7
-    assert digest({"a": [a, 1]}) == digest({"a": [a.clone(), 1]}) != digest({"a": [a, 2]})
+    assert len({content_digest(one) for one in (a, *others)}) == 7
+    assert (
+        content_digest({"a": [a, 1]})
+        == content_digest({"a": [a.clone(), 1]})
+        != content_digest({"a": [a, 2]})
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from bench.conformance.life import digest
+from bench.conformance.life import content_digest
 from bench.conformance.subject import BATCH_SIZE, NUM_DOMAINS, SEQ_LEN, Subject
 from bench.routing.registry import find
 
@@ -22,7 +22,7 @@ def test_the_seed_alone_decides_weights_and_text() -> None:
         torch.rand(seed + 1)
         subject = Subject(find("mlp_gate"), seed=seed)
         parts = subject.build().state_dict(), subject.split.tokens, subject.batch(3)
-        return [digest(part) for part in parts]
+        return [content_digest(part) for part in parts]
 
     first, again, other = seen(0), seen(0), seen(1)
     assert first == again and all(a != b for a, b in zip(first, other, strict=True))

@@ -42,7 +42,7 @@ def test_at_least_four_domains_stand_in_the_headline(corpus: Corpus) -> None:
 def test_the_text_and_its_splits_never_change_unnoticed(corpus: Corpus) -> None:
     """Pinned: another value means that records made before were trained on other data.
 
-    Then FORMAT_VERSION rises too.
+    Then CORPUS_FORMAT rises too.
     """
     assert corpus.content_hash == "aedfda021b7dcc5206cde5bf3cf4c3008de4fffda36a1fac25f23889da77dcb9"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.evaluation.shares import LEAST_STEPS, TOLERANCE, moved_shares
+from bench.evaluation.shares import LEAST_STEPS, SHARE_TOLERANCE, moved_shares
 from bench.record import LayerMonitor, Record
 from bench.routing.contract import Router, RouterSpec
 from bench.routing.paths import FFN_GATE, Paths, Site, experts
@@ -135,4 +135,4 @@ def test_what_counts_together_and_how_far_it_may_move(
     said = moved_shares([router], Trained(LEAST_STEPS, shares=[list(trained)]), seen)
     assert says in said and bool(said) == bool(says)
     assert not moved_shares([router], Trained(LEAST_STEPS - 1, shares=[list(trained)]), seen)
-    assert TOLERANCE == 0.1
+    assert SHARE_TOLERANCE == 0.1

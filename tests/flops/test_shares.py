@@ -127,6 +127,37 @@ def test_paths_beside_experts_are_not_counted() -> None:
     assert site.mean_experts == 0.6
 
 
+class Shared(Router):
+    """One expert for every token, and half an expert of three, beside the cheap path for all."""
+
+    paths = Paths(
+        Site.FFN,
+        ("expert_all", "expert0", "expert1", "expert2", "cheap"),
+        always=("expert_all", "cheap"),
+    )
+    mean_experts = 1.5
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        return RoutingPlan(torch.ones(*inputs.tokens.shape, 5, dtype=torch.bool))
+
+
+def test_a_path_that_every_token_takes_has_the_share_1() -> None:
+    stated = state(Shared(), None, 2, "shared")
+    for (site,) in sites_at(stated, 1.0):
+        assert site.shares == pytest.approx((1.0, 1 / 6, 1 / 6, 1 / 6, 1.0))
+        assert site.mean_experts == pytest.approx(1.5)
+    found = made(Shared)
+    assert spend(found) == pytest.approx(found.solution.target, rel=0.01)
+
+
+@pytest.mark.parametrize(("mean", "said"), [(1.0, "more than 1 and at most all 4"), (4.5, "all 4")])
+def test_experts_that_are_chosen_come_on_top_of_the_shared(mean: float, said: str) -> None:
+    router = Shared()
+    router.mean_experts = mean
+    with pytest.raises(UserError, match=said):
+        state(router, None, 2, "shared")
+
+
 @settings(max_examples=50)
 @given(st.integers(1, 6), st.floats(0.01, 1.0), st.floats(0.1, 4))
 def test_without_a_statement_every_layer_and_expert_has_the_same_share(

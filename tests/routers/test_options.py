@@ -34,7 +34,7 @@ VALUES: dict[str, list[Any]] = {
         *("none", ["soft", "z", {"method": "sign_bias", "rate": 0.01}]),
         *({"method": "auxiliary", "scope": scope} for scope in ("sequence", "batch", "run")),
     ],
-    "estimated_moe.balance": [0.0],
+    **{"num_null": [5], "estimated_moe.balance": [0.0], "null_experts.balance": [0.0]},
     "quantile_balancing.balance": ["quantile", {"method": "quantile", "scope": "run"}],
 }
 """Option -> values to try where its type does not list them; of one router alone with its name."""
@@ -45,6 +45,7 @@ WITH: dict[str, dict[str, Any]] = {
     "probe_share": {"targets": "probe"},
     "estimator_options": {"estimator": "st_gumbel"},
     "random.layers": {"over": "block"},
+    "random.inside": {"over": "block"},
     "groups": {"groups_kept": 2},
     "groups_kept": {"groups": 4},
 }

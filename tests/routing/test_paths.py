@@ -10,7 +10,7 @@ import torch
 
 from bench.errors import UserError
 from bench.routing.contract import Router, RouterInput, RoutingPlan
-from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts, fault
+from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts, refusal
 from bench.routing.registry import Entry
 from tests.world import SEQ_LEN, model, run_of, tokens
 
@@ -41,7 +41,7 @@ def in_table(site: Site, names: tuple[str, ...], base: str | None, segment: int 
 def test_the_table_and_the_code_agree_on_every_combination() -> None:
     accepted = 0
     for case in CASES:
-        said = fault(*case)
+        said = refusal(*case)
         assert (not said) == in_table(*case), case
         assert "\n" not in said and (not said or said.endswith("See docs/allowed-paths.md."))
         accepted += not said
@@ -115,6 +115,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"names": ("expert0",), "site": "ffn"}, "site is 'ffn'; allowed are Site.FFN and"),
     ({"names": ("expert0",), "site": None}, "site is None"),
     *(({"names": names}, "a tuple of different strings") for names in BAD_NAMES),
+    ({"names": ("expert0", "skip"), "always": ("cheap",)}, "always is .*allowed are some of"),
+    ({"names": ("expert0", "skip"), "always": ["skip"]}, "always is .*allowed are some of"),
+    ({"names": ("expert0", "skip"), "always": ("expert0",)}, "leaves no expert to choose"),
+    ({"names": ("cheap", "full"), "base": "cheap", "always": ("cheap",)}, "without a base"),
+    ({"names": ("expert0", "expert1"), "segment": 2, "always": ("expert0",)}, "or a segment"),
     *(
         ({"site": Site.BLOCK, **changes}, f"{said}.*allowed is BLOCK_GATE alone")
         for changes, said in (
@@ -129,7 +134,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("given", "says"), REFUSED, ids=str)
 def test_other_paths_are_refused_in_one_line(given: dict[str, Any], says: str) -> None:
-    said = fault(**{"site": Site.FFN, "base": None, "segment": None, **given})
+    said = refusal(**{"site": Site.FFN, "base": None, "segment": None, **given})
     assert re.search(says, said) and "\n" not in said
 
 

@@ -12,7 +12,7 @@ from bench.errors import UserError
 from bench.record import read_record
 from bench.runner import plugins
 from bench.runner.cells import Cell
-from bench.runner.plugins import CHECKS, describe_rows, offence
+from bench.runner.plugins import OUTCOMES_FOLDER, describe_rows, offence
 from bench.runner.pool import run_cells
 from bench.runner.work import Job
 from tests.world import suite, write_text
@@ -91,7 +91,7 @@ def test_a_plugin_is_checked_once_for_a_source_and_its_options(
     cells = [Cell(config, config.rows[0], seed, (file,), True) for seed in (0, 1)]
     results = run_cells(cells, Job(out, out, "c"), 1)
     assert {result.status for result in results} <= {"ok", "off_budget"}, results
-    assert len(list((out / CHECKS).glob("*.json"))) == 1
+    assert len(list((out / OUTCOMES_FOLDER).glob("*.json"))) == 1
     before = file.with_suffix(".log").read_text().count("imported")
     assert before == 3, "one process checks it, one trains each cell"
     again = run_cells(cells, Job(out, out, "c"), 1)

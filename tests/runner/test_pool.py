@@ -50,7 +50,8 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
 
 
 def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
-    suite = world.write_suite(tmp_path / "suite.yaml", text, rows=["mlp_gate", "hash"])
+    rows = ["mlp_gate", {"name": "random@ffn", "role": "control"}]
+    suite = world.write_suite(tmp_path / "suite.yaml", text, rows=rows)
     out = tmp_path / "out"
     command = [
         sys.executable,

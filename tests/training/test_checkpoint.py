@@ -16,7 +16,7 @@ from torch import nn
 
 from bench.data import train_batch
 from bench.routing.registry import load_all
-from bench.training.checkpoint import FORMAT_VERSION, KEPT, LARGEST_SHARE, Checkpoints
+from bench.training.checkpoint import CHECKPOINT_FORMAT, KEPT, LARGEST_SHARE, Checkpoints
 from tests import world
 from tests.world import EQUIPMENT, equipped, fit
 
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_cell_or_format_is_set_aside_with_a_word(
 ) -> None:
     (path,) = saved(tmp_path, [3])
     manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest["format"] == FORMAT_VERSION
+    assert manifest["format"] == CHECKPOINT_FORMAT
     (path / "manifest.json").write_text(json.dumps({**manifest, field: "other"}))
     with caplog.at_level(logging.WARNING):
         assert restored(tmp_path) is None

@@ -191,7 +191,7 @@ def test_a_damaged_file_is_set_aside_and_made_again(
 def test_a_pretraining_that_was_killed_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.training.pretrain, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(bench.training.pretrain, "BACKBONE_CHECKPOINT_SECONDS", 0)
     whole = get(tmp_path / "whole")
 
     def die(share: float, _: float) -> None:
