@@ -120,7 +120,8 @@ class Random(Router):
             raise ValueError(f"over is {over!r}; allowed are 'ffn', 'block', 'experts'.")
         if inside not in (None, "ffn", "experts") or (inside and over != "block"):
             raise ValueError(
-                f"inside is {inside!r} and over {over!r}; in a block 'ffn' and 'experts' are allowed."
+                f"inside is {inside!r} and over {over!r}; in a block 'ffn' and 'experts' are "
+                "allowed."
             )
         if not 0 < active_experts <= num_experts:
             raise ValueError(
@@ -136,7 +137,8 @@ class Random(Router):
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
-        self.within, self.skip = inside, skip
+        self.within: Literal["ffn", "experts"] | None = inside
+        self.skip = skip
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:
