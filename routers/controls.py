@@ -67,9 +67,9 @@ class DenseMatched(Router):
 
 @register("dense_memory", family="control")
 class DenseMemory(DenseMatched):
-    """No routing: the FFN of `dense_matched`, and in each routed layer a table that hashed pairs of
-    (previous, current) token add to the stream.
+    """No routing: the FFN of `dense_matched` and, in each routed layer, a table of token pairs.
 
+    Hashed pairs of the previous and the current token choose a row, which is added to the stream.
     The control of `hash`, whose gain may be that of more parameters per token id. The table has as
     many parameters as the bank of `hash` has beyond one expert, so that the models have equally
     many.
