@@ -65,6 +65,26 @@ class DenseMatched(Router):
         return RoutingPlan(mask, counts=(seq,))
 
 
+@register("dense_memory", family="control")
+class DenseMemory(DenseMatched):
+    """No routing: the FFN of `dense_matched` and, in each routed layer, a table of token pairs.
+
+    Hashed pairs of the previous and the current token choose a row, which is added to the stream.
+    The control of `hash`, whose gain may be that of more parameters per token id. The table has as
+    many parameters as the bank of `hash` has beyond one expert, so that the models have equally
+    many.
+
+    Args:
+        num_experts: size of the bank to match.
+    """
+
+    def __init__(self, num_experts: int = 8) -> None:
+        super().__init__()
+        if num_experts < 2:
+            raise ValueError(f"num_experts is {num_experts}; at least 2 leave parameters over.")
+        self.memory = num_experts - 1.0
+
+
 @register("random", family="control")
 class Random(Router):
     """Random routing over the same paths as the router to compare with.
@@ -100,7 +120,8 @@ class Random(Router):
             raise ValueError(f"over is {over!r}; allowed are 'ffn', 'block', 'experts'.")
         if inside not in (None, "ffn", "experts") or (inside and over != "block"):
             raise ValueError(
-                f"inside is {inside!r} and over {over!r}; in a block 'ffn' and 'experts' are allowed."
+                f"inside is {inside!r} and over {over!r}; in a block 'ffn' and 'experts' are "
+                "allowed."
             )
         if not 0 < active_experts <= num_experts:
             raise ValueError(

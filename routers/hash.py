@@ -58,6 +58,7 @@ class Hash(TokenChoice):
     @property
     def is_hashed(self) -> bool:
         """Return whether this layer hashes."""
+        # Routers outside a model know their own layer only.
         layers = self.spec.routed_layers or (self.spec.layer,)
         count = {"none": 0, "first": 1, "half": -(-len(layers) // 2), "all": len(layers)}
         return self.spec.layer in layers[: count[self.hashed]]

@@ -16,7 +16,7 @@ from tests import world
 from tests.world import row_id
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 
 @register("from_a_file", family="tests", paper="arXiv:0000.00000")
