@@ -165,7 +165,7 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
     ("name", "options", "said"),
     [
         ("top2_moe", {"num_experts": 1}, "at least 2"),
-        ("adaptive_moe", {"mean_experts": 2.5}, r"\[1, 2\]"),
+        ("adaptive_moe", {"mean_experts": 2.5}, r"1 to 2 experts"),
         ("adaptive_moe", {"threshold": "free"}, "'controlled', 'fixed'"),
         ("mod", {"layers": "third"}, "'every', 'other'"),
         ("mlp_gate", {"width_ratio": 0}, "above 0"),
