@@ -136,13 +136,17 @@ class Random(Router):
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
-        counts = (num_experts, active_experts, num_shared, skip)
-        self.make_inner = (lambda: Random(inside, *counts)) if inside else None
+        self.within: Literal["ffn", "experts"] | None = inside
+        self.skip = skip
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:
         """Make a random router for the FFN inside a block."""
-        return self.make_inner() if self.make_inner else None
+        if self.within is None:
+            return None
+        return Random(
+            self.within, self.num_experts, self.active_experts, self.num_shared, self.skip
+        )
 
     def build(self, spec: RouterSpec) -> None:
         """Enable the knob if the share of upgraded tokens is free."""
