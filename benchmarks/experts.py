@@ -1,7 +1,7 @@
-"""Experts by dispatch, by a plain loop, and a dense FFN of equal FLOPs: forward and backward,
-alternating in one run.
+"""Time experts by dispatch, experts by a plain loop, and a dense FFN of equal FLOPs.
 
-d = 256, 8 experts of width 512, top-2, 4096 tokens. `python benchmarks/experts.py --threads 2`.
+Forward and backward passes of the three alternate in one run. d = 256, 8 experts of width 512,
+top-2, 4096 tokens. `python benchmarks/experts.py --threads 2`.
 """
 
 import argparse

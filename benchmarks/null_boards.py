@@ -264,8 +264,9 @@ def show_power(boards: int, rows: int) -> None:
 
 
 def interval_coverage(noise: Noise, boards: int, rows: int, seeds: int) -> tuple[float, float]:
-    """Coverage of the plain t interval of one difference, and of all simultaneous intervals of a
-    primary family at once.
+    """Return the coverage of the plain t interval, and of all simultaneous intervals at once.
+
+    The plain interval is of one difference, the others are those of a primary family.
     """
     pairs = design(rows)["primary"]
     plain, together = 0, 0
@@ -324,8 +325,9 @@ def show_looks(boards: int, rows: int) -> None:
 
 
 def wrong_equivalence(boards: int, rows: int, seeds: int, stream: int = 0) -> float:
-    """Share of boards with any false claim where half of the routers differ from the controls by
-    just the margin, the rest not at all.
+    """Return the share of boards with any false claim of equivalence.
+
+    Half of the routers differ from the controls by just the margin, the others not at all.
     """
     pairs = design(rows)
     wrong = 0

@@ -1,5 +1,4 @@
-"""How near oracle labels are to what flipping one token alone shows, by the share of tokens that a
-fork flips.
+"""Compare oracle labels with flips of one token alone, by the share of tokens that a fork flips.
 
     python benchmarks/oracle.py --tokens 200000
 
@@ -63,8 +62,9 @@ class Window:
     ids: Tensor
 
     def forks(self, site: int, flip: Tensor) -> tuple[Tensor, Tensor]:
-        """Utilities `[fork, seq]` when each row of `flip` is flipped in a fork of its own, and who
-        takes the upgrade.
+        """Return the utilities and the upgraded tokens of forks, `[fork, seq]` each.
+
+        Each row of `flip` is flipped in a fork of its own.
         """
         ids = self.ids.expand(len(flip), -1)
         run = make_pass(ids[:, :-1], None, selection="topk", history=History())
@@ -120,8 +120,9 @@ class Window:
 
 
 def compare(name: object, exact: Tensor, estimate: Tensor) -> list[object]:
-    """A line of the table: agreement, slope of the estimate on the exact value, bias and error in
-    units of its SD.
+    """Return a line of the table: agreement, slope, bias and error of the estimate.
+
+    The slope is that of the estimate on the exact value; bias and error are in units of its SD.
     """
     x, y = exact.double().numpy(), estimate.double().numpy()
     slope = float(np.cov(x, y)[0, 1] / x.var(ddof=1))

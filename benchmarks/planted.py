@@ -1,5 +1,6 @@
-"""Does the planted task do what it says? From the records of `planted-depth` and `planted-experts`,
-each seed a task of its own.
+"""Check the planted task by the records of `planted-depth` and `planted-experts`.
+
+Each seed is a task of its own.
 
     python benchmarks/planted.py results
 

@@ -1,5 +1,4 @@
-"""Can a suite resolve what it compares? The effect there is to find against the noise of a paired
-difference.
+"""Compare the effect that a suite can find with the noise of a paired difference.
 
     python benchmarks/resolution.py results/quick
 

@@ -1,5 +1,4 @@
-"""Is the harness's step slower than it need be? Its dense step against a bare loop of the same
-model, alternating in one run.
+"""Time the harness's dense step against a bare loop of the same model, alternating in one run.
 
 Both train the same decoder on the same batches with the same optimisers; the bare loop knows no
 router, plan, trace or ledger. Run on an idle machine: `OMP_NUM_THREADS=1 python

@@ -1,10 +1,9 @@
-"""Why a straight-through gate learns badly on a frozen backbone: what each estimator tells a gate,
-beside what is true of a token.
+"""Compare the signal of each estimator for a gate on a frozen backbone with the truth of a token.
 
-Half of the tokens take the full path, drawn at random, or those for which the mixture's derivative
-is steepest. The truth of a token is the loss of its sequence with its path cheap, less that with
-its path full, all else staying. An estimator hears a derivative instead. `python
-benchmarks/straight_through.py --seed 100`.
+It shows why a straight-through gate learns badly there. Half of the tokens take the full path:
+drawn at random, or those for which the mixture's derivative is steepest. The truth of a token is
+the loss of its sequence with its path cheap, minus the loss with its path full, all else equal. An
+estimator gets a derivative instead. `python benchmarks/straight_through.py --seed 100`.
 """
 
 import argparse
@@ -37,8 +36,9 @@ class Routed:
         self.model, self.tokens = model, tokens
 
     def losses(self, weights: list[Tensor]) -> Tensor:
-        """Summed loss of each sequence when path outputs are weighed so, `[batch, seq, path]` a
-        layer.
+        """Return the summed loss of each sequence at these weights of the paths' outputs.
+
+        Weights are `[batch, seq, path]`, one tensor per layer.
         """
         ordered = iter(weights)
 
@@ -99,8 +99,9 @@ def mixture(routed: Routed, like: list[Tensor]) -> list[Tensor]:
 
 
 def compare(routed: Routed, wish: list[Tensor], positions: Tensor) -> list[list[object]]:
-    """Each signal beside the truth, over all tokens and over those on each path, where half of the
-    tokens are routed by a wish.
+    """Return each signal beside the truth, over all tokens and over those on each path.
+
+    Half of the tokens are routed by a wish.
     """
     full = [top_k_mask(wanted, wanted.shape[1] // 2) for wanted in wish]
     hard = [torch.stack((~chosen, chosen), -1).float() for chosen in full]

@@ -8,10 +8,12 @@ import torch
 from bench.routing import (
     BLOCK_GATE,
     FFN_GATE,
+    Paths,
     Router,
     RouterInput,
     RouterSpec,
     RoutingPlan,
+    Site,
     experts,
     gate_plan,
     hash_noise,
@@ -63,6 +65,26 @@ class DenseMatched(Router):
         return RoutingPlan(mask, counts=(seq,))
 
 
+@register("dense_memory", family="control")
+class DenseMemory(DenseMatched):
+    """No routing: the FFN of `dense_matched` and, in each routed layer, a table of token pairs.
+
+    Hashed pairs of the previous and the current token choose a row, which is added to the stream.
+    The control of `hash`, whose gain may be that of more parameters per token id. The table has as
+    many parameters as the bank of `hash` has beyond one expert, so that the models have equally
+    many.
+
+    Args:
+        num_experts: size of the bank to match.
+    """
+
+    def __init__(self, num_experts: int = 8) -> None:
+        super().__init__()
+        if num_experts < 2:
+            raise ValueError(f"num_experts is {num_experts}; at least 2 leave parameters over.")
+        self.memory = num_experts - 1.0
+
+
 @register("random", family="control")
 class Random(Router):
     """Random routing over the same paths as the router to compare with.
@@ -76,6 +98,9 @@ class Random(Router):
         active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
             for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
         num_shared: number of experts that every token also takes, with weight 1, for "experts".
+        skip: "ffn" is skip or full; beside "experts" there is a path without a cost for the tokens
+            that take none.
+        inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
         layers: routed layers to use; None for the default: every layer, and for "block" every
             other.
     """
@@ -86,22 +111,43 @@ class Random(Router):
         num_experts: int = 8,
         active_experts: float = 2.0,
         num_shared: int = 0,
+        skip: bool = False,
+        inside: Literal["ffn", "experts"] | None = None,
         layers: Literal["every", "other"] | None = None,
     ) -> None:
         super().__init__()
         if over not in ("ffn", "block", "experts"):
             raise ValueError(f"over is {over!r}; allowed are 'ffn', 'block', 'experts'.")
-        if not 1 <= active_experts <= num_experts:
+        if inside not in (None, "ffn", "experts") or (inside and over != "block"):
             raise ValueError(
-                f"active_experts is {active_experts}; allowed is 1 to num_experts, {num_experts}."
+                f"inside is {inside!r} and over {over!r}; in a block 'ffn' and 'experts' are "
+                "allowed."
+            )
+        if not 0 < active_experts <= num_experts:
+            raise ValueError(
+                f"active_experts is {active_experts}; allowed is above 0 and at most num_experts, "
+                f"{num_experts}."
             )
         if num_shared < 0:
             raise ValueError(f"num_shared is {num_shared}; it must be at least 0.")
         self.over, self.num_experts, self.active_experts = over, num_experts, active_experts
-        bank = experts(num_experts, shared=num_shared)
-        self.paths = {"ffn": FFN_GATE, "block": BLOCK_GATE, "experts": bank}[over]
         self.num_shared, self.mean_experts = num_shared, float(active_experts + num_shared)
+        bank, beside = experts(num_experts, shared=num_shared), ("skip",) * skip
+        gate = Paths(Site.FFN, ("skip", "full"), base="skip") if skip else FFN_GATE
+        bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
+        self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
+        self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
+        self.within: Literal["ffn", "experts"] | None = inside
+        self.skip = skip
         self.layers = layers or ("other" if over == "block" else "every")
+
+    def inside(self) -> Router | None:
+        """Return the same among the paths inside a block."""
+        if self.within is None:
+            return None
+        return Random(
+            self.within, self.num_experts, self.active_experts, self.num_shared, self.skip
+        )
 
     def build(self, spec: RouterSpec) -> None:
         """Enable the knob if the share of upgraded tokens is free."""
@@ -139,7 +185,11 @@ class Random(Router):
         mask = torch.zeros(*seq_shape, self.num_experts, dtype=torch.bool, device=device).scatter(
             2, chosen, taken
         )
-        weight = mask / mask.sum(-1, keepdim=True)
+        number = mask.sum(-1, keepdim=True)
+        weight = mask / (number if self.active_experts >= 1 else number.clamp(min=1))
+        if "skip" in self.paths.names:
+            mask = torch.cat((mask, number == 0), dim=-1)
+            weight = torch.cat((weight, (number == 0).to(weight)), dim=-1)
         if self.num_shared:
             shape = (*seq_shape, self.num_shared)
             mask = torch.cat((mask.new_ones(shape), mask), dim=-1)

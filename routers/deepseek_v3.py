@@ -80,6 +80,7 @@ class DeepSeekV3(TokenChoice):
             return wanted
         grouped = wanted.unflatten(-1, (self.groups, -1))
         best = grouped.topk(min(2, grouped.shape[-1])).values.sum(-1)
+        # Minus infinity keeps the other groups out of the top-k.
         kept = torch.zeros_like(best, dtype=torch.bool)
         kept = kept.scatter(-1, best.topk(self.groups_kept).indices, True)
         return grouped.masked_fill(~kept.unsqueeze(-1), -torch.inf).flatten(-2)

@@ -41,6 +41,7 @@ class ExpertChoice(TokenChoice):
         """Take the best tokens of each expert, or those above its threshold."""
         logits = self.score(inputs)
         affinity = self.affinity(logits)
+        # A threshold per expert depends on the token alone.
         if inputs.selection == "causal":
             assert self.knob is not None
             return self.plan(affinity > -self.knob, logits, affinity)
@@ -48,5 +49,6 @@ class ExpertChoice(TokenChoice):
         best = affinity.topk(count, dim=1).indices
         chosen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, best, True)
         plan = self.plan(chosen, logits, affinity)
+        # Known beforehand, so the dispatcher need not wait for the device.
         plan.counts = (count,) * self.num_experts
         return plan

@@ -52,6 +52,7 @@ class ExpertThreshold(TokenChoice):
         assert self.knob is not None
         logits = self.score(inputs)
         affinity = self.affinity(logits)
+        # Training follows the moving average; evaluation has calibrated thresholds.
         limit = self.quantile if inputs.selection == "topk" else -self.knob
         return self.plan(affinity > limit, logits, affinity)
 

@@ -29,5 +29,6 @@ class Frozen(TokenChoice):
 
     def make_scores(self, count: int) -> None:
         """Draw the matrix of the logits and leave it alone."""
+        # Without a gradient the optimiser leaves the matrix alone.
         super().make_scores(count)
         self.logits.requires_grad_(False)

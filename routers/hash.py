@@ -58,6 +58,7 @@ class Hash(TokenChoice):
     @property
     def is_hashed(self) -> bool:
         """Return whether this layer hashes."""
+        # Routers outside a model know their own layer only.
         layers = self.spec.routed_layers or (self.spec.layer,)
         count = {"none": 0, "first": 1, "half": -(-len(layers) // 2), "all": len(layers)}
         return self.spec.layer in layers[: count[self.hashed]]
@@ -81,8 +82,9 @@ class Hash(TokenChoice):
         paths = torch.arange(self.num_experts)
         loads = hash_uniform(self.spec.seed, self.spec.layer, paths).double()
         table = torch.zeros_like(counts)
-        for token in counts.argsort(descending=True, stable=True):
-            emptiest = loads.argmin()
+        # one id at a time as a vector of one, so that no number leaves torch
+        for token in counts.argsort(descending=True, stable=True).split(1):
+            emptiest = loads.argmin(0, keepdim=True)
             table[token] = emptiest
             loads[emptiest] += counts[token]
         self.expert.copy_(table)

@@ -80,6 +80,7 @@ class JEPAGate(Gate):
             raise ValueError(f"targets is {targets!r}; allowed are 'executed', 'probe'.")
         if not 0 < probe_share <= 1:
             raise ValueError(f"probe_share is {probe_share}; it must be above 0 and at most 1.")
+        # Probing runs both paths, and so training spends more than evaluation.
         self.latent, self.targets, self.probe_share = latent, targets, probe_share
         self.trains_dense = self.trains_dense or targets == "probe"
         self.aux_losses["jepa"] = AuxLoss(self._align, alignment, layers="mean")
@@ -96,6 +97,7 @@ class JEPAGate(Gate):
         self.actions = nn.Parameter(torch.randn(2, size))
         self.predictor = nn.Sequential(nn.Linear(2 * size, size), nn.GELU(), nn.Linear(size, size))
         self.score = nn.Linear(3 * size, 1)
+        # A buffer: saved with the router, and never trained.
         self.register_buffer(
             "head", nn.init.orthogonal_(torch.empty(spec.d_model, size)).T.contiguous()
         )

@@ -23,13 +23,13 @@ from bench.routing.estimators import highest
 
 @register("null_experts", family="experts", paper="arXiv:2601.15370")
 class NullExperts(TokenChoice):
-    """The k most probable of the experts and of some null experts, which do nothing and cost
-    nothing; one loss balances them all.
+    """The k most probable of the experts and of some null experts, which cost nothing.
 
-    So a token takes none to k experts, `k E / (E + N)` in the mean at balance. Null experts are
-    copies with one logit (arXiv:2601.15370, section 3): a token takes the experts among its k best
-    that are more probable than a copy. AdaMoE (arXiv:2406.13233) has a logit for each, whose loads
-    it averages. Evaluation is calibrated by what is added to the experts' probabilities.
+    Null experts do nothing. One loss balances them all. So a token takes none to k experts,
+    `k E / (E + N)` in the mean at balance. Null experts are copies with one logit
+    (arXiv:2601.15370, section 3): a token takes the experts among its k best that are more probable
+    than a copy. AdaMoE (arXiv:2406.13233) has a logit for each, whose loads it averages.
+    Evaluation is calibrated by an amount that is added to the experts' probabilities.
 
     Args:
         num_experts: size of the bank, E.

@@ -82,6 +82,7 @@ class PartiallySupervised(Router):
             for name, loss in inner.aux_losses.items()
         }
         self.heuristic: Router | None = None
+        # Without supervision it is the other router exactly, and pays for nothing more.
         if share and weight:
             self.supervised = share
             uses: frozenset[Made] = (

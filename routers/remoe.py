@@ -74,6 +74,7 @@ class ReMoE(TokenChoice):
     def penalty(self, trace: LayerTrace) -> Float[Tensor, ""]:
         """Return the factor times a token's weights, each times its expert's relative load."""
         assert trace.plan.weight is not None
+        # 1 at perfect balance and the intended number of experts.
         load = trace.plan.mask.float().mean((0, 1)) / (self.mean_experts / self.num_experts)
         return self.factor * (load * trace.plan.weight).sum(-1).mean()
 

@@ -32,6 +32,7 @@ class SelfRouting(TokenChoice):
 
     def make_scores(self, count: int) -> None:
         """Make nothing."""
+        # There is no matrix: the hidden state must have a dimension per expert.
         if count > self.spec.d_model:
             raise ValueError(
                 f"num_experts is {count}; hidden states have {self.spec.d_model} dimensions to "

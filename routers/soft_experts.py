@@ -120,6 +120,7 @@ class Estimated(Router):
             return self._select(dselect_k(logits, self.num_experts), inputs)
         logits = perturb(logits, inputs)
         p = logits.softmax(-1)
+        # Straight-through estimators choose in both passes; "soft" never does.
         if self.estimator == "soft":
             return RoutingPlan(*soft(p), logits, choice=highest(p))
         if self.estimator == "reinforce" and inputs.selection == "topk":

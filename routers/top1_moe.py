@@ -25,6 +25,7 @@ class Top1(TokenChoice):
         granularity: int = 1,
         balance: BalanceOption = "auxiliary",
     ) -> None:
+        # The weight must be the probability itself: a share of 1 would have no gradient.
         super().__init__(
             num_experts,
             active=1,

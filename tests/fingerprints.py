@@ -4,8 +4,8 @@
     python -m tests.fingerprints        write the file anew
 
 Do that only for a router or row that is new, or that was meant to move: the file is there so that
-no change of numerics goes unseen. Entries whose losses agree within `LOSS_TOLERANCE` and whose other
-figures are equal stay as they are, so that another processor retires no record.
+no change of numerics goes unseen. Entries whose losses agree within `LOSS_TOLERANCE` and whose
+other figures are equal stay as they are, so that another processor retires no record.
 """
 
 import json
@@ -28,9 +28,9 @@ PATH = FINGERPRINTS
 LOSS_TOLERANCE = 1e-6
 """Relative.
 
-Processors and instruction sets that sum in another order move these losses by 2e-7 at most; a z-loss
-of a third of its weight moves them by 1e-5, a momentum of 0.94 instead of 0.95 by 2e-5, 1 % of
-Muon's learning rate by 2e-4, of AdamW's by 2e-3.
+Processors and instruction sets that sum in another order move these losses by 2e-7 at most; a
+z-loss of a third of its weight moves them by 1e-5, a momentum of 0.94 instead of 0.95 by 2e-5, 1 %
+of Muon's learning rate by 2e-4, of AdamW's by 2e-3.
 """
 STEPS = 5
 SEQ_LEN, DOMAINS = 16, 2

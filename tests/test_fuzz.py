@@ -156,7 +156,7 @@ def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> N
 
 
 PLUGIN = '''
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 
 

@@ -45,3 +45,12 @@ def test_long_lines_functions_and_modules_are_counted() -> None:
     assert style.count(8 * long).long_modules == 1
     assert style.count(long.replace("    x = 1\n", "", 1)[:-2]).long_functions == 0
     assert style.count(long.replace("    x = 1\n", "", 1)[:-2]).long_lines == 0
+
+
+def test_the_tree_keeps_the_limits() -> None:
+    code = style.count_files(ROOT, ("bench", "routers"))
+    everything = style.count_files(ROOT, ("bench", "routers", "tests", "benchmarks"))
+    assert everything.long_lines == 0
+    assert code.whats_per_1000_words < 2
+    assert code.comments_per_100_lines >= 4
+    assert code.nodes_per_line <= 6.5

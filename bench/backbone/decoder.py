@@ -19,6 +19,7 @@ from bench.backbone.dispatch import (
     scatter_chosen,
 )
 from bench.backbone.layers import Attention, rms_norm
+from bench.backbone.memory import PairMemory
 from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank
 from bench.backbone.sites import PathSet, is_block
@@ -61,11 +62,17 @@ class Layer(nn.Module):
                 config.cheap_rank,
                 expert_width,
             )
+        # An expert of the bank, or the full FFN, has 3 x d_model parameters per hidden unit.
+        units = 3 * (expert_width or config.ffn_width)
+        rows = round(max((router.memory for router in routers), default=0.0) * units)
+        self.memory = PairMemory(rows, config.d_model, index) if rows else None
 
     def forward(
         self, x: Float[Tensor, "batch seq d_model"], run: Pass
     ) -> Float[Tensor, "batch seq d_model"]:
         """Run the layer, routed or not."""
+        if self.memory is not None:
+            x = x + self.memory(run.tokens)
         if self.block_router is None:
             return self._block(x, run)
         inputs, plan = run.plan(self.block_router, self.index, rms_norm(x))
@@ -168,6 +175,8 @@ class Decoder(nn.Module):
         for layer in cast("Iterable[Layer]", self.layers):
             layer.attention.reset(_draw(seed, f"layers.{layer.index}.attention"))
             layer.ffn.reset(_draw(seed, f"layers.{layer.index}.ffn"))
+            if layer.memory is not None:
+                layer.memory.reset()
 
     def forward(self, run: Pass) -> Float[Tensor, "batch seq vocab"]:
         """Return the logits of the next token at every position. `run.traces` gets the traces."""

@@ -54,6 +54,7 @@ def first_columns(board: Board) -> list[Column]:
     def loss(row: Row) -> TableCell:
         return TableCell(number(row.shown_loss and BITS * row.shown_loss), row.shown_loss)
 
+    # The first table has the verdict with its number; intervals and p values are in the second.
     def against(control: Callable[[Row], str | None]) -> Callable[[Row], TableCell]:
         def cell(row: Row) -> TableCell:
             if (outcome := board.outcome(row, control(row))) is None:
@@ -102,6 +103,7 @@ def _beaten(board: Board) -> Callable[[Row], TableCell]:
         beaten = [name for name, verdict in judged.items() if verdict == "better"]
         if not judged:
             return TableCell(_PARTS.get(row.role, MISSING))
+        # A verdict over one control must not read as a verdict over both.
         if len(beaten) == len(judged) > 1:
             return TableCell("beats both", verdict="better")
         if not beaten:
@@ -133,6 +135,7 @@ def verdict_columns(board: Board) -> list[Column]:
     def loss(row: Row) -> TableCell:
         if row.shown_loss is None:
             return TableCell(MISSING)
+        # This interval is of the mean alone: rows are compared in pairs, by the next columns.
         low, high = measures.mean_interval(list(row.losses.values()))
         return TableCell(
             f"{number(BITS * row.shown_loss)} {interval(BITS * low, BITS * high)}".strip(),
@@ -176,6 +179,7 @@ def _comparison(
         )
 
     def won(row: Row) -> TableCell:
+        # Both need the losses of the same seeds, so a control that is not ranked has no wins.
         opponent = next((other for other in board.ranked if other.name == control(row)), None)
         if opponent is None or found(row) is None:
             return TableCell(MISSING)
@@ -303,6 +307,7 @@ def audit_columns(board: Board) -> list[Column]:
 
 
 def _seeds(row: Row) -> TableCell:
+    # A seed with several router seeds counts once.
     several = len(row.router_seeds)
     each = f", {several} router seeds each" if several > 1 else ""
     return TableCell(f"{seeds(list(row.losses))}{each}", len(row.losses))
@@ -323,6 +328,7 @@ def _mean(
 
 
 def _causality(row: Row) -> TableCell:
+    # One failed seed fails the row.
     tried = [record.causality for record in row.records if record.causality]
     if not tried:
         return TableCell(MISSING)
@@ -332,6 +338,7 @@ def _causality(row: Row) -> TableCell:
 
 
 def _reached(row: Row, limit: float) -> TableCell:
+    # A mean over the runs that reach the loss is too low, so their number stands beside it.
     cost, hits = measures.mean_cost_to_reach(row, limit)
     if cost is None:
         return TableCell("not reached" if any(record.curve for record in row.good) else MISSING)

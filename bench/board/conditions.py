@@ -32,6 +32,7 @@ def with_one_clock(records: Sequence[Record]) -> list[Record]:
 
 def _without_times(record: Record) -> Record:
     unknown = {"seconds": math.nan, "tokens_per_second": math.nan}
+    # NaN, not None: the fields are required, and means skip what is not finite.
     training = record.training and record.training.model_copy(update=unknown)
     curve = tuple(point.model_copy(update={"seconds": math.nan}) for point in record.curve)
     return record.model_copy(update={"training": training, "speed": None, "curve": curve})
@@ -39,6 +40,7 @@ def _without_times(record: Record) -> Record:
 
 def _conditions(record: Record) -> dict[str, object]:
     """Return the conditions that two records must share to be ranked together."""
+    # The processor is not among them: see `with_one_clock`.
     made = record.provenance
     return {
         "rules version": made.rules_version,

@@ -60,6 +60,7 @@ def routes(row: Row) -> list[PathLoad]:
 def _loads(monitors: Sequence[LayerMonitor]) -> list[PathLoad]:
     """Return the loads of one layer's paths, averaged over seeds."""
     first = monitors[0]
+    # With one path there is nothing to choose.
     if len(first.paths) < 2:
         return []
 
@@ -105,6 +106,7 @@ def passage_layers(row: Row) -> tuple[PassageLayer, ...]:
                 runs[-1] = Run(runs[-1].text + _visible(token), classes, name)
             else:
                 runs.append(Run(_visible(token), classes, name))
+        # The key has the sets of this passage only; a bank of experts has too many.
         used = sorted(set(choices[: len(found.tokens)]))
         key = tuple(
             (

@@ -53,6 +53,7 @@ class Look:
 
 def series(index: int) -> Look:
     """Return the look of the series at a place in a figure. Beyond the eighth it is faint."""
+    # More colours could not be told apart.
     if index >= NUM_SERIES:
         return Look(faint=True)
     return Look(f"s{index}", _DASHES[index % len(_DASHES)], _MARKERS[index])
@@ -81,6 +82,7 @@ def figure_files(boards: Sequence[Board], directory: Path) -> dict[Path, Figure]
     """Return path -> figure for a suite's boards. With several budgets, each has a folder."""
     made: dict[Path, Figure] = {}
     for board in boards:
+        # Two boards of one suite have figures of the same names.
         folder = directory / f"b{100 * board.budget:g}" if board.other_budgets else directory
         made |= {folder / f"{figure.slug}.svg": figure for figure in board_figures(board)}
     return made
@@ -146,9 +148,11 @@ def draw_lines(
 def late(data: "pd.DataFrame") -> tuple[float, float]:
     """Return limits of the loss without the early part, where all curves fall alike."""
     means = data.groupby(["row", "x"], sort=False)["loss"].mean()
+    # The last three fifths of each curve set the limits.
     parts = [part.iloc[2 * len(part) // 5 :] for _, part in means.groupby("row")]
     low, high = min(part.min() for part in parts), max(part.max() for part in parts)
-    room = high - low or 0.02  # seeds whose times do not overlap leave a single point
+    # Seeds whose times do not overlap leave a single point.
+    room = high - low or 0.02
     return low - 0.06 * room, high + 0.04 * room
 
 
@@ -313,6 +317,7 @@ def _pareto(
         return None
     data = pd.DataFrame(points)
     places = list(zip(data["cost"], data["loss"], strict=True))
+    # Rows calibrated to one budget differ in cost by the tolerance only.
     front = measures.frontier(places, same=SAME_COST)
     data["front"] = [place in front for place in places]
     words = (

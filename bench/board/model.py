@@ -58,6 +58,7 @@ class Row:
     @cached_property
     def router_seeds(self) -> tuple[int, ...]:
         """Return the router seeds that each seed must have: all that were declared or run."""
+        # A suite that declares more router seeds than were run makes a seed incomplete.
         declared = {
             seed
             for record in self.records
@@ -78,14 +79,14 @@ class Row:
 
     @property
     def control(self) -> str | None:
-        """The row of `random` that it is compared with; a record made for a study may name none."""
+        """Return the row of `random` to compare with; a record of a study may name none."""
         return next((r.cell.control for r in self.records if r.cell.control), None)
 
     @cached_property
     def waived(self) -> dict[str, str]:
-        """Check that the row fails and that was waived -> what was seen; empty for shipped routers.
+        """Return failed but waived check -> finding; empty for shipped routers.
 
-        A check of a router that the row's own wraps has its name before it.
+        A check of a wrapped router has that router's name before it.
         """
         found: dict[str, str] = {}
         for record in self.records:
@@ -177,6 +178,7 @@ class Board:
 
         Its active FLOPs are closest to those of the dense model.
         """
+        # Without a preference for names: a suite may call its brackets anything.
         shares = {
             row.name: row.mean(
                 lambda record: record.flops.active / record.flops.dense if record.flops else None
@@ -219,7 +221,7 @@ def by_seed(
 
 
 def counts(record: Record) -> bool:
-    """Whether a record's loss may stand on a board."""
+    """Return whether a record's loss may stand on a board."""
     return record.status == "ok" and record.loss is not None and math.isfinite(record.loss)
 
 
@@ -228,6 +230,7 @@ def comparison(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Margin (nats a byte), alpha, looks, the unrouted control.
     """
+    # Records hold the whole declaration; the defaults are for boards of older ones.
     declared = {
         "margin": 0.01,
         "alpha": 0.05,

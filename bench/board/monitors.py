@@ -65,21 +65,33 @@ MONITORS = (
     Monitor(
         "load CV",
         "coefficient of variation of the load over paths",
-        lambda layer: load_cv(layer.load),
+        lambda layer: load_cv(layer.chosen_load),
     ),
     Monitor(
         "max/mean",
         "largest load over the mean load",
-        lambda layer: load_peak(layer.load),
+        lambda layer: load_peak(layer.chosen_load),
         lambda value: number(value, 2),
     ),
     Monitor(
         "dead",
         "paths that take less than 1 % of an even share",
-        lambda layer: dead_paths(layer.load),
+        lambda layer: dead_paths(layer.chosen_load),
         lambda value: number(value, 1),
     ),
     Monitor("dropped", "tokens that took no path", lambda layer: layer.dropped, percent),
+    Monitor(
+        "several at first",
+        "tokens on more than one expert at the first probe of training",
+        lambda layer: next(iter(layer.several), None),
+        percent,
+    ),
+    Monitor(
+        "several in the end",
+        "the same at the last probe",
+        lambda layer: _last(layer.several),
+        percent,
+    ),
     Monitor("entropy", "of softmax(scores), nats", lambda layer: layer.entropy),
     Monitor("margin", "mean distance of the two most probable paths", lambda layer: layer.margin),
     Monitor(

@@ -85,6 +85,7 @@ def render_report(boards: Sequence[Board]) -> str:
 
 def _section(board: Board, anchor: str) -> dict[str, Any]:
     """Return the values that the template shows of one board."""
+    # By index: names of rows may hold signs that no anchor may.
     anchors = {row.name: f"{anchor}-{index}" for index, row in enumerate(board.rows)}
     tokens = board.equal_tokens
 
@@ -148,6 +149,7 @@ def _line(board: Board, row: Row, anchor: str, columns: Sequence[Column]) -> _Li
 
 def _router(row: Row, anchor: str) -> _Router:
     first = row.first
+    # Options of the first seed: a row with several sets of them is not ranked.
     given = sorted(first.row.options.items())
     options = ", ".join(f"{name}={value!r}" for name, value in given) or "defaults"
     auxiliary = sorted({name for record in row.good for name in record.auxiliary})

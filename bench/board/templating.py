@@ -67,6 +67,7 @@ def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
         [text.code(row.name) + mark(row), *(_cell(one.cell(row)) for one in columns)]
         for row in rows
     ]
+    # Numbers line up at the right; the first column is the name.
     align = "".join("r" if column.numeric else "l" for column in columns)
     return text.table(lines, ["router", *header], "l" + align)
 

@@ -104,6 +104,7 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
     """
     plan = declared_plan(entrants, declared)
     ranked = [entrant for entrant in entrants if entrant.losses]
+    # The ranks of a board with one row or none.
     alone = {e.name: Rank(e.name, fmean(e.losses.values()), 1, 1, 1) for e in ranked}
     # A single row has nothing to be compared with: it is the first of one.
     if len(ranked) < 2:

@@ -64,6 +64,7 @@ def _routers() -> str:
 
 def _suites() -> str:
     suites = [load_suite(name) for name in suite_names()]
+    # The purpose is the longest column, so it is folded.
     rows = [(suite.name, len(suite.rows), suite.seeds, suite.purpose) for suite in suites]
     return tabulate(rows, headers=("suite", "rows", "seeds", "purpose"), maxcolwidths=_folded(100))
 

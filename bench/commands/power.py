@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _effect(text: str) -> Effect:
+    # Two words stand for differences that the board knows.
     if text == "margin":
         return "margin"
     if text == "observed":
@@ -106,7 +107,7 @@ def _effect(text: str) -> Effect:
 
 
 def _costs(board: "Board") -> "dict[str, CellCost]":
-    """Mean training FLOPs and hours of one seed of each row, with all its router seeds."""
+    """Return the mean training FLOPs and hours of one seed of each row, with all router seeds."""
     from bench.stats import CellCost
 
     found: dict[str, CellCost] = {}
@@ -114,6 +115,7 @@ def _costs(board: "Board") -> "dict[str, CellCost]":
         flops = row.mean(lambda record: record.flops.training_total if record.flops else None)
         seconds = row.mean(lambda record: record.training.seconds if record.training else None)
         if flops is not None and seconds is not None:
+            # Each router seed is a cell of its own.
             cells = len(row.router_seeds)
             found[row.name] = CellCost(cells * flops, cells * seconds / 3600)
     return found

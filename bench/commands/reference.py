@@ -38,6 +38,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def type_name(annotation: Any) -> str:
     """Name the type of a field or an option in plain words; a part links to its own table."""
+    # The table shows None as a default, so the type leaves it out.
     inner = [part for part in get_args(annotation) if part not in (NoneType, ...)]
     origin = get_origin(annotation) or annotation
     if origin in (Union, UnionType):
@@ -69,6 +70,7 @@ def choices(annotation: Any) -> list[str]:
 def allowed(field: FieldInfo) -> str:
     """Return the range or the choices of a field."""
     found = [", ".join(choices(field.annotation))] if choices(field.annotation) else []
+    # Limits of a list's items are inside its type.
     items = [part for part in get_args(field.annotation) if hasattr(part, "__metadata__")]
     limits = [*field.metadata, *(limit for part in items for limit in _limits_of(part))]
     for limit in limits:
@@ -221,6 +223,7 @@ def routers_page() -> str:
         "options. [Add a router](../routers/README.md) says how to write one.",
         "`make docs` writes this page from the docstrings in `routers/`.",
     ]
+    # Plugins and entry points of the machine stay out: the page is the same everywhere.
     entries = load_shipped().values()
     overview = [
         (f"[{entry.name}](#{entry.name})", entry.family, paths_of(entry.make({}).paths))

@@ -150,6 +150,7 @@ def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]"
     """Return the cells of a row's records."""
     found: list[Cell] = []
     for record in sorted(records, key=_numbers):
+        # The first router seed of a seed has the plain file name.
         replica = sum(cell.seed == record.cell.seed for cell in found)
         found.append(replace(_cell(record, plugins), replica=replica))
     return found
@@ -179,6 +180,7 @@ def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Re
     suite, row = results[0].cell.suite, results[0].cell.row
     there = root / suite.name / row.name / conditions(suite.budget, suite.match)
     made = {_numbers(record): record for _, record in read_records(there)}
+    # The folder may hold seeds of an earlier rerun, too.
     asked = [(result.cell.seed, result.cell.row.router_seed) for result in results]
     return {numbers: made[numbers] for numbers in asked if numbers in made}
 
@@ -186,7 +188,7 @@ def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Re
 def _changed(
     recorded: Mapping[tuple[int, int], Record], reruns: Mapping[tuple[int, int], Record]
 ) -> list[str]:
-    """What is no longer as it was when the records were made."""
+    """Return a line for each input that has changed since the records were made."""
     notes: list[str] = []
     for numbers, rerun in reruns.items():
         made, now = recorded[numbers].provenance, rerun.provenance

@@ -94,6 +94,7 @@ def _run_cells(
     if arguments.official:
         require_clean_tree()
     cells, skipped = study_cells(study, size)
+    # A row that a setting cannot run is no failure: the page names it.
     for line in skipped:
         shown.print(f"skipped  {line}", markup=False)
     command = "python -m bench " + shlex.join(sys.argv[1:])
@@ -106,6 +107,7 @@ def _run_cells(
         shown.print(
             f"{study.name}, {setting}: {len(planned)} cells, records in {root}/", markup=False
         )
+        # Records go to the tree's store, and the study's folder holds references.
         with Progress(shown, len(planned), out / CHECKPOINTS) as progress:
             results = run_cells(planned, Job(root, out, command), arguments.workers, progress)
         failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)

@@ -1,6 +1,7 @@
 """Check that a router can be built, that its weights follow from the seed, and that it runs."""
 
 import inspect
+from math import inf
 
 import torch
 
@@ -44,8 +45,8 @@ def _demand_declarations(router: Router) -> None:
     paths = getattr(router, "paths", None)
     demand(isinstance(paths, Paths), "`paths` to be a bench.routing.Paths", repr(paths))
     demand(router.layers in ("every", "other"), "layers 'every' or 'other'", repr(router.layers))
-    oracle, allows_none, losses = (
-        getattr(router, name) for name in ("oracle", "allows_none", "aux_losses")
+    oracle, allows_none, losses, memory = (
+        getattr(router, name) for name in ("oracle", "allows_none", "aux_losses", "memory")
     )
     demand(
         oracle is None or isinstance(oracle, OracleRequest),
@@ -53,6 +54,8 @@ def _demand_declarations(router: Router) -> None:
         repr(oracle),
     )
     demand(isinstance(allows_none, bool), "allows_none True or False", repr(allows_none))
+    sound = isinstance(memory, int | float) and 0 <= memory < inf
+    demand(sound, "memory a finite number from 0", repr(memory))
     right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
     strange = set(router.needs) - KNOWN_NEEDS

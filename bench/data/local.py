@@ -84,17 +84,22 @@ def _visible(root: Path, intake: Intake) -> list[Path]:
         for path in (Path(folder, name) for name in [*folders, *names]):
             if path.is_dir() and not path.is_symlink():
                 continue  # the walk comes there
-            if hidden(path):
-                intake.dropped["hidden (files)"] += 1
-            elif path.is_dir():
-                intake.dropped["linked (folders)"] += 1
-            elif not path.is_file():
-                intake.dropped["no file in fact (links, pipes)"] += 1
-            elif path.suffix.lower() not in _KNOWN:
-                intake.dropped["of another kind (files)"] += 1
+            if why := _left_out(path, hidden(path)):
+                intake.dropped[why] += 1
             else:
                 found.append(path)
     return sorted(found)
+
+
+def _left_out(path: Path, hidden: bool) -> str:
+    """Return why a path of a folder is not read; empty for a file that is."""
+    if hidden:
+        return "hidden (files)"
+    if path.is_dir():
+        return "linked (folders)"
+    if not path.is_file():
+        return "no file in fact (links, pipes)"
+    return "" if path.suffix.lower() in _KNOWN else "of another kind (files)"
 
 
 def does_not_exist(root: Path) -> str:

@@ -12,6 +12,7 @@ from bench.data import Corpus, Windows
 from bench.evaluation.evaluate import Evaluation
 from bench.flops.ledger import Ledger
 from bench.record import LayerMonitor, Passage
+from bench.routing.contract import Paths
 
 POSITION_BINS = 16
 FREQUENCY_BINS = 10
@@ -67,6 +68,8 @@ def monitors(
                 paths=router.paths.names,
                 load=tuple(mask.float().mean((0, 1)).tolist()),
                 trained_load=tuple(trained[site]) if trained else (),
+                always=router.paths.always,
+                several=several(probed, router.paths),
                 load_by_domain=dict(
                     zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)
                 ),
@@ -121,6 +124,16 @@ def saturation(probed: Sequence[Bool[Tensor, "window seq path"]]) -> tuple[float
     return tuple(
         int((mask & probed[-1]).sum()) / max(1, int(probed[-1].sum())) for mask in probed[:-1]
     )
+
+
+def several(probed: Sequence[Bool[Tensor, "window seq path"]], paths: Paths) -> tuple[float, ...]:
+    """Return the share of tokens that took more than one expert at each probe.
+
+    Experts that every token takes don't count. Empty where all tokens take equally many, or none.
+    """
+    chosen = [path for path in paths.chosen if paths.names[path] in paths.experts]
+    found = [float((mask[..., chosen].sum(-1) > 1).float().mean()) for mask in probed]
+    return tuple(found) if any(0 < share < 1 for share in found) else ()
 
 
 def collapse(latent: Float[Tensor, "window seq path latent"]) -> tuple[float, float]:

@@ -189,6 +189,7 @@ def _solve_width(
     layers: tuple[int, ...],
 ) -> Solution:
     """Solve the expert width, to the nearest unit. The cost is linear in it: two points suffice."""
+    # Shares of experts do not depend on their width, so they are known first.
     target, sites = costs.at(rho), _flat(sites_at(stated, 1.0))
     shares = [site.shares for site in sites]
     first, second = ledger_at(1).at(shares), ledger_at(2).at(shares)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bench.backbone.decoder import Decoder, DecoderConfig
+from bench.backbone.memory import PairMemory
 from bench.backbone.passes import Decide, ask
 from bench.config.row import RouterTraining
 from bench.errors import UserError, let_through, located
@@ -102,6 +103,7 @@ class Model:
         """
         # Begin with all parameters, and take away the share of each path that tokens skip.
         total = float(sum(p.numel() for p in self.decoder.parameters()))
+        total -= sum(m.unread for m in self.decoder.modules() if isinstance(m, PairMemory))
         for site, share in zip(
             self.ledger.sites,
             shares or self.solution.shares,

@@ -191,6 +191,12 @@ class LayerMonitor(_Part):
     dropped: float | None = Field(
         default=None, description="share of tokens that took no path at all"
     )
+    always: tuple[str, ...] = Field(default=(), description="paths that every token takes")
+    several: tuple[float, ...] = Field(
+        default=(),
+        description="share of tokens that took more than one expert beside those, at each probe of "
+        "training; none where all tokens take equally many",
+    )
     saturation: tuple[float, ...] = Field(
         default=(),
         description="for each probe but the last, share of the last probe's choices that it had "
@@ -219,6 +225,12 @@ class LayerMonitor(_Part):
     latent_rank: float | None = Field(
         default=None, description="effective rank of predicted latents, 1 to their size"
     )
+
+    @property
+    def chosen_load(self) -> tuple[float, ...]:
+        """The load of the paths that a token may take or not."""
+        loads = zip(self.paths, self.load, strict=True)
+        return tuple(load for name, load in loads if name not in self.always)
 
 
 class SupervisionMonitor(_Part):

@@ -88,6 +88,7 @@ def read_balance(given: Any) -> tuple[Balance, ...]:
             f"balance is {given!r}; allowed is a method, a mapping of fields, or a list of these."
         )
     found = tuple(_read_one(one) for one in listed)
+    # Two rules of a group would share one loss name, or one bias.
     for means in (("auxiliary", "soft"), ("sign_bias", "quantile"), ("z",)):
         if sum(one.method in means for one in found) > 1:
             raise ValueError(f"balance has {' or '.join(means)} more than once; give one.")

@@ -48,6 +48,7 @@ class OracleRequest:
     def __post_init__(self) -> None:
         if self.policy not in ("off_policy", "on_policy"):
             raise ValueError(f"policy is {self.policy!r}; allowed are 'off_policy', 'on_policy'.")
+        # Labels exist for flipped tokens alone, so some must flip.
         if not 0 < self.flip_fraction <= 1:
             raise ValueError(
                 f"flip_fraction is {self.flip_fraction}; it must be above 0 and at most 1."
@@ -272,6 +273,9 @@ class Router(nn.Module):
         supervised: share of the training documents whose tokens get labels, from `label`.
         wraps: names of options that stand for routers. A suite gives a name, or {router: name,
             options: {...}}. The harness makes the router and passes it in place of the option.
+        memory: size of a table that each layer of the router adds to the stream, one vector for
+            each hashed pair of tokens, in parameters of an expert (of the full FFN where there is
+            none). To read it costs no FLOPs.
     """
 
     paths: Paths
@@ -286,6 +290,7 @@ class Router(nn.Module):
     oracle: OracleRequest | None = None
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
+    memory: float = 0.0
 
     def __init__(self) -> None:
         super().__init__()

@@ -181,8 +181,7 @@ class Gate(Router):
     def _weighted(
         self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
     ) -> tuple[Choice, Tensor, int | None, Tensor | None]:
-        """Return the choice to run, its probabilities, the number of upgraded tokens, and the hard
-        choice.
+        """Return the choice to run, its probabilities, its number of upgrades, and the hard choice.
 
         The budget penalty holds the mean of the probabilities.
         """

@@ -133,6 +133,7 @@ def rank(trace: LayerTrace, delta: float) -> Float[Tensor, ""]:
     Pairs count if their utilities differ by more than `delta` nats.
     """
     scores, target, known = _labelled(trace)
+    # All pairs of a sequence, `[batch, seq, seq]`.
     difference = target.unsqueeze(2) - target.unsqueeze(1)
     pairs = (difference.abs() > delta) & known.unsqueeze(2) & known.unsqueeze(1)
     found = F.softplus(-difference.sign() * (scores.unsqueeze(2) - scores.unsqueeze(1)))
@@ -149,6 +150,7 @@ def jepa(trace: LayerTrace, head: Float[Tensor, "latent d_model"]) -> Float[Tens
     found: list[Tensor] = []
     for name, (index, output) in trace.path_updates.items():
         ours = predicted[:, trace.paths.names.index(name)]
+        # Detached: the paths must not learn to be predictable.
         target = F.linear(F.rms_norm(output.detach(), (output.shape[-1],)), head)
         found.append(
             (1 - F.cosine_similarity(ours if index is None else ours[index], target, dim=-1)).mean()
@@ -181,6 +183,7 @@ def entropy(trace: LayerTrace) -> Float[Tensor, ""]:
 
     A weight above 0 makes choices harder, a weight below 0 keeps them exploring.
     """
+    # A selector has probabilities of its own.
     p = trace.plan.extras.get("probability", _logits(trace).softmax(-1))
     return -(p * p.clamp_min(1e-9).log()).sum(-1).mean()
 

@@ -43,8 +43,8 @@ def _always_fault(names: tuple[str, ...], base: Any, segment: Any, always: Any) 
     )
     if not known or (always and (base is not None or segment is not None)):
         return (
-            f"always is {always!r} with base={base!r}, segment={segment!r}; allowed are some of the "
-            f"names, {names!r}, without a base or a segment. {PAGE}"
+            f"always is {always!r} with base={base!r}, segment={segment!r}; allowed are some of "
+            f"the names, {names!r}, without a base or a segment. {PAGE}"
         )
     if always and not any(is_expert(name) and name not in always for name in names):
         return f"always is {always!r}, which leaves no expert to choose. Leave one out. {PAGE}"

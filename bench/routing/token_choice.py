@@ -71,6 +71,7 @@ class TokenChoice(Router):
         self.paths = experts(self.num_experts, shared=num_shared)
         self.mean_experts = float(self.active + num_shared)
         self.balance = read_balance(balance)
+        # The quantile is of the next expert, so one must be left.
         if active == num_experts and any(rule.method == "quantile" for rule in self.balance):
             raise ValueError(
                 f"balance is 'quantile' and active {active}; it needs one of {num_experts} experts "
@@ -260,5 +261,6 @@ class ThresholdChoice(TokenChoice):
         """Move T towards the threshold that spends `mean_experts`."""
         super().after_step(trace)
         if self.mode == "controlled":
+            # By the mask, which is charged: `mean_experts` is the number in the budget.
             taken = trace.plan.mask.sum(-1).float().mean()
             self.threshold.add_(self.control_rate * (self.mean_experts - taken)).clamp_(0, 1)

@@ -11,7 +11,7 @@ from bench.config.row import Role, RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.model.assemble import layers_used
-from bench.routing.paths import Site
+from bench.routing.paths import Paths, Site
 from bench.routing.registry import Entry, RouterCard, load_shipped
 from bench.runner.rows import Rows
 
@@ -31,6 +31,7 @@ class Choice:
         base: path of a token that is not upgraded, if there is one.
         mean_experts: mean number of experts per token; 1 with a base.
         shared: number of them that every token takes.
+        inside: choice inside the block, if there is one.
         layers: layers that hold the router.
     """
 
@@ -39,27 +40,37 @@ class Choice:
     base: str | None
     mean_experts: float
     shared: int
+    inside: "Choice | None"
     layers: tuple[int, ...]
 
     def __str__(self) -> str:
-        if set(self.paths) == {"expert"}:
-            said = f"{_number(self.mean_experts)} of {len(self.paths)} experts"
-            said += f", {self.shared} of them shared," if self.shared else ""
-        else:
-            said = " or ".join(self.paths)
+        said = self._paths()
+        if self.inside is not None:
+            said += f" with {self.inside._paths()} inside"
         return f"{said} in layers {', '.join(map(str, self.layers))}"
+
+    def _paths(self) -> str:
+        experts, others = self.paths.count("expert"), [n for n in self.paths if n != "expert"]
+        if not experts:
+            return " or ".join(others)
+        said = f"{_number(self.mean_experts)} of {experts} experts"
+        said += f", {self.shared} of them shared," if self.shared else ""
+        return " or ".join([said, *others])
 
 
 def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
     """Return the choice that a router makes under a suite."""
-    paths = card.paths
-    kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
     layers = layers_used(card, suite.routed_layers)
+    inside = _choice(*card.inside, None, layers) if card.inside else None
+    return _choice(card.paths, card.mean_experts, inside, layers)
+
+
+def _choice(paths: Paths, mean: float, inside: Choice | None, layers: tuple[int, ...]) -> Choice:
+    kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
     if paths.base is not None:
-        return Choice(paths.site, tuple(kinds), paths.base, 1.0, 0, layers)
-    # Rounded, so that 1.1 * 3 and 3.3 are the same choice.
-    mean = round(float(card.mean_experts), 6)
-    return Choice(paths.site, tuple(sorted(kinds)), None, mean, len(paths.always), layers)
+        return Choice(paths.site, tuple(kinds), paths.base, 1.0, 0, inside, layers)
+    mean = _rounded(mean)
+    return Choice(paths.site, tuple(sorted(kinds)), None, mean, len(paths.always), inside, layers)
 
 
 def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | None:
@@ -163,8 +174,9 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
     if choice_of(chance.describe(options), suite) != choice_of(card, suite):
         return None
     # Named after its options, so that two runs give one control one name.
-    over, *counts = (options[name] for name in options if name != "layers")
-    parts = [over, *map(_number, counts), *([options["layers"]] if "layers" in options else [])]
+    parts = [
+        "skip" if v is True else v if isinstance(v, str) else _number(v) for v in options.values()
+    ]
     name = f"{CHANCE}@{'-'.join(parts)}"
     if name in {row.name for row in suite.rows}:
         raise UserError(
@@ -176,20 +188,37 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
 
 def _options(chance: Entry, card: RouterCard) -> dict[str, Any] | None:
     """Return options of `random` for the paths, experts and layers of a router, if it has any."""
-    paths, shared = card.paths, len(card.paths.always)
-    mean = round(float(card.mean_experts) - shared, 6)
-    options: dict[str, Any]
-    if paths.base is None:
-        options = {"over": "experts", "num_experts": len(paths.chosen), "active_experts": mean}
-        options |= {"num_shared": shared} if shared else {}
+    if card.paths.site is Site.FFN:
+        options = _ffn_options("over", card.paths, card.mean_experts)
     else:
-        options = {"over": "block" if paths.site is Site.BLOCK else "ffn"}
+        options = {"over": "block", **(_ffn_options("inside", *card.inside) if card.inside else {})}
     try:
         usual = chance.describe(options).layers
-    # `random` refuses some choices, such as less than one expert per token.
-    except UserError:
+    except UserError:  # a choice that `random` refuses
         return None
     return options if usual == card.layers else {**options, "layers": card.layers}
+
+
+def _ffn_options(where: str, paths: Paths, mean: float) -> dict[str, Any]:
+    """Return options of `random` for paths of an FFN site.
+
+    Args:
+        where: option that says whether the FFN is the site or inside a block.
+        paths: paths of the FFN.
+        mean: mean number of experts per token.
+    """
+    skip = {"skip": True} if "skip" in paths.names else {}
+    if paths.base is not None:
+        return {where: "ffn", **skip}
+    shared = len(paths.always)
+    chosen = sum(paths.names[index] in paths.experts for index in paths.chosen)
+    options = {where: "experts", "num_experts": chosen, "active_experts": _rounded(mean - shared)}
+    return {**options, **({"num_shared": shared} if shared else {}), **skip}
+
+
+def _rounded(mean: float) -> float:
+    """Round a mean number of experts, so that 1.1 * 3 and 3.3 are the same."""
+    return round(float(mean), 6)
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,7 @@
 Imports no torch, so that a study's page can be rendered wherever its records are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -175,34 +175,40 @@ class StudyConfig(Part):
             )
         # Validators must raise ValueError, and the checks of names raise UserError.
         try:
-            for measure in (*self.measures, *self.curves):
-                find_measure(measure)
-            for row in self.rows:
-                _known("measure", row.figures, (*self.measures, "loss"))
-                if bool(row.series) != (row.at is not None):
-                    raise UserError(
-                        f"{row.name!r} has `series` or `at` without the other; a point of a curve "
-                        "has both"
-                    )
-            # Names that refer to other parts of the study must exist there.
-            for row in self.rows:
-                _known("setting", row.settings, self.settings)
-            for size in self.sizes.values():
-                _known("row", size.rows, names)
-                _known("setting", (*size.settings, *size.suites), self.settings)
-            for comparison in self.comparisons:
-                _known("row", (comparison.row, comparison.control), names)
-                _known("setting", comparison.settings, self.settings)
-                if not self.places(comparison):
-                    raise UserError(
-                        f"{comparison.row!r} and {comparison.control!r} are compared, but no "
-                        "setting holds both"
-                    )
+            self._check_rows()
+            self._check_references(names)
         except UserError as error:
             raise ValueError(str(error)) from None
         if "small" not in self.sizes:
             raise ValueError("sizes lacks 'small', which is the one that is committed")
         return self
+
+    def _check_rows(self) -> None:
+        for measure in (*self.measures, *self.curves):
+            find_measure(measure)
+        for row in self.rows:
+            _known("measure", row.figures, (*self.measures, "loss"))
+            if bool(row.series) != (row.at is not None):
+                raise UserError(
+                    f"{row.name!r} has `series` or `at` without the other; a point of a curve "
+                    "has both"
+                )
+
+    def _check_references(self, names: Sequence[str]) -> None:
+        """Refuse a name of another part of the study that does not exist there."""
+        for row in self.rows:
+            _known("setting", row.settings, self.settings)
+        for size in self.sizes.values():
+            _known("row", size.rows, names)
+            _known("setting", (*size.settings, *size.suites), self.settings)
+        for comparison in self.comparisons:
+            _known("row", (comparison.row, comparison.control), names)
+            _known("setting", comparison.settings, self.settings)
+            if not self.places(comparison):
+                raise UserError(
+                    f"{comparison.row!r} and {comparison.control!r} are compared, but no "
+                    "setting holds both"
+                )
 
     @property
     def comparisons(self) -> tuple[StudyComparison, ...]:

@@ -167,8 +167,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _load_cv(monitor: LayerMonitor) -> float | None:
-    mean = fmean(monitor.load)
-    return pstdev(monitor.load) / mean if mean else None
+    load = monitor.chosen_load
+    mean = fmean(load)
+    return pstdev(load) / mean if mean else None
 
 
 def _right(name: Literal["accuracy", "chance"]) -> Reading:

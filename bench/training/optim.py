@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.backbone.decoder import Decoder, Layer
+from bench.backbone.memory import PairMemory
 from bench.backbone.sites import is_block
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -93,11 +94,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_parameters(decoder: nn.Module, routers: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """Return the matrices of layers and paths. AdamW trains embedding, head and routers."""
-    # Routers are submodules of the layers, so their parameters are taken out.
-    theirs = {id(parameter) for router in routers for parameter in router.parameters()}
+    """Return the matrices of layers and paths. AdamW trains tables, head and routers."""
+    # Routers and memories are submodules of the layers, so their parameters are taken out.
     layers = decoder.get_submodule("layers")
-    return [p for p in layers.parameters() if p.dim() >= 2 and id(p) not in theirs]
+    memories = (module for module in layers.modules() if isinstance(module, PairMemory))
+    others = {id(p) for module in (*routers, *memories) for p in module.parameters()}
+    return [p for p in layers.parameters() if p.dim() >= 2 and id(p) not in others]
 
 
 def newton_schulz_flops(parameters: Iterable[nn.Parameter], steps: int = 5) -> float:

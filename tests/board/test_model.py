@@ -57,7 +57,7 @@ def test_a_router_seed_that_is_declared_and_never_run_is_missed() -> None:
 
 
 TASK, ROUTER, SHIFT = 0.02, 0.04, 0.01
-"""SDs of the paired difference over tasks and of a loss over router seeds, and a true difference."""
+"""SDs of the paired difference over tasks and of a loss over router seeds; a true difference."""
 
 
 def drawn(tasks: int, rng: np.random.Generator, count: int) -> np.ndarray:

@@ -94,6 +94,23 @@ def test_each_layer_has_its_line() -> None:
     )
 
 
+def test_shared_experts_count_in_no_balance_and_several_has_a_first_and_a_last_value() -> None:
+    shared = {"paths": ("expert_shared0", "a", "b", "c"), "load": (1.0, 0.4, 0.4, 0.4)}
+    shared |= {"always": ("expert_shared0",), "several": (0.9, 0.5, 0.2)}
+    made = [
+        record.model_copy(
+            update={"monitors": tuple(layer.model_copy(update=shared) for layer in record.monitors)}
+        )
+        for record in MADE
+        if record.cell.row == "adaptive_moe"
+    ]
+    row = boards_of(made)[0].rows[0]
+    header, lines = layer_table(row)
+    shown = dict(zip(header, lines[0], strict=True))
+    assert shown["max/mean"] == "1.00" and shown["load CV"] == "0.000"
+    assert (shown["several at first"], shown["several in the end"]) == ("90.0 %", "20.0 %")
+
+
 def test_older_records_lose_no_board_and_gain_no_column() -> None:
     old = boards_of([older(record) for record in MADE])[0]
     assert {column.title for column in monitor_columns(old)} == {

@@ -46,8 +46,10 @@ def test_every_router_seed_is_a_cell_and_a_row_has_one_line(
     suite.write_text(yaml.safe_dump({**data, "rows": rows, "seeds": 5}), encoding="utf-8")
     assert main(["plan", "--suite", str(suite)]) == 0
     out = capsys.readouterr().out
-    a_cell, total = re.search(r"training (\S+) FLOPs\n20 cells.* about (\S+) FLOPs", out).groups()  # type: ignore[union-attr]
-    assert float(total) == pytest.approx(20 * float(a_cell), rel=0.01)
+    found = re.search(r"training (\S+) FLOPs\n20 cells.* about (\S+) FLOPs", out)
+    assert found is not None
+    a_cell, total = map(float, found.groups())
+    assert total == pytest.approx(20 * a_cell, rel=0.01)
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mlp_gate", "hash"]
 
 

@@ -10,7 +10,7 @@ from bench.record import Record, read_records
 from tests import world
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 from bench.routing.select import gate_plan
 import torch

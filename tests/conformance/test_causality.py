@@ -265,7 +265,7 @@ def test_a_leak_makes_the_record_of_a_cell_invalid(
     plugin.write_text(
         """
 import torch
-from bench.routing.contract import experts, Router, RoutingPlan
+from bench.routing import experts, Router, RoutingPlan
 from bench.routing.registry import register
 
 @register("leaky_hash", family="test")

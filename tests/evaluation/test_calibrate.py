@@ -35,6 +35,7 @@ def test_the_routers_that_choose_how_many_have_a_knob() -> None:
             "randomblock",
         ),
         *("context_hash", "frequency", "stride", "surprisal", "tag", "planted_oracle"),
+        *("expert_choice", "expert_threshold", "null_experts", "remoe", "top_p"),
     }
 
 
@@ -46,7 +47,8 @@ def test_calibration_hits_what_it_is_asked_for(
     found, text = trained(name, options), windows(60)
     said = calibrate(found, text, spend)
     spent = evaluate(found, text, 16).active / found.solution.target
-    assert said == pytest.approx(spent, rel=1e-9)
+    # a score beside its threshold may fall on the other side in a batch of another size
+    assert said == pytest.approx(spent, abs=1e-3)
     assert said == pytest.approx(spend, abs=0.004)  # a token is 1 / 1440 of a site's choices
 
 
@@ -56,14 +58,20 @@ def test_every_layer_has_its_own_knob_and_an_equal_share(
 ) -> None:
     found, text = trained(name, options), windows(60)
     calibrate(found, text, 1.0)
-    knobs = [float(router.knob) for router in found.decoder.routers if router.knob is not None]
-    assert len(set(knobs)) == len(found.decoder.routers)
-    for mask, shares in zip(
+    routers = found.decoder.routers
+    knobs = [tuple(router.knob.flatten().tolist()) for router in routers if router.knob is not None]
+    assert len(set(knobs)) == len(routers)
+    for router, mask, shares in zip(
+        routers,
         evaluate(found, text, 16, keep=True).masks.values(),
         found.solution.shares,
         strict=True,
     ):
-        assert mask.double().mean((0, 1)).sum().item() == pytest.approx(sum(shares), abs=0.02)
+        names, base = router.paths.names, router.paths.base
+        paid = [index for index, path in enumerate(names) if base or path != "skip"]
+        wanted = sum(shares[index] for index in paid)
+        taken = mask[..., paid].double().mean((0, 1)).sum().item()
+        assert taken == pytest.approx(wanted, abs=0.02 * max(1, wanted))
 
 
 class _Thresholds(Router):

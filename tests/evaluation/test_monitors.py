@@ -20,8 +20,10 @@ from bench.evaluation.monitors import (
     mutual_information,
     path_sets,
     saturation,
+    several,
 )
 from bench.rng import generator
+from bench.routing.contract import FFN_GATE, Paths, Site
 from tests.world import model, split
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)
@@ -113,6 +115,34 @@ def test_monitors_of_known_plans() -> None:
     assert (monitor.churn, monitor.saturation) == (1.0, (0.0,))
     assert (monitor.router_gradient, monitor.paths_gradient) == ((2.0, 1.0), (3.0, 4.0))
     assert monitor.load_by_domain["b"] == pytest.approx((0.75, 0.25))
+
+
+def test_several_is_the_share_of_tokens_on_more_than_one_expert() -> None:
+    """Four tokens: the shared expert and `skip` are no second expert."""
+    paths = Paths(Site.FFN, ("expert_all", "expert0", "expert1", "skip"), always=("expert_all",))
+    one, two, none = [1, 1, 0, 1], [1, 1, 1, 0], [1, 0, 0, 1]
+    early, late = torch.tensor([[two, two, one, two]]), torch.tensor([[one, two, one, none]])
+    assert several([early.bool(), late.bool()], paths) == (0.75, 0.25)
+    for always in (one, two):
+        assert several([torch.tensor([[always] * 4]).bool()] * 2, paths) == ()
+    gate = torch.tensor([[[1, 0], [0, 1]]]).bool()
+    assert several([gate, gate], FFN_GATE) == ()
+
+
+def test_monitors_leave_out_shared_experts() -> None:
+    found = model("top2_moe", {"num_shared": 1, "num_experts": 3}, routed_layers=(1,))
+    ids = torch.tensor([[0, 1, 2]]).numpy()
+    corpus = Corpus(("a",), ("a",), {}, split(), split(), split(), "", byte_tokenizer())
+    mask = torch.tensor([[[1, 1, 1, 0], [1, 0, 1, 1]]]).bool()
+    scores = torch.tensor([9.0, 0.0, math.log(3), 0.0]).expand(1, 2, 4)
+    seen = Evaluation(np.zeros((1, 2)), 1.0, 1.0, {0: mask}, {0: scores})
+    windows = Windows(ids, np.array([0]), np.zeros_like(ids))
+    (monitor,) = monitors(found.decoder, found.ledger, corpus, windows, seen, {}, [], [], {}, {})
+    assert monitor.always == ("expert_shared0",)
+    assert monitor.load == (1.0, 0.5, 1.0, 0.5)
+    assert monitor.chosen_load == (0.5, 1.0, 0.5)
+    assert monitor.margin == pytest.approx(0.6 - 0.2)
+    assert monitor.max_logit == pytest.approx(math.log(3))
 
 
 def test_collapse_tells_one_direction_from_many() -> None:

@@ -17,7 +17,7 @@ from bench.training.step import Trained
 from tests import world
 
 PLUGIN = Path(__file__).resolve().parent.parent / "gallery" / "own_shares.py"
-NAMES = ("early_exit", "exits_unsaid", "null_experts", "staged_mode")
+NAMES = ("early_exit", "exits_unsaid", "skip_experts", "staged_mode")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_one_share_for_all_layers_is_refused_where_training_had_others(
 
 def test_a_skip_among_experts_is_no_expert(made: dict[str, Record]) -> None:
     """Half of the tokens take an expert, in training and in evaluation."""
-    for monitor in made["null_experts"].monitors:
+    for monitor in made["skip_experts"].monitors:
         assert sum(monitor.trained_load[:4]) == 0.5
         assert sum(monitor.load[:4]) == pytest.approx(0.5, abs=0.03)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,9 @@ from bench.backbone.presets import decoder_config
 from bench.errors import UserError
 from bench.flops.budget import dense_costs
 from bench.model.assemble import Model
-from bench.routing.registry import find
+from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.paths import experts
+from bench.routing.registry import Entry
 from tests.world import ROWS, model, row_id
 
 VOCAB, SEQ, ROUTED = 256, 128, (1, 2, 3)
@@ -126,15 +129,24 @@ def test_a_bracket_leaves_the_budget_alone(name: str) -> None:
     assert found.solution.dense == pytest.approx(by_hand(1))
 
 
+class _Says(Router):
+    """Says how many of its experts a token takes."""
+
+    paths = experts(8)
+
+    def __init__(self, mean: float = 1.0) -> None:
+        super().__init__()
+        self.mean_experts = mean
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        return RoutingPlan(torch.ones(*inputs.tokens.shape, 8, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("mean", [-1.0, 0.0, 8.5, float("nan")])
-def test_experts_a_token_takes_are_more_than_none_and_at_most_all(
-    mean: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(find("top2_moe").router, "mean_experts", mean)
-    with pytest.raises(
-        UserError, match=rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"
-    ):
-        tiny("top2_moe")
+def test_experts_a_token_takes_are_more_than_none_and_at_most_all(mean: float) -> None:
+    said = rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"
+    with pytest.raises(UserError, match=said):
+        tiny("says", {"mean": mean}, entry=Entry("says", "tests", "", _Says))
 
 
 @pytest.mark.parametrize(

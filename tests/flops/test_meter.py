@@ -302,7 +302,7 @@ def test_work_outside_of_forward_is_charged_to_the_flop(monkeypatch: pytest.Monk
 
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 from bench.routing.select import gate_plan
 

@@ -134,8 +134,8 @@ class ExitsUnsaid(EarlyExit):
         self.capacity = spec.capacity * (1.3 - 0.6 * place / max(1, places - 1))
 
 
-@register("null_experts", family="tests", paper="arXiv:2406.13233")
-class NullExperts(Scored):
+@register("skip_experts", family="tests", paper="arXiv:2406.13233")
+class SkipExperts(Scored):
     """One of four experts for half of the tokens, nothing for the others."""
 
     paths = Paths(Site.FFN, ("expert0", "expert1", "expert2", "expert3", "skip"))

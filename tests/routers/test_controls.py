@@ -4,9 +4,11 @@ import pytest
 import torch
 from scipy import stats
 
+from bench.errors import UserError
 from bench.routing.contract import Selection
+from bench.routing.paths import BLOCK_GATE, experts
 from tests.routers.asking import BATCH, SEQ, built, inputs, plan
-from tests.world import tokens
+from tests.world import model, tokens
 
 
 @pytest.mark.parametrize("over", ["ffn", "block"])
@@ -43,3 +45,26 @@ def test_random_experts_may_stand_beside_shared_ones() -> None:
     assert beside.mean_experts == 3
     assert other.mask[..., :2].all() and other.weight[..., :2].eq(1).all()
     assert torch.equal(other.weight[..., 2:].sum(-1), one.weight.sum(-1))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_random_experts_may_be_less_than_one_a_token(skip: bool) -> None:
+    few = {"over": "experts", "num_experts": 4, "active_experts": 0.25, "skip": skip}
+    router = built("random", few)
+    found = plan(router, inputs("causal", tokens(100, SEQ)))
+    taken = found.mask[..., :4].sum(-1)
+    assert stats.binomtest(int(taken.sum()), taken.numel(), 0.25).pvalue > 1e-3
+    assert found.weight is not None and torch.equal(found.weight, found.mask.float())
+    assert router.allows_none == (not skip)
+    if skip:
+        assert torch.equal(found.mask[..., 4], taken == 0)
+
+
+def test_random_may_skip_an_ffn_and_choose_inside_a_block() -> None:
+    assert built("random", {"skip": True}).paths.names == ("skip", "full")
+    few = {"over": "block", "inside": "experts", "num_experts": 4, "active_experts": 1}
+    inner, outer = model("random", few).decoder.routers[:2]
+    assert (inner.paths, inner.mean_experts) == (experts(4), 1)
+    assert outer.paths == BLOCK_GATE
+    with pytest.raises(UserError, match="inside is 'ffn' and over 'ffn'"):
+        built("random", {"inside": "ffn"})

@@ -1,11 +1,14 @@
 """Hash layers: a fixed expert for each token id, balanced by the text."""
 
+from dataclasses import replace
 from statistics import mean, pstdev
 
 import pytest
 import torch
 
+from bench.flops.counter import count
 from bench.routing.contract import TrainStatistics
+from routers.hash import Hash
 from tests.routers.asking import built, inputs, plan
 from tests.world import CONFIG, fit, model
 
@@ -71,3 +74,13 @@ def test_a_layer_that_learns_is_that_of_switch() -> None:
     assert torch.equal(found.mask, expected.mask)
     assert found.weight is not None and expected.weight is not None
     assert torch.equal(found.weight, expected.weight)
+
+
+def test_a_table_of_any_vocabulary_is_balanced_under_the_counter() -> None:
+    """A loop over ids may take no number out of torch, where it would be computed unseen."""
+    router = Hash()
+    ids = 1000
+    router.build(replace(built("hash").spec, vocab_size=ids))
+    assert count(lambda: router.fit(TrainStatistics(torch.arange(ids)))).total > 0
+    loads = torch.zeros(8).scatter_add_(0, router.expert, torch.arange(ids).float())
+    assert (loads.max() - loads.min()) / loads.mean() < 0.01

@@ -45,6 +45,7 @@ WITH: dict[str, dict[str, Any]] = {
     "probe_share": {"targets": "probe"},
     "estimator_options": {"estimator": "st_gumbel"},
     "random.layers": {"over": "block"},
+    "random.inside": {"over": "block"},
     "groups": {"groups_kept": 2},
     "groups_kept": {"groups": 4},
 }

@@ -1,10 +1,14 @@
-"""Throwaway routers, one of each kind that the literature has. None of them is shipped."""
+"""Throwaway routers, one of each kind that the literature has and the bench does not ship, and the
+shipped families of experts.
+"""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from bench.rng import generator
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -15,17 +19,17 @@ from bench.routing.contract import (
     TrainStatistics,
 )
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
+from bench.routing.registry import find
 from bench.routing.select import gate_plan, hash_noise, upgrade
-from tests.routing.banks import (
-    BiasBalanced,
-    ExpertChoice,
-    ExpertThreshold,
-    Linear,
-    Merged,
-    NullExperts,
-    ReLU,
-    TopP,
-)
+
+
+class Linear(Router):
+    """A linear score for each path; the kinds below differ in what they make of it."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.score = nn.Linear(spec.d_model, len(self.paths.names), bias=False)
+        nn.init.normal_(self.score.weight, generator=generator(spec.layer, "score"))
 
 
 class Relaxed(Linear):
@@ -195,21 +199,34 @@ class Depth(Linear):
         return gate_plan(chosen, count, scores, (torch.ones_like(scores), scores))
 
 
+class Merged(Linear):
+    """SMEAR and Lory: experts averaged into one for each segment, by the mean of the segment
+    before; evenly in the first.
+    """
+
+    paths = experts(4, segment=6)
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        before = [part.mean(1) for part in inputs.hidden.split(6, dim=1)[:-1]]
+        scores = self.score(torch.stack([torch.zeros_like(inputs.hidden[:, 0]), *before], dim=1))
+        marked = scores.argmax(-1).repeat_interleave(6, dim=1)[:, : inputs.tokens.shape[1]]
+        return RoutingPlan(nn.functional.one_hot(marked, 4).bool(), merge=scores.softmax(-1))
+
+
+SHIPPED = (
+    *("deepseek_v3", "expert_choice", "expert_threshold", "null_experts", "quantile_balancing"),
+    *("remoe", "top_p"),
+)
 FAMILIES: dict[str, Callable[[], list[Router]]] = {
     "relaxed": lambda: [Relaxed()],
     "straight_through": lambda: [StraightThrough()],
     "gumbel": lambda: [Gumbel()],
     "reinforce": lambda: [Reinforce()],
-    "expert_threshold": lambda: [ExpertThreshold()],
-    "expert_choice": lambda: [ExpertChoice()],
-    "relu": lambda: [ReLU()],
-    "top_p": lambda: [TopP()],
-    "null_experts": lambda: [NullExperts()],
-    "bias_balanced": lambda: [BiasBalanced()],
     "follows": lambda: [FollowsLayerBelow()],
     "surprisal": lambda: [Surprisal()],
     "tagged": lambda: [Tagged()],
     "supervised": lambda: [Supervised(FollowsLayerBelow())],
     "merged": lambda: [Merged()],
-    "staged_mode": lambda: [Depth(), BiasBalanced()],
+    "staged_mode": lambda: [Depth(), find("top2_moe").make({})],
+    **{name: partial(lambda name: [find(name).make({})], name) for name in SHIPPED},
 }

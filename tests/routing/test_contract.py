@@ -1,7 +1,7 @@
-"""A throwaway router of each kind that the literature has, run in the decoder: forward, backward,
-and charged for its plan.
+"""Routers of each kind that the literature has, run in the decoder: forward, backward, and charged
+for the plan.
 
-None of them is shipped; they show that the contract needs no change for the family to be added.
+Those that are not shipped show that the contract needs no change for their families.
 """
 
 import pytest

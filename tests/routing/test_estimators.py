@@ -74,7 +74,7 @@ def test_reinforce_is_unbiased_and_a_baseline_only_quietens_it() -> None:
 def st_gumbel_draws(temperature: float) -> Tensor:
     logits = LOGITS.expand(DRAWS, TOKENS, PATHS).clone().requires_grad_()
     perturbed = logits + gumbel(logits, generator(1, "gumbel"))
-    mask, weight = st_gumbel(perturbed, highest(perturbed), temperature)
+    mask, weight = st_gumbel(perturbed, highest(perturbed), temperature, dense=True)
     assert mask.all()
     assert weight is not None
     assert torch.equal(weight.detach().round(decimals=4), highest(perturbed).float())

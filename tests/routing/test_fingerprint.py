@@ -11,7 +11,7 @@ from bench.routing import registry
 from tests import world
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 
 @register("from_a_file", family="tests", paper="arXiv:0000.00000")

@@ -49,7 +49,7 @@ def at_work(found: Model) -> Model:
     [
         "staged_mode",
         "early_exit",
-        "null_experts",
+        "skip_experts",
         pytest.param("staged_gates", marks=pytest.mark.slow),
     ],
 )

@@ -16,7 +16,7 @@ from tests import world
 from tests.world import row_id
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 
 @register("from_a_file", family="tests", paper="arXiv:0000.00000")
@@ -165,13 +165,13 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
     ("name", "options", "said"),
     [
         ("top2_moe", {"num_experts": 1}, "at least 2"),
-        ("adaptive_moe", {"mean_experts": 2.5}, r"\[1, 2\]"),
+        ("adaptive_moe", {"mean_experts": 2.5}, r"1 to 2 experts"),
         ("adaptive_moe", {"threshold": "free"}, "'controlled', 'fixed'"),
         ("mod", {"layers": "third"}, "'every', 'other'"),
         ("mlp_gate", {"width_ratio": 0}, "above 0"),
         ("mlp_gate", {"scale": "none"}, "'both', 'full'"),
         ("random", {"over": "heads"}, "'ffn', 'block', 'experts'"),
-        ("random", {"active_experts": 9}, "1 to num_experts"),
+        ("random", {"active_experts": 9}, "above 0 and at most num_experts"),
         ("hash", {"num_experts": 0}, "at least 2"),
         ("mod", {"centrre": 1.0}, "Did you mean 'centre'"),
     ],

@@ -13,7 +13,7 @@ from tests import world
 PLUGINS = """
 import os
 import signal
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 from bench.routing.select import gate_plan
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.config.load import load_suite, parse_suite, suite_names
@@ -20,7 +21,7 @@ from tests.runner.suites import SUITE
 CHANCE: dict[str, Any] = {"name": "chance", "router": "random", "role": "control"}
 WIDE: dict[str, Any] = {"name": "wide", "router": "top2_moe", "options": {"num_experts": 16}}
 PLUGIN = """
-from bench.routing import Paths, Router, Site, experts, register
+from bench.routing import BLOCK_GATE, Paths, Router, Site, experts, register
 
 class Some(Router):
     def forward(self, inputs):
@@ -34,9 +35,29 @@ class Skips(Some):
 class Seldom(Some):
     paths, mean_experts = experts(4), 0.5
 
-@register("four_of_16", family="tests")
-class Many(Some):
-    paths, mean_experts = experts(16), 4.0
+@register("null", family="tests")
+class Null(Some):
+    paths, mean_experts = Paths(Site.FFN, ("expert0", "skip", "expert1")), 0.5
+
+@register("shares_one", family="tests")
+class Shares(Some):
+    paths, mean_experts = experts(15, shared=1), 4.0
+
+@register("staged", family="tests")
+class Staged(Some):
+    paths = BLOCK_GATE
+    def inside(self):
+        return Seldom()
+
+@register("staged_skip", family="tests")
+class StagedSkip(Some):
+    paths, layers = BLOCK_GATE, "other"
+    def inside(self):
+        return Skips()
+
+@register("beside_full", family="tests")
+class BesideFull(Some):
+    paths = Paths(Site.FFN, ("expert0", "expert1", "full"))
 """
 
 
@@ -136,8 +157,8 @@ def test_a_missing_control_is_made(row: Any, name: str, options: Any, text: Path
     assert mine.cell_id.control == chance.cell_id.row == name
     (sized, _), (other, _) = solve_size(mine.blueprint()), solve_size(chance.blueprint())
     assert (sized.layers, sized.target) == (other.layers, other.target)
-    assert [len(one.card.paths.names) for one in (mine, chance)] == [len(sized.shares)] * 2
-    assert other.shares == pytest.approx(sized.shares, abs=0.03)
+    assert {len(shares) for shares in sized.shares} == {len(chance.card.paths.names)}
+    np.testing.assert_allclose(other.shares, sized.shares, atol=0.03)
 
 
 def test_one_control_serves_all_rows_that_choose_the_same() -> None:
@@ -173,17 +194,40 @@ def test_options_on_the_command_line_may_ask_for_another_control() -> None:
     assert found.rows[-1].name == "random@experts-4-2"
 
 
-def test_a_router_whose_choice_random_cannot_make_is_named(tmp_path: Path) -> None:
+def test_the_control_of_each_kind_of_plugin(tmp_path: Path) -> None:
+    """Each makes the choice of its row, inside the block too; of one kind `random` has none."""
     file = tmp_path / "some.py"
     file.write_text(PLUGIN, encoding="utf-8")
-    suite = suite_of("skips_ffn", "seldom", "four_of_16")
+    names = {
+        "skips_ffn": "random@ffn-skip",
+        "seldom": "random@experts-4-0.5",
+        "null": "random@experts-2-0.5-skip",
+        "shares_one": "random@experts-15-3-1",
+        "staged": "random@block-experts-4-0.5-every",
+        "staged_skip": "random@block-ffn-skip",
+    }
+    suite = suite_of(*names, "beside_full")
     with world.own_registry():
         _, rows, said = with_controls(suite, parse_rows(suite, "all", [file]))
-    assert said[:2] == [
-        "no control  skips_ffn: 'random' has no option to choose skip or full in layers 1, 2, 3",
-        "no control  seldom: 'random' has no option to choose 0.5 of 4 experts in layers 1, 2, 3",
-    ]
-    assert [row.name for row in rows.rows[3:]] == ["random@experts-16-4"]
+    assert [row.name for row in rows.rows[len(names) + 1 :]] == list(names.values())
+    for row, made in names.items():
+        mine, chance = choice_of(rows.cards[row], suite), choice_of(rows.cards[made], suite)
+        assert mine == chance and rows.cards[made].name == "random"
+    assert said[0] == (
+        "no control  beside_full: 'random' has no option to choose 1 of 2 experts or full in "
+        "layers 1, 2, 3"
+    )
+    assert "chooses skip or block with skip or full inside in layers 1, 3" in said[-1]
+
+
+def test_a_choice_inside_the_block_is_compared_too() -> None:
+    plain = {**CHANCE, "options": {"over": "block"}}
+    staged = {"over": "block", "inside": "experts", "num_experts": 4, "active_experts": 1}
+    assert control(suite_of("mod", {**CHANCE, "options": staged}), "mod") is None
+    assert (
+        control(suite_of("mod", {**CHANCE, "options": staged}, {**plain, "name": "b"}), "mod")
+        == "b"
+    )
 
 
 @pytest.mark.parametrize(

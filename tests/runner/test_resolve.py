@@ -258,7 +258,7 @@ def test_a_bracket_is_held_to_tokens_under_either_match() -> None:
 
 
 PLUGIN = """
-from bench.routing.contract import FFN_GATE, Router
+from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
 
 @register("keyed", family="tests")

@@ -89,7 +89,10 @@ def test_figures_of_layers_are_averaged_over_those_that_have_them() -> None:
     assert find_measure("router_gradient").read(
         made.model_copy(update={"monitors": monitors})
     ) == pytest.approx(3.0)
-    even = tuple(one.model_copy(update={"load": (0.25, 0.75)}) for one in made.monitors)
+    paths = {"paths": ("expert_shared0", "expert0", "expert1"), "always": ("expert_shared0",)}
+    even = tuple(
+        one.model_copy(update={**paths, "load": (1.0, 0.25, 0.75)}) for one in made.monitors
+    )
     assert find_measure("load_cv").read(
         made.model_copy(update={"monitors": even})
     ) == pytest.approx(0.5)
