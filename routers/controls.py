@@ -67,12 +67,11 @@ class DenseMatched(Router):
 
 @register("dense_memory", family="control")
 class DenseMemory(DenseMatched):
-    """No routing: the FFN of `dense_matched` and, in each routed layer, a table of token pairs.
+    """No routing: the FFN of `dense_matched`, and a table of token pairs in each routed layer.
 
-    Hashed pairs of the previous and the current token choose a row, which is added to the stream.
-    The control of `hash`, whose gain may be that of more parameters per token id. The table has as
-    many parameters as the bank of `hash` has beyond one expert, so that the models have equally
-    many.
+    Hashed pairs of (previous, current) token add a vector of the table to the stream. This is the
+    control of `hash`, whose gain may come from more parameters per token id. The table has as many
+    parameters as the bank of `hash` beyond one expert, so both models have equally many.
 
     Args:
         num_experts: size of the bank to match.
@@ -98,8 +97,8 @@ class Random(Router):
         active_experts: mean number of experts per token, for "experts"; 1.2 means a second expert
             for a fifth of the tokens. Each expert has the weight 1 / number of the token's experts.
         num_shared: number of experts that every token also takes, with weight 1, for "experts".
-        skip: "ffn" is skip or full; beside "experts" there is a path without a cost for the tokens
-            that take none.
+        skip: "ffn" is skip or full; with "experts" there is a path without cost for tokens without
+            an expert.
         inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
         layers: routed layers to use; None for the default: every layer, and for "block" every
             other.
@@ -142,7 +141,7 @@ class Random(Router):
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:
-        """Return the same among the paths inside a block."""
+        """Make a random router for the FFN inside a block."""
         if self.within is None:
             return None
         return Random(

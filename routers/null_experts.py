@@ -1,4 +1,4 @@
-"""Experts that do nothing among those that work (arXiv:2406.13233, 2601.15370)."""
+"""Define routing with null experts, which do nothing (arXiv:2406.13233, 2601.15370)."""
 
 import torch
 from jaxtyping import Float
@@ -23,20 +23,20 @@ from bench.routing.estimators import highest
 
 @register("null_experts", family="experts", paper="arXiv:2601.15370")
 class NullExperts(TokenChoice):
-    """The k most probable of the experts and of some null experts, which cost nothing.
+    """The k most probable of the experts and of null experts, under one balance loss.
 
-    Null experts do nothing. One loss balances them all. So a token takes none to k experts,
-    `k E / (E + N)` in the mean at balance. Null experts are copies with one logit
-    (arXiv:2601.15370, section 3): a token takes the experts among its k best that are more probable
-    than a copy. AdaMoE (arXiv:2406.13233) has a logit for each, whose loads it averages.
-    Evaluation is calibrated by an amount that is added to the experts' probabilities.
+    Null experts do nothing and cost nothing. So a token takes none to k experts, and `k E / (E +
+    N)` in the mean at balance. Null experts are copies with one logit (arXiv:2601.15370, section
+    3): a token takes the experts among its k best that are more probable than a copy. AdaMoE
+    (arXiv:2406.13233) has a logit for each copy, and averages their loads. In evaluation, the knob
+    adds to the experts' probabilities.
 
     Args:
         num_experts: size of the bank, E.
-        num_null: null experts, N.
-        active: experts and null experts that a token takes, k.
-        renormalise: weigh the chosen experts by their share of the probability of those chosen,
-            null experts left out. A single expert keeps its probability.
+        num_null: number of null experts, N.
+        active: number of experts and null experts per token, k.
+        renormalise: weigh the chosen experts by their share of the chosen probability, without the
+            null experts. A single expert keeps its probability.
         balance: weight of the load-balancing loss over experts and null experts, a sum over layers.
 
     Raises:
@@ -73,6 +73,7 @@ class NullExperts(TokenChoice):
 
     def affinity(self, logits: Float[Tensor, "batch seq path"]) -> Affinity:
         """Return the probabilities of the experts, and that of one null expert."""
+        # One logit stands for N copies, so it is raised by log N, and its probability divided by N.
         copies = torch.ones_like(logits[0, 0])
         copies[-1] = self.num_null
         return (logits + copies.log()).softmax(-1) / copies
@@ -96,6 +97,7 @@ class NullExperts(TokenChoice):
             working = working + self.knob
         chosen = highest(working, self.active) & (working > null)
         weight = self.weigh(chosen, p[..., :-1])
+        # The last path does nothing: it holds the tokens with fewer than k experts.
         idle = chosen.sum(-1, keepdim=True) < self.active
         return RoutingPlan(
             torch.cat((chosen, idle), -1),

@@ -146,7 +146,7 @@ class _Says(Router):
 def test_experts_a_token_takes_are_more_than_none_and_at_most_all(mean: float) -> None:
     said = rf"mean_experts {mean!r}; a token takes more than 0 and at most all 8"
     with pytest.raises(UserError, match=said):
-        tiny("says", {"mean": mean}, entry=Entry("says", "tests", "", _Says))
+        tiny("hash", {"mean": mean}, entry=Entry("says", "tests", "", _Says))
 
 
 @pytest.mark.parametrize(
