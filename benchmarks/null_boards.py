@@ -4,8 +4,7 @@
     [levels|alternatives|power|coverage|looks|bootstrap ...]
 
 Each board has two controls and `rows - 2` routers, compared as the suites compare them: every
-router against both controls (primary) and all pairs (secondary). The figures stand in
-docs/decisions, statistics.
+router against both controls (primary) and all pairs (secondary). docs/decisions has the figures.
 """
 
 import argparse
