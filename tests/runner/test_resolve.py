@@ -298,7 +298,7 @@ def test_a_shipped_router_is_identified_by_its_numerics() -> None:
 
 
 def test_a_cell_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look at the router, the text and the key; prices and layers add two looks each."""
+    """One look at the router, the text and the key; the shares add one, each layer two."""
     made: list[str] = []
     make = Entry.make
     monkeypatch.setattr(
@@ -308,4 +308,4 @@ def test_a_cell_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     resolved = resolve(world.cell(world.write_text(tmp_path)))
     assert len(made) == 1
     assemble(resolved.blueprint(), 0)
-    assert len(made) == 1 + 2 * len(resolved.cell.suite.routed_layers)
+    assert len(made) == 2 + 2 * len(resolved.cell.suite.routed_layers)
