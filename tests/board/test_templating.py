@@ -6,7 +6,7 @@ from jinja2 import UndefinedError
 from bench.board.build import boards_of
 from bench.board.columns import Column, TableCell
 from bench.board.model import Row
-from bench.board.templating import environment, row_table, shown_figure, source
+from bench.board.templating import environment, row_table, shown_figure, source_link
 from bench.board.templating import mark as mark_of
 from bench.record import CheckOutcome
 from tests.board.synthetic import QUICK, record, records
@@ -16,8 +16,8 @@ BOARD = boards_of(records())[0]
 
 def test_an_arxiv_number_is_a_link_and_nothing_else_is() -> None:
     link = "[arXiv:2404.02258](https://arxiv.org/abs/2404.02258)"
-    assert source("arXiv:2404.02258, Section 3").startswith(f"{link}, Section 3")
-    assert "](" not in source("[x](http://evil.example)") and "<" not in source("<b>")
+    assert source_link("arXiv:2404.02258, Section 3").startswith(f"{link}, Section 3")
+    assert "](" not in source_link("[x](http://evil.example)") and "<" not in source_link("<b>")
 
 
 def test_the_point_of_a_declared_figure_stays_and_markup_does_not() -> None:

@@ -106,7 +106,8 @@ def test_each_router_seed_is_rerun_and_a_seed_is_their_mean(
     world.write_suite(place / "tiny.yaml", elsewhere / "text.jsonl", rows=rows)
     run = ["run", "--suite", "tiny.yaml", "--routers", "all", "--seeds", "2"]
     assert main([*run, "--workers", "0"]) == 0
-    assert "2 rows x 2 seeds, 6 cells" in capsys.readouterr().out
+    # two replicas of mlp_gate, hash, and the two controls that are added
+    assert "4 rows x 2 seeds, 10 cells" in capsys.readouterr().out
     assert main(["reproduce", "mlp_gate", *AGAIN]) == 0
     said = capsys.readouterr().out
     assert "mlp_gate: confirmed: every seed repeats its loss" in said

@@ -30,8 +30,8 @@ def test_a_balanced_hash_deals_the_commonest_ids_to_the_emptiest_expert(
         assert torch.equal(router.expert, before)
         return
     naive = [0] * 8
-    for count in sorted(counts, reverse=True):
-        naive[naive.index(min(naive))] += count
+    for tokens in sorted(counts, reverse=True):
+        naive[naive.index(min(naive))] += tokens
     assert sorted(loads) == sorted(naive)
     rest = loads.copy()
     rest.remove(max(rest))  # the commonest id fills an expert alone
