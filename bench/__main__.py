@@ -31,7 +31,7 @@ def start() -> int:
 
 
 def not_installed(error: ImportError) -> int:
-    """Say in one line that the bench runs where it was not installed; other errors are bugs."""
+    """Print one line if the bench runs where it was not installed. Other errors are bugs."""
     old = sys.version_info < (3, 11)
     lacking = (error.name or "bench").partition(".")[0]
     if not old and lacking in ("bench", "routers"):

@@ -24,7 +24,7 @@ MACHINE = frozenset(
         *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-"""Errors of the operating system that are the machine's; any other may be a bug of ours."""
+"""Errors of the operating system that come from the machine; others may be our own bugs."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,7 +87,7 @@ def _completed(argv: Sequence[str] | None) -> int:
 
 
 def _stopped_by(error: OSError) -> int:
-    """Say in one line what the machine refused, on whichever stream still takes it."""
+    """Print the refusal of the machine in one line, on a stream that still takes it."""
     said = f"error: {why(error)}. Mend that and run the same command; finished cells are kept."
     with suppress(OSError):
         print(said, file=sys.stderr)

@@ -38,7 +38,7 @@ def require_room(folder: Path, size: int) -> None:
 
 
 def why(error: OSError) -> str:
-    """Return what the system said, and of which file where it says so."""
+    """Return the system's message, with the file if the error names one."""
     said = error.strerror or str(error) or type(error).__name__
     return f"{said}: {str(error.filename)!r}" if error.filename else said
 

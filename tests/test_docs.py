@@ -9,6 +9,7 @@ from bench.config.base import Part
 from bench.config.row import RowConfig
 from bench.study.config import Claim, Setting, Size, StudyComparison, StudyConfig, StudyRow
 from bench.study.load import load_study, suites_of
+from tests.test_structure import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "routers/README.md"]
@@ -55,3 +56,16 @@ def test_the_index_lists_every_page() -> None:
     text = (ROOT / "docs/README.md").read_text("utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in text
+
+
+def test_folders_stand_in_the_order_of_imports() -> None:
+    text = (ROOT / "docs/folders.md").read_text("utf-8")
+    table = re.findall(r"^\| `([a-z/]+)/`", text, re.MULTILINE)
+    folders = [room for room in ROOMS if (ROOT / room.replace(".", "/")).is_dir()]
+    assert [name.replace("/", ".") for name in table] == folders
+
+
+def test_questions_lead_to_files() -> None:
+    text = (ROOT / "docs/folders.md").read_text("utf-8")
+    files = re.findall(r"`((?:bench|routers)/[a-z_/]+\.py)`", text)
+    assert files and all((ROOT / name).is_file() for name in files)

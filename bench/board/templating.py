@@ -56,7 +56,7 @@ def markdown(package: str, folder: str, name: str, context: Mapping[str, Any]) -
 
 
 def mark(row: Row) -> str:
-    """The signs after a row's name: its role, and whether it fails checks that were waived."""
+    """Return the signs after a row's name: its role, and failed checks that were waived."""
     return ROLE_MARKS.get(row.role, "") + (WAIVED if row.waived else "")
 
 

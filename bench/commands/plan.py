@@ -88,7 +88,7 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
 
 
 def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
-    """Lines on the budget, on the cells, and on the planted task if the suite has one."""
+    """Return lines on the budget, on the cells, and on the planted task if the suite has one."""
     from bench.backbone.presets import decoder_config
     from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share

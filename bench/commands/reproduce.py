@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.workers,
         lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
     )
-    # Say first what has changed since the records were made, then compare the losses.
+    # Print the changes since the records were made first, then compare the losses.
     kept = {_numbers(record): record for record in records}
     reruns = _reruns(results, arguments.out)
     for line in _changed(kept, reruns):

@@ -115,7 +115,7 @@ def _means(board: Aligned) -> dict[str, float]:
     """Return the mean loss of each row, nats a byte.
 
     Some seeds are harder than others. So the mean of a row that lacks seeds is corrected: the rows
-    with all seeds tell how much harder all seeds are than its own.
+    with all seeds show how much harder all seeds are than its own.
     """
     there = ~np.isnan(board.values)
     complete = board.values[there.all(axis=1)]

@@ -199,7 +199,7 @@ def _prediction(
 
 
 def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
-    """Return seed -> what differences are taken of, for the seeds that count and have it."""
+    """Return seed -> value to take differences of, for the seeds that count and have it."""
     return row.by_seed(measure.coordinate) if row else {}
 
 

@@ -211,7 +211,7 @@ class Stepper:
         return loss.detach()
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Weighted sum of the auxiliary losses, each a sum or mean over the layers that have it.
+        """Add up the weighted auxiliary losses, each a sum or mean over the layers that have it.
 
         They are priced at the first step, at metered steps, and when their set changes.
         """
