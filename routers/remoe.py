@@ -24,11 +24,16 @@ class ReMoE(TokenChoice):
     too many experts, and falls after a step with too few (section 3.3). At first it is almost 0, so
     about half of the experts run. Each layer has its own factor; the paper has one for all.
 
+    A factor that swings by a fifth a step never rests, and at the end, when the learning rate
+    falls, the router no longer follows it. So in the last part of training a shift of the logits
+    holds the number instead; evaluation is calibrated by the same shift.
+
     Args:
         num_experts: size of the bank.
         mean_experts: mean number of experts per token.
         start: factor of the penalty at the start.
         ratio: change of the factor in a step.
+        settled: share of training after which the shift holds the number; 1 is the paper.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -36,6 +41,7 @@ class ReMoE(TokenChoice):
 
     allows_none = True
     factor: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class ReMoE(TokenChoice):
         mean_experts: float = 2.0,
         start: float = 1e-8,
         ratio: float = 1.2,
+        settled: float = 0.7,
     ) -> None:
         super().__init__(num_experts, 1, renormalise=False)
         if not 0 < mean_experts < num_experts:
@@ -54,21 +61,24 @@ class ReMoE(TokenChoice):
             raise ValueError(
                 f"start is {start} and ratio {ratio}; they must be above 0 and above 1."
             )
+        if not 0 <= settled <= 1:
+            raise ValueError(f"settled is {settled}; it must lie in [0, 1].")
         self.mean_experts, self.start, self.ratio = mean_experts, start, ratio
+        self.settled = settled
         self.aux_losses["sparsity"] = AuxLoss(self.penalty, 1.0, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the matrix of the logits, the factor of the penalty, and the knob."""
+        """Make the matrix of the logits, the factor of the penalty, the shift and the knob."""
         super().build(spec)
         self.register_buffer("factor", torch.tensor(self.start))
+        self.register_buffer("shift", torch.zeros(()))
         self.enable_knob()
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Take the experts with a logit above 0."""
+        """Take the experts with a shifted logit above 0."""
+        assert self.knob is not None
         logits = self.score(inputs)
-        # The knob adds to the logits, and so moves all thresholds.
-        shifted = logits if inputs.selection == "topk" or self.knob is None else logits + self.knob
-        weight = shifted.relu()
+        weight = (logits + (self.shift if inputs.selection == "topk" else self.knob)).relu()
         return RoutingPlan(weight > 0, weight, logits)
 
     def penalty(self, trace: LayerTrace) -> Float[Tensor, ""]:
@@ -79,6 +89,11 @@ class ReMoE(TokenChoice):
         return self.factor * (load * trace.plan.weight).sum(-1).mean()
 
     def after_step(self, trace: LayerTrace) -> None:
-        """Raise the factor if too many experts run, else lower it."""
+        """Raise the factor if too many experts run, else lower it; in the end move the shift."""
+        assert trace.plan.scores is not None
         excess = trace.plan.mask.float().mean() - self.mean_experts / self.num_experts
-        self.factor.mul_(self.ratio ** excess.sign())
+        if trace.inputs.progress < self.settled:
+            self.factor.mul_(self.ratio ** excess.sign())
+        else:
+            # By the spread of the logits, a step corrects about half of the excess at any scale.
+            self.shift.sub_(trace.plan.scores.std() * excess)

@@ -28,7 +28,7 @@ VALUES: dict[str, list[Any]] = {
     **{"anneal": [0.5], "inner": ["jepa_gate", {"router": "mlp_gate"}], "heuristic": ["surprisal"]},
     **{"active": [3], "num_shared": [2], "granularity": [2], "max_experts": [4], "scale": [2.5]},
     **{"groups": [4], "groups_kept": [3], "entropy": [0.0], "momentum": [0.5]},
-    **{"start": [1.0], "ratio": [2.0]},
+    **{"start": [1.0], "ratio": [2.0], "settled": [0.0]},
     "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": True}],
     "balance": [
         *("none", ["soft", "z", {"method": "sign_bias", "rate": 0.01}]),

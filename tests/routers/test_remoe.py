@@ -17,7 +17,8 @@ def test_the_rectifier_chooses_and_weighs() -> None:
     router = built("remoe")
     logits = inputs().hidden @ router.logits.weight.detach().T
     router.knob.fill_(0.3)
-    for selection, shift in (("topk", 0.0), ("causal", 0.3)):
+    router.shift.fill_(-0.1)
+    for selection, shift in (("topk", -0.1), ("causal", 0.3)):
         found = plan(router, inputs(selection))
         assert torch.equal(found.mask, logits + shift > 0)
         assert found.weight is not None
@@ -44,10 +45,26 @@ def test_the_factor_follows_the_excess(mean: float, expected: float) -> None:
     with torch.no_grad():
         router.after_step(traced(router))
     assert router.factor.item() == pytest.approx(expected, rel=1e-5)
+    assert router.shift == 0
 
 
-def test_training_makes_it_sparse() -> None:
-    found = model("remoe")
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_in_the_end_a_shift_holds_the_number_at_any_scale(scale: float) -> None:
+    router = built("remoe", {"mean_experts": 1.5, "settled": 0.5})
+    router.logits.weight.data.mul_(scale)
+    taken = list[float]()
+    for step in range(30):
+        seen = inputs(seed=step, progress=0.5)
+        trace = LayerTrace(1, router.paths, seen, plan(router, seen), seen.hidden, {})
+        router.after_step(trace)
+        taken.append(trace.plan.mask.sum(-1).float().mean().item())
+    assert taken[0] > 3.0
+    assert sum(taken[10:]) / 20 == pytest.approx(1.5, abs=0.08)
+    assert router.factor.item() == pytest.approx(1e-8)
+
+
+def test_the_penalty_makes_it_sparse() -> None:
+    found = model("remoe", {"settled": 1.0})
     ids = tokens(8, 24)
 
     def taken() -> float:
