@@ -24,13 +24,7 @@ class ExpertChoice(TokenChoice):
     allows_none = True
 
     def __init__(self, num_experts: int = 8, mean_experts: float = 2.0) -> None:
-        super().__init__(num_experts, 1, renormalise=False)
-        if not 0 < mean_experts <= num_experts:
-            raise ValueError(
-                f"mean_experts is {mean_experts}; allowed is above 0 and at most num_experts, "
-                f"{num_experts}."
-            )
-        self.mean_experts = mean_experts
+        super().__init__(num_experts, renormalise=False, mean_experts=mean_experts)
 
     def build(self, spec: RouterSpec) -> None:
         """Make the matrix of the logits, and a knob for each expert."""

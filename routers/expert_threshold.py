@@ -30,15 +30,12 @@ class ExpertThreshold(TokenChoice):
     def __init__(
         self, num_experts: int = 8, mean_experts: float = 2.0, momentum: float = 0.9
     ) -> None:
-        super().__init__(num_experts, 1, scores="sigmoid", renormalise=False)
-        if not 0 < mean_experts < num_experts:
-            raise ValueError(
-                f"mean_experts is {mean_experts}; allowed is above 0 and below num_experts, "
-                f"{num_experts}."
-            )
+        super().__init__(
+            num_experts, scores="sigmoid", renormalise=False, mean_experts=mean_experts
+        )
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}; it must be at least 0 and below 1.")
-        self.mean_experts, self.momentum = mean_experts, momentum
+        self.momentum = momentum
 
     def build(self, spec: RouterSpec) -> None:
         """Make the matrix of the logits, the thresholds, and a knob for each expert."""

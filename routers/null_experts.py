@@ -1,5 +1,7 @@
 """Define routing with null experts, which do nothing (arXiv:2406.13233, 2601.15370)."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,27 +11,28 @@ from bench.routing import (
     LayerTrace,
     Paths,
     RouterInput,
-    RouterSpec,
     RoutingPlan,
     Site,
-    TokenChoice,
+    ThresholdChoice,
     biased,
     experts,
     register,
 )
-from bench.routing.balance import Affinity, Choice
+from bench.routing.balance import Affinity
 from bench.routing.estimators import highest
 
 
 @register("null_experts", family="experts", paper="arXiv:2601.15370")
-class NullExperts(TokenChoice):
+class NullExperts(ThresholdChoice):
     """The k most probable of the experts and of null experts, under one balance loss.
 
     Null experts do nothing and cost nothing. So a token takes none to k experts, and `k E / (E +
     N)` in the mean at balance. Null experts are copies with one logit (arXiv:2601.15370, section
     3): a token takes the experts among its k best that are more probable than a copy. AdaMoE
-    (arXiv:2406.13233) has a logit for each copy, and averages their loads. In evaluation, the knob
-    adds to the experts' probabilities.
+    (arXiv:2406.13233) has a logit for each copy, and averages their loads.
+
+    On a small budget the loss alone lets the mean drift by a sixth. So a threshold T adds to the
+    experts' probabilities where they are compared with a copy.
 
     Args:
         num_experts: size of the bank, E.
@@ -38,10 +41,15 @@ class NullExperts(TokenChoice):
         renormalise: weigh the chosen experts by their share of the chosen probability, without the
             null experts. A single expert keeps its probability.
         balance: weight of the load-balancing loss over experts and null experts, a sum over layers.
+        threshold: "controlled" moves T in training to hold the mean of balance, and evaluation
+            calibrates it; "fixed" keeps it at 0, as in the papers, and the row may miss the budget.
+        control_rate: step of T per expert of difference between the two means.
 
     Raises:
         ValueError: an option that is not allowed.
     """
+
+    fewest, limits = 0, (-1.0, 1.0)
 
     def __init__(
         self,
@@ -50,22 +58,21 @@ class NullExperts(TokenChoice):
         active: int = 4,
         renormalise: bool = True,
         balance: float = 0.01,
+        threshold: Literal["controlled", "fixed"] = "controlled",
+        control_rate: float = 0.005,
     ) -> None:
-        super().__init__(num_experts, active, renormalise=renormalise)
+        mean = active * num_experts / (num_experts + num_null)
+        super().__init__(
+            num_experts, active, mean, threshold, 0.0, control_rate, renormalise, balance="none"
+        )
         if num_null < active:
             raise ValueError(
                 f"num_null is {num_null}; a token may take {active} of them, so there must be as "
                 "many."
             )
         self.num_null = num_null
-        self.mean_experts = active * num_experts / (num_experts + num_null)
         self.paths = Paths(Site.FFN, (*experts(num_experts).names, "skip"))
         self.aux_losses["load_balance"] = AuxLoss(self._null_balance, balance)
-
-    def build(self, spec: RouterSpec) -> None:
-        """Make the matrix of the logits, the last for null experts, and the knob."""
-        super().build(spec)
-        self.enable_knob()
 
     def make_scores(self, count: int) -> None:
         """Make a logit for each expert, and one for the null experts."""
@@ -78,23 +85,12 @@ class NullExperts(TokenChoice):
         copies[-1] = self.num_null
         return (logits + copies.log()).softmax(-1) / copies
 
-    def weigh(self, chosen: Choice, affinity: Affinity) -> Affinity:
-        """Return the factors on the outputs of the experts; a token may have none."""
-        weight = affinity * chosen
-        if not self.renormalise:
-            return weight
-        several = chosen.sum(-1, keepdim=True) > 1
-        total = torch.where(several, weight.sum(-1, keepdim=True), torch.ones_like(weight[..., :1]))
-        return weight / total
-
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Take the best experts that are more probable than a null expert."""
         logits = self.score(inputs)
         p = self.affinity(logits)
         wanted = biased(p, inputs)
-        working, null = wanted[..., :-1], wanted[..., -1:]
-        if inputs.selection == "causal" and self.knob is not None:
-            working = working + self.knob
+        working, null = wanted[..., :-1] + self.threshold_in(inputs), wanted[..., -1:]
         chosen = highest(working, self.active) & (working > null)
         weight = self.weigh(chosen, p[..., :-1])
         # The last path does nothing: it holds the tokens with fewer than k experts.
@@ -108,12 +104,7 @@ class NullExperts(TokenChoice):
     def _null_balance(self, trace: LayerTrace) -> Float[Tensor, ""]:
         """Return `sum_i f_i P_i` over experts and copies, times their number."""
         p = self.affinity(self.logits_of(trace)).mean((0, 1))
-        load = self._loads(trace.plan.mask)
-        copies = torch.ones_like(p)
-        copies[-1] = self.num_null
-        return (self.num_experts + self.num_null) * (load * p * copies).sum()
-
-    def _loads(self, mask: Choice) -> Float[Tensor, " path"]:
-        """Return the share of choices that fell on each expert, and on each null expert."""
-        taken = mask[..., :-1].float().mean((0, 1)) / self.active
-        return torch.cat((taken, (1 - taken.sum()).reshape(1) / self.num_null))
+        load = trace.plan.mask[..., :-1].float().mean((0, 1)) / self.active
+        # The copies share what the experts leave of the choices, and so do their probabilities.
+        working, idle = (load * p[:-1]).sum(), (1 - load.sum()) * p[-1]
+        return (self.num_experts + self.num_null) * (working + idle)

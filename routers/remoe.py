@@ -51,20 +51,14 @@ class ReMoE(TokenChoice):
         ratio: float = 1.2,
         settled: float = 0.7,
     ) -> None:
-        super().__init__(num_experts, 1, renormalise=False)
-        if not 0 < mean_experts < num_experts:
-            raise ValueError(
-                f"mean_experts is {mean_experts}; allowed is above 0 and below num_experts, "
-                f"{num_experts}."
-            )
+        super().__init__(num_experts, renormalise=False, mean_experts=mean_experts)
         if start <= 0 or ratio <= 1:
             raise ValueError(
                 f"start is {start} and ratio {ratio}; they must be above 0 and above 1."
             )
         if not 0 <= settled <= 1:
             raise ValueError(f"settled is {settled}; it must lie in [0, 1].")
-        self.mean_experts, self.start, self.ratio = mean_experts, start, ratio
-        self.settled = settled
+        self.start, self.ratio, self.settled = start, ratio, settled
         self.aux_losses["sparsity"] = AuxLoss(self.penalty, 1.0, layers="mean")
 
     def build(self, spec: RouterSpec) -> None:

@@ -36,6 +36,7 @@ class TokenChoice(Router):
             section 3.1). The budget makes them narrower.
         balance: rules that keep loads alike: a method of `bench.routing.balance.Balance`, its
             fields, or a list of these.
+        mean_experts: mean number of experts per token, for subclasses that don't fix the number.
 
     Raises:
         ValueError: an option that is not allowed.
@@ -46,12 +47,13 @@ class TokenChoice(Router):
     def __init__(
         self,
         num_experts: int,
-        active: int,
+        active: int = 1,
         scores: Scores = "softmax",
         renormalise: bool = True,
         num_shared: int = 0,
         granularity: int = 1,
         balance: BalanceOption = "none",
+        mean_experts: float | None = None,
     ) -> None:
         super().__init__()
         if num_experts < 2:
@@ -65,11 +67,16 @@ class TokenChoice(Router):
         for name, value, least in (("num_shared", num_shared, 0), ("granularity", granularity, 1)):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if mean_experts is not None and not 0 < mean_experts <= num_experts:
+            raise ValueError(
+                f"mean_experts is {mean_experts}; allowed is above 0 and at most num_experts, "
+                f"{num_experts}."
+            )
         # From here on, an expert is a split one.
         self.num_experts, self.active = num_experts * granularity, active * granularity
         self.scores, self.renormalise, self.num_shared = scores, renormalise, num_shared
         self.paths = experts(self.num_experts, shared=num_shared)
-        self.mean_experts = float(self.active + num_shared)
+        self.mean_experts = mean_experts or float(self.active + num_shared)
         self.balance = read_balance(balance)
         # The quantile is of the next expert, so one must be left.
         if active == num_experts and any(rule.method == "quantile" for rule in self.balance):
@@ -140,9 +147,9 @@ class TokenChoice(Router):
         weight = affinity * chosen
         if not self.renormalise:
             return weight
-        # A share of 1 would have no gradient.
+        # A share of 1 would have no gradient, and a token without an expert no total.
         several = chosen.sum(-1, keepdim=True) > 1
-        return torch.where(several, weight / weight.sum(-1, keepdim=True), weight)
+        return weight / torch.where(several, weight.sum(-1, keepdim=True), 1.0)
 
     def logits_of(self, trace: LayerTrace) -> Logits:
         """Return the logits of a plan, without the shared experts."""
@@ -200,10 +207,16 @@ class ThresholdChoice(TokenChoice):
         renormalise: see `TokenChoice`.
         balance: see `TokenChoice`.
 
+    Attributes:
+        fewest: smallest number of experts per token.
+        limits: smallest and largest T.
+
     Raises:
         ValueError: an option that is not allowed.
     """
 
+    fewest = 1
+    limits = (0.0, 1.0)
     threshold: Tensor
 
     def __init__(
@@ -218,10 +231,10 @@ class ThresholdChoice(TokenChoice):
         balance: BalanceOption,
     ) -> None:
         super().__init__(num_experts, most, renormalise=renormalise, balance=balance)
-        if not 1 <= mean_experts <= most:
+        if not self.fewest <= mean_experts <= most:
             raise ValueError(
-                f"mean_experts is {mean_experts}; a token takes 1 to {most} experts, and so must "
-                "the mean."
+                f"mean_experts is {mean_experts}; a token takes {self.fewest} to {most} experts, "
+                "and so must the mean."
             )
         if threshold not in ("controlled", "fixed"):
             raise ValueError(f"threshold is {threshold!r}; allowed are 'controlled', 'fixed'.")
@@ -261,6 +274,8 @@ class ThresholdChoice(TokenChoice):
         """Move T towards the threshold that spends `mean_experts`."""
         super().after_step(trace)
         if self.mode == "controlled":
-            # By the mask, which is charged: `mean_experts` is the number in the budget.
-            taken = trace.plan.mask.sum(-1).float().mean()
-            self.threshold.add_(self.control_rate * (self.mean_experts - taken)).clamp_(0, 1)
+            # By the mask, which is charged: `mean_experts` is the number in the budget. A skip
+            # beside the experts is none.
+            taken = trace.plan.mask[..., : self.num_experts].sum(-1).float().mean()
+            step = self.control_rate * (self.mean_experts - taken)
+            self.threshold.add_(step).clamp_(*self.limits)

@@ -1,5 +1,7 @@
 """Null experts against a bank in which every null expert is written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,6 +69,26 @@ def test_the_knob_of_evaluation_adds_to_the_experts() -> None:
     assert 0.5 < taken[1] < 3.5
     router.knob.zero_()
     assert torch.equal(plan(router, inputs("topk")).mask, plan(router, inputs("causal")).mask)
+
+
+@pytest.mark.parametrize(("num_null", "mean"), [(8, 2.0), (24, 1.0)])
+def test_a_threshold_holds_the_mean_of_balance(num_null: int, mean: float) -> None:
+    """Hidden states that lean towards the null experts."""
+    router = built("null_experts", {"num_null": num_null})
+    taken = list[float]()
+    for step in range(300):
+        seen = inputs(seed=step % 7)
+        seen = replace(seen, hidden=seen.hidden + 2 * router.logits.weight.detach()[-1])
+        trace = LayerTrace(1, router.paths, seen, plan(router, seen), seen.hidden, {})
+        router.after_step(trace)
+        taken.append(trace.plan.mask[..., :8].sum(-1).float().mean().item())
+    assert taken[0] < 0.85 * mean  # it had something to do
+    assert sum(taken[-70:]) / 70 == pytest.approx(mean, abs=0.05)
+
+
+def test_a_fixed_threshold_is_0_and_has_no_knob() -> None:
+    router = built("null_experts", {"threshold": "fixed"})
+    assert router.knob is None and router.threshold == 0
 
 
 def test_too_few_null_experts_are_refused() -> None:
