@@ -38,6 +38,7 @@ class DecoderConfig:
     ffn_width: int
     cheap_rank: int
     max_seq_len: int
+    qk_gain: bool = False
 
 
 class Layer(nn.Module):
@@ -49,7 +50,9 @@ class Layer(nn.Module):
         super().__init__()
         self.index = index
         self.shows_attention = False
-        self.attention = Attention(config.d_model, config.num_heads, config.max_seq_len)
+        self.attention = Attention(
+            config.d_model, config.num_heads, config.max_seq_len, config.qk_gain
+        )
         self.block_router = next((router for router in routers if is_block(router)), None)
         self.ffn_router = next((router for router in routers if not is_block(router)), None)
         if self.ffn_router is None:

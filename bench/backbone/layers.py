@@ -9,11 +9,7 @@ from bench.backbone.paths import Draw
 
 
 def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-    """Normalise by the root mean square, without a gain.
-
-    The matrix that follows can hold one. Queries and keys are followed by none, so that their
-    product is at most the root of the head's size (docs/decisions, defaults of the authors).
-    """
+    """Normalise by the root mean square, without a gain. The matrix that follows can hold one."""
     return F.rms_norm(x, (x.shape[-1],))
 
 
@@ -51,20 +47,37 @@ class Attention(nn.Module):
 
     `qkv` is a stack of three projections, so that Muon orthogonalises each. The output projection
     is zero at the start.
+
+    Args:
+        d_model: length of the inputs.
+        num_heads: number of heads.
+        max_seq_len: number of positions.
+        qk_gain: learn a gain on each channel of the normalised queries and keys, shared by the
+            heads (Qwen3, arXiv:2505.09388). Without it the logits of attention are at most the
+            root of the head's size, since normalisation takes any scale of the projections away.
     """
 
-    def __init__(self, d_model: int, num_heads: int, max_seq_len: int) -> None:
+    def __init__(
+        self, d_model: int, num_heads: int, max_seq_len: int, qk_gain: bool = False
+    ) -> None:
         super().__init__()
         self.d_model, self.num_heads = d_model, num_heads
         self.qkv = nn.Parameter(torch.empty(3, d_model, d_model))
         self.out = nn.Parameter(torch.empty(d_model, d_model))
-        self.rotary = Rotary(d_model // num_heads, max_seq_len)
+        head_dim = d_model // num_heads
+        # Two vectors and not one matrix, so that AdamW trains them and not Muon.
+        self.query_gain = nn.Parameter(torch.ones(head_dim)) if qk_gain else None
+        self.key_gain = nn.Parameter(torch.ones(head_dim)) if qk_gain else None
+        self.rotary = Rotary(head_dim, max_seq_len)
 
     def reset(self, draw: Draw) -> None:
-        """Draw the weights: variance 1 / fan-in, and zeros for the output projection."""
+        """Draw the weights: variance 1 / fan-in, zeros for the output projection, gains of 1."""
         rows = draw("qkv", 3 * self.d_model, self.d_model)
         self.qkv.data.copy_(rows.view_as(self.qkv) * self.d_model**-0.5)
         self.out.data.zero_()
+        if self.query_gain is not None and self.key_gain is not None:
+            self.query_gain.data.fill_(1.0)
+            self.key_gain.data.fill_(1.0)
 
     def forward(
         self,
@@ -120,7 +133,11 @@ class Attention(nn.Module):
         )
         # Queries and keys are normalised and rotated together.
         query_key, value = qkv.split((2 * self.num_heads, self.num_heads), dim=2)
-        query, key = self.rotary(rms_norm(query_key), positions).chunk(2, dim=2)
+        query_key = rms_norm(query_key)
+        if self.query_gain is not None and self.key_gain is not None:
+            gain = torch.stack((self.query_gain, self.key_gain))
+            query_key = query_key * gain.repeat_interleave(self.num_heads, 0).to(query_key.dtype)
+        query, key = self.rotary(query_key, positions).chunk(2, dim=2)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def flops(self) -> float:

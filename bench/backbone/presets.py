@@ -21,8 +21,12 @@ GPT-2's vocabulary of 50257, the size of arXiv:2604.17228, which does not publis
 """
 
 
-def decoder_config(preset: str, vocab_size: int, max_seq_len: int) -> DecoderConfig:
+def decoder_config(
+    preset: str, vocab_size: int, max_seq_len: int, qk_gain: bool = False
+) -> DecoderConfig:
     """Return the configuration of a named size for a vocabulary and a context length."""
     if preset not in PRESETS:
         raise unknown("backbone preset", preset, PRESETS)
-    return DecoderConfig(vocab_size=vocab_size, max_seq_len=max_seq_len, **PRESETS[preset])
+    return DecoderConfig(
+        vocab_size=vocab_size, max_seq_len=max_seq_len, qk_gain=qk_gain, **PRESETS[preset]
+    )

@@ -95,7 +95,7 @@ def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     from bench.flops.budget import dense_costs, training_target
 
     corpus = load_corpus(suite.data.at(0))
-    config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len)
+    config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len, suite.qk_gain)
     # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
     # A frozen backbone has no weight gradient, so a training step costs less.

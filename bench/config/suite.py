@@ -180,6 +180,11 @@ class SuiteConfig(Part):
         description="size of the decoder, a name in `bench/backbone/presets.py`: tiny, wide, "
         "small or paper"
     )
+    qk_gain: bool = added(
+        False,
+        description="learn a gain on the normalised queries and keys, as in Qwen3; "
+        "docs/decisions/2026-11-30-defaults-of-the-authors.md has its measurement",
+    )
     routed_layers: tuple[int, ...] = Field(
         min_length=1, description="layers that hold a router, ascending, counted from 0"
     )

@@ -88,7 +88,9 @@ class ResolvedCell:
             UserError: the backbone has no such layer.
         """
         suite = self.cell.suite
-        config = decoder_config(suite.backbone, self.corpus.vocab_size, suite.seq_len)
+        config = decoder_config(
+            suite.backbone, self.corpus.vocab_size, suite.seq_len, suite.qk_gain
+        )
         check_layers(suite, config)
         return Blueprint(
             entry=self.entry,

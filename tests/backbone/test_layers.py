@@ -1,24 +1,33 @@
 """Norm, rotary positions and attention against formulas written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.layers import Attention, Rotary, rms_norm
 from bench.rng import generator, normal
+from bench.training.optim import muon_parameters
 
 D_MODEL, HEADS, SEQ = 16, 2, 7
+CONFIG = DecoderConfig(
+    vocab_size=8, d_model=16, num_layers=2, num_heads=2, ffn_width=32, cheap_rank=2, max_seq_len=8
+)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator(seed, "noise"))
 
 
-def attention() -> Attention:
-    module = Attention(D_MODEL, HEADS, max_seq_len=64)
+def attention(qk_gain: bool = False) -> Attention:
+    module = Attention(D_MODEL, HEADS, max_seq_len=64, qk_gain=qk_gain)
     module.reset(lambda name, rows, columns: normal(0, name, rows, columns))
+    if module.query_gain is not None and module.key_gain is not None:
+        module.query_gain.data.copy_(noise(D_MODEL // HEADS, seed=2))
+        module.key_gain.data.copy_(noise(D_MODEL // HEADS, seed=3))
     module.out.data.copy_(noise(D_MODEL, D_MODEL))
     return module
 
@@ -38,21 +47,21 @@ def rotated(vector: Tensor, position: int) -> Tensor:
 def naive_attention(module: Attention, x: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
     """One query, key and head at a time, float64."""
     size = D_MODEL // HEADS
+    ones = torch.ones(size)
+    gain_q = ones if module.query_gain is None else module.query_gain.double()
+    gain_k = ones if module.key_gain is None else module.key_gain.double()
     out = torch.zeros(*x.shape, dtype=torch.float64)
     for b, sequence in enumerate(x.double()):
         query, key, value = (sequence @ matrix.double().T for matrix in module.qkv)
         for head in range(HEADS):
             part = slice(head * size, (head + 1) * size)
             for i in range(len(sequence)):
-                q = rotated(unit(query[i, part]), int(positions[b, i]))
+                q = rotated(unit(query[i, part]) * gain_q, int(positions[b, i]))
                 seen = [j for j in range(len(sequence)) if allowed[b, i, j]]
                 scores = torch.stack(
-                    [
-                        q @ rotated(unit(key[j, part]), int(positions[b, j])) / math.sqrt(size)
-                        for j in seen
-                    ]
+                    [q @ rotated(unit(key[j, part]) * gain_k, int(positions[b, j])) for j in seen]
                 )
-                out[b, i, part] = scores.softmax(0) @ value[seen][:, part]
+                out[b, i, part] = (scores / math.sqrt(size)).softmax(0) @ value[seen][:, part]
     return out @ module.out.double().T
 
 
@@ -83,9 +92,10 @@ def test_rotary_products_depend_on_distance_alone() -> None:
     assert abs(product(9, 4) - product(9, 5)) > 1e-3
 
 
+@pytest.mark.parametrize("qk_gain", [False, True], ids=["no gain", "gain"])
 @pytest.mark.parametrize("gathered", [False, True], ids=["all", "gathered"])
-def test_attention_is_the_naive_sum(gathered: bool) -> None:
-    module, x = attention(), noise(2, SEQ, D_MODEL)
+def test_attention_is_the_naive_sum(gathered: bool, qk_gain: bool) -> None:
+    module, x = attention(qk_gain), noise(2, SEQ, D_MODEL)
     positions = (
         torch.tensor([[0, 3, 4, 9, 20, 21, 40], [1, 2, 3, 4, 5, 6, 63]])
         if gathered
@@ -172,3 +182,27 @@ def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
     own = [module.with_own_weight(inputs, positions)[1] for inputs in (x, changed)]
     torch.testing.assert_close(own[0][:, :5], own[1][:, :5])
     assert not torch.isclose(column_mean(x)[:, :5], column_mean(changed)[:, :5], atol=1e-3).any()
+
+
+def test_only_a_gain_lifts_the_bound_on_the_logits_of_attention() -> None:
+    """With gains of g, a token's logit for its own key is g^2 times the root of the head's size."""
+    module, x = attention(qk_gain=True), noise(1, 1, D_MODEL)
+    assert module.query_gain is not None
+    assert module.key_gain is not None
+    for gain in (1.0, 3.0):
+        module.query_gain.data.fill_(gain)
+        module.key_gain.data.fill_(gain)
+        module.qkv.data[1] = module.qkv.data[0]
+        query, key, _ = module._heads(x, torch.zeros(1, 1, dtype=torch.long))
+        size = D_MODEL // HEADS
+        wanted = torch.full((1, HEADS, 1, 1), gain**2 * size**0.5)
+        torch.testing.assert_close(query @ key.mT / size**0.5, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_adamw_trains_the_gains() -> None:
+    config = replace(CONFIG, qk_gain=True)
+    decoder = Decoder(config)
+    matrices = {id(p) for p in muon_parameters(decoder, [])}
+    gains = [p for name, p in decoder.named_parameters() if name.endswith("_gain")]
+    assert len(gains) == 2 * config.num_layers
+    assert not matrices & {id(p) for p in gains}

@@ -23,7 +23,7 @@ from bench.evaluation.monitors import (
     several,
 )
 from bench.rng import generator
-from bench.routing.contract import FFN_GATE, Paths, Site
+from bench.routing.paths import FFN_GATE, Paths, Site
 from tests.world import model, split
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)

@@ -82,7 +82,7 @@ def test_a_threshold_holds_the_mean_of_balance(num_null: int, mean: float) -> No
         trace = LayerTrace(1, router.paths, seen, plan(router, seen), seen.hidden, {})
         router.after_step(trace)
         taken.append(trace.plan.mask[..., :8].sum(-1).float().mean().item())
-    assert taken[0] < 0.85 * mean  # it had something to do
+    assert abs(taken[0] - mean) > 0.15 * mean  # it had something to do
     assert sum(taken[-70:]) / 70 == pytest.approx(mean, abs=0.05)
 
 
