@@ -11,6 +11,7 @@ from statistics import fmean, pstdev
 from typing import Literal
 
 from bench.board.measures import above_best, active_share, cost_to_reach
+from bench.board.monitors import max_violation, purity
 from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
 from bench.record import LayerMonitor, Record
@@ -270,6 +271,21 @@ MEASURES: dict[str, Measure] = {
             "load_cv", "load CV",
             "coefficient of variation of the paths' loads, mean over layers",
             _over_layers(_load_cv), _two,
+        ),
+        Measure(
+            "max_violation", "MaxVio",
+            "largest load over the mean load, minus 1, mean over layers",
+            _over_layers(lambda m: max_violation(m.chosen_load)), _two,
+        ),
+        Measure(
+            "purity", "purity",
+            "share of a path's choices that are of its most frequent domain, mean over layers",
+            _over_layers(purity), percent,
+        ),
+        Measure(
+            "several", "several",
+            "share of tokens on more than one expert at the last probe, mean over layers",
+            _over_layers(lambda m: m.several[-1] if m.several else None), percent,
         ),
         Measure(
             "entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers",

@@ -136,3 +136,15 @@ def test_a_record_that_failed_early_has_no_number(name: str) -> None:
 def test_an_unknown_measure_is_told_in_one_line(name: str, said: str) -> None:
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
         find_measure(name)
+
+
+def test_use_of_experts_at_the_end_of_training() -> None:
+    made = record(GATE, 0)
+    shape = {"paths": ("a", "b", "c"), "always": (), "load": (0.6, 0.3, 0.1)}
+    shape |= {"load_by_domain": {"first": (1.0, 0, 0), "second": (0, 0.5, 0.5)}}
+    layers = [{**shape, "several": (0.9, 0.4)}, {**shape, "several": (0.8, 0.2)}, {**shape}]
+    monitors = [one.model_copy(update=new) for one, new in zip(made.monitors, layers, strict=True)]
+    made = made.model_copy(update={"monitors": tuple(monitors)})
+    assert find_measure("several").read(made) == pytest.approx(0.3)
+    assert find_measure("max_violation").read(made) == pytest.approx(0.6 * 3 - 1)
+    assert find_measure("purity").read(made) == 1.0
