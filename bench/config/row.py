@@ -10,6 +10,22 @@ Role = Literal["ranked", "control", "twin", "bracket", "informed"]
 ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 
 
+class CurriculumConfig(Part):
+    """Order of the training sequences (arXiv:2310.07188, section 3.3)."""
+
+    window: int = Field(
+        default=64,
+        gt=1,
+        description="steps whose sequences are ordered together; the first "
+        "window stays as it was drawn",
+    )
+    order: Literal["similarity", "share"] = Field(
+        default="similarity",
+        description="`similarity` to the sequence with the fewest tokens on several experts, as in "
+        "the paper; or the mean `share` of such tokens",
+    )
+
+
 class RouterTraining(Part):
     """Training options of routers of any family."""
 
@@ -53,6 +69,11 @@ class RouterTraining(Part):
         ge=0,
         lt=1,
         description="probability that an expert is dropped for a sequence in training",
+    )
+    curriculum: CurriculumConfig | None = added(
+        None,
+        description="order the sequences of a window of steps from easy to hard, by the tokens "
+        "that get more than the least; the forward passes for it are charged",
     )
     float32: bool = added(False, description="routers compute in float32 whatever `dtype` is")
 

@@ -130,6 +130,11 @@ class Training(_Part):
     )
     parameters_total: int
     parameters_active: float = Field(description="mean number of parameters that a token uses")
+    curriculum: tuple[float, ...] = Field(
+        default=(),
+        description="for each window that a curriculum ordered, rank correlation of a sequence's "
+        "complexity with its loss; windows without a difference in complexity are left out",
+    )
 
 
 class Speed(_Part):

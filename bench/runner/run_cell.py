@@ -351,4 +351,5 @@ def _training(model: Model, headline: Headline, trained: Trained, memory: PeakMe
         peak_memory_mb=memory.megabytes(),
         parameters_total=total,
         parameters_active=model.active_parameters(shares),
+        curriculum=tuple(value for value in trained.curriculum if isfinite(value)),
     )

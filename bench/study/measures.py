@@ -283,6 +283,12 @@ MEASURES: dict[str, Measure] = {
             _over_layers(purity), percent,
         ),
         Measure(
+            "curriculum", "complexity corr.",
+            "rank correlation of a sequence's complexity with its loss, mean over the windows of "
+            "the curriculum",
+            lambda r: _mean(r.training.curriculum) if r.training else None, _two,
+        ),
+        Measure(
             "several", "several",
             "share of tokens on more than one expert at the last probe, mean over layers",
             _over_layers(lambda m: m.several[-1] if m.several else None), percent,

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from bench.model.assemble import Model
 from bench.rng import generator
 from bench.routing.contract import Router, TrainStatistics
 from bench.training.checkpoint import Checkpoints
+from bench.training.curriculum import Curriculum
 from bench.training.step import Stepper, Trained
 from bench.training.supervision import Supervisor
 from bench.training.utility import Oracle
@@ -85,14 +87,17 @@ def train(
     noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
     supervisor = Supervisor(model, len(split.document_tags))
     loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
-    # Only routers that override `fit` need the counts, and they pay for their fitting.
-    fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
-    if fitting and statistics is not None:
-        counts = statistics()
-        for router in fitting:
-            flops = count(lambda: router.fit(counts)).total  # noqa: B023
-            model.ledger.charge("router", "fit", flops)
+    if statistics is not None:
+        _fit(model, statistics)
+    drawn = partial(train_batch, split, seed=seed, batch_size=config.batch_size, seq_len=seq_len)
+    order = (
+        Curriculum(model, drawn, config.router.curriculum, seed=seed, dtype=dtype)
+        if config.router.curriculum
+        else None
+    )
     if checkpoints is not None:
+        if order is not None:
+            checkpoints.parts["curriculum"] = order
         checkpoints.parts["training"] = loop
         checkpoints.restore(model.decoder)
     done = loop.done
@@ -108,9 +113,7 @@ def train(
         started = time.perf_counter()
         if meter is not None:
             loop.inspect(meter, done.steps)
-        batch = train_batch(
-            split, seed=seed, step=done.steps, batch_size=config.batch_size, seq_len=seq_len
-        )
+        batch = order.batch(done.steps, progress) if order else drawn(step=done.steps)
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))
         done.steps += 1
@@ -123,8 +126,19 @@ def train(
         _probe(loop, probe)
     done.optimizer_flops = loop.muon_flops * done.steps
     done.shares = loop.choices.shares
+    done.curriculum = order.correlations if order else []
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
+
+
+def _fit(model: Model, statistics: Callable[[], TrainStatistics]) -> None:
+    """Fit the routers that override `fit`, at their own cost; no others need the counts."""
+    fitting = [router for router in model.decoder.routers if type(router).fit is not Router.fit]
+    if fitting:
+        counts = statistics()
+        for router in fitting:
+            flops = count(lambda: router.fit(counts)).total  # noqa: B023
+            model.ledger.charge("router", "fit", flops)
 
 
 def _probe(loop: Stepper, probe: Probe) -> None:

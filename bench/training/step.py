@@ -42,6 +42,8 @@ class Trained:
         gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
         shares: share of all tokens that chose each path at the end of training, `[site][path]`;
             empty where choices are unknown.
+        curriculum: for each ordered window, rank correlation of complexity and loss; empty without
+            a curriculum.
     """
 
     steps: int = 0
@@ -51,6 +53,7 @@ class Trained:
     auxiliary: dict[str, float] = field(default_factory=dict[str, float])
     gradients: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
     shares: list[list[float]] = field(default_factory=list[list[float]])
+    curriculum: list[float] = field(default_factory=list[float])
 
 
 class Stepper:
