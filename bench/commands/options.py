@@ -147,6 +147,17 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def name_of_suite(text: str) -> str:
+    """Return the name of a suite that is given by name or by its YAML file, for its records.
+
+    Raises:
+        UserError: the file is missing, or is no suite.
+    """
+    from bench.config.load import load_suite
+
+    return load_suite(text).name if text.endswith((".yaml", ".yml")) else text
+
+
 def default_workers() -> int:
     """Return the number of cores that this process may use, within the limit of its container."""
     if count := getattr(os, "process_cpu_count", None):  # Python 3.13

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_results
+from bench.commands.options import Subparsers, add_results, name_of_suite
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "power", help="seeds still needed for each comparison", description=__doc__
     )
-    parser.add_argument("--suite", help="only this suite (default: all)")
+    parser.add_argument("--suite", help="only this suite, by name or YAML file (default: all)")
     add_results(parser)
     parser.add_argument(
         "--effect",
@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.stats import power, stages
 
     effect = _effect(arguments.effect)
-    for board in build_board(arguments.results, arguments.suite):
+    suite = arguments.suite and name_of_suite(arguments.suite)
+    for board in build_board(arguments.results, suite):
         plan = board.judgement.plan
         if plan is None or len(board.ranked) < 2:
             raise UserError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_results, add_workers
+from bench.commands.options import Subparsers, add_results, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
 from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
@@ -30,7 +30,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("row", help="row of the board, e.g. mlp_gate or random@ffn")
     parser.add_argument(
-        "--suite", default="quick", help="suite whose records to take (default: quick)"
+        "--suite",
+        default="quick",
+        help="suite, or its YAML file, whose records to take (default: quick)",
     )
     parser.add_argument("--budget", type=float, help="rho of the records, if there are several")
     parser.add_argument(
@@ -101,7 +103,7 @@ def _records(arguments: argparse.Namespace) -> list[Record]:
     Raises:
         UserError: there are none, or there are several budgets or matches and none was named.
     """
-    folder: Path = arguments.results / arguments.suite
+    folder: Path = arguments.results / name_of_suite(arguments.suite)
     if not folder.is_dir():
         raise UserError(
             f"There are no records in {str(folder)!r}. Name another --results or --suite."

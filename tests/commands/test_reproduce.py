@@ -141,3 +141,15 @@ def test_a_row_without_a_record_is_answered_with_the_nearest(
     assert main(["reproduce", "mlp_gat", *AGAIN]) == 2
     told = capsys.readouterr().err
     assert "Unknown row 'mlp_gat'. Did you mean 'mlp_gate'? Available: hash, mlp_gate." in told
+
+
+def test_a_suite_may_be_named_by_its_file(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text((runs.parent / "tiny.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    again = [word if word != "tiny" else str(own) for word in AGAIN]
+    assert main(["reproduce", "mlp_gat", *again]) == 2
+    assert "Available: hash, mlp_gate." in capsys.readouterr().err
+    assert main(["reproduce", "mlp_gate", "--suite", "absent.yaml"]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
