@@ -2,13 +2,17 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any, get_args
 
 # Before torch is imported anywhere: pytest-xdist fills the cores with processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
+import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import config, install_import_hook
@@ -31,9 +35,38 @@ def check_shapes() -> None:
     The hook wants a checker that it can import by name, hence the module.
     """
     checker = ModuleType("annotation_checker")
-    vars(checker)["check"] = beartype(conf=BeartypeConf(is_pep484_tower=True))
+    vars(checker)["check"] = beartype(
+        conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError)
+    )
     sys.modules[checker.__name__] = checker
+    # The hook decorates every function with what it finds under this name.
+    jaxtyping.jaxtyped = partial(check_types_or_shapes, jaxtyping.jaxtyped)
     install_import_hook(["bench", "routers"], f"{checker.__name__}.check")
+
+
+def check_types_or_shapes(jaxtyped: Callable[..., Any], *, typechecker: Any) -> Any:
+    """Return a decorator: `jaxtyped`, or the type checker alone for a function without shapes.
+
+    `jaxtyped` binds the arguments of each call, which takes longer than most functions.
+    """
+
+    def decorate(decorated: Any) -> Any:
+        if isinstance(decorated, FunctionType):
+            annotations = decorated.__annotations__.values()
+            if not any(has_shape(annotation) for annotation in annotations):
+                return typechecker(decorated)
+        return jaxtyped(typechecker=typechecker)(decorated)
+
+    return decorate
+
+
+def has_shape(annotation: Any) -> bool:
+    """Return whether an array with its shape stands anywhere in an annotation."""
+    return (
+        isinstance(annotation, str)
+        or hasattr(annotation, "dim_str")
+        or any(map(has_shape, get_args(annotation)))
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
