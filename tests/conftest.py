@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, get_args
+from unittest.mock import patch
 
 # Before torch is imported anywhere: pytest-xdist fills the cores with processes.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -67,6 +68,24 @@ def has_shape(annotation: Any) -> bool:
         or hasattr(annotation, "dim_str")
         or any(map(has_shape, get_args(annotation)))
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_cells() -> Iterator[None]:
+    """Shorten what a cell measures after its training."""
+    from tests import short
+
+    with short.short_cells():
+        yield
+
+
+@pytest.fixture(scope="module")
+def full_proof() -> Iterator[None]:
+    """Prove causality with as many trials as a user's cell does."""
+    from tests import short
+
+    with patch.multiple(short.causality, **short.FULL):
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
