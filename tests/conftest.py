@@ -1,5 +1,6 @@
 """Set up what every test runs under: one thread, shapes checked, reproducible examples."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,15 @@ def full_proof() -> Iterator[None]:
 
     with patch.multiple(short.causality, **short.FULL):
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through torch and all tests again and again.
+
+    Every cell begins with a full collection, which took a quarter of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
