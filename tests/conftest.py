@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, get_args
@@ -53,11 +53,21 @@ def check_types_or_shapes(jaxtyped: Callable[..., Any], *, typechecker: Any) -> 
     """
 
     def decorate(decorated: Any) -> Any:
-        if isinstance(decorated, FunctionType):
-            annotations = decorated.__annotations__.values()
-            if not any(has_shape(annotation) for annotation in annotations):
-                return typechecker(decorated)
-        return jaxtyped(typechecker=typechecker)(decorated)
+        if not isinstance(decorated, FunctionType) or any(
+            has_shape(annotation) for annotation in decorated.__annotations__.values()
+        ):
+            return jaxtyped(typechecker=typechecker)(decorated)
+        checked = typechecker(decorated)
+
+        def check_or_call(*arguments: Any, **options: Any) -> Any:
+            called = decorated if config.jaxtyping_disable else checked
+            return called(*arguments, **options)
+
+        # A function of jaxtyping, so that no error names it as the place in the author's code.
+        own = FunctionType(
+            check_or_call.__code__, vars(jaxtyping), closure=check_or_call.__closure__
+        )
+        return update_wrapper(own, decorated)
 
     return decorate
 
