@@ -1,14 +1,20 @@
 """Set up what every test runs under: one thread, shapes checked, reproducible examples."""
 
+import gc
 import os
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial, update_wrapper
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any, get_args
+from unittest.mock import patch
 
 # Before torch is imported anywhere: pytest-xdist fills the cores with processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
+import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import config, install_import_hook
@@ -31,9 +37,75 @@ def check_shapes() -> None:
     The hook wants a checker that it can import by name, hence the module.
     """
     checker = ModuleType("annotation_checker")
-    vars(checker)["check"] = beartype(conf=BeartypeConf(is_pep484_tower=True))
+    vars(checker)["check"] = beartype(
+        conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError)
+    )
     sys.modules[checker.__name__] = checker
+    # The hook decorates every function with what it finds under this name.
+    jaxtyping.jaxtyped = partial(check_types_or_shapes, jaxtyping.jaxtyped)
     install_import_hook(["bench", "routers"], f"{checker.__name__}.check")
+
+
+def check_types_or_shapes(jaxtyped: Callable[..., Any], *, typechecker: Any) -> Any:
+    """Return a decorator: `jaxtyped`, or the type checker alone for a function without shapes.
+
+    `jaxtyped` binds the arguments of each call, which takes longer than most functions.
+    """
+
+    def decorate(decorated: Any) -> Any:
+        if not isinstance(decorated, FunctionType) or any(
+            has_shape(annotation) for annotation in decorated.__annotations__.values()
+        ):
+            return jaxtyped(typechecker=typechecker)(decorated)
+        checked = typechecker(decorated)
+
+        def check_or_call(*arguments: Any, **options: Any) -> Any:
+            called = decorated if config.jaxtyping_disable else checked
+            return called(*arguments, **options)
+
+        # A function of jaxtyping, so that no error names it as the place in the author's code.
+        own = FunctionType(
+            check_or_call.__code__, vars(jaxtyping), closure=check_or_call.__closure__
+        )
+        return update_wrapper(own, decorated)
+
+    return decorate
+
+
+def has_shape(annotation: Any) -> bool:
+    """Return whether an array with its shape stands anywhere in an annotation."""
+    return (
+        isinstance(annotation, str)
+        or hasattr(annotation, "dim_str")
+        or any(map(has_shape, get_args(annotation)))
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_cells() -> Iterator[None]:
+    """Shorten what a cell measures after its training."""
+    from tests import short
+
+    with short.short_cells():
+        yield
+
+
+@pytest.fixture(scope="module")
+def full_proof() -> Iterator[None]:
+    """Prove causality with as many trials as a user's cell does."""
+    from tests import short
+
+    with patch.multiple(short.causality, **short.FULL):
+        yield
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through torch and all tests again and again.
+
+    Every cell begins with a full collection, which took a quarter of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

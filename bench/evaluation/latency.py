@@ -26,7 +26,6 @@ def measure_speed(
     model: Model,
     windows: Windows,
     dtype: torch.dtype = torch.float32,
-    least_seconds: float = LEAST_SECONDS,
 ) -> Speed:
     """Measure the median time of the causal forward pass with its routers, at the present knobs.
 
@@ -34,7 +33,6 @@ def measure_speed(
         model: the model.
         windows: the batch is taken evenly from these, and so from all domains.
         dtype: precision of matrix products.
-        least_seconds: repeat for at least this long, after a warm-up.
     """
     device = device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
@@ -50,7 +48,7 @@ def measure_speed(
 
     timer = Timer("forward()", globals={"forward": forward}, num_threads=torch.get_num_threads())
     # The timer warms up first, and waits for the device after each pass.
-    measured = timer.blocked_autorange(min_run_time=least_seconds)
+    measured = timer.blocked_autorange(min_run_time=LEAST_SECONDS)
     repeats = len(measured.times) * measured.number_per_run
     return Speed(
         forward_us_per_token=measured.median * 1e6 / tokens.numel(),

@@ -86,7 +86,7 @@ def test_sensitivity_is_drawn_where_it_was_measured() -> None:
 
 
 def test_files_are_the_same_bytes_and_load_nothing(tmp_path: Path) -> None:
-    made = records()
+    made = records(QUICK[:6], [0, 1])
     first, second = (
         write_figures(boards_of(order), tmp_path / name)
         for name, order in (("a", made), ("b", made[::-1]))
@@ -105,7 +105,7 @@ def test_figures_that_the_records_no_longer_give_are_removed(tmp_path: Path) -> 
     for stale in ("stale.svg", "b25/stale.svg", "kept.txt"):
         (tmp_path / stale).parent.mkdir(exist_ok=True)
         (tmp_path / stale).write_text("old", encoding="utf-8")
-    made = write_figures(boards_of(records()), tmp_path)
+    made = write_figures(boards_of(records(QUICK[:3], [0, 1])), tmp_path)
     assert set(tmp_path.rglob("*.*")) == {*made, tmp_path / "kept.txt"}
 
 

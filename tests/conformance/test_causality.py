@@ -71,6 +71,7 @@ from tests.world import (
     write_text,
 )
 
+pytestmark = pytest.mark.usefixtures("full_proof")
 BATCH_SIZE = 64
 
 

@@ -49,6 +49,7 @@ def test_router_conforms(row: str, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("full_proof")
 @pytest.mark.parametrize("seed", MORE_SEEDS)
 @pytest.mark.parametrize("row", ROWS)
 def test_router_conforms_at_more_seeds(row: str, seed: int) -> None:
@@ -64,6 +65,7 @@ STRICT = {check.name for check in CHECKS if not check.waivable}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("full_proof")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("said", VARIANTS)
 def test_every_row_of_suites_and_studies_keeps_the_rules_that_cannot_be_waived(

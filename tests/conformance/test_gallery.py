@@ -10,6 +10,7 @@ from bench.conformance.check import examine_one
 from bench.conformance.subject import Subject
 from bench.routing.registry import Entry
 
+pytestmark = pytest.mark.usefixtures("full_proof")
 Gallery = Callable[[str], dict[str, Entry]]
 
 CAUGHT = {

@@ -15,7 +15,7 @@ def test_the_batch_is_spread_over_the_windows_and_passed_causally(count: int) ->
     found, text, seen = model("mlp_gate"), windows(count), list[Any]()
     found.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     before = found.evaluation_ledger.total, [p.clone() for p in found.decoder.state_dict().values()]
-    speed = measure_speed(found, text, least_seconds=0.02)
+    speed = measure_speed(found, text)
     rows = min(count, WINDOWS)
     assert speed.tokens == rows * SEQ_LEN
     assert speed.repeats > 0

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +24,7 @@ from bench.runner.cells import Cell
 from bench.runner.work import Job, work
 from bench.training.checkpoint import Checkpoints
 from tests import world
+from tests.short import short_cells
 
 PHASES: dict[str, tuple[Any, str]] = {
     "training": (bench.runner.run_cell, "train"),
@@ -54,8 +54,7 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
     """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
     with ExitStack() as stack:
-        speed = partial(bench.runner.run_cell.measure_speed, least_seconds=0.0)
-        stack.enter_context(patch.object(bench.runner.run_cell, "measure_speed", speed))
+        stack.enter_context(short_cells())
         stack.enter_context(
             patch.object(
                 bench.runner.run_cell, "train", _leaving_digest(bench.runner.run_cell.train, root)
