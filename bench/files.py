@@ -2,8 +2,12 @@
 
 import io
 import os
+import select
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -130,6 +134,59 @@ def lenient_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def live_display(console: Console) -> bool:
+    """Return whether a console can show lines that change: a terminal before a person's eyes.
+
+    A dumb terminal and a CI cannot, and NO_COLOR asks for plain output.
+    """
+    plain = any(os.environ.get(name, "") not in ("", "0", "false") for name in ("CI", "NO_COLOR"))
+    return console.is_interactive and not plain
+
+
+@contextmanager
+def stderr_lines(show: Callable[[str], None]) -> Generator[None]:
+    """Send the stderr of this process and its children to `show`, line by line.
+
+    So their prints stand above a live display, and do not break it. A stderr that is no terminal
+    is left as it is.
+    """
+    if sys.platform == "win32" or not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    terminal, end = os.dup(2), threading.Event()
+    os.dup2(writing, 2)
+    os.close(writing)
+    thread = threading.Thread(target=_pass_on, args=(reading, show, end), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        end.set()
+        thread.join()
+
+
+def _pass_on(reading: int, show: Callable[[str], None], end: threading.Event) -> None:
+    """Read lines until nothing comes after `end`. A child may hold the pipe open for longer."""
+    rest = b""
+    while (ready := select.select([reading], [], [], 0.1)[0]) or not end.is_set():
+        if not ready:
+            continue
+        if not (found := os.read(reading, 65536)):
+            break
+        *lines, rest = (rest + found).split(b"\n")
+        for line in lines:
+            with suppress(OSError):  # the terminal is gone; the children must not wait for it
+                show(line.decode(errors="replace"))
+    if rest:
+        with suppress(OSError):
+            show(rest.decode(errors="replace"))
+    os.close(reading)
 
 
 def drop_stdout() -> None:

@@ -89,19 +89,17 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
 
 def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     """Return lines on the budget, on the cells, and on the planted task if the suite has one."""
-    from bench.backbone.presets import decoder_config
     from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share
-    from bench.flops.budget import dense_costs, training_target
+    from bench.flops.budget import dense_costs
+    from bench.runner.frozen import training_budget
+    from bench.runner.resolve import decoder_of
 
     corpus = load_corpus(suite.data.at(0))
-    config = decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len, suite.qk_gain)
+    config = decoder_of(suite, corpus.vocab_size)
     # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
-    # A frozen backbone has no weight gradient, so a training step costs less.
-    target, frozen = costs.at(suite.budget), suite.regime == "controller"
-    a_token = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
-    training = a_token * suite.train.reference_tokens
+    target, training = costs.at(suite.budget), training_budget(suite, config)
     lines = [
         f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / costs.full:.1%} of dense; "
         f"training {training:.3g} FLOPs",

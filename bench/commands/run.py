@@ -116,8 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     job = Job(root, root, command, arguments.checkpoint_seconds)
-    with Progress(shown, len(cells), root / CHECKPOINTS) as progress:
-        results = run_cells(cells, job, arguments.workers, progress)
+    with Progress(shown, cells, root, root / CHECKPOINTS, arguments.workers) as progress:
+        results = run_cells(cells, job, arguments.workers, progress, progress.starting)
     # If every cell crashed, there is nothing new to show.
     if any(result.status != "crashed" for result in results):
         render(root, board, shown)

@@ -98,17 +98,20 @@ def _run_cells(
     for line in skipped:
         shown.print(f"skipped  {line}", markup=False)
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    failed = False
+    # Each size and setting has its own folder, so that sizes never share a verdict.
+    roots = {name: study_folder(out, study.name) / arguments.size / name for name in cells}
     for setting, planned in cells.items():
-        # Each size and setting has its own folder, so that sizes never share a verdict.
-        root = study_folder(out, study.name) / arguments.size / setting
         check_device(planned[0].suite.device)
-        require_folder(root)
-        shown.print(
-            f"{study.name}, {setting}: {len(planned)} cells, records in {root}/", markup=False
-        )
-        # Records go to the tree's store, and the study's folder holds references.
-        with Progress(shown, len(planned), out / CHECKPOINTS) as progress:
-            results = run_cells(planned, Job(root, out, command), arguments.workers, progress)
-        failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)
+        require_folder(roots[setting])
+    failed = False
+    every, workers = [cell for planned in cells.values() for cell in planned], arguments.workers
+    with Progress(shown, every, out, out / CHECKPOINTS, workers) as progress:
+        for setting, planned in cells.items():
+            root = roots[setting]
+            said = f"{study.name}, {setting}: {len(planned)} cells, records in {root}/"
+            shown.print(said, markup=False)
+            # Records go to the tree's store, and the study's folder holds references.
+            job = Job(root, out, command)
+            results = run_cells(planned, job, workers, progress, progress.starting)
+            failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)
     return failed

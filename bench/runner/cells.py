@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from bench.config.base import hash_of
 from bench.config.data import DataConfig
 from bench.config.roles import sensitivity_name
 from bench.config.row import RouterTraining, RowConfig
@@ -44,6 +46,11 @@ class Cell:
     def training(self) -> RouterTraining:
         """The training options of its router."""
         return self.row.training or self.suite.train.router
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash that differs between the cells of a run. It is no content key."""
+        return hash_of([self.suite.canonical(), self.row.canonical(), self.seed])
 
     def __str__(self) -> str:
         further = f" router {self.row.router_seed}" if self.replica else ""

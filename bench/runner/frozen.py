@@ -1,12 +1,12 @@
 """Prepare a cell of the regime `controller`: its frozen backbone and its training budget."""
 
-from pathlib import Path
-
+from bench.backbone.decoder import DecoderConfig
+from bench.config.suite import SuiteConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.routing.contract import Router
 from bench.runner.cells import Cell
-from bench.runner.probes import say
+from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.training.loop import Allowance
 from bench.training.pretrain import Pretraining, adopt, pretrained
@@ -32,27 +32,21 @@ def pretraining(resolved: ResolvedCell, model: Model) -> Pretraining:
     )
 
 
-def freeze(resolved: ResolvedCell, model: Model, progress: Path | None = None) -> float:
+def freeze(resolved: ResolvedCell, model: Model, pulse: Pulse) -> float:
     """Load the frozen backbone and return its training cost in FLOPs; 0 in other regimes."""
-    cell = resolved.cell
-    if cell.suite.regime != "controller":
+    if resolved.cell.suite.regime != "controller":
         return 0.0
-
-    def report(share: float, loss: float) -> None:
-        if progress is not None:
-            say(progress, f"backbone of seed {cell.seed}", share, loss)
-
-    backbone = pretrained(pretraining(resolved, model), resolved.corpus, report=report)
+    pulse.enter("backbone")
+    backbone = pretrained(pretraining(resolved, model), resolved.corpus, report=pulse.report)
     adopt(model, backbone)
     return backbone.flops
 
 
-def training_budget(cell: Cell, model: Model) -> float:
+def training_budget(suite: SuiteConfig, config: DecoderConfig) -> float:
     """Return the training FLOPs of a router: a hard choice at B on the reference tokens."""
-    suite = cell.suite
-    target = training_target(
-        model.decoder.config, suite.routed_layers, suite.seq_len, suite.budget, model.frozen
-    )
+    # A frozen backbone has no weight gradient, so a training step costs less.
+    frozen = suite.regime == "controller"
+    target = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, frozen)
     return target * suite.train.reference_tokens
 
 
@@ -66,7 +60,7 @@ def allowance(cell: Cell, model: Model) -> Allowance:
     # Only one of the two limits holds; the other is infinite.
     infinity = float("inf")
     if cell.match == "flops":
-        return Allowance(training_budget(cell, model), infinity)
+        return Allowance(training_budget(cell.suite, model.decoder.config), infinity)
     return Allowance(infinity, cell.suite.train.reference_tokens)
 
 

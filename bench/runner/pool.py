@@ -31,6 +31,7 @@ def run_cells(
     job: Job,
     workers: int,
     report: Callable[[CellResult], None] = lambda _: None,
+    starting: Callable[[Cell], None] = lambda _: None,
 ) -> list[CellResult]:
     """Run the cells that have no record yet; each worker writes its own.
 
@@ -45,13 +46,14 @@ def run_cells(
         workers: number of processes; 0 runs the cells in this one, except those with a plugin's
             code.
         report: called with each result as it comes.
+        starting: called with each cell that a worker takes up, from any thread.
     """
     results: list[CellResult] = []
     pending, job = list(cells), replace(job, failed_since=time.time())
     # The second round waits for cells that another run had in hand.
     for patient in (False, True):
         busy: list[Cell] = []
-        with closing(_run(pending, job, workers, patient)) as finished:
+        with closing(_run(pending, job, workers, patient, starting)) as finished:
             for result in finished:
                 if result.status == "busy":
                     busy.append(result.cell)
@@ -62,18 +64,22 @@ def run_cells(
     return results
 
 
-def _run(cells: Sequence[Cell], job: Job, workers: int, patient: bool) -> Generator[CellResult]:
+def _run(
+    cells: Sequence[Cell], job: Job, workers: int, patient: bool, starting: Callable[[Cell], None]
+) -> Generator[CellResult]:
     if workers:
-        yield from _in_processes(cells, job, workers, patient)
+        yield from _in_processes(cells, job, workers, patient, starting)
         return
     for cell in cells:
-        yield from (
-            _in_processes([cell], job, 1, patient) if cell.outside else [work(cell, job, patient)]
-        )
+        if cell.outside:
+            yield from _in_processes([cell], job, 1, patient, starting)
+        else:
+            starting(cell)
+            yield work(cell, job, patient)
 
 
 def _in_processes(
-    cells: Sequence[Cell], job: Job, workers: int, patient: bool
+    cells: Sequence[Cell], job: Job, workers: int, patient: bool, starting: Callable[[Cell], None]
 ) -> Generator[CellResult]:
     """Yield results as they come, from single-threaded processes."""
     # Threads must be fixed before a worker imports torch, so by environment.
@@ -87,6 +93,7 @@ def _in_processes(
     def run(cell: Cell) -> CellResult:
         worker = idle.get()
         try:
+            starting(cell)
             return worker.run(work, cell, job, patient)
         except BrokenProcessPool:
             return CellResult(cell, "crashed", DIED, 0.0)

@@ -1,9 +1,6 @@
-"""Probe a cell while it trains: its loss curve, its plans, and its progress."""
+"""Probe a cell while it trains: its loss curve and its plans."""
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
@@ -13,7 +10,6 @@ from bench.data import Windows, windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import domain_losses, mean_loss
-from bench.files import write_atomically
 from bench.model.assemble import Model
 from bench.record import CurvePoint
 from bench.runner.resolve import ResolvedCell
@@ -35,14 +31,12 @@ class Watch:
     Attributes:
         resolved: the running cell.
         model: the model of the cell.
-        progress: file for the progress of the cell, or None.
         curve: the results of the probes so far.
         masks: routed site -> masks of its plans at every probe.
     """
 
     resolved: ResolvedCell
     model: Model
-    progress: Path | None = None
     curve: list[CurvePoint] = field(default_factory=list[CurvePoint])
     masks: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
 
@@ -94,12 +88,3 @@ class Watch:
         )
         for site, mask in found.masks.items():
             self.masks.setdefault(site, []).append(mask)
-        if self.progress is not None:
-            share = len(self.curve) / self.resolved.cell.suite.train.probes
-            say(self.progress, str(self.resolved.cell), share, loss)
-
-
-def say(progress: Path, what: str, share: float, loss: float) -> None:
-    """Write the progress of a cell or a pretraining into a file. A full disk is ignored."""
-    with suppress(OSError):
-        write_atomically(progress, json.dumps({"cell": what, "share": share, "loss": loss}))

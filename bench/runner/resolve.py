@@ -88,9 +88,7 @@ class ResolvedCell:
             UserError: the backbone has no such layer.
         """
         suite = self.cell.suite
-        config = decoder_config(
-            suite.backbone, self.corpus.vocab_size, suite.seq_len, suite.qk_gain
-        )
+        config = decoder_of(suite, self.corpus.vocab_size)
         check_layers(suite, config)
         return Blueprint(
             entry=self.entry,
@@ -106,6 +104,11 @@ class ResolvedCell:
         )
 
 
+def decoder_of(suite: SuiteConfig, vocab_size: int) -> DecoderConfig:
+    """Return the sizes of a suite's decoder."""
+    return decoder_config(suite.backbone, vocab_size, suite.seq_len, suite.qk_gain)
+
+
 def check_layers(suite: SuiteConfig, config: DecoderConfig) -> None:
     """Raise a `UserError` if a suite routes a layer that its backbone lacks."""
     if suite.routed_layers[-1] >= config.num_layers:
@@ -115,8 +118,12 @@ def check_layers(suite: SuiteConfig, config: DecoderConfig) -> None:
         )
 
 
-def resolve(cell: Cell) -> ResolvedCell:
+def resolve(cell: Cell, corpus: Corpus | None = None) -> ResolvedCell:
     """Look up the router of a cell, read its text and compute its key.
+
+    Args:
+        cell: the cell.
+        corpus: its text, if it is loaded already.
 
     Raises:
         UserError: no such router or option, or text that cannot be read.
@@ -128,7 +135,7 @@ def resolve(cell: Cell) -> ResolvedCell:
     card = entry.describe(cell.row.options)
     training = cell.training.model_dump(exclude_defaults=True)
     identity = entry.identity(cell.row.options, training)
-    corpus = load_corpus(cell.data)
+    corpus = corpus or load_corpus(cell.data)
     machine = machine_of(torch.device(cell.suite.device), cell.suite.dtype)
     return ResolvedCell(
         cell=cell,

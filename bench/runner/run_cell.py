@@ -39,6 +39,7 @@ from bench.runner.memory import PeakMemory
 from bench.runner.plugins import checks_of, offence
 from bench.runner.probes import Watch, cut
 from bench.runner.provenance import commit_state, processor
+from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
@@ -87,7 +88,7 @@ def run_cell(
     command: str,
     store: Path,
     checkpoints: Checkpoints | None = None,
-    progress: Path | None = None,
+    pulse: Pulse | None = None,
     beside: int = 0,
 ) -> Record:
     """Train, calibrate and evaluate a cell, and return its record.
@@ -100,7 +101,7 @@ def run_cell(
         command: the command line, for the record.
         store: tree of records with the results of plugins' checks.
         checkpoints: state of an interrupted run, and place for new checkpoints; or None.
-        progress: file for the progress of the cell; or None.
+        pulse: reports the phases of the cell; or None.
         beside: number of other workers in the run.
     """
     memory = PeakMemory(torch.device(resolved.cell.suite.device))
@@ -120,7 +121,9 @@ def run_cell(
         blank = blank.model_copy(update={"checks": checks})
         if broken := offence(checks):
             return blank.model_copy(update={"status": "invalid", "reason": broken})
-        trained = train_cell(resolved, checkpoints, progress)
+        pulse = pulse or Pulse(cell)
+        trained = train_cell(resolved, checkpoints, pulse)
+        pulse.enter("evaluation")
         evaluated = evaluate_cell(resolved, trained)
         found = _measured(resolved, trained, evaluated, memory, beside)
         judged = judge_cell(resolved, trained, evaluated)
@@ -138,7 +141,7 @@ def run_cell(
 
 
 def train_cell(
-    resolved: ResolvedCell, checkpoints: Checkpoints | None = None, progress: Path | None = None
+    resolved: ResolvedCell, checkpoints: Checkpoints | None = None, pulse: Pulse | None = None
 ) -> TrainedCell:
     """Assemble the model of a cell and train it to the end of its allowance.
 
@@ -148,17 +151,19 @@ def train_cell(
         UserError: no size of the router meets the budget, or its cost cannot be counted.
     """
     cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
+    pulse = pulse or Pulse(cell)
     model = assemble(resolved.blueprint(), cell.seed, cell.row.router_seed)
-    pretraining = freeze(resolved, model, progress)
+    pretraining = freeze(resolved, model, pulse)
     model.decoder.to(suite.device)
     model.decoder.truth = corpus.truth
     # Compile after the weights are in place on the device.
     if suite.compile:
         compile_parts(model.decoder)
-    watch, meter = Watch(resolved, model, progress), model.meter(cell.seed)
+    watch, meter = Watch(resolved, model), model.meter(cell.seed)
     # A resumed run keeps the probes that it has made.
     if checkpoints is not None:
         checkpoints.parts["watch"] = watch
+    pulse.enter("training")
     trained = train(
         model,
         corpus.train,
@@ -171,6 +176,7 @@ def train_cell(
         dtype=resolved.dtype,
         statistics=lambda: _statistics(corpus),
         probe=watch.probe,
+        report=pulse.report,
         checkpoints=checkpoints,
         meter=meter,
     )
@@ -332,7 +338,7 @@ def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Fl
         dense=model.solution.dense,
         training=dict(sorted(model.ledger.spent.items())),
         training_total=model.ledger.total,
-        training_budget=training_budget(resolved.cell, model),
+        training_budget=training_budget(resolved.cell.suite, model.decoder.config),
         optimizer=trained.optimizer_flops,
         evaluation=ledger.total,
         pretraining=found.pretraining,

@@ -12,12 +12,12 @@ from bench.files import file_lock, require_room, why
 from bench.record import Record, read_record, refer, store_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell
+from bench.runner.pulse import PULSE, Pulse, Timing
 
 if TYPE_CHECKING:
     from bench.runner.resolve import ResolvedCell
 
 CHECKPOINTS = ".checkpoints"
-PROGRESS = ".progress"
 CHECKPOINT_SECONDS = 20.0
 RECORD_ROOM = 2**20
 """Bytes that must be free before a cell is trained: more than a record takes."""
@@ -55,12 +55,14 @@ class CellResult:
             record, "busy" while another process runs the cell.
         detail: the loss, or the reason of a failure.
         seconds: wall-clock time.
+        timing: seconds of its phases, to predict those of other cells; None if they tell nothing.
     """
 
     cell: Cell
     status: str
     detail: str
     seconds: float
+    timing: Timing | None = None
 
 
 def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
@@ -71,9 +73,9 @@ def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
         job: the run.
         wait: wait for another process that runs this cell, instead of returning "busy".
     """
-    started = time.perf_counter()
+    started, timing = time.perf_counter(), None
     try:
-        status, detail = _locked(cell, job, wait)
+        status, detail, timing = _locked(cell, job, wait)
     except Timeout:
         status, detail = "busy", "another process runs it"
     except UserError as error:
@@ -86,11 +88,11 @@ def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
         status, detail = "crashed", located(error)
     # A kept record took no time now.
     seconds = 0.0 if status == "kept" else time.perf_counter() - started
-    return CellResult(cell, status, detail, seconds)
+    return CellResult(cell, status, detail, seconds, timing)
 
 
-def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
-    """Return status and detail of a cell, while its lock keeps other processes away."""
+def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str, Timing | None]:
+    """Return status, detail and timing of a cell, while its lock keeps other processes away."""
     import torch
 
     from bench.runner.resolve import resolve
@@ -103,44 +105,49 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str]:
     state = job.store / CHECKPOINTS / resolved.key
     state.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:
-        record, status = _record(resolved, job, kept, state)
+        record, status, timing = _record(resolved, job, kept, state)
         # The tree refers to the record by its place; the store keeps it by its key.
         displaced = _displaced(place, kept)
         refer(place, kept)
         # The record exists now, so the next process needs no lock.
         Path(lock.lock_file).unlink(missing_ok=True)
-    return status, f"{record.reason or _loss(record)}{displaced}"
+    return status, f"{record.reason or _loss(record)}{displaced}", timing
 
 
-def _record(resolved: "ResolvedCell", job: Job, kept: Path, state: Path) -> tuple[Record, str]:
-    """Return the record of a cell, from the store or run now, and a status."""
+def _record(
+    resolved: "ResolvedCell", job: Job, kept: Path, state: Path
+) -> tuple[Record, str, Timing | None]:
+    """Return the record of a cell, from the store or run now, with its status and timing."""
     from bench.runner.run_cell import run_cell
     from bench.training.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
-    progress = state.with_name(state.name + PROGRESS)
+    beats = state.with_name(state.name + PULSE)
 
     def clear() -> None:
         checkpoints.clear()
-        progress.unlink(missing_ok=True)
+        beats.unlink(missing_ok=True)
 
     if kept.exists():
         there = read_record(kept)
         if there.status != "failed":
             # A run that was killed right after it wrote the record left its checkpoints.
             clear()
-            return there, "kept"
+            return there, "kept", None
         # Another process of this run, or of a later one, has tried already.
         if kept.stat().st_mtime >= job.failed_since:
-            return there, there.status
+            return there, there.status, None
     # A run that was killed while it wrote left half a record.
     for left in kept.parent.glob(f".{kept.stem}.*"):
         left.unlink(missing_ok=True)
     require_room(kept.parent, RECORD_ROOM)  # better known before the training than after it
-    record = run_cell(resolved, job.command, job.store, checkpoints, progress, job.beside)
+    pulse = Pulse(resolved.cell, beats)
+    record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside)
+    # A run that broke off tells nothing about the others.
+    timing = pulse.timing() if record.status in ("ok", "off_budget") else None
     write_record(record, kept)
     clear()
-    return record, record.status
+    return record, record.status, timing
 
 
 def _displaced(place: Path, kept: Path) -> str:

@@ -24,6 +24,8 @@ from bench.training.step import Stepper, Trained
 from bench.training.supervision import Supervisor
 from bench.training.utility import Oracle
 
+Report = Callable[[float, Tensor], None]
+"""Called with (spent share of the budget, loss of a step)."""
 Probe = Callable[[int, int, float, float, float], None]
 """Called with (step, tokens, FLOPs, seconds of training, mean training loss since the last probe).
 """
@@ -60,6 +62,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
+    report: Report | None = None,
     checkpoints: Checkpoints | None = None,
     meter: Meter | None = None,
 ) -> Trained:
@@ -77,6 +80,7 @@ def train(
         dtype: precision of matrix products.
         statistics: counts the training split; called only if a router fits tables.
         probe: called `config.probes` times, evenly over the allowance, and at the end.
+        report: called after every step; it changes nothing.
         checkpoints: state to resume from, and place for new checkpoints.
         meter: runs the routers under the counter at some steps.
 
@@ -116,6 +120,8 @@ def train(
         batch = order.batch(done.steps, progress) if order else drawn(step=done.steps)
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))
+        if report is not None:
+            report(progress, loop.since[-1])
         done.steps += 1
         done.tokens += config.batch_size * seq_len
         done.seconds += time.perf_counter() - started

@@ -1,20 +1,19 @@
-"""Causal probes: their windows, what they keep, and the word on how far a cell is."""
+"""Causal probes: their windows, and what they keep."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.model.assemble import assemble
-from bench.runner.probes import Watch, cut, say
+from bench.runner.probes import Watch, cut
 from bench.runner.resolve import resolve
 from tests import world
 
 
-def watch(text: Path, progress: Path | None = None) -> Watch:
+def watch(text: Path) -> Watch:
     resolved = resolve(world.cell(text))
-    return Watch(resolved, assemble(resolved.blueprint(), 0), progress)
+    return Watch(resolved, assemble(resolved.blueprint(), 0))
 
 
 def test_windows_are_of_the_split_that_was_asked_for_and_stay_the_same(text: Path) -> None:
@@ -31,10 +30,8 @@ def test_windows_are_of_the_split_that_was_asked_for_and_stay_the_same(text: Pat
     assert np.array_equal(cut(resolved, "validation", 3).tokens, validation.tokens)
 
 
-def test_a_probe_leaves_weights_alone_and_says_how_far_the_cell_is(
-    text: Path, tmp_path: Path
-) -> None:
-    found = watch(text, tmp_path / "progress")
+def test_a_probe_leaves_weights_alone_and_keeps_losses_and_plans(text: Path) -> None:
+    found = watch(text)
     before = {name: part.clone() for name, part in found.model.decoder.named_parameters()}
     found.probe(step=1, tokens=128, flops=2.0, seconds=0.5, train_loss=5.0)
     assert all(
@@ -44,8 +41,6 @@ def test_a_probe_leaves_weights_alone_and_says_how_far_the_cell_is(
     assert (point.step, point.tokens, point.flops, point.train_loss) == (1, 128, 2.0, 5.0)
     assert abs(point.loss - np.log(256)) < 1, "an untrained model knows nothing of bytes"
     assert {site: len(masks) for site, masks in found.masks.items()} == {0: 1, 1: 1}
-    word = json.loads((tmp_path / "progress").read_text(encoding="utf-8"))
-    assert (word["share"], word["loss"]) == (0.5, point.loss)
 
 
 def test_a_state_gives_back_what_the_probes_found(text: Path) -> None:
@@ -53,9 +48,3 @@ def test_a_state_gives_back_what_the_probes_found(text: Path) -> None:
     first.probe(step=1, tokens=128, flops=2.0, seconds=0.5, train_loss=5.0)
     second.load_state_dict(first.state_dict())
     assert second.curve == first.curve and second.masks == first.masks
-
-
-def test_a_word_that_cannot_be_left_costs_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    say(tmp_path / "file" / "progress", "cell", 0.5, 1.0)
-    assert (tmp_path / "file").read_text(encoding="utf-8") == ""
