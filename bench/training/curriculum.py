@@ -32,7 +32,7 @@ class Curriculum:
     Args:
         model: the model. Its ledger is charged for reading a window.
         drawn: returns the batch of a step, `drawn(step=...)`, in the order of the seed.
-        config: length and order of a window.
+        config: length and order of a window; None for the order of the seed.
         seed: seed of the cell.
         dtype: precision of matrix products.
 
@@ -45,7 +45,7 @@ class Curriculum:
         self,
         model: Model,
         drawn: Callable[..., Batch],
-        config: CurriculumConfig,
+        config: CurriculumConfig | None,
         *,
         seed: int,
         dtype: torch.dtype,
@@ -64,11 +64,13 @@ class Curriculum:
             step: number of the step.
             progress: spent share of the training budget.
         """
+        if self.config is None:
+            return self.drawn(step=step)
         window, place = divmod(step, self.config.window)
         if window != self.window:
-            self.order = self._ordered(window, progress)
+            self.order = self._ordered(self.config, window, progress)
             self.window = window
-        drawn = self._drawn(window)
+        drawn = self._drawn(self.config.window, window)
         size = len(drawn[0].tokens)
         rows = [
             divmod(index, size) for index in self.order[place * size : (place + 1) * size].tolist()
@@ -93,19 +95,20 @@ class Curriculum:
         self.window, self.order = state["window"], state["order"]
         self.correlations = state["correlations"]
 
-    def _drawn(self, window: int) -> list[Batch]:
+    def _drawn(self, size: int, window: int) -> list[Batch]:
         """Return the batches of a window in the order of the seed, and keep them."""
         if self._batches[0] != window:
-            size = self.config.window
             self._batches = (
                 window,
                 [self.drawn(step=step) for step in range(window * size, (window + 1) * size)],
             )
         return self._batches[1]
 
-    def _ordered(self, window: int, progress: float) -> Int[Tensor, " sequence"]:
+    def _ordered(
+        self, config: CurriculumConfig, window: int, progress: float
+    ) -> Int[Tensor, " sequence"]:
         """Return the order in which the sequences of a window are trained on."""
-        batches = self._drawn(window)
+        batches = self._drawn(config.window, window)
         if window == 0:
             return torch.arange(len(batches) * len(batches[0].tokens))
         read = [self._read(batch, progress) for batch in batches]
@@ -113,7 +116,7 @@ class Curriculum:
         losses = torch.cat([losses for _, losses in read])
         mean = shares.mean(1)
         self.correlations.append(_rank_correlation(mean, losses))
-        return complexity_order(shares, self.config.order)
+        return complexity_order(shares, config.order)
 
     @torch.no_grad()
     def _read(

@@ -94,14 +94,9 @@ def train(
     if statistics is not None:
         _fit(model, statistics)
     drawn = partial(train_batch, split, seed=seed, batch_size=config.batch_size, seq_len=seq_len)
-    order = (
-        Curriculum(model, drawn, config.router.curriculum, seed=seed, dtype=dtype)
-        if config.router.curriculum
-        else None
-    )
+    order = Curriculum(model, drawn, config.router.curriculum, seed=seed, dtype=dtype)
     if checkpoints is not None:
-        if order is not None:
-            checkpoints.parts["curriculum"] = order
+        checkpoints.parts["curriculum"] = order
         checkpoints.parts["training"] = loop
         checkpoints.restore(model.decoder)
     done = loop.done
@@ -117,7 +112,7 @@ def train(
         started = time.perf_counter()
         if meter is not None:
             loop.inspect(meter, done.steps)
-        batch = order.batch(done.steps, progress) if order else drawn(step=done.steps)
+        batch = order.batch(done.steps, progress)
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))
         if report is not None:
@@ -132,7 +127,7 @@ def train(
         _probe(loop, probe)
     done.optimizer_flops = loop.muon_flops * done.steps
     done.shares = loop.choices.shares
-    done.curriculum = order.correlations if order else []
+    done.curriculum = order.correlations
     done.auxiliary = {name: float(value) for name, value in loop.last_auxiliary.items()}
     return done
 
