@@ -43,9 +43,30 @@ def load_cv(load: Sequence[float]) -> float | None:
     return pstdev(load) / fmean(load) if len(load) > 2 and any(load) else None
 
 
-def load_peak(load: Sequence[float]) -> float | None:
-    """Return the largest load over the mean load; None as for `load_cv`."""
-    return max(load) / fmean(load) if len(load) > 2 and any(load) else None
+def max_violation(load: Sequence[float]) -> float | None:
+    """Return MaxVio, the largest load over the mean load, minus 1; None as for `load_cv`.
+
+    Source: arXiv:2408.15664, section 4.
+    """
+    return max(load) / fmean(load) - 1 if len(load) > 2 and any(load) else None
+
+
+def purity(layer: LayerMonitor) -> float | None:
+    """Return the share of the choices of a path that are of its most frequent domain.
+
+    It is a mean over paths by load. Domains count alike. None as for `load_cv`.
+    """
+    loads = [
+        [load for name, load in zip(layer.paths, loads, strict=True) if name not in layer.always]
+        for loads in layer.load_by_domain.values()
+    ]
+    total = sum(map(sum, loads))
+    # Two paths are a gate, whose full path no domain should own.
+    return (
+        sum(map(max, zip(*loads, strict=True))) / total
+        if total and len(loads) > 1 and len(loads[0]) > 2
+        else None
+    )
 
 
 def dead_paths(load: Sequence[float]) -> float | None:
@@ -68,9 +89,9 @@ MONITORS = (
         lambda layer: load_cv(layer.chosen_load),
     ),
     Monitor(
-        "max/mean",
-        "largest load over the mean load",
-        lambda layer: load_peak(layer.chosen_load),
+        "MaxVio",
+        "largest load over the mean load, minus 1",
+        lambda layer: max_violation(layer.chosen_load),
         lambda value: number(value, 2),
     ),
     Monitor(
@@ -128,6 +149,18 @@ MONITORS = (
         "domain information",
         "mutual information of path set and domain, nats",
         lambda layer: layer.domain_information,
+    ),
+    Monitor(
+        "purity",
+        "choices of a path that are of its most frequent domain",
+        purity,
+        percent,
+    ),
+    Monitor(
+        "co-activation",
+        "an expert's tokens that also take its most frequent partner",
+        lambda layer: layer.co_activation,
+        percent,
     ),
     Monitor(
         "utility correlation",

@@ -21,6 +21,7 @@ from bench.board.conditions import processors
 from bench.board.figures import board_figures
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary, waivers
+from bench.board.routes import route_columns
 from bench.board.templating import WAIVED, markdown, row_table
 from bench.board.text import BITS, MISSING, code, escape, number, percent
 from bench.board.text import seeds as seed_runs
@@ -78,6 +79,7 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
         "first": row_table(board.ranked, first_columns(board)),
         "comparisons": row_table(board.ranked, [*place_columns(board), *verdict_columns(board)]),
         "truth": row_table(board.rows, truth) if (truth := truth_columns(board)) else "",
+        "routes": row_table(board.rows, routes) if (routes := route_columns(board)) else "",
         "cost": row_table(board.rows, cost_columns(board)),
         "audit": row_table(board.rows, audit_columns(board)),
         "disagreements": disagreements(board, code),

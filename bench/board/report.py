@@ -21,6 +21,7 @@ from bench.board.figures import board_figures
 from bench.board.model import Board, Row
 from bench.board.pages import apart, facts, out, place_columns
 from bench.board.remarks import disagreements, remarks, summary, waivers
+from bench.board.routes import route_columns
 from bench.board.templating import environment, mark
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.board.truth import truth_columns
@@ -108,6 +109,7 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "tables": [
             lines("comparisons", "Comparisons", against, board.rows),
             lines("paths", "Right paths", truth_columns(board), board.rows),
+            lines("routes", "Routes", route_columns(board), board.rows),
             lines("cost", "Cost", cost_columns(board), board.rows),
             lines("audit", "Audit", audit_columns(board), board.rows),
         ],

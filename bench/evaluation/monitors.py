@@ -70,6 +70,7 @@ def monitors(
                 trained_load=tuple(trained[site]) if trained else (),
                 always=router.paths.always,
                 several=several(probed, router.paths),
+                co_activation=co_activation(mask, router.paths),
                 load_by_domain=dict(
                     zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)
                 ),
@@ -134,6 +135,20 @@ def several(probed: Sequence[Bool[Tensor, "window seq path"]], paths: Paths) -> 
     chosen = [path for path in paths.chosen if paths.names[path] in paths.experts]
     found = [float((mask[..., chosen].sum(-1) > 1).float().mean()) for mask in probed]
     return tuple(found) if any(0 < share < 1 for share in found) else ()
+
+
+def co_activation(mask: Bool[Tensor, "window seq path"], paths: Paths) -> float | None:
+    """Return the share of an expert's tokens that also take its most frequent partner.
+
+    It is a mean over the chosen experts, by load (after OLMoE, arXiv:2409.02060, section 5.2). None
+    if no token takes two of them.
+    """
+    chosen = [path for path in paths.chosen if paths.names[path] in paths.experts]
+    taken = mask[..., chosen].flatten(0, 1).double()
+    together = taken.mT @ taken
+    load = together.diagonal().clone()
+    partner = together.fill_diagonal_(0).amax(1) if len(chosen) > 1 else torch.zeros(1)
+    return float(partner.sum() / load.sum()) if partner.any() else None
 
 
 def collapse(latent: Float[Tensor, "window seq path latent"]) -> tuple[float, float]:

@@ -226,6 +226,12 @@ class LayerMonitor(_Part):
         default=None, description="effective rank of predicted latents, 1 to their size"
     )
 
+    co_activation: float | None = Field(
+        default=None,
+        description="share of an expert's tokens that also take its most frequent partner, mean "
+        "over experts by load; none where tokens take one expert",
+    )
+
     @property
     def chosen_load(self) -> tuple[float, ...]:
         """The load of the paths that a token may take or not."""
@@ -242,6 +248,37 @@ class SupervisionMonitor(_Part):
         description="share of their tokens on the path of the label; none without any"
     )
     unsupervised: float | None = Field(description="the same for the other training documents")
+
+
+class Recall(_Part):
+    """Loss on tokens that the context has shown before, and on the rest, validation split."""
+
+    order: int = Field(description="length in tokens of the n-gram that stood earlier")
+    share: float = Field(description="share of tokens that end such an n-gram")
+    recalled: float | None = Field(description="their loss, nats per token")
+    rest: float | None = Field(description="loss of the other tokens, nats per token")
+
+
+class OtherRoutes(_Part):
+    """Loss of the trained model on other routes of equal cost, nats per token.
+
+    In a sampled route each token takes the plan of another token of its sequence.
+    """
+
+    samples: int
+    own: float = Field(description="loss on the router's own route")
+    sampled: float = Field(description="mean loss over the sampled routes")
+    regret: float = Field(
+        description="mean over sequences of the own loss above that of the best sampled route; 0 "
+        "if the own route is best everywhere"
+    )
+    fragile: float = Field(
+        description="share of tokens whose loss half of the sampled routes raise by over 0.1 nats"
+    )
+    second: float | None = Field(
+        description="loss if each token's best expert is replaced by the best that it did not "
+        "choose; none for other paths"
+    )
 
 
 class Passage(_Part):
@@ -328,6 +365,8 @@ class Record(_Part):
         default=(), description="for supervised routers"
     )
     truth: RightPaths | None = None
+    recall: Recall | None = None
+    other_routes: OtherRoutes | None = None
     auxiliary: dict[str, float] = Field(
         default_factory=dict, description="last mean of each auxiliary loss"
     )

@@ -23,6 +23,8 @@ from bench.evaluation.headline import (
 )
 from bench.evaluation.latency import measure_speed
 from bench.evaluation.monitors import monitors, passage
+from bench.evaluation.other_routes import other_routes
+from bench.evaluation.recall import recall
 from bench.evaluation.right_paths import right_paths
 from bench.evaluation.shares import moved_shares
 from bench.evaluation.supervision import measure_supervision
@@ -287,6 +289,8 @@ def _measured(
             model, corpus.train, suite.seq_len, suite.evaluation, cell.seed, dtype
         ),
         "truth": right_paths(decoder, suite, corpus, validation, evaluation),
+        "recall": recall(evaluation.nats, validation, corpus.token_bytes),
+        "other_routes": other_routes(model, watch.validation, batch_size, cell.seed, dtype),
         "auxiliary": trained.trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation)
         if cell.seed == 0

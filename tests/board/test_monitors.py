@@ -18,8 +18,9 @@ from bench.board.monitors import (
     dead_paths,
     layer_table,
     load_cv,
-    load_peak,
+    max_violation,
     monitor_columns,
+    purity,
 )
 from bench.board.pages import render_leaderboard
 from bench.record import Record
@@ -50,7 +51,7 @@ def older(record: Record) -> Record:
 @given(st.lists(st.floats(0.01, 1), min_size=3, max_size=16))
 def test_balance_is_scipys_coefficient_of_variation(load: list[float]) -> None:
     assert load_cv(load) == pytest.approx(float(stats.variation(load)), abs=1e-9)
-    assert load_peak(load) == pytest.approx(float(np.max(load) / np.mean(load)))
+    assert max_violation(load) == pytest.approx(float(np.max(load) / np.mean(load)) - 1, abs=1e-9)
     assert dead_paths(load) == 0
 
 
@@ -107,7 +108,7 @@ def test_shared_experts_count_in_no_balance_and_several_has_a_first_and_a_last_v
     row = boards_of(made)[0].rows[0]
     header, lines = layer_table(row)
     shown = dict(zip(header, lines[0], strict=True))
-    assert shown["max/mean"] == "1.00" and shown["load CV"] == "0.000"
+    assert shown["MaxVio"] == "0.00" and shown["load CV"] == "0.000"
     assert (shown["several at first"], shown["several in the end"]) == ("90.0 %", "20.0 %")
 
 
@@ -115,7 +116,8 @@ def test_older_records_lose_no_board_and_gain_no_column() -> None:
     old = boards_of([older(record) for record in MADE])[0]
     assert {column.title for column in monitor_columns(old)} == {
         "load CV",
-        "max/mean",
+        "MaxVio",
+        "purity",
         "dead",
         "entropy",
         "churn",
@@ -138,3 +140,15 @@ def test_the_frontier_is_of_measured_inference_where_every_row_has_it() -> None:
         labels([older(MADE[0]), *MADE[1:3], *MADE[3:]]) == "measured time a token of inference, µs"
     )  # two of its seeds have it
     assert labels([*map(older, MADE[:3]), *MADE[3:]]) == "measured time a training token, µs"
+
+
+def test_purity_is_the_share_of_the_most_frequent_domain_of_each_path() -> None:
+    """Two domains of 100 tokens: of the 120 choices of path a, 90 are of the first domain."""
+    layer = next(record for record in MADE if record.monitors).monitors[0]
+    loads = {"first": (0.9, 0.1, 0.0), "second": (0.3, 0.3, 0.4)}
+    layer = layer.model_copy(
+        update={"paths": ("a", "b", "c"), "always": (), "load_by_domain": loads}
+    )
+    assert purity(layer) == pytest.approx((90 + 30 + 40) / 200)
+    gate = {"paths": ("cheap", "full"), "load_by_domain": {"first": (1, 0), "second": (0, 1)}}
+    assert purity(layer.model_copy(update=gate)) is None
