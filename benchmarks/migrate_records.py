@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.base import hash_of
-from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
+from bench.config.read_suite import parse_suite
 from bench.config.row import RowConfig
 from bench.record import Record, digest, record_path, refer, store_path, write_record
 from bench.routing.registry import find

@@ -14,10 +14,10 @@ from itertools import combinations
 import numpy as np
 
 from bench.stats.bootstrap import hierarchical_bootstrap
+from bench.stats.comparisons import PRIMARY_SHARE, Family
 from bench.stats.families import compare_board, compare_family, holm
 from bench.stats.moderation import ModeratedTests, Prior, fit_prior, row_variances
 from bench.stats.paired import Floats, PairedTests, Pairs, paired_t
-from bench.stats.plan import PRIMARY_SHARE, Family
 from bench.stats.sequential import family_level
 
 ALPHA = 0.05

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.backbone.passes import History, Pass, make_pass
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.data import windows
 from bench.model.assemble import Model, assemble
 from bench.rng import generator

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.backbone.passes import Pass, make_pass
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model, assemble
 from bench.rng import generator

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from bench.backbone.decoder import DecoderConfig
-from bench.config.load import load_suite, suite_names
+from bench.config.read_suite import load_suite, suite_names
 from bench.config.row import RouterTraining
 from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.fingerprint import FINGERPRINTS, row_name
 from bench.routing.registry import Entry, find, load_all
-from bench.study.load import load_study, study_names
+from bench.study.read_study import load_study, study_names
 from tests import world
 
 PATH = FINGERPRINTS

@@ -26,7 +26,7 @@ TORCH_FREE = (
         "bench.record",
         "bench.config.suite",
         "bench.config.base",
-        "bench.config.load",
+        "bench.config.read_suite",
         "bench.config.read_yaml",
     ),
     *("bench.errors", "bench.cli", "bench.__main__"),

@@ -8,7 +8,7 @@ import pytest
 from bench.config.base import Part
 from bench.config.row import RowConfig
 from bench.study.config import Claim, Setting, Size, StudyComparison, StudyConfig, StudyRow
-from bench.study.load import load_study, suites_of
+from bench.study.read_study import load_study, suites_of
 from tests.test_structure import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent

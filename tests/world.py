@@ -19,7 +19,7 @@ from torch import Tensor
 import bench.routing.registry
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.config.row import RouterTraining
 from bench.config.suite import SuiteConfig, TrainConfig
 from bench.data import Split, Windows

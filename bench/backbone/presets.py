@@ -6,7 +6,7 @@ from bench.errors import unknown
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"d_model": 64, "num_layers": 4, "num_heads": 2, "ffn_width": 256, "cheap_rank": 8},
     "wide": {"d_model": 64, "num_layers": 2, "num_heads": 2, "ffn_width": 512, "cheap_rank": 4},
-    "small": {"d_model": 512, "num_layers": 8, "num_heads": 8, "ffn_width": 1408, "cheap_rank": 16},
+    "30m": {"d_model": 512, "num_layers": 8, "num_heads": 8, "ffn_width": 1408, "cheap_rank": 16},
     "paper": {
         "d_model": 768,
         "num_layers": 12,
@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, int]] = {
     },
 }
 """tiny: seconds per cell on one core. wide: the same, with most parameters in its two FFNs, for the
-planted task. small: about 30M parameters with a vocabulary of 4096. paper: 157.5M parameters with
+planted task. 30m: about 30M parameters with a vocabulary of 4096. paper: 157.5M parameters with
 GPT-2's vocabulary of 50257, the size of arXiv:2604.17228, which does not publish its layout.
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
-from bench.commands.publish import board_file, command_for, render, stale_board, stale_pages
+from bench.commands.write_board import board_file, command_for, render, stale_board, stale_pages
 from bench.errors import UserError
 from bench.files import console
 

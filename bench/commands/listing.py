@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers
-from bench.config.load import load_suite, suite_names
+from bench.config.read_suite import load_suite, suite_names
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -70,7 +70,7 @@ def _suites() -> str:
 
 
 def _studies() -> str:
-    from bench.study.load import load_study, study_names
+    from bench.study.read_study import load_study, study_names
 
     studies = [load_study(name) for name in study_names()]
     rows = [

@@ -153,7 +153,7 @@ def name_of_suite(text: str) -> str:
     Raises:
         UserError: the file is missing, or is no suite.
     """
-    from bench.config.load import load_suite
+    from bench.config.read_suite import load_suite
 
     return load_suite(text).name if text.endswith((".yaml", ".yml")) else text
 

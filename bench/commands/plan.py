@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 

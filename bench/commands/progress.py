@@ -17,7 +17,7 @@ from bench.files import live_display, stderr_lines
 if TYPE_CHECKING:
     from bench.runner.cells import Cell
     from bench.runner.pulse import Beat, Phase
-    from bench.runner.work import CellResult
+    from bench.runner.resume_cell import CellResult
 
 COLOURS = {"ok": "green", "kept": "dim", "off_budget": "yellow"}
 NARROW = 72

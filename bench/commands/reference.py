@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic.fields import FieldInfo
 
 from bench.config.base import Part
-from bench.config.load import load_suite, suite_names
+from bench.config.read_suite import load_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.routing.contract import Router
 from bench.routing.paths import Paths

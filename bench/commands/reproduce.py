@@ -10,15 +10,15 @@ from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_results, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
-from bench.config.load import parse_suite
 from bench.config.looks import without_impossible
+from bench.config.read_suite import parse_suite
 from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
 from bench.record.store import conditions
 
 if TYPE_CHECKING:
     from bench.runner.cells import Cell
-    from bench.runner.work import CellResult
+    from bench.runner.resume_cell import CellResult
 
 EXIT_CODES = {"confirmed": 0, "refuted": 1, "inconclusive": 1}
 
@@ -60,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run again, compare, print. Return 0 only if the row is confirmed."""
     from bench.runner.pool import run_cells
-    from bench.runner.work import Job
+    from bench.runner.resume_cell import Job
     from bench.stats.reproduction import compare
 
     records = _records(arguments)

@@ -18,7 +18,7 @@ from bench.commands.options import (
 )
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.errors import UserError
 from bench.files import console
 
@@ -63,15 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     Return 1 if a cell failed or broke a rule.
     """
-    from bench.commands.publish import board_file, render
+    from bench.commands.write_board import board_file, render
     from bench.data import corpus_card, corpus_line, load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
     from bench.runner.plugins import plugin_files
     from bench.runner.pool import run_cells
+    from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.rows import parse_rows, unmet
-    from bench.runner.work import CHECKPOINTS, Job
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)

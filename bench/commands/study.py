@@ -12,7 +12,7 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import Subparsers, add_workers
 from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
-from bench.commands.publish import stale_pages, studies_in, write_page
+from bench.commands.write_board import stale_pages, studies_in, write_page
 from bench.errors import UserError
 from bench.files import console
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Return 1 if a cell failed, or if a checked page is stale.
     """
-    from bench.study.load import load_study
+    from bench.study.read_study import load_study
 
     if arguments.official and arguments.out:
         raise UserError("--official writes into results/: drop --out.")
@@ -86,7 +86,7 @@ def _run_cells(
 ) -> bool:
     """Run the missing cells of one size, setting after setting. Return whether a cell failed."""
     from bench.runner.pool import run_cells
-    from bench.runner.work import CHECKPOINTS, Job
+    from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.study.cells import study_cells
     from bench.study.results import study_folder
 

@@ -178,7 +178,7 @@ class SuiteConfig(Part):
     )
     backbone: str = Field(
         description="size of the decoder, a name in `bench/backbone/presets.py`: tiny, wide, "
-        "small or paper"
+        "30m or paper"
     )
     qk_gain: bool = added(
         False,

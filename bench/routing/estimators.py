@@ -16,7 +16,7 @@ from torch import Tensor
 
 Probabilities = Float[Tensor, "*token path"]
 Mask = Bool[Tensor, "*token path"]
-Choice = tuple[Mask, Float[Tensor, "*token path"] | None]
+Estimate = tuple[Mask, Float[Tensor, "*token path"] | None]
 """Mask of the paths to run, and the factors on their outputs; None for 1."""
 
 Credit = Literal["following", "own"]
@@ -85,7 +85,7 @@ def highest(logits: Float[Tensor, "*token path"], count: int = 1) -> Mask:
     )
 
 
-def scale(p: Probabilities, chosen: Mask) -> Choice:
+def scale(p: Probabilities, chosen: Mask) -> Estimate:
     """Run the chosen paths, with outputs scaled by their probabilities.
 
     The gradient comes through the probabilities (Switch Transformer, arXiv:2101.03961).
@@ -93,17 +93,17 @@ def scale(p: Probabilities, chosen: Mask) -> Choice:
     return chosen, p
 
 
-def top_k(p: Probabilities, count: int = 1) -> Choice:
+def top_k(p: Probabilities, count: int = 1) -> Estimate:
     """Choose the `count` most probable paths, and `scale` them."""
     return scale(p, highest(p, count))
 
 
-def soft(p: Probabilities) -> Choice:
+def soft(p: Probabilities) -> Estimate:
     """Run all paths, weighed by probability. The gradient is exact, and every path costs."""
     return torch.ones_like(p, dtype=torch.bool), p
 
 
-def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
+def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Estimate:
     """Mix all paths by probabilities that grow harder as the temperature falls.
 
     Evaluation chooses one path instead.
@@ -111,7 +111,7 @@ def relaxed(logits: Float[Tensor, "*token path"], temperature: float) -> Choice:
     return soft((logits / temperature).softmax(-1))
 
 
-def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Choice:
+def straight_through(p: Probabilities, chosen: Mask, dense: bool = False) -> Estimate:
     """Weigh the chosen path by 1 forward and by p backward.
 
     From Bengio et al. (arXiv:1308.3432), section 3.
@@ -141,7 +141,7 @@ def gumbel(
 
 def st_gumbel(
     perturbed: Float[Tensor, "*token path"], chosen: Mask, temperature: float, dense: bool = False
-) -> Choice:
+) -> Estimate:
     """Straight-through Gumbel-softmax (Jang et al., arXiv:1611.01144, section 2.2).
 
     Args:

@@ -23,7 +23,7 @@ from bench.routing.contract import (
     RoutingPlan,
 )
 from bench.routing.estimators import (
-    Choice,
+    Estimate,
     EstimatorOptions,
     gumbel,
     relaxed,
@@ -180,7 +180,7 @@ class Gate(Router):
 
     def _weighted(
         self, logits: Float[Tensor, "batch seq path"], inputs: RouterInput
-    ) -> tuple[Choice, Tensor, int | None, Tensor | None]:
+    ) -> tuple[Estimate, Tensor, int | None, Tensor | None]:
         """Return the choice to run, its probabilities, its number of upgrades, and the hard choice.
 
         The budget penalty holds the mean of the probabilities.

@@ -12,7 +12,7 @@ BLOCK = ("skip", "block")
 GATES = (("cheap", "full"), ("skip", "full"))
 """(base, upgrade) at an FFN site."""
 EXPERT = re.compile(r"expert\w*")
-PAGE = "See docs/allowed-paths.md."
+SEE_PAGE = "See docs/allowed-paths.md."
 
 
 def refusal(site: Any, names: Any, base: Any, segment: Any, always: Any = ()) -> str:
@@ -27,12 +27,12 @@ def refusal(site: Any, names: Any, base: Any, segment: Any, always: Any = ()) ->
     """
     # `Site` is a string too, so a plain "ffn" would pass the first test.
     if site not in SITES or type(site) is str:
-        return f"site is {site!r}; allowed are Site.FFN and Site.BLOCK. {PAGE}"
+        return f"site is {site!r}; allowed are Site.FFN and Site.BLOCK. {SEE_PAGE}"
     named = isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
     if not named or len(set(names)) < len(names):
-        return f"names is {names!r}; allowed is a tuple of different strings. {PAGE}"
+        return f"names is {names!r}; allowed is a tuple of different strings. {SEE_PAGE}"
     if segment is not None and (not isinstance(segment, int) or segment < 1):
-        return f"segment is {segment!r}; allowed is a whole number from 1, or None. {PAGE}"
+        return f"segment is {segment!r}; allowed is a whole number from 1, or None. {SEE_PAGE}"
     wrong = (_block_fault if site == "block" else _ffn_fault)(names, base, segment)
     return wrong or _always_fault(names, base, segment, always)
 
@@ -44,10 +44,10 @@ def _always_fault(names: tuple[str, ...], base: Any, segment: Any, always: Any) 
     if not known or (always and (base is not None or segment is not None)):
         return (
             f"always is {always!r} with base={base!r}, segment={segment!r}; allowed are some of "
-            f"the names, {names!r}, without a base or a segment. {PAGE}"
+            f"the names, {names!r}, without a base or a segment. {SEE_PAGE}"
         )
     if always and not any(is_expert(name) and name not in always for name in names):
-        return f"always is {always!r}, which leaves no expert to choose. Leave one out. {PAGE}"
+        return f"always is {always!r}, which leaves no expert to choose. Leave one out. {SEE_PAGE}"
     return ""
 
 
@@ -55,7 +55,7 @@ def _block_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
     if names == BLOCK and base == BLOCK[0] and segment is None:
         return ""
     said = f"names={names!r}, base={base!r}, segment={segment!r}"
-    return f"a block site has {said}; allowed is BLOCK_GATE alone. Use it. {PAGE}"
+    return f"a block site has {said}; allowed is BLOCK_GATE alone. Use it. {SEE_PAGE}"
 
 
 def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
@@ -63,7 +63,7 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
     if strange := [name for name in names if name not in BESIDE and not is_expert(name)]:
         return (
             f"names has {strange[0]!r}; allowed at an FFN site are {known} and names that begin "
-            f"with 'expert'. Rename it. {PAGE}"
+            f"with 'expert'. Rename it. {SEE_PAGE}"
         )
     if base is not None:
         if names in GATES and base == names[0] and segment is None:
@@ -71,17 +71,17 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
         return (
             f"names={names!r} with base={base!r}, segment={segment!r}; allowed with a base are "
             "('cheap', 'full') and ('skip', 'full'), the first being the base, without a segment. "
-            f"Experts have no base: leave it out. {PAGE}"
+            f"Experts have no base: leave it out. {SEE_PAGE}"
         )
     if not any(map(is_expert, names)):
         return (
             f"names={names!r} without a base; the budget then fixes the width of experts, so one "
-            f"name at least begins with 'expert'. Add base={names[0]!r}, or experts. {PAGE}"
+            f"name at least begins with 'expert'. Add base={names[0]!r}, or experts. {SEE_PAGE}"
         )
     if segment is not None and not all(map(is_expert, names)):
         return (
             f"names={names!r} with segment={segment}; only experts can be merged, as parameters of "
-            f"other paths differ in shape. Use experts(count, segment). {PAGE}"
+            f"other paths differ in shape. Use experts(count, segment). {SEE_PAGE}"
         )
     return ""
 

@@ -1,6 +1,6 @@
 """Find or make the control of a row: `random` over the same paths and experts, in the same layers.
 
-A control is known by its choice, not by its name. A run makes it if the suite has none.
+A control is known by its kind of choice, not by its name. A run makes it if the suite has none.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ _WITHOUT_CONTROL: tuple[Role, ...] = ("bracket", "control")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The choice that a router makes: the same for a row and its control.
+class ChoiceKind:
+    """The kind of choice that a router makes: the same for a row and its control.
 
     Attributes:
         site: place of the choice in a layer.
@@ -40,7 +40,7 @@ class Choice:
     base: str | None
     mean_experts: float
     shared: int
-    inside: "Choice | None"
+    inside: "ChoiceKind | None"
     layers: tuple[int, ...]
 
     def __str__(self) -> str:
@@ -58,19 +58,23 @@ class Choice:
         return " or ".join([said, *others])
 
 
-def choice_of(card: RouterCard, suite: SuiteConfig) -> Choice:
-    """Return the choice that a router makes under a suite."""
+def choice_kind(card: RouterCard, suite: SuiteConfig) -> ChoiceKind:
+    """Return the kind of choice that a router makes under a suite."""
     layers = layers_used(card, suite.routed_layers)
     inside = _choice(*card.inside, None, layers) if card.inside else None
     return _choice(card.paths, card.mean_experts, inside, layers)
 
 
-def _choice(paths: Paths, mean: float, inside: Choice | None, layers: tuple[int, ...]) -> Choice:
+def _choice(
+    paths: Paths, mean: float, inside: ChoiceKind | None, layers: tuple[int, ...]
+) -> ChoiceKind:
     kinds = ["expert" if name.startswith("expert") else name for name in paths.names]
     if paths.base is not None:
-        return Choice(paths.site, tuple(kinds), paths.base, 1.0, 0, inside, layers)
+        return ChoiceKind(paths.site, tuple(kinds), paths.base, 1.0, 0, inside, layers)
     mean = _rounded(mean)
-    return Choice(paths.site, tuple(sorted(kinds)), None, mean, len(paths.always), inside, layers)
+    return ChoiceKind(
+        paths.site, tuple(sorted(kinds)), None, mean, len(paths.always), inside, layers
+    )
 
 
 def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | None:
@@ -82,17 +86,17 @@ def control_of(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> str | No
         return None
     if row.control:
         return row.control
-    wanted = choice_of(card, suite)
+    wanted = choice_kind(card, suite)
     found = [listed for listed, choice in _listed(suite) if choice == wanted]
     return min(found, key=lambda listed: listed.role != "control").name if found else None
 
 
-def _listed(suite: SuiteConfig) -> Iterator[tuple[RowConfig, Choice]]:
+def _listed(suite: SuiteConfig) -> Iterator[tuple[RowConfig, ChoiceKind]]:
     """Yield the rows that may be controls, with the choice of each."""
     chance = load_shipped().get(CHANCE)
     for row in suite.rows:
         if chance and row.router == CHANCE and row.role in _MAY_BE_CONTROL:
-            yield row, choice_of(chance.describe(row.options), suite)
+            yield row, choice_kind(chance.describe(row.options), suite)
 
 
 def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, list[str]]:
@@ -124,7 +128,7 @@ def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, 
         if alone or control_of(suite, row, card):
             continue
         if (control := _made(suite, card)) is None:
-            choice = choice_of(card, suite)
+            choice = choice_kind(card, suite)
             said.append(f"no control  {row.name}: {CHANCE!r} has no option to choose {choice}")
         else:
             made.setdefault(control.name, (control, []))[1].append(row.name)
@@ -132,7 +136,7 @@ def with_controls(suite: SuiteConfig, parsed: Rows) -> tuple[SuiteConfig, Rows, 
     cards = {row.name: load_shipped()[CHANCE].describe(row.options) for row in controls}
     said += [
         f"added  {name}, the control of {', '.join(rows)}: the suite lists no other that chooses "
-        f"{choice_of(cards[name], suite)}"
+        f"{choice_kind(cards[name], suite)}"
         for name, (_, rows) in made.items()
     ]
     rows = replace(parsed, rows=(*parsed.rows, *controls), cards={**parsed.cards, **cards})
@@ -148,7 +152,7 @@ def _check_named(suite: SuiteConfig, row: RowConfig, card: RouterCard) -> None:
     if not row.control or row.role in _WITHOUT_CONTROL or CHANCE not in load_shipped():
         return
     choices = {listed.name: choice for listed, choice in _listed(suite)}
-    wanted, advice = choice_of(card, suite), "Leave `control` out: a run finds or makes one."
+    wanted, advice = choice_kind(card, suite), "Leave `control` out: a run finds or makes one."
     if row.control not in choices:
         raise UserError(
             f"Row {row.name!r} names the control {row.control!r}; a control is a row of the router "
@@ -171,7 +175,7 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
     options = _options(chance, card) if chance else None
     if chance is None or options is None:
         return None
-    if choice_of(chance.describe(options), suite) != choice_of(card, suite):
+    if choice_kind(chance.describe(options), suite) != choice_kind(card, suite):
         return None
     # Named after its options, so that two runs give one control one name.
     parts = [
@@ -180,7 +184,7 @@ def _made(suite: SuiteConfig, card: RouterCard) -> RowConfig | None:
     name = f"{CHANCE}@{'-'.join(parts)}"
     if name in {row.name for row in suite.rows}:
         raise UserError(
-            f"Row {name!r} does not choose {choice_of(card, suite)}, and that is the name of the "
+            f"Row {name!r} does not choose {choice_kind(card, suite)}, and that is the name of the "
             f"control that does. Rename the row."
         )
     return RowConfig(name=name, router=CHANCE, role="control", options=options)

@@ -17,7 +17,7 @@ from bench.runner.isolation import (
     hold_back_interrupts,
     start_tracker,
 )
-from bench.runner.work import CellResult, Job, work
+from bench.runner.resume_cell import CellResult, Job, resume_cell
 
 DIED = "its process died (out of memory, or killed); run the same command again to resume"
 LOOKS = 40
@@ -75,7 +75,7 @@ def _run(
             yield from _in_processes([cell], job, 1, patient, starting)
         else:
             starting(cell)
-            yield work(cell, job, patient)
+            yield resume_cell(cell, job, patient)
 
 
 def _in_processes(
@@ -94,7 +94,7 @@ def _in_processes(
         worker = idle.get()
         try:
             starting(cell)
-            return worker.run(work, cell, job, patient)
+            return worker.run(resume_cell, cell, job, patient)
         except BrokenProcessPool:
             return CellResult(cell, "crashed", DIED, 0.0)
         finally:

@@ -5,10 +5,10 @@ Input and output are plain data, without records and torch. `judge_board` is the
 
 from bench.stats.align import Losses
 from bench.stats.bootstrap import DomainInterval, hierarchical_bootstrap
+from bench.stats.comparisons import Comparison, Family, Plan, all_pairs
 from bench.stats.noise import NoiseFloor, noise_floor
 from bench.stats.outcome import Outcome, Verdict
 from bench.stats.pilot import CellCost, Need, power
-from bench.stats.plan import Comparison, Family, Plan, all_pairs
 from bench.stats.ranks import Friedman, Rank
 from bench.stats.sequential import Stage, stages
 from bench.stats.verdict import Verdicts, judge_board

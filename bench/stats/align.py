@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.errors import UserError
+from bench.stats.comparisons import Plan
 from bench.stats.paired import Floats
-from bench.stats.plan import Plan
 
 Losses = Mapping[str, Mapping[int, float]]
 """Row -> seed -> headline loss, nats per byte. A failed cell is NaN or infinite."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.stats.comparisons import FAMILIES, Family, Plan
 from bench.stats.design import POWER, detectable
 from bench.stats.moderation import ModeratedTests, Prior, fit_prior, moderate, row_variances
 from bench.stats.paired import (
@@ -21,7 +22,6 @@ from bench.stats.paired import (
     pair_differences,
     paired_t,
 )
-from bench.stats.plan import FAMILIES, Family, Plan
 
 
 @dataclass(frozen=True)

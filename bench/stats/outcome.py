@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.stats.align import Aligned
+from bench.stats.comparisons import Comparison, Family, Plan
 from bench.stats.families import FamilyTests
 from bench.stats.paired import sign_flip
-from bench.stats.plan import Comparison, Family, Plan
 
 Verdict = Literal["better", "equivalent", "inconclusive", "untestable"]
 

@@ -9,10 +9,10 @@ from scipy import special
 
 from bench.errors import UserError
 from bench.stats.align import Losses, align
+from bench.stats.comparisons import Comparison, Family, Plan
 from bench.stats.design import POWER, rejection_power
 from bench.stats.families import FamilyTests, compare_board, pair_indices
 from bench.stats.paired import Floats
-from bench.stats.plan import Comparison, Family, Plan
 
 MOST_SEEDS_NEEDED = 512
 """Largest number of seeds to consider. A difference that needs more is out of reach."""

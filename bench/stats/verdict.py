@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.stats.align import Aligned, Losses, align
+from bench.stats.comparisons import Comparison, Family, Plan
 from bench.stats.families import compare_board, pair_indices
 from bench.stats.noise import NoiseFloor, noise_floor
 from bench.stats.outcome import Outcome, build_outcomes
 from bench.stats.paired import Floats, seed_correlation
-from bench.stats.plan import Comparison, Family, Plan
 from bench.stats.ranks import Friedman, Rank, friedman, rank_intervals
 from bench.stats.sequential import family_level
 

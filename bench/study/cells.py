@@ -5,7 +5,7 @@ from bench.runner.cells import Cell, plan_cells
 from bench.runner.plugins import plugin_files
 from bench.runner.rows import parse_rows, unmet
 from bench.study.config import Size, StudyConfig
-from bench.study.load import suites_of
+from bench.study.read_study import suites_of
 
 
 def study_cells(study: StudyConfig, size: Size) -> tuple[dict[str, list[Cell]], list[str]]:

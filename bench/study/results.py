@@ -8,7 +8,7 @@ from bench.board.build import STUDIES
 from bench.board.conditions import separate
 from bench.board.model import Row
 from bench.board.rows import checked_row, group_rows
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.record import Record, read_records
 from bench.stats.claims import (
     ClaimVerdict,
@@ -19,8 +19,8 @@ from bench.stats.claims import (
     judge_predictions,
 )
 from bench.study.config import Size, SizeName, StudyComparison, StudyConfig, StudyRow
-from bench.study.load import setting_at, value_at
 from bench.study.measures import Measure
+from bench.study.read_study import setting_at, value_at
 
 
 @dataclass(frozen=True)

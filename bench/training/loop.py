@@ -62,7 +62,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     statistics: Callable[[], TrainStatistics] | None = None,
     probe: Probe | None = None,
-    report: Report | None = None,
+    report: Report = lambda share, loss: None,
     checkpoints: Checkpoints | None = None,
     meter: Meter | None = None,
 ) -> Trained:
@@ -115,8 +115,7 @@ def train(
         batch = order.batch(done.steps, progress)
         tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
         loop.since.append(loop.step(tokens, tags, documents, progress))
-        if report is not None:
-            report(progress, loop.since[-1])
+        report(progress, loop.since[-1])
         done.steps += 1
         done.tokens += config.batch_size * seq_len
         done.seconds += time.perf_counter() - started

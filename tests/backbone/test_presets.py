@@ -12,7 +12,7 @@ from tests.world import run_of
 
 @pytest.mark.parametrize(
     ("preset", "vocab_size", "millions", "tolerance"),
-    [("paper", 50257, 157.5, 0.005), ("small", 4096, 30.0, 0.02), ("tiny", 256, 0.297, 0.01)],
+    [("paper", 50257, 157.5, 0.005), ("30m", 4096, 30.0, 0.02), ("tiny", 256, 0.297, 0.01)],
 )
 def test_presets_have_the_size_they_claim(
     preset: str, vocab_size: int, millions: float, tolerance: float
@@ -42,4 +42,4 @@ def test_the_paper_preset_runs_on_shapes_alone() -> None:
 def test_an_unknown_preset_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"Unknown backbone preset 'tinny'.*Did you mean 'tiny'"):
         decoder_config("tinny", 256, 128)
-    assert set(PRESETS) == {"tiny", "wide", "small", "paper"}
+    assert set(PRESETS) == {"tiny", "wide", "30m", "paper"}

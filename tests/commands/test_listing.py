@@ -7,7 +7,7 @@ import pytest
 
 from bench.cli import main
 from bench.commands.listing import first_line
-from bench.config.load import suite_names
+from bench.config.read_suite import suite_names
 from bench.routing.registry import load_all
 
 

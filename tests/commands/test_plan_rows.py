@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.runner.resolve import resolve
 from tests import world
 

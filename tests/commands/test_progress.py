@@ -18,7 +18,7 @@ from rich.console import Console
 from bench.commands.progress import Progress, beat_line, in_words, shortened_name
 from bench.runner.cells import Cell
 from bench.runner.pulse import PULSE, Beat
-from bench.runner.work import CellResult, work
+from bench.runner.resume_cell import CellResult, resume_cell
 from tests import world
 from tests.runner.jobs import PLUGINS, job
 
@@ -90,7 +90,7 @@ def test_a_record_that_is_known_beforehand_is_no_start_and_no_time(
 ) -> None:
     planned = cells(tmp_path, 3)
     world.write_text(tmp_path)
-    work(planned[2], job(tmp_path))
+    resume_cell(planned[2], job(tmp_path))
     shown, written = progress(tmp_path, planned)
     with shown:
         shown(finish(planned[0]))

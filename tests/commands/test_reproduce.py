@@ -10,7 +10,7 @@ import pytest
 
 from bench.cli import main
 from bench.commands.reproduce import _cell, _records
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.config.row import RowConfig
 from bench.errors import UserError
 from bench.record import Record, record_path, write_record

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.config.load import load_suite, parse_suite
+from bench.config.read_suite import load_suite, parse_suite
 from bench.config.roles import matched_row, twin_original
 from bench.config.row import RowConfig
 from bench.errors import UserError
-from bench.study.load import load_study, study_names, suites_of
+from bench.study.read_study import load_study, study_names, suites_of
 
 SUITE: dict[str, Any] = {
     "name": "s",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.config.row import RowConfig
 from bench.errors import UserError
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.conformance import CHECKS, run_checks
 from bench.routing.registry import load_all
 from tests.fingerprints import rows

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
 from bench.data import Corpus, DataConfig, check_windows, load_corpus, windows
 from bench.errors import UserError

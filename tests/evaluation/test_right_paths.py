@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.board.conditions import separate
-from bench.config.load import load_suite, parse_suite
+from bench.config.read_suite import load_suite, parse_suite
 from bench.config.row import RowConfig
 from bench.data import DataConfig, load_corpus
 from bench.data.optimum import best_loss, hard_share

@@ -46,7 +46,7 @@ def ledger(paths: Paths | None = None, seq_len: int = SEQ_LEN, router: float = 0
         return Ledger(Decoder(CONFIG, routers, expert_width=24), seq_len, prices)
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("preset", ["tiny", "30m", "paper"])
 @pytest.mark.parametrize("seq_len", [32, 1024])
 def test_a_dense_model_costs_two_flops_a_parameter_and_attention(preset: str, seq_len: int) -> None:
     """C = 2N + attention, N without the embedding (Kaplan et al., arXiv:2001.08361, 2.1)."""

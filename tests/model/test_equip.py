@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.model.assemble import Model

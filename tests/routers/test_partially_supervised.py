@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbone.passes import make_pass
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.data import train_batch
 from bench.errors import UserError
 from bench.rng import generator

@@ -7,7 +7,7 @@ from typing import Any
 from bench.record import store_path
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
-from bench.runner.work import Job
+from bench.runner.resume_cell import Job
 from tests import world
 
 PLUGINS = """

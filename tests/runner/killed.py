@@ -18,10 +18,10 @@ from unittest.mock import patch
 import torch._inductor.config  # noqa: F401
 
 import bench.evaluation.headline
+import bench.runner.resume_cell
 import bench.runner.run_cell
-import bench.runner.work
 from bench.runner.cells import Cell
-from bench.runner.work import Job, work
+from bench.runner.resume_cell import Job, resume_cell
 from bench.training.checkpoint import Checkpoints
 from tests import world
 from tests.short import short_cells
@@ -32,7 +32,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "calibration": (bench.evaluation.headline, "calibrate"),
     "evaluation": (bench.evaluation.headline, "evaluate"),
     "proof": (bench.runner.run_cell, "prove"),
-    "record": (bench.runner.work, "write_record"),
+    "record": (bench.runner.resume_cell, "write_record"),
 }
 """Each phase, in order, and the function that it is."""
 
@@ -65,7 +65,7 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
             stack.enter_context(
                 patch.object(where, name, _watched(phase, getattr(where, name), log, kill))
             )
-        outcome = work(cell, Job(root, root, "killed", checkpoint_seconds=0))
+        outcome = resume_cell(cell, Job(root, root, "killed", checkpoint_seconds=0))
     assert outcome.status in ("ok", "off_budget", "kept"), outcome.detail
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.runner.cells import plan_cells, sensitivity_rows
 from tests.runner.suites import SUITE
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.config.load import load_suite, parse_suite, suite_names
+from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.model.assemble import solve_size
 from bench.routing.registry import find
 from bench.runner.cells import Cell
-from bench.runner.controls import choice_of, control_of, with_controls
+from bench.runner.controls import choice_kind, control_of, with_controls
 from bench.runner.resolve import resolve
 from bench.runner.rows import Rows, parse_rows
 from tests import world
@@ -211,7 +211,7 @@ def test_the_control_of_each_kind_of_plugin(tmp_path: Path) -> None:
         _, rows, said = with_controls(suite, parse_rows(suite, "all", [file]))
     assert [row.name for row in rows.rows[len(names) + 1 :]] == list(names.values())
     for row, made in names.items():
-        mine, chance = choice_of(rows.cards[row], suite), choice_of(rows.cards[made], suite)
+        mine, chance = choice_kind(rows.cards[row], suite), choice_kind(rows.cards[made], suite)
         assert mine == chance and rows.cards[made].name == "random"
     assert said[0] == (
         "no control  beside_full: 'random' has no option to choose 1 of 2 experts or full in "
@@ -271,7 +271,7 @@ def test_the_suites_list_the_controls_of_all_their_rows(name: str) -> None:
     cards = rows.cards
     for row in rows.rows:
         if found := control_of(suite, row, cards[row.name]):
-            assert choice_of(cards[found], suite) == choice_of(cards[row.name], suite)
+            assert choice_kind(cards[found], suite) == choice_kind(cards[row.name], suite)
             assert (cards[found].name, suite.row(found).role) == ("random", "control")
         else:
             assert row.role in ("bracket", "control")

@@ -11,7 +11,7 @@ from bench.commands.plan import _summary
 from bench.errors import UserError
 from bench.runner.forecast import Expected, Forecast, expect
 from bench.runner.pulse import PHASES, Beat, Timing
-from bench.runner.work import work
+from bench.runner.resume_cell import resume_cell
 from tests import world
 from tests.runner.jobs import from_plugin, job
 
@@ -146,7 +146,7 @@ def test_kept_cells_are_found_and_failed_ones_are_to_run(text: Path, tmp_path: P
     done, failed = world.cell(text), world.cell(text, budget=0.01)
     other = world.cell(text, seed=1)
     for cell in (done, failed):
-        work(cell, job(tmp_path))
+        resume_cell(cell, job(tmp_path))
     expected, kept = expect([done, failed, other], tmp_path)
     assert kept == {done.digest}
     assert [cell.digest for cell in expected] == [failed.digest, other.digest]

@@ -9,7 +9,7 @@ import torch
 from bench.record import read_record
 from bench.runner import memory
 from bench.runner.memory import PeakMemory
-from bench.runner.work import work
+from bench.runner.resume_cell import resume_cell
 from tests import world
 from tests.runner.jobs import job, place
 
@@ -41,7 +41,7 @@ def test_a_small_cell_after_a_large_one_states_its_own_peak(text: Path, tmp_path
         cell = world.cell(
             text, "dense_matched", seed=len(peaks), train=train, rows=["dense_matched"]
         )
-        assert work(cell, job(tmp_path)).status == "ok"
+        assert resume_cell(cell, job(tmp_path)).status == "ok"
         training = read_record(place(cell, tmp_path)).training
         assert training is not None
         peaks.append(training.peak_memory_mb)

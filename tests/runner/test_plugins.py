@@ -14,7 +14,7 @@ from bench.runner import plugins
 from bench.runner.cells import Cell
 from bench.runner.plugins import OUTCOMES_FOLDER, describe_rows, offence
 from bench.runner.pool import run_cells
-from bench.runner.work import Job
+from bench.runner.resume_cell import Job
 from tests.world import suite, write_text
 
 SOUND = """

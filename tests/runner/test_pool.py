@@ -14,7 +14,7 @@ from bench.runner.isolation import FreshProcess
 from bench.runner.plugins import checks_path
 from bench.runner.pool import run_cells
 from bench.runner.resolve import resolve
-from bench.runner.work import CHECKPOINTS, CellResult, work
+from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
 from tests import world
 from tests.runner.jobs import from_plugin, job, place
 
@@ -44,7 +44,7 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
 
     (tmp_path / CHECKPOINTS).mkdir()
     with lock:
-        assert work(first, job(tmp_path, "now"), wait=False).status == "busy"
+        assert resume_cell(first, job(tmp_path, "now"), wait=False).status == "busy"
         run_cells([first, second], job(tmp_path, "both"), 0, report)
     assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
 
@@ -123,12 +123,12 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
     # a budget out of reach
     first, failing = world.cell(text), world.cell(text, seed=1, budget=0.01)
     path = place(failing, tmp_path)
-    work(failing, job(tmp_path, "before"))
+    resume_cell(failing, job(tmp_path, "before"))
     seen: list[str] = []
 
     def report(outcome: CellResult) -> None:
         if not seen:  # the other run, while this one is at its first cell
-            work(failing, job(tmp_path, "beside"))
+            resume_cell(failing, job(tmp_path, "beside"))
         seen.append(outcome.status)
 
     run_cells([first, failing], job(tmp_path, "both"), 0, report)

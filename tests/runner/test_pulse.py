@@ -8,7 +8,7 @@ import torch
 from bench.runner import pulse as module
 from bench.runner.pulse import PULSE, Beat, Pulse, read_beats
 from bench.runner.resolve import resolve
-from bench.runner.work import CHECKPOINTS, work
+from bench.runner.resume_cell import CHECKPOINTS, resume_cell
 from tests import world
 from tests.runner.jobs import files, job
 
@@ -86,12 +86,12 @@ def test_a_cell_beats_in_every_phase_and_leaves_no_file(
 
     monkeypatch.setattr(Pulse, "_write", noted)
     cell = world.cell(text)
-    outcome = work(cell, job(tmp_path))
+    outcome = resume_cell(cell, job(tmp_path))
     assert list(dict.fromkeys(phases)) == ["start", "training", "evaluation"]
     assert outcome.timing is not None
     assert sum(outcome.timing.values()) == pytest.approx(outcome.seconds, rel=0.5)
     assert not [name for name in files(tmp_path) if PULSE in name]
-    assert work(cell, job(tmp_path)).timing is None, "a kept cell took no time"
+    assert resume_cell(cell, job(tmp_path)).timing is None, "a kept cell took no time"
 
 
 def test_cells_of_a_run_have_their_own_digests(text: Path) -> None:

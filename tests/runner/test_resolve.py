@@ -11,7 +11,7 @@ import torch
 
 import bench.runner.resolve
 from bench.config.base import Part
-from bench.config.load import load_suite, parse_suite
+from bench.config.read_suite import load_suite, parse_suite
 from bench.config.row import RouterTraining, RowConfig
 from bench.config.suite import SuiteConfig
 from bench.model.assemble import assemble
@@ -49,7 +49,7 @@ CHANGES: dict[str, Any] = {
     "name": "t",
     "plugins": ["mine.py"],
     "purpose": "q",
-    "backbone": "small",
+    "backbone": "30m",
     "routed_layers": [1],
     "seq_len": 33,
     "budget": 0.4,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.config.load import parse_suite
+from bench.config.read_suite import parse_suite
 from bench.errors import UserError
 from bench.runner.rows import parse_rows
 from tests.runner.suites import SUITE

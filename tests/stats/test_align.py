@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.stats.align import align
-from bench.stats.plan import Comparison, Plan
+from bench.stats.comparisons import Comparison, Plan
 
 PLAN = Plan((Comparison("a", "b"), Comparison("c", "b")), margin=0.1)
 

@@ -8,10 +8,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
+from bench.stats.comparisons import Comparison, Family, Plan, all_pairs
 from bench.stats.families import FamilyTests, compare_board, compare_family, holm, pair_indices
 from bench.stats.moderation import Prior, squeeze
 from bench.stats.paired import Pairs, pair_differences, paired_t
-from bench.stats.plan import Comparison, Family, Plan, all_pairs
 
 PAIRS = np.array([(2, 0), (3, 0), (2, 1), (3, 1)])
 NO_PRIOR = Prior(np.array(0.0), np.array(np.nan))

@@ -8,7 +8,7 @@ import yaml
 
 from bench.record import Record, record_path, write_record
 from bench.study.config import StudyConfig
-from bench.study.load import suites_of
+from bench.study.read_study import suites_of
 from bench.study.results import study_folder
 from tests.board.synthetic import Kind, record
 

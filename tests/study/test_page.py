@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from bench.commands.publish import page_files, stale_pages
+from bench.commands.write_board import page_files, stale_pages
 from bench.record import read_record, read_records, write_record
 from tests.study import made
 
@@ -165,7 +165,7 @@ def test_names_from_records_cannot_disturb_the_page(tmp_path: Path) -> None:
 
 def test_the_page_half_loads_no_torch() -> None:
     code = (
-        "import sys, bench.study.page, bench.study.results, bench.study.load, "
+        "import sys, bench.study.page, bench.study.results, bench.study.read_study, "
         "bench.commands.study; print('torch' in sys.modules)"
     )
     assert (

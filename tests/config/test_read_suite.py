@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from bench.config.base import hash_of
-from bench.config.load import load_suite, parse_suite, suite_names
+from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.errors import UserError
 
 SUITE: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.config.load import load_suite
+from bench.config.read_suite import load_suite
 from bench.config.read_yaml import declared, read_declaration
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError

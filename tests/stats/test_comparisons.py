@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.stats.plan import PRIMARY_SHARE, Comparison, Plan, all_pairs
+from bench.stats.comparisons import PRIMARY_SHARE, Comparison, Plan, all_pairs
 
 
 def test_all_pairs_names_each_pair_once() -> None:

@@ -65,7 +65,7 @@ class CellResult:
     timing: Timing | None = None
 
 
-def work(cell: Cell, job: Job, wait: bool = True) -> CellResult:
+def resume_cell(cell: Cell, job: Job, wait: bool = True) -> CellResult:
     """Run one cell in this process unless its record exists, and write the record.
 
     Args:

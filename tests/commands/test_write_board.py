@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import main
-from bench.commands.publish import render, stale_board, studies_in
+from bench.commands.write_board import render, stale_board, studies_in
 from bench.errors import UserError
 from bench.record import read_records
 
@@ -39,7 +39,7 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
     def refuse(path: Path, text: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    module = "bench.commands.publish" if what == "leaderboard.md" else "bench.board.figures"
+    module = "bench.commands.write_board" if what == "leaderboard.md" else "bench.board.figures"
     monkeypatch.setattr(f"{module}.write_atomically", refuse)
     before = list(read_records(runs))
     with pytest.raises(UserError) as caught:

@@ -11,16 +11,16 @@ import pytest
 from bench.record import read_record
 from bench.runner.cells import plan_cells
 from bench.runner.resolve import resolve
-from bench.runner.work import Job, work
+from bench.runner.resume_cell import Job, resume_cell
 from tests import world
 from tests.runner.jobs import files, from_plugin, job, kept, place
 
 
 def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) -> None:
     cell = world.cell(text)
-    first = work(cell, job(tmp_path, "first"))
+    first = resume_cell(cell, job(tmp_path, "first"))
     before = kept(cell, tmp_path).read_bytes()
-    second = work(cell, job(tmp_path, "second"))
+    second = resume_cell(cell, job(tmp_path, "second"))
     assert (first.status, second.status) == ("ok", "kept")
     assert first.detail == second.detail
     assert kept(cell, tmp_path).read_bytes() == before
@@ -35,19 +35,19 @@ def test_a_record_of_the_same_key_is_kept_untouched(text: Path, tmp_path: Path) 
 def test_two_trees_share_a_store_and_a_cell_is_run_once(text: Path, tmp_path: Path) -> None:
     """As the settings of a study do with the board of their suite."""
     cell, study = world.cell(text), tmp_path / "studies" / "s" / "small"
-    work(cell, job(tmp_path, "board"))
-    assert work(cell, Job(study, tmp_path, "study")).status == "kept"
+    resume_cell(cell, job(tmp_path, "board"))
+    assert resume_cell(cell, Job(study, tmp_path, "study")).status == "kept"
     assert read_record(place(cell, study)).provenance.command == "board"
 
 
 def test_router_seeds_of_a_row_have_a_record_each_and_the_first_is_found_again(
     text: Path, tmp_path: Path
 ) -> None:
-    work(world.cell(text), job(tmp_path, "before"))
+    resume_cell(world.cell(text), job(tmp_path, "before"))
     several = world.suite(text, rows=[{"name": "mlp_gate", "router_seeds": [0, 2]}])
     first, further = plan_cells(several, several.rows, [0])
-    assert [work(one, job(tmp_path)).status for one in (first, further)] == ["kept", "ok"]
-    assert [work(one, job(tmp_path)).status for one in (first, further)] == ["kept", "kept"]
+    assert [resume_cell(one, job(tmp_path)).status for one in (first, further)] == ["kept", "ok"]
+    assert [resume_cell(one, job(tmp_path)).status for one in (first, further)] == ["kept", "kept"]
     places = [place(one, tmp_path) for one in (first, further)]
     assert [path.name for path in places] == ["seed-0.json", "seed-0-router-2.json"]
     made = [read_record(path) for path in places]
@@ -61,12 +61,12 @@ def test_other_conditions_are_said_and_the_first_are_found_again(
     one = world.cell(text)
     other = world.cell(text, train={"reference_tokens": 512, "batch_size": 4, "probes": 2})
     assert place(one, tmp_path) == place(other, tmp_path)
-    work(one, job(tmp_path, "one"))
+    resume_cell(one, job(tmp_path, "one"))
     before = kept(one, tmp_path).read_bytes()
-    second = work(other, job(tmp_path, "other"))
+    second = resume_cell(other, job(tmp_path, "other"))
     assert second.status == "ok" and "made under other conditions" in second.detail
     assert read_record(place(one, tmp_path)).key == resolve(other).key
-    third = work(one, job(tmp_path, "again"))
+    third = resume_cell(one, job(tmp_path, "again"))
     assert third.status == "kept" and kept(one, tmp_path).read_bytes() == before
     assert read_record(place(one, tmp_path)).key == resolve(one).key
 
@@ -76,7 +76,7 @@ def test_an_edited_record_is_told_of_and_left_alone(text: Path, tmp_path: Path) 
     path = kept(cell, tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text("{}", encoding="utf-8")
-    outcome = work(cell, job(tmp_path, "again"))
+    outcome = resume_cell(cell, job(tmp_path, "again"))
     assert outcome.status == "crashed" and str(path) in outcome.detail
     assert path.read_text(encoding="utf-8") == "{}"
 
@@ -86,7 +86,7 @@ def test_what_a_killed_run_left_is_tidied(text: Path, tmp_path: Path) -> None:
     path = kept(cell, tmp_path)
     path.parent.mkdir(parents=True)
     (path.parent / f".{path.name}.abc123").write_text("half a rec", encoding="utf-8")
-    assert work(cell, job(tmp_path, "again")).status == "ok"
+    assert resume_cell(cell, job(tmp_path, "again")).status == "ok"
     assert not list(path.parent.glob(".*"))
 
 
@@ -97,18 +97,18 @@ def test_memory_and_divergence_are_said_in_one_line(
     (greedy,) = from_plugin(text, harmful, "greedy")
     diverging = world.cell(text)
     diverging = replace(diverging, row=diverging.row.model_copy(update={"lr_scale": 1e38}))
-    lack, nan = (work(cell, job(tmp_path)) for cell in (greedy, diverging))
+    lack, nan = (resume_cell(cell, job(tmp_path)) for cell in (greedy, diverging))
     assert lack.status == "failed" and lack.detail.startswith(
         "MemoryError: tried to allocate 1 EiB (harmful.py:"
     )
     assert nan.status == "diverged" and nan.detail == "The training loss is not finite."
     assert read_record(place(diverging, tmp_path)).status == "diverged"
-    assert work(diverging, job(tmp_path, "c")).status == "kept", "it would diverge again"
+    assert resume_cell(diverging, job(tmp_path, "c")).status == "kept", "it would diverge again"
 
 
 def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    outcome = work(world.cell(text), job(tmp_path / "file", "c"))
+    outcome = resume_cell(world.cell(text), job(tmp_path / "file", "c"))
     assert (
         outcome.status == "crashed"
         and "Not a directory" in outcome.detail
@@ -119,7 +119,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_place_is_said_in_one_line(text: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    outcome = work(world.cell(text), job(tmp_path / "out", "c"))
+    outcome = resume_cell(world.cell(text), job(tmp_path / "out", "c"))
     tmp_path.chmod(0o700)
     assert (
         outcome.status == "crashed"
@@ -137,7 +137,7 @@ def test_the_disk_is_full_when_the_record_is_written(
     cell = world.cell(text)
     with monkeypatch.context() as patch:
         patch.setattr("bench.files.os.fdopen", full)
-        outcome = work(cell, job(tmp_path, "c", checkpoint_seconds=0))
+        outcome = resume_cell(cell, job(tmp_path, "c", checkpoint_seconds=0))
     assert (outcome.status, outcome.detail) == (
         "crashed",
         f"cannot keep a record in {str(tmp_path)!r} (No space left on device); "
@@ -145,7 +145,7 @@ def test_the_disk_is_full_when_the_record_is_written(
     )
     assert not kept(cell, tmp_path).exists()
     assert not list(kept(cell, tmp_path).parent.glob(".*"))
-    assert work(cell, job(tmp_path, "c")).status == "ok", "goes on from the last checkpoint"
+    assert resume_cell(cell, job(tmp_path, "c")).status == "ok", "goes on from the last checkpoint"
 
 
 def test_a_full_disk_is_said_before_the_training(
@@ -158,9 +158,9 @@ def test_a_full_disk_is_said_before_the_training(
         patch.setattr("bench.runner.run_cell.train", lambda *_, **__: pytest.fail("was trained"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, limits[1]))
         try:
-            outcome = work(cell, job(tmp_path, "c"))
+            outcome = resume_cell(cell, job(tmp_path, "c"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert outcome.status == "crashed" and "(File too large)" in outcome.detail
     assert not list(tmp_path.rglob("*.json"))
-    assert work(cell, job(tmp_path, "c")).status == "ok"
+    assert resume_cell(cell, job(tmp_path, "c")).status == "ok"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.errors import UserError
 from bench.routing.registry import load_all
-from bench.study.load import load_study, study_names, suites_of
+from bench.study.read_study import load_study, study_names, suites_of
 from tests.study import made
 from tests.test_fuzz import places, put, values
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.study.config import StudyConfig
 
 COMMAND = "python -m bench leaderboard"
-PAGE = "README.md"
+STUDY_PAGE = "README.md"
 SHOWN = 40
 """Largest number of lines of a difference that `--check` prints."""
 
@@ -130,11 +130,11 @@ def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
     folder = study_folder(out, study.name)
     page, figures = page_files(study, folder)
     # A study's figures are files of their own, so they carry their colours with them.
-    files = {PAGE: page} | {name: figure.standalone() for name, figure in figures.items()}
+    files = {STUDY_PAGE: page} | {name: figure.standalone() for name, figure in figures.items()}
     with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
         for name, text in files.items():
             write_atomically(folder / name, text)
-    console.print(f"page     {folder / PAGE}", markup=False)
+    console.print(f"page     {folder / STUDY_PAGE}", markup=False)
 
 
 def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figure]]":
@@ -150,7 +150,7 @@ def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figu
 
 def stale_pages(out: Path, name: str | None = None) -> list[str]:
     """List the faults of the study pages in a tree of records; empty if all are current."""
-    from bench.study.load import load_study
+    from bench.study.read_study import load_study
     from bench.study.results import study_folder
 
     lines: list[str] = []
@@ -158,7 +158,7 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
         folder = study_folder(out, study.name)
         command = f"python -m bench study {study.name} --render --out {out}"
         page, figures = page_files(study, folder)
-        lines += _changed(folder / PAGE, page, command)
+        lines += _changed(folder / STUDY_PAGE, page, command)
         for file, figure in figures.items():
             lines += _stale(folder / file, figure, command)
         for path in sorted({*folder.glob("*.svg")} - {folder / file for file in figures}):
@@ -168,7 +168,7 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
 
 def studies_in(out: Path) -> "list[StudyConfig]":
     """Return the studies that have records in a tree."""
-    from bench.study.load import load_study
+    from bench.study.read_study import load_study
     from bench.study.results import study_folder
 
     folders = sorted(path for path in study_folder(out, "").glob("*") if path.is_dir())
