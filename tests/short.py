@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from bench.conformance import causality
 from bench.evaluation import latency
-from bench.runner import pool, work
+from bench.runner import pool, resume_cell
 
 TRIALS: dict[str, int] = {"TRIALS": 32, "SHAPES": 8, "SHORT": 2, "LONG": 2}
 FULL: dict[str, int] = {name: getattr(causality, name) for name in TRIALS}
@@ -23,12 +23,12 @@ def short_cells() -> Generator[None]:
     with (
         patch.multiple(causality, **TRIALS),
         patch.object(latency, "LEAST_SECONDS", 0.0),
-        patch.object(pool, "work", work_shortly),
+        patch.object(pool, "resume_cell", resume_shortly),
     ):
         yield
 
 
-def work_shortly(*arguments: Any) -> work.CellResult:
+def resume_shortly(*arguments: Any) -> resume_cell.CellResult:
     """Run a short cell, in any process."""
     with short_cells():
-        return work.work(*arguments)
+        return resume_cell.resume_cell(*arguments)
