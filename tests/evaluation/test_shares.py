@@ -34,7 +34,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     with pytest.MonkeyPatch.context() as patch, world.own_registry():
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(folder / "cache"))
         patch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())  # tested on their own
-        patch.setattr("bench.conformance.causality.TRIALS", 32)
         cells = [Cell(suite, row, 0, (PLUGIN,)) for row in suite.rows]
         return {cell.row.name: run_cell(resolve(cell), "test", folder) for cell in cells}
 
