@@ -22,8 +22,9 @@ from jaxtyping import config, install_import_hook
 WITHOUT_SHAPES = {
     *("board", "commands", "conformance", "runner", "stats", "study"),
     *("test_cli.py", "test_fingerprints.py", "test_fuzz.py", "test_packaging.py"),
+    *("evaluation/test_shares.py", "evaluation/test_right_paths.py", "training/test_checkpoint.py"),
 }
-"""Folders and files of `tests/` that run whole cells, checks or pages.
+"""Folders and files of `tests/` that run whole cells or trainings, checks or pages.
 
 They call again what the folders of the modules have checked, a thousand times, so that checking
 shapes would be half of their cost; there the code runs as it does for a user.
@@ -99,6 +100,15 @@ def full_proof() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin fresh processes as copies of this one, which need not load torch again.
+
+    For tests of what happens in such a process, and not of how it begins.
+    """
+    monkeypatch.setattr("bench.runner.isolation.START_METHOD", "fork")
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking through torch and all tests again and again.
 
@@ -110,8 +120,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check shapes, or do not, as the place of the test says."""
-    place = item.path.relative_to(Path(__file__).parent).parts[0]
-    config.update("jaxtyping_disable", place in WITHOUT_SHAPES)
+    place = item.path.relative_to(Path(__file__).parent)
+    without = not WITHOUT_SHAPES.isdisjoint((place.parts[0], place.as_posix()))
+    config.update("jaxtyping_disable", without)
 
 
 # TOKEN_ROUTING_BENCH_CHECK_SHAPES=0 shows what runs without.

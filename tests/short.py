@@ -1,14 +1,17 @@
 """Cells that measure shorter: the same proof in fewer trials, and the clock read once.
 
 Two thirds of a tiny cell are its proof of causality and its timing. Both have tests of their own.
-Imported by processes that run cells, so it holds no test.
+Imported by processes that run cells, so it holds no test. `python -m tests.short` is the bench with
+short cells, for `--workers 0`.
 """
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from bench.cli import main
 from bench.conformance import causality
 from bench.evaluation import latency
 from bench.runner import pool, resume_cell
@@ -32,3 +35,8 @@ def resume_shortly(*arguments: Any) -> resume_cell.CellResult:
     """Run a short cell, in any process."""
     with short_cells():
         return resume_cell.resume_cell(*arguments)
+
+
+if __name__ == "__main__":
+    with short_cells():
+        sys.exit(main())

@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 from bench.errors import UserError
 from bench.files import lenient_streams
 
+START_METHOD = "spawn"
+"""A process that was forked would inherit the modules and locks of this one."""
+
 PARENT_SECONDS = 2.0
 """Time between two looks of a process at its parent."""
 
@@ -40,7 +43,7 @@ class FreshProcess:
             BrokenProcessPool: the process died.
         """
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context(START_METHOD)
             start = (os.getpid(), self.quiet)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:

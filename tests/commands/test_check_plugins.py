@@ -52,6 +52,7 @@ def examine_nothing(router: str, *_: object) -> list[check.RouterReport]:
     return [check.RouterReport(entry.name, entry.family, []) for entry in find_routers(router)]
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("name", "said"),
     [

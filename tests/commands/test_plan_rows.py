@@ -11,6 +11,7 @@ from bench.config.read_suite import load_suite
 from bench.runner.resolve import resolve
 from tests import world
 
+pytestmark = pytest.mark.usefixtures("forked")
 PLUGIN = """
 from bench.routing import FFN_GATE, Router, gate_plan, register
 

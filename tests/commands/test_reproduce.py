@@ -21,6 +21,7 @@ from tests import world
 from tests.board.synthetic import QUICK, record
 from tests.commands.test_plan_rows import PLUGIN
 
+pytestmark = pytest.mark.usefixtures("forked")
 AGAIN = ["--results", "runs", "--suite", "tiny", "--out", "again", "--workers", "0"]
 
 
@@ -102,12 +103,15 @@ def test_why_a_rerun_failed_is_shown(
 def test_each_router_seed_is_rerun_and_a_seed_is_their_mean(
     place: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"name": "mlp_gate", "router_seeds": [0, 2]}, "hash"]
+    rows = [
+        {"name": "mlp_gate", "router_seeds": [0, 2]},
+        {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}},
+    ]
     world.write_suite(place / "tiny.yaml", elsewhere / "text.jsonl", rows=rows)
     run = ["run", "--suite", "tiny.yaml", "--routers", "all", "--seeds", "2"]
     assert main([*run, "--workers", "0"]) == 0
-    # two replicas of mlp_gate, hash, and the two controls that are added
-    assert "4 rows x 2 seeds, 10 cells" in capsys.readouterr().out
+    # two replicas of mlp_gate, and the control
+    assert "2 rows x 2 seeds, 6 cells" in capsys.readouterr().out
     assert main(["reproduce", "mlp_gate", *AGAIN]) == 0
     said = capsys.readouterr().out
     assert "mlp_gate: confirmed: every seed repeats its loss" in said

@@ -9,6 +9,7 @@ from bench.cli import main
 from bench.record import Record, read_records
 from tests import world
 
+pytestmark = pytest.mark.usefixtures("forked")
 PLUGIN = """
 from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register

@@ -15,6 +15,7 @@ from bench.conformance import CHECKS, checks_for
 from bench.errors import UserError
 from bench.routing.registry import Entry
 
+pytestmark = pytest.mark.usefixtures("forked")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -11,6 +11,7 @@ import pytest
 from bench import cli
 from tests import world
 
+pytestmark = pytest.mark.usefixtures("forked")
 PLUGIN = '''
 from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register

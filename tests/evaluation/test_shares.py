@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     evaluation = {"calibration_windows": 24, "validation_windows": 24, "probe_windows": 2}
     suite = world.suite(
         world.write_text(folder),
-        train={"reference_tokens": 20_000, "batch_size": 4, "probes": 2},
+        train={"reference_tokens": 14_000, "batch_size": 4, "probes": 2},
         evaluation={**evaluation, "sweep": [0.97, 1.03], "tolerance": 0.02},
         routed_layers=[1, 2, 3],
         rows=list(NAMES),
@@ -34,7 +34,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     with pytest.MonkeyPatch.context() as patch, world.own_registry():
         patch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(folder / "cache"))
         patch.setattr("bench.runner.run_cell.checks_of", lambda *_: ())  # tested on their own
-        patch.setattr("bench.conformance.causality.TRIALS", 32)
         cells = [Cell(suite, row, 0, (PLUGIN,)) for row in suite.rows]
         return {cell.row.name: run_cell(resolve(cell), "test", folder) for cell in cells}
 

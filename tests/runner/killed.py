@@ -106,6 +106,8 @@ def _watched(
         calls += 1
         os.write(log, f"{phase} enter {time.monotonic()}\n".encode())
         if kill is not None and (kill.phase, kill.call) == (phase, calls):
+            if not kill.delay:
+                _end(0.0)
             threading.Thread(target=_end, args=(kill.delay,), daemon=True).start()
         result = function(*arguments, **options)
         os.write(log, f"{phase} leave {time.monotonic()}\n".encode())

@@ -42,8 +42,8 @@ def run(
 
 
 def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> None:
-    """Kill cells in one phase after another, at random moments, and let them end, until there were
-    enough kills and some in each phase.
+    """Kill cells in one phase after another, and let them end, until there were enough kills and
+    some in each phase.
     """
     draw = random.Random(router)
     cell = world.cell(world.write_text(folder), router)
@@ -64,9 +64,9 @@ def check(server: ForkServerContext, folder: Path, router: str, kills: int) -> N
             first = draw.randint(
                 1, max(1, len(seconds[phase]) // 3)
             )  # a resumed run has fewer calls left
-            kill = Kill(
-                phase, first, draw.uniform(0.0, 0.9) * sum(seconds[phase]) / len(seconds[phase])
-            )
+            # At first as a phase begins, which needs no clock, then at any moment of it.
+            share = 0.0 if attempt == 0 else draw.uniform(0.0, 0.9)
+            kill = Kill(phase, first, share * sum(seconds[phase]) / len(seconds[phase]))
             if run(server, cell, root, cache, kill):
                 break
             total += 1

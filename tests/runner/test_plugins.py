@@ -47,6 +47,7 @@ def plugin(folder: Path, name: str, body: str = BY_POSITION) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_plugin_is_described_without_being_imported_here(tmp_path: Path) -> None:
     before = {name for name in sys.modules if name.startswith("router_plugin")}
     file = plugin(tmp_path, "mine")
@@ -62,6 +63,7 @@ def test_a_plugin_is_described_without_being_imported_here(tmp_path: Path) -> No
     assert after == before
 
 
+@pytest.mark.usefixtures("forked")
 def test_what_is_wrong_with_a_plugin_is_said_in_one_line(tmp_path: Path) -> None:
     file = plugin(tmp_path, "mine")
     unknown = RowConfig.model_validate({"name": "mine", "options": {"evry": 3}})
@@ -102,6 +104,7 @@ def test_a_plugin_is_checked_once_for_a_source_and_its_options(
     assert offence(checks) == ""
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_router_that_breaks_a_rule_gets_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_router_that_breaks_a_rule_gets_no_row(
         assert "\n" not in result.detail
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_router_that_ends_the_program_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_router_that_ends_the_program_fails_alone(
     assert "SystemExit" in json.dumps(found)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_row_of_the_suite_without_its_plugin_is_said_to_be_there() -> None:
     row = RowConfig.model_validate("shared_fine")
     with pytest.raises(UserError, match="The suite lists this row, and no plugin") as raised:

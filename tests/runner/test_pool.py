@@ -50,14 +50,15 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
 
 
 def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
-    rows = ["mlp_gate", {"name": "random@ffn", "role": "control"}]
-    suite = world.write_suite(tmp_path / "suite.yaml", text, rows=rows)
+    suite = world.write_suite(tmp_path / "suite.yaml", text)
     out = tmp_path / "out"
     command = [
         sys.executable,
         "-m",
-        "bench",
+        "tests.short",
         "run",
+        "--routers",
+        "random@ffn",
         "--suite",
         str(suite),
         "--seeds",
@@ -78,8 +79,8 @@ def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> Non
     words = Counter(
         word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed")
     )
-    assert words == {"ok": 4, "kept": 4}, outputs
-    assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 4
+    assert words == {"ok": 2, "kept": 2}, outputs
+    assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -105,6 +106,7 @@ def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_cell_whose_process_dies_takes_no_other_with_it(
     text: Path, tmp_path: Path, harmful: Path
 ) -> None:
