@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch._inductor.config  # noqa: F401
 
 import bench.evaluation.headline
+import bench.runner.fill_record
 import bench.runner.resume_cell
 import bench.runner.run_cell
 from bench.runner.cells import Cell
@@ -54,8 +55,8 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
     """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
     with ExitStack() as stack:
-        speed = partial(bench.runner.run_cell.measure_speed, least_seconds=0.0)
-        stack.enter_context(patch.object(bench.runner.run_cell, "measure_speed", speed))
+        speed = partial(bench.runner.fill_record.measure_speed, least_seconds=0.0)
+        stack.enter_context(patch.object(bench.runner.fill_record, "measure_speed", speed))
         stack.enter_context(
             patch.object(
                 bench.runner.run_cell, "train", _leaving_digest(bench.runner.run_cell.train, root)
