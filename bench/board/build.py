@@ -23,7 +23,7 @@ from bench.board.rows import (
 from bench.board.verdicts import Entrant, Judgement, judge_rows
 from bench.config.looks import possible, without_impossible
 from bench.config.roles import sensitivity_name, twin_original
-from bench.config.row import RowConfig
+from bench.config.row import Role, RowConfig
 from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, Record, read_records
 
@@ -136,22 +136,14 @@ def _ranking(
     # Rows are compared on common seeds, and every row is checked for them.
     chosen = common_seeds(competing)
     checked = [checked_row(row, chosen) for row in competing]
-    brackets = [
-        checked_row(row, ())
-        for row in preferring("tokens", (r for r in records if r.cell.role == "bracket"))
-    ]
-    informed = [
-        checked_row(row, ())
-        for row in preferring(match, (r for r in records if r.cell.role == "informed"))
-    ]
+    brackets = _beside(records, "bracket", "tokens")
+    informed = _beside(records, "informed", match)
     declaring = [row for row in checked if row.status == "ok"] or checked or brackets or informed
     config, notes = _declaration([record for row in declaring for record in row.records])
     checked = with_two_seeds(checked, comparison(config).get("looks") or ())
     ranked = [row for row in checked if row.status == "ok"]
     listed = [row.first.row for row in checked]
-    # Only an official run promises the whole roster.
-    official = any("--official" in record.provenance.command.split() for record in records)
-    missing = _not_run(config, {row.name for row in checked}) if official else []
+    missing = _not_run(config, {row.name for row in checked}) if _official(records) else []
     entrants = [*(_entrant(row, listed) for row in checked), *missing]
     judgement = judge_rows(entrants, comparison(config)) if ranked else Judgement()
     seeds = judgement.seeds or chosen
@@ -175,6 +167,17 @@ def _ranking(
         apart=tuple(apart),
         judgement=replace(judgement, notes=(*judgement.notes, *notes)),
     )
+
+
+def _beside(records: Sequence[Record], role: Role, match: Match) -> list[Row]:
+    """Return the checked rows of a role that is not ranked, of one match where there are two."""
+    own = (record for record in records if record.cell.role == role)
+    return [checked_row(row, ()) for row in preferring(match, own)]
+
+
+def _official(records: Sequence[Record]) -> bool:
+    """Return whether an official run made a record. Only such a run promises the whole roster."""
+    return any("--official" in record.provenance.command.split() for record in records)
 
 
 def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:

@@ -3,18 +3,15 @@
 A column reads one row and returns text and a number for sorting.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.board import measures
 from bench.board.model import Board, Row
-from bench.board.text import BITS, MISSING, interval, number, percent, probability, quantity, seeds
+from bench.board.text import BITS, MISSING, interval, number, probability, quantity
 from bench.board.verdicts import word
 from bench.record import Record
 from bench.stats import Outcome
-
-_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def first_columns(board: Board) -> list[Column]:
         return cell
 
     return [
-        _family(),
+        family_column(),
         Column("bits per byte", "headline loss, mean over seeds", loss),
         Column(
             "against random",
@@ -79,8 +76,10 @@ def first_columns(board: Board) -> list[Column]:
             foreign=True,
         ),
         Column("verdict", "which of the two controls the row beats", _beaten(board), False, True),
-        Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
-        _speed(board),
+        Column(
+            "parameters", "in all", mean_of(measures.from_training("parameters_total"), quantity)
+        ),
+        speed_column(board),
     ]
 
 
@@ -115,13 +114,16 @@ def _beaten(board: Board) -> Callable[[Row], TableCell]:
     return cell
 
 
-def _family() -> Column:
+def family_column() -> Column:
+    """Return the column of a router's family."""
     return Column(
         "family", "of routers", lambda row: TableCell(row.first.cell.family, foreign=True), False
     )
 
 
-def _speed(board: Board) -> Column:
+def speed_column(board: Board) -> Column:
+    """Return the column of training speed against the dense bracket."""
+
     def speed(row: Row) -> TableCell:
         ratio = measures.relative_throughput(row, board.dense)
         return TableCell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
@@ -212,136 +214,13 @@ def verdict_text(outcome: Outcome) -> str:
     return word(outcome) if p == MISSING else f"{word(outcome)} ({p})"
 
 
-def cost_columns(board: Board) -> list[Column]:
-    """Return the columns for the cost of inference and training."""
-
-    def memory(row: Row) -> TableCell:
-        used = row.mean(measures.from_training("peak_memory_mb"))
-        return TableCell(MISSING if used is None else f"{used:,.0f} MB", used)
-
-    # Records of older versions have no latency, and then the column is left out.
-    timed = any(row.mean(measures.latency) is not None for row in board.rows)
-    latency = Column(
-        "latency",
-        "median time of a causal forward pass, µs a token",
-        _mean(measures.latency, quantity),
-    )
-    return [
-        Column(
-            "inference FLOPs",
-            "active FLOPs a token, forward",
-            _mean(measures.active_flops, quantity),
-        ),
-        Column(
-            "of dense",
-            "active FLOPs as a share of the dense model's",
-            _mean(measures.active_share, percent),
-        ),
-        Column(
-            "executed",
-            "FLOPs with padding and full-square attention, share of dense",
-            _mean(measures.executed_share, percent),
-        ),
-        Column(
-            "training FLOPs",
-            "charged over the whole of training",
-            _mean(measures.training_flops, quantity),
-        ),
-        Column("tokens", "seen in training", _mean(measures.from_training("tokens"), quantity)),
-        Column("parameters", "in all", _mean(measures.from_training("parameters_total"), quantity)),
-        Column(
-            "active",
-            "parameters that a token meets, mean",
-            _mean(measures.from_training("parameters_active"), quantity),
-        ),
-        _speed(board),
-        *([latency] if timed else []),
-        Column("memory", "peak, in training", memory),
-    ]
-
-
-def audit_columns(board: Board) -> list[Column]:
-    """Return the columns for family, paper, budget audit, causality, FLOPs to losses and seeds."""
-
-    def paper(row: Row) -> TableCell:
-        text = row.first.cell.paper
-        # Only a well-formed number becomes a link; everything else is foreign text.
-        arxiv = _ARXIV.fullmatch(text)
-        return TableCell(
-            text or MISSING,
-            foreign=arxiv is None,
-            link=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else None,
-        )
-
-    def headline(row: Row) -> TableCell:
-        return TableCell(row.first.budget.headline if row.first.budget else MISSING)
-
-    def reached(limit: float) -> Callable[[Row], TableCell]:
-        return lambda row: _reached(row, limit)
-
-    return [
-        _family(),
-        Column("paper", "the source", paper, numeric=False),
-        Column(
-            "spend",
-            "of the budget, on the validation split at the calibrated setting",
-            _mean(measures.validation_spend, _fine),
-        ),
-        Column("headline", "how the loss at the budget was read", headline, numeric=False),
-        Column(
-            "causality",
-            "trials of changing the future of the trained router without changing its past",
-            _causality,
-            numeric=False,
-        ),
-        *(
-            Column(
-                f"FLOPs to {number(BITS * limit, 2)}",
-                f"training FLOPs to {number(BITS * limit, 2)} bits per byte",
-                reached(limit),
-            )
-            for limit in measures.thresholds(board)
-        ),
-        Column("seeds", "that the means are over", _seeds, numeric=False),
-    ]
-
-
-def _seeds(row: Row) -> TableCell:
-    # A seed with several router seeds counts once.
-    several = len(row.router_seeds)
-    each = f", {several} router seeds each" if several > 1 else ""
-    return TableCell(f"{seeds(list(row.losses))}{each}", len(row.losses))
-
-
-def _fine(share: float | None) -> str:
-    return percent(share, 2)
-
-
-def _mean(
+def mean_of(
     read: Callable[[Record], float | None], show: Callable[[float | None], str]
 ) -> Callable[[Row], TableCell]:
+    """Return a reader for the mean of a number over a row's records, and how it is shown."""
+
     def cell(row: Row) -> TableCell:
         value = row.mean(read)
         return TableCell(show(value), value)
 
     return cell
-
-
-def _causality(row: Row) -> TableCell:
-    # One failed seed fails the row.
-    tried = [record.causality for record in row.records if record.causality]
-    if not tried:
-        return TableCell(MISSING)
-    return TableCell(
-        f"pass ({sum(one.trials for one in tried)})" if all(one.passed for one in tried) else "fail"
-    )
-
-
-def _reached(row: Row, limit: float) -> TableCell:
-    # A mean over the runs that reach the loss is too low, so their number stands beside it.
-    cost, hits = measures.mean_cost_to_reach(row, limit)
-    if cost is None:
-        return TableCell("not reached" if any(record.curve for record in row.good) else MISSING)
-    return TableCell(
-        quantity(cost) + (f" ({hits}/{len(row.good)})" if hits < len(row.good) else ""), cost
-    )

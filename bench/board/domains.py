@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.board.figures import looks
+from bench.board.lines import looks
 from bench.board.model import Board, Row
 from bench.board.text import BITS, interval, number, percent
 from bench.stats import hierarchical_bootstrap

@@ -12,12 +12,11 @@ from bench.board import measures
 from bench.board.columns import (
     Column,
     TableCell,
-    audit_columns,
-    cost_columns,
     first_columns,
     verdict_columns,
 )
 from bench.board.conditions import processors
+from bench.board.cost_columns import audit_columns, cost_columns
 from bench.board.figures import board_figures
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary, waivers

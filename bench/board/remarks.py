@@ -11,7 +11,7 @@ from bench.board import measures
 from bench.board.aa_control import aa_control, router_seeds
 from bench.board.model import Board, Row, comparison
 from bench.board.text import BITS, listing, number, plain, probability, quantity
-from bench.board.verdicts import word
+from bench.board.verdicts import Judgement, word
 
 
 def summary(board: Board) -> str:
@@ -71,19 +71,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         shown: escapes foreign text.
     """
     judgement = board.judgement
-    found = [
-        outcome.detectable
-        for outcome in judgement.outcomes.values()
-        if math.isfinite(outcome.detectable)
-    ]
-    lines: list[str] = []
-    # A margin is of use only if the seeds could have found a difference of its size.
-    if found:
-        smallest = number(BITS * median(found))
-        lines.append(
-            f"The smallest difference found with 80 % power is {smallest} bits per byte "
-            "(median over the declared comparisons)."
-        )
+    lines = _detectable(judgement)
     apart = [
         record.flops.pretraining
         for row in board.rows
@@ -96,6 +84,40 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     if declared := str(comparison(board.config).get("remark") or ""):
         lines.append(shown(declared))
     lines += router_seeds(board, shown)
+    lines += _over_seeds(judgement)
+    lines += [shown(note) for note in judgement.notes]
+    lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
+    # Pairs with the same note share one sentence.
+    noted: dict[str, list[str]] = {}
+    ranked = {row.name for row in board.ranked}
+    for (name, control), outcome in judgement.outcomes.items():
+        if outcome.notes and name in ranked:
+            noted.setdefault(outcome.notes, []).append(f"{shown(name)} against {shown(control)}")
+    return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
+
+
+def _detectable(judgement: Judgement) -> list[str]:
+    """Return the smallest difference that the seeds could have found, if it is known.
+
+    A margin is of use only if it is no smaller.
+    """
+    found = [
+        outcome.detectable
+        for outcome in judgement.outcomes.values()
+        if math.isfinite(outcome.detectable)
+    ]
+    if not found:
+        return []
+    smallest = number(BITS * median(found))
+    return [
+        f"The smallest difference found with 80 % power is {smallest} bits per byte "
+        "(median over the declared comparisons)."
+    ]
+
+
+def _over_seeds(judgement: Judgement) -> list[str]:
+    """Return sentences on the losses of all rows over seeds."""
+    lines: list[str] = []
     if math.isfinite(judgement.correlation):
         lines.append(
             "Losses of two rows correlate over seeds with "
@@ -106,15 +128,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
             f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: "
             f"p {probability(judgement.friedman.p)}."
         )
-    lines += [shown(note) for note in judgement.notes]
-    lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
-    # Pairs with the same note share one sentence.
-    noted: dict[str, list[str]] = {}
-    ranked = {row.name for row in board.ranked}
-    for (name, control), outcome in judgement.outcomes.items():
-        if outcome.notes and name in ranked:
-            noted.setdefault(outcome.notes, []).append(f"{shown(name)} against {shown(control)}")
-    return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
+    return lines
 
 
 def waivers(board: Board, shown: Callable[[str], str]) -> list[str]:

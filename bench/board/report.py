@@ -6,18 +6,17 @@ from statistics import fmean
 from typing import Any
 
 from bench.board import details, monitors
-from bench.board.charts import settling
 from bench.board.columns import (
     Column,
     TableCell,
-    audit_columns,
-    cost_columns,
     first_columns,
     verdict_columns,
 )
+from bench.board.cost_columns import audit_columns, cost_columns
 from bench.board.domains import domain_differences
 from bench.board.drawing import Figure, variables
 from bench.board.figures import board_figures
+from bench.board.load_charts import settling
 from bench.board.model import Board, Row
 from bench.board.pages import apart, facts, out, place_columns
 from bench.board.remarks import disagreements, remarks, summary, waivers
@@ -95,8 +94,14 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         made = [_line(board, row, anchors.get(row.name, ""), columns) for row in rows]
         return _Table(f"{anchor}-{slug}", title, columns if made else (), made)
 
+    tables = {
+        "comparisons": ("Comparisons", [*place_columns(board), *verdict_columns(board)]),
+        "paths": ("Right paths", truth_columns(board)),
+        "routes": ("Routes", route_columns(board)),
+        "cost": ("Cost", cost_columns(board)),
+        "audit": ("Audit", audit_columns(board)),
+    }
     watched = [row for row in board.rows if monitors.layers_of(row)]
-    against = [*place_columns(board), *verdict_columns(board)]
     return {
         "board": board,
         "anchor": anchor,
@@ -106,13 +111,7 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "headline": board.rows[0].first.headline_domains if board.rows else (),
         "facts": facts(board),
         "first": lines("table", "Board", first_columns(board), board.rows),
-        "tables": [
-            lines("comparisons", "Comparisons", against, board.rows),
-            lines("paths", "Right paths", truth_columns(board), board.rows),
-            lines("routes", "Routes", route_columns(board), board.rows),
-            lines("cost", "Cost", cost_columns(board), board.rows),
-            lines("audit", "Audit", audit_columns(board), board.rows),
-        ],
+        "tables": [lines(slug, *table, board.rows) for slug, table in tables.items()],
         "monitors": lines("monitors", "Routing", monitors.monitor_columns(board), watched),
         "tokens": lines(
             "tokens",

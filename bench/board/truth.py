@@ -1,5 +1,6 @@
 """Compare routing with the right paths, for boards of data that have them."""
 
+from functools import partial
 from statistics import fmean
 
 from bench.board.columns import Column, TableCell
@@ -22,53 +23,60 @@ def truth_columns(board: Board) -> list[Column]:
     oracle = next(
         (row for row in board.rows if row.first.row.router == ORACLE and row.losses), None
     )
-
-    def accuracy(row: Row) -> TableCell:
-        found, chance = (
-            row.mean(lambda record: _mean(record, "accuracy")),
-            row.mean(lambda record: _mean(record, "chance")),
-        )
-        if found is None:
-            return TableCell(MISSING)
-        # A record that failed has no truth.
-        sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
-        each = [
-            row.mean(
-                lambda record, site=site: record.truth.accuracy[site] if record.truth else None
-            )
-            for site in range(sites)
-        ]
-        return TableCell(
-            f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})",
-            found,
-        )
-
-    def regret(row: Row) -> TableCell:
-        # Paired over the seeds that both rows have: seeds differ more than routers do.
-        common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
-        if oracle is None or not common:
-            return TableCell(MISSING)
-        value = fmean(row.losses[seed] - oracle.losses[seed] for seed in common)
-        return TableCell(number(BITS * value, signed=True), value)
-
-    def above(row: Row) -> TableCell:
-        value = row.mean(above_best)
-        return TableCell(MISSING if value is None else percent(value), value)
-
     return [
         Column(
             "right paths",
             "tokens on their right path, site by site; one may matter little (what ignoring the "
             "token would reach)",
-            accuracy,
+            _accuracy,
         ),
-        Column("regret", f"loss above that of `{ORACLE}`, paired by seed, bits a token", regret),
+        Column(
+            "regret",
+            f"loss above that of `{ORACLE}`, paired by seed, bits a token",
+            partial(_regret, oracle=oracle),
+        ),
         Column(
             "above best",
             "loss above the least that any choice can reach at the budget, as a share of it",
-            above,
+            _above,
         ),
     ]
+
+
+def _accuracy(row: Row) -> TableCell:
+    """Return the share of right paths, site by site."""
+    found, chance = (
+        row.mean(lambda record: _mean(record, "accuracy")),
+        row.mean(lambda record: _mean(record, "chance")),
+    )
+    if found is None:
+        return TableCell(MISSING)
+    # A record that failed has no truth.
+    sites = max(len(record.truth.accuracy) for record in row.records if record.truth)
+    each = [
+        row.mean(lambda record, site=site: record.truth.accuracy[site] if record.truth else None)
+        for site in range(sites)
+    ]
+    return TableCell(
+        f"{' / '.join(percent(one).removesuffix(' %') for one in each)} % ({percent(chance)})",
+        found,
+    )
+
+
+def _regret(row: Row, oracle: Row | None) -> TableCell:
+    """Return the loss above the row that knows the right paths."""
+    # Paired over the seeds that both rows have: seeds differ more than routers do.
+    common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
+    if oracle is None or not common:
+        return TableCell(MISSING)
+    value = fmean(row.losses[seed] - oracle.losses[seed] for seed in common)
+    return TableCell(number(BITS * value, signed=True), value)
+
+
+def _above(row: Row) -> TableCell:
+    """Return the loss above the least possible one."""
+    value = row.mean(above_best)
+    return TableCell(MISSING if value is None else percent(value), value)
 
 
 def _mean(record: Record, name: str) -> float | None:

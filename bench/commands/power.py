@@ -11,7 +11,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.board import Board
-    from bench.stats import CellCost, Need
+    from bench.stats import CellCost, Need, Plan
 
 Effect = float | Literal["margin", "observed"]
 
@@ -38,59 +38,72 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a line per comparison, and the stages in which seeds may be added."""
     from bench.board import build_board
-    from bench.stats import power, stages
 
     effect = _effect(arguments.effect)
     suite = arguments.suite and name_of_suite(arguments.suite)
     for board in build_board(arguments.results, suite):
-        plan = board.judgement.plan
-        if plan is None or len(board.ranked) < 2:
-            raise UserError(
-                f"The board {board.title!r} has fewer than two ranked rows: there is nothing to "
-                "compare. Run more routers."
-            )
-        # Brackets and informed rows are not ranked, so they need no further seeds.
-        losses = {row.name: row.losses for row in board.ranked}
-        needs = power(losses, plan, _costs(board), effect, arguments.power)
-        shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
-        print(
-            f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, "
-            f"{len(board.seeds)} seeds"
-        )
-        headers = (
-            "row",
-            "against",
-            "SD",
-            "detectable",
-            "to find",
-            "seeds",
-            "up to",
-            "missing",
-            "FLOPs",
-            "hours",
-        )
-        print(
-            tabulate(
-                [_line(need) for need in shown],
-                headers=headers,
-                floatfmt=".4f",
-                disable_numparse=[8, 9],
-            )
-        )
-        # Without declared looks, suggest the present number of seeds and twice as many.
-        looks = plan.looks or (len(board.seeds), 2 * len(board.seeds))
-        levels = ", ".join(
-            f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha)
-        )
-        print(
-            "Columns are for one look at the full level; a board at an early look, whose level is "
-            "lower, finds larger differences only."
-        )
-        print(
-            "Seeds beyond those declared count only in declared looks; comparison.looks: "
-            f"{list(looks)} would test at {levels}."
-        )
+        _print_needs(board, effect, arguments)
     return 0
+
+
+def _print_needs(board: "Board", effect: Effect, arguments: argparse.Namespace) -> None:
+    """Print the table of one board, and the levels of its looks."""
+    from bench.stats import power
+
+    plan = board.judgement.plan
+    if plan is None or len(board.ranked) < 2:
+        raise UserError(
+            f"The board {board.title!r} has fewer than two ranked rows: there is nothing to "
+            "compare. Run more routers."
+        )
+    # Brackets and informed rows are not ranked, so they need no further seeds.
+    losses = {row.name: row.losses for row in board.ranked}
+    needs = power(losses, plan, _costs(board), effect, arguments.power)
+    shown = [need for need in needs if arguments.all_pairs or need.family == "primary"]
+    print(
+        f"{board.title}: power {arguments.power:g}, family-wise level {plan.alpha:g}, "
+        f"{len(board.seeds)} seeds"
+    )
+    headers = (
+        "row",
+        "against",
+        "SD",
+        "detectable",
+        "to find",
+        "seeds",
+        "up to",
+        "missing",
+        "FLOPs",
+        "hours",
+    )
+    print(
+        tabulate(
+            [_line(need) for need in shown],
+            headers=headers,
+            floatfmt=".4f",
+            disable_numparse=[8, 9],
+        )
+    )
+    _print_looks(plan, len(board.seeds))
+
+
+def _print_looks(plan: "Plan", num_seeds: int) -> None:
+    """Print the level of each look, declared or suggested."""
+    from bench.stats import stages
+
+    # Without declared looks, suggest the present number of seeds and twice as many.
+    looks = plan.looks or (num_seeds, 2 * num_seeds)
+    levels = ", ".join(
+        f"{stage.seeds} seeds at {stage.level:.4f}" for stage in stages(looks, plan.alpha)
+    )
+    print(
+        "Columns are for one look at the full level; a board at an early look, whose level is "
+        "lower, finds larger differences only."
+    )
+    print(
+        "Seeds beyond those declared count only in declared looks; comparison.looks: "
+        f"{list(looks)} would test at {levels}."
+    )
 
 
 def _effect(text: str) -> Effect:

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import (
@@ -19,8 +20,12 @@ from bench.commands.options import (
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.progress import Progress
 from bench.config.read_suite import load_suite
+from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.files import console
+
+if TYPE_CHECKING:
+    from bench.data import Corpus
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -64,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     Return 1 if a cell failed or broke a rule.
     """
     from bench.commands.write_board import board_file, render
-    from bench.data import corpus_card, corpus_line, load_corpus
+    from bench.data import load_corpus
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
@@ -77,10 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_device(suite.device)
     corpus = load_corpus(suite.data.at(0))
     shown = console()
-    # Users see the whole card of their own text, and one line about ours.
-    own = suite.data.source in ("local", "hub")
-    said = corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
-    shown.print(said, markup=False)
+    shown.print(_about(corpus, suite), markup=False)
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
@@ -90,13 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     suite, parsed, said = with_controls(suite, parsed.without(reasons))
     for line in said:
         shown.print(line, markup=False)
-    # `--seed-start` shifts the seeds, so that pilot runs never use those of a board.
-    seeds = [
-        arguments.seed_start + seed
-        for seed in (
-            parse_seeds(arguments.seeds) if arguments.seeds is not None else range(suite.seeds)
-        )
-    ]
+    seeds = _seeds(arguments, suite)
     root = _root(arguments)
     board = board_file(root)
     cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
@@ -123,6 +119,21 @@ def run(arguments: argparse.Namespace) -> int:
         render(root, board, shown)
     bad = ("crashed", "failed", "diverged", "invalid")
     return int(any(result.status in bad for result in results))
+
+
+def _about(corpus: "Corpus", suite: SuiteConfig) -> str:
+    """Return the whole card of a user's own text, and one line about ours."""
+    from bench.data import corpus_card, corpus_line
+
+    own = suite.data.source in ("local", "hub")
+    return corpus_card(corpus, suite.data) if own else corpus_line(corpus, suite.data)
+
+
+def _seeds(arguments: argparse.Namespace, suite: SuiteConfig) -> list[int]:
+    """Return the seeds, shifted by `--seed-start`, so that pilot runs never use a board's."""
+    given = arguments.seeds
+    seeds = parse_seeds(given) if given is not None else range(suite.seeds)
+    return [arguments.seed_start + seed for seed in seeds]
 
 
 def _root(arguments: argparse.Namespace) -> Path:

@@ -54,7 +54,7 @@ def monitors(
     found: list[LayerMonitor] = []
     for site, mask in evaluation.masks.items():
         site_cost = ledger.sites[site]
-        by_domain = _load(mask, domain, len(corpus.domains))
+        by_domain = _by_bin(mask, domain, len(corpus.domains))
         router, probed = decoder.routers[site], history.get(site, ())
         scores = evaluation.scores.get(site)
         if scores is not None and router.paths.always:
@@ -71,13 +71,9 @@ def monitors(
                 always=router.paths.always,
                 several=several(probed, router.paths),
                 co_activation=co_activation(mask, router.paths),
-                load_by_domain=dict(
-                    zip(corpus.domains, map(tuple, by_domain.tolist()), strict=True)
-                ),
-                load_by_position=tuple(map(tuple, _load(mask, position, POSITION_BINS).tolist())),
-                load_by_frequency=tuple(
-                    map(tuple, _load(mask, frequency, FREQUENCY_BINS).tolist())
-                ),
+                load_by_domain=dict(zip(corpus.domains, by_domain, strict=True)),
+                load_by_position=tuple(_by_bin(mask, position, POSITION_BINS)),
+                load_by_frequency=tuple(_by_bin(mask, frequency, FREQUENCY_BINS)),
                 entropy=None if scores is None else _entropy(scores),
                 margin=None if scores is None else _margin(scores),
                 max_logit=None if scores is None else float(scores.max()),
@@ -211,15 +207,15 @@ def passage(
     return Passage(domain=domain, tokens=tuple(text), choices=choices, legend=legend)
 
 
-def _load(
+def _by_bin(
     mask: Bool[Tensor, "window seq path"], group: Int[Tensor, "window seq"], groups: int
-) -> Float[Tensor, "group path"]:
+) -> list[tuple[float, ...]]:
     """Return the share of tokens on each path within each group; 0 for an empty group."""
     total = torch.bincount(group.flatten(), minlength=groups).clamp_min(1)
     sums = torch.zeros(groups, mask.shape[2], dtype=torch.float64).index_add(
         0, group.flatten(), mask.flatten(0, 1).double()
     )
-    return (sums / total.unsqueeze(1)).float()
+    return [tuple(shares) for shares in (sums / total.unsqueeze(1)).float().tolist()]
 
 
 def _dropped(

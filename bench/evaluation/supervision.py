@@ -16,6 +16,7 @@ from bench.data import Split
 from bench.model.assemble import Model
 from bench.record import SupervisionMonitor
 from bench.rng import generator
+from bench.routing.contract import LayerTrace, Router
 from bench.training.supervision import UNKNOWN, Supervisor
 from bench.training.utility import Oracle, random_flips, request_of
 
@@ -56,13 +57,7 @@ def measure_supervision(
         documents = torch.from_numpy(split.documents_at(positions[:, :-1])).to(device)
         run = _pass(model, tokens, document_tags[documents], oracle, noise)
         for site, told in chosen.items():
-            labels = model.decoder.routers[site].label(run.traces[site])
-            # Unknown labels are gathered as path 0 and masked out.
-            known = labels != UNKNOWN
-            right = (
-                run.traces[site].plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
-                & known
-            )
+            right, known = _right(model.decoder.routers[site], run.traces[site])
             for group, inside in enumerate((~told[documents], told[documents])):
                 hits[site][group] += torch.stack(((right & inside).sum(), (known & inside).sum()))
     return tuple(
@@ -74,6 +69,17 @@ def measure_supervision(
         )
         for site, found in hits.items()
     )
+
+
+def _right(
+    router: Router, trace: LayerTrace
+) -> tuple[Bool[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
+    """Return the tokens on the path of their label, and the tokens with a known label."""
+    labels = router.label(trace)
+    # Unknown labels are gathered as path 0 and masked out.
+    known = labels != UNKNOWN
+    taken = trace.plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
+    return taken & known, known
 
 
 def _pass(

@@ -42,14 +42,36 @@ def utility_correlation(
         Routed site -> correlation, for routers with utility options or needs whose plans have
         scores that differ.
     """
-    routers, ledger = model.decoder.routers, model.evaluation_ledger
     sites = [
         i
-        for i, router in enumerate(routers)
+        for i, router in enumerate(model.decoder.routers)
         if router.paths.base is not None and (router.oracle or "utility" in router.needs)
     ]
     if not sites:
         return {}
+    found = _scores_and_utilities(model, windows, sites, batch_size, seed, dtype, policy)
+    pairs = {
+        site: torch.cat(parts, dim=1).double().cpu().numpy()
+        for site, parts in found.items()
+        if parts
+    }
+    # A constant row has no rank correlation.
+    return {
+        site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()
+    }
+
+
+def _scores_and_utilities(
+    model: Model,
+    windows: Windows,
+    sites: list[int],
+    batch_size: int,
+    seed: int,
+    dtype: torch.dtype,
+    policy: Policy | None,
+) -> dict[int, list[Tensor]]:
+    """Return site -> scores and utilities of its flipped tokens, `[2, token]` per batch."""
+    routers, ledger = model.decoder.routers, model.evaluation_ledger
     oracle, device = Oracle(model, seed, dtype), device_of(model.decoder)
     noise = generator(seed, "oracle/correlation", device)
     tokens, tags = window_tensors(windows, device)
@@ -72,15 +94,7 @@ def utility_correlation(
             found[site].append(
                 torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip]))
             )
-    pairs = {
-        site: torch.cat(parts, dim=1).double().cpu().numpy()
-        for site, parts in found.items()
-        if parts
-    }
-    # A constant row has no rank correlation.
-    return {
-        site: _rank_correlation(*pair) for site, pair in pairs.items() if np.ptp(pair, axis=1).all()
-    }
+    return found
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,7 +1,6 @@
 """Run one cell from text to record: train, evaluate, judge."""
 
 import datetime
-from dataclasses import dataclass
 from math import isfinite, log
 from pathlib import Path
 from typing import Any
@@ -11,76 +10,31 @@ import torch
 from bench.backbone.compiled import compile_parts
 from bench.conformance.causality import prove
 from bench.conformance.unchanged import unchanged
-from bench.data import Corpus, Windows, statistics
+from bench.data import Corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
 from bench.evaluation.headline import (
     Headline,
-    document_losses,
-    domain_losses,
-    mean_loss,
     measure,
     off_budget,
 )
-from bench.evaluation.latency import measure_speed
-from bench.evaluation.monitors import monitors, passage
-from bench.evaluation.other_routes import other_routes
-from bench.evaluation.recall import recall
-from bench.evaluation.right_paths import right_paths
 from bench.evaluation.shares import moved_shares
-from bench.evaluation.supervision import measure_supervision
-from bench.evaluation.utility import utility_correlation
 from bench.flops.counter import UncountedOp
-from bench.flops.meter import Meter
-from bench.model.assemble import Model, assemble
-from bench.record import Causality, Flops, Provenance, Record, Status, Training
-from bench.routing.contract import Policy, TrainStatistics
-from bench.runner.frozen import allowance, freeze, training_budget
+from bench.model.assemble import assemble
+from bench.record import Record, Status
+from bench.routing.contract import TrainStatistics
+from bench.runner.fill_record import EvaluatedCell, TrainedCell, measured, provenance_of
+from bench.runner.frozen import allowance, freeze
 from bench.runner.memory import PeakMemory
 from bench.runner.plugins import checks_of, offence
 from bench.runner.probes import Watch, cut
-from bench.runner.provenance import commit_state, processor
 from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
-from bench.training.loop import Trained, train
+from bench.training.loop import train
 
 DIVERGED = 2.0
 """Training has diverged if the loss is above this multiple of the loss of guessing."""
-
-
-@dataclass(frozen=True)
-class TrainedCell:
-    """A trained model with the results of its training.
-
-    Attributes:
-        model: the model.
-        trained: the result of training.
-        watch: the causal probes.
-        meter: the meter, with the prices of training.
-        pretraining: FLOPs of the frozen backbone; 0 in other regimes.
-    """
-
-    model: Model
-    trained: Trained
-    watch: Watch
-    meter: Meter
-    pretraining: float
-
-
-@dataclass(frozen=True)
-class EvaluatedCell:
-    """The official evaluation of a trained model.
-
-    Attributes:
-        headline: losses and spend at B.
-        validation: the validation windows.
-        causality: the result of the causality proof.
-    """
-
-    headline: Headline
-    validation: Windows
-    causality: Causality
 
 
 def run_cell(
@@ -113,7 +67,7 @@ def run_cell(
         status="failed",
         cell=resolved.cell_id,
         row=cell.row,
-        provenance=_provenance(resolved, command, started),
+        provenance=provenance_of(resolved, command, started),
     )
     try:
         # A plugin that breaks an honest-row rule is refused before it costs any time.
@@ -125,7 +79,7 @@ def run_cell(
         trained = train_cell(resolved, checkpoints, pulse)
         pulse.enter("evaluation")
         evaluated = evaluate_cell(resolved, trained)
-        found = _measured(resolved, trained, evaluated, memory, beside)
+        found = measured(resolved, trained, evaluated, memory, beside)
         judged = judge_cell(resolved, trained, evaluated)
         return Record.model_validate({**dict(blank), **found, **judged})
     except (RuleBroken, UncountedOp) as error:
@@ -248,114 +202,8 @@ def judge_cell(
     return {"status": status, "reason": missed}
 
 
-def _measured(
-    resolved: ResolvedCell,
-    trained: TrainedCell,
-    evaluated: EvaluatedCell,
-    memory: PeakMemory,
-    beside: int,
-) -> dict[str, Any]:
-    """Return the measured fields of the record."""
-    cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
-    model, watch, dtype = trained.model, trained.watch, resolved.dtype
-    headline, validation = evaluated.headline, evaluated.validation
-    evaluation, decoder, ledger = headline.evaluation, model.decoder, model.evaluation_ledger
-    batch_size = suite.evaluation.batch_size
-    # Utility once as the router's own labels have it, and once with later layers as in use.
-    policies: tuple[Policy | None, ...] = (None, "on_policy")
-    utility = [
-        utility_correlation(model, watch.validation, batch_size, cell.seed, dtype, policy)
-        for policy in policies
-    ]
-    gradients, shares = trained.trained.gradients, trained.trained.shares
-    return {
-        "loss": headline.loss,
-        "calibrated_loss": mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
-        "domain_loss": headline.domain_loss,
-        "headline_domains": corpus.headline_domains,
-        "documents": document_losses(evaluation.nats, validation, corpus),
-        "budget": headline.audit,
-        "flops": _flops(resolved, trained, headline),
-        "training": _training(model, headline, trained.trained, memory),
-        "speed": measure_speed(model, validation, dtype).model_copy(update={"beside": beside}),
-        "causality": evaluated.causality,
-        "curve": tuple(watch.curve),
-        "monitors": monitors(
-            decoder,
-            ledger,
-            corpus,
-            validation,
-            evaluation,
-            watch.masks,
-            gradients,
-            shares,
-            *utility,
-        ),
-        "supervision": measure_supervision(
-            model, corpus.train, suite.seq_len, suite.evaluation, cell.seed, dtype
-        ),
-        "truth": right_paths(decoder, suite, corpus, validation, evaluation),
-        "recall": recall(evaluation.nats, validation, corpus.token_bytes),
-        "other_routes": other_routes(model, watch.validation, batch_size, cell.seed, dtype),
-        "auxiliary": trained.trained.auxiliary,
-        "passage": passage(ledger, decoder, corpus, validation, evaluation)
-        if cell.seed == 0
-        else None,
-    }
-
-
 def _statistics(corpus: Corpus) -> TrainStatistics:
     unigram, bigram = statistics(corpus)
     return TrainStatistics(
         torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram)
-    )
-
-
-def _provenance(resolved: ResolvedCell, command: str, started: str) -> Provenance:
-    commit, dirty = commit_state()
-    return Provenance(
-        command=command,
-        commit=commit,
-        dirty=dirty,
-        started=started,
-        processor=processor(),
-        config=resolved.cell.suite.canonical(),
-        config_hash=resolved.config_hash,
-        router_hash=resolved.identity,
-        data_hash=resolved.corpus.content_hash,
-        **resolved.machine,
-    )
-
-
-def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Flops:
-    model, trained = found.model, found.trained
-    # An interpolated headline stands at B exactly; a single point at its own spend.
-    at_budget = headline.audit.headline == "interpolated"
-    ledger = model.evaluation_ledger
-    return Flops(
-        active=model.solution.target if at_budget else headline.evaluation.active,
-        executed=headline.evaluation.executed,
-        dense=model.solution.dense,
-        training=dict(sorted(model.ledger.spent.items())),
-        training_total=model.ledger.total,
-        training_budget=training_budget(resolved.cell.suite, model.decoder.config),
-        optimizer=trained.optimizer_flops,
-        evaluation=ledger.total,
-        pretraining=found.pretraining,
-    )
-
-
-def _training(model: Model, headline: Headline, trained: Trained, memory: PeakMemory) -> Training:
-    # Parameters are counted at the measured shares of the paths, not at the solved ones.
-    shares = [mask.float().mean((0, 1)).tolist() for mask in headline.evaluation.masks.values()]
-    total = sum(p.numel() for p in model.decoder.parameters())
-    return Training(
-        steps=trained.steps,
-        tokens=trained.tokens,
-        seconds=trained.seconds,
-        tokens_per_second=trained.tokens / trained.seconds if trained.steps else 0.0,
-        peak_memory_mb=memory.megabytes(),
-        parameters_total=total,
-        parameters_active=model.active_parameters(shares),
-        curriculum=tuple(value for value in trained.curriculum if isfinite(value)),
     )

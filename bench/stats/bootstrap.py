@@ -68,19 +68,7 @@ def hierarchical_bootstrap(
     """
     seeds = sorted(documents.keys() & against.keys() if against is not None else documents.keys())
     rows = [documents] if against is None else [documents, against]
-    common = (
-        set[str].intersection(*(set(row[s]) for row in rows for s in seeds))
-        if seeds
-        else set[str]()
-    )
-    if not common:
-        raise UserError(
-            f"{len(seeds)} common seeds share {len(common)} documents; a bootstrap needs one of "
-            "each at least. Evaluate on the same split."
-        )
-    by_domain: dict[str, list[str]] = {}
-    for name in sorted(common):
-        by_domain.setdefault(documents[seeds[0]][name][0], []).append(name)
+    by_domain = _common_documents(rows, seeds)
     rng = np.random.default_rng(seed)
     # Resampling with replacement, as counts: how often each replicate picks each seed.
     picked_seeds = rng.multinomial(
@@ -106,6 +94,26 @@ def hierarchical_bootstrap(
             )
         )
     return tuple(intervals)
+
+
+def _common_documents(rows: list[Documents], seeds: list[int]) -> dict[str, list[str]]:
+    """Return domain -> the documents that all rows have at all seeds.
+
+    Raises:
+        UserError: no seeds or documents.
+    """
+    common = set[str]()
+    if seeds:
+        common = set[str].intersection(*(set(row[seed]) for row in rows for seed in seeds))
+    if not common:
+        raise UserError(
+            f"{len(seeds)} common seeds share {len(common)} documents; a bootstrap needs one of "
+            "each at least. Evaluate on the same split."
+        )
+    by_domain: dict[str, list[str]] = {}
+    for name in sorted(common):
+        by_domain.setdefault(rows[0][seeds[0]][name][0], []).append(name)
+    return by_domain
 
 
 def _nats(row: Documents, seeds: list[int], names: list[str]) -> Floats:

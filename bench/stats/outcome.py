@@ -148,6 +148,19 @@ def _excluded(comparison: Comparison, board: Aligned) -> dict[int, str]:
     return reasons
 
 
+def _no_test(board: Aligned, plan: Plan, used: int, numbers: dict[str, float]) -> str:
+    """Return why a comparison with `used` common seeds has no test; empty if it has one."""
+    if used < 2:
+        return "Fewer than two common seeds: no variance to judge by."
+    # Before the first declared look there is no level to test at.
+    if board.look < 0:
+        return f"The first look was declared at {plan.looks[0]} seeds."
+    # Without any variance a t test has no meaning, unless other rows lend theirs.
+    if numbers["sd"] == numbers["moderated_sd"] == 0.0 and numbers["difference"] != 0.0:
+        return "No variance to judge by."
+    return ""
+
+
 def _decide(
     comparison: Comparison, board: Aligned, plan: Plan, used: int, numbers: dict[str, float]
 ) -> tuple[Verdict, str | None, list[str]]:
@@ -159,24 +172,14 @@ def _decide(
         if used < len(board.seeds)
         else []
     )
-    if used < 2:
-        return "untestable", None, [*notes, "Fewer than two common seeds: no variance to judge by."]
-    # Before the first declared look there is no level to test at.
-    if board.look < 0:
-        return (
-            "untestable",
-            None,
-            [*notes, f"The first look was declared at {plan.looks[0]} seeds."],
-        )
-    # Without any variance a t test has no meaning, unless other rows lend theirs.
-    if numbers["sd"] == 0.0:
+    if used >= 2 and board.look >= 0 and numbers["sd"] == 0.0:
         notes.append(
             "Identical losses in every seed."
             if mean == 0.0
             else "The difference is the same in every seed."
         )
-        if numbers["moderated_sd"] == 0.0 and mean != 0.0:
-            return "untestable", None, [*notes, "No variance to judge by."]
+    if reason := _no_test(board, plan, used, numbers):
+        return "untestable", None, [*notes, reason]
     winner = (
         (comparison.row if mean < 0.0 else comparison.control)
         if numbers["p_adjusted"] <= plan.alpha

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.board.drawing import Figure, colour, subplots, tip
-from bench.board.figures import draw_lines, label, late, series
 from bench.board.frames import resampled, tidy
+from bench.board.lines import draw_lines, label, late, series
 from bench.board.measures import mean_interval
 from bench.board.model import Row
 from bench.board.text import BITS, interval, number, plain, quantity

@@ -124,6 +124,12 @@ def train(
         checkpoints.save_if_due(model.decoder, done.steps)
     if probe is not None:
         _probe(loop, probe)
+    return _finished(loop, order)
+
+
+def _finished(loop: Stepper, order: Curriculum | None) -> Trained:
+    """Return the result of a training, with the figures that are known at its end alone."""
+    done = loop.done
     done.optimizer_flops = loop.muon_flops * done.steps
     done.shares = loop.choices.shares
     done.curriculum = order.correlations

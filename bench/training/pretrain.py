@@ -7,18 +7,13 @@ without a gradient into the backbone. The result is a pure function of the pretr
 suite, the sizes, the data, the seed and the machine.
 """
 
-import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
 from torch import Tensor
 
 from bench.backbone.compiled import compile_parts
@@ -37,6 +32,7 @@ from bench.record import RULES_VERSION
 from bench.rng import key
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.routing.select import gate_plan
+from bench.training.backbone_store import Pretrained, read_backbone, write_backbone
 from bench.training.checkpoint import Checkpoints
 from bench.training.optim import Muon, muon_parameters, trapezoid
 
@@ -48,7 +44,6 @@ REPORTS = 50
 
 Report = Callable[[float, float], None]
 """Called with the finished share and the language-modelling loss, nats per token."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,20 +89,6 @@ class Pretraining:
         )
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """A frozen backbone.
-
-    Attributes:
-        weights: parameter name of the dense decoder -> weight; cheap paths stand at
-            `layers.<i>.ffn.cheap`.
-        flops: training cost.
-    """
-
-    weights: dict[str, Tensor]
-    flops: float
-
-
 def pretrained(
     task: Pretraining, corpus: Corpus, cache: Path | None = None, report: Report | None = None
 ) -> Pretrained:
@@ -130,12 +111,12 @@ def pretrained(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_suffix(".lock")):
-            if (found := _read(path)) is None:
+            if (found := read_backbone(path)) is None:
                 checkpoints = Checkpoints(
                     path.with_suffix(".checkpoints"), content, BACKBONE_CHECKPOINT_SECONDS
                 )
                 found = _pretrain(task, corpus.train, checkpoints, report)
-                _write(path, found)
+                write_backbone(path, found)
                 checkpoints.clear()
     except OSError as error:
         reason = error.strerror or str(error)
@@ -295,35 +276,3 @@ def _step_flops(decoder: Decoder, batch_size: int, seq_len: int) -> float:
     full = torch.tensor([[0, seq_len]]).expand(batch_size, 2)
     beside = tokens * sum(site.cheap.flops() for site in _sites(decoder))
     return ledger.charge_step([full] * len(ledger.sites), tokens, beside)
-
-
-def _digest(found: Pretrained) -> str:
-    return sha256(save(found.weights) + repr(found.flops).encode()).hexdigest()
-
-
-def _write(path: Path, found: Pretrained) -> None:
-    """Write to a temporary file beside `path`, then rename it into place."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        file = Path(folder) / path.name
-        save_file(found.weights, file, {"flops": repr(found.flops), "sha256": _digest(found)})
-        file.replace(path)
-
-
-def _read(path: Path) -> Pretrained | None:
-    """Return the backbone at `path`, or None. A damaged file is set aside."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            found = Pretrained(tensors, float(metadata["flops"]))
-        if _digest(found) != metadata["sha256"]:
-            raise ValueError("it does not match its digest")
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        _log.warning(
-            "%s is damaged (%s) and set aside; the backbone is trained again.", path, error
-        )
-        path.replace(path.with_name(f"damaged-{path.name}"))
-        return None
-    return found

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, ask, autocast, make_pass
+from bench.backbone.passes import Decide, Pass, ask, autocast, make_pass
 from bench.config.suite import TrainConfig
 from bench.flops.counter import count
 from bench.flops.ledger import first_gradient
@@ -186,17 +187,7 @@ class Stepper:
             logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
         )
         loss = token_loss.mean()
-        # A router sees its loss only if it asks for it.
-        for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
-            if "token_loss" in router.needs:
-                trace.token_loss = _at_site(token_loss.detach().view_as(run.tokens), trace)
-        # Utility comes before labels, because labels may be made from utility.
-        documents = documents[:, :-1].to(self.device)
-        told = self.supervisor.sequences(documents, progress)
-        self.oracle.label(
-            run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), self.done.steps, told
-        )
-        self.supervisor.label(run.traces, documents)
+        self._label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), documents)
         self.choices.note(run.traces, run.tokens.numel(), progress)
         auxiliary = self._auxiliary(run.traces)
         total = loss + auxiliary if auxiliary is not None else loss
@@ -212,6 +203,24 @@ class Stepper:
         )
         self.model.ledger.charge("router", "after_step", after)
         return loss.detach()
+
+    def _label(
+        self,
+        run: Pass,
+        targets: Int[Tensor, "batch seq"],
+        token_loss: Float[Tensor, "batch seq"],
+        documents: Int[Tensor, "batch seq_and_target"],
+    ) -> None:
+        """Give the traces of a pass the losses, utilities and labels that routers ask for."""
+        # A router sees its loss only if it asks for it.
+        for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
+            if "token_loss" in router.needs:
+                trace.token_loss = _at_site(token_loss, trace)
+        # Utility comes before labels, because labels may be made from utility.
+        documents = documents[:, :-1].to(self.device)
+        told = self.supervisor.sequences(documents, run.progress)
+        self.oracle.label(run, targets, token_loss, self.done.steps, told)
+        self.supervisor.label(run.traces, documents)
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
         """Add up the weighted auxiliary losses, each a sum or mean over the layers that have it.

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.board.build import boards_of
-from bench.board.charts import settling
-from bench.board.columns import cost_columns
+from bench.board.cost_columns import cost_columns
 from bench.board.figures import pareto
+from bench.board.load_charts import settling
 from bench.board.monitors import (
     dead_paths,
     layer_table,

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import torch._inductor.config  # noqa: F401
 
 import bench.evaluation.headline
+import bench.runner.fill_record
 import bench.runner.resume_cell
 import bench.runner.run_cell
 from bench.runner.cells import Cell
