@@ -24,6 +24,7 @@ from bench.routing.select import top_k_mask
 from bench.runner.cells import Cell
 from bench.runner.frozen import freeze
 from bench.runner.probes import cut
+from bench.runner.pulse import Pulse
 from bench.runner.resolve import resolve
 
 SEQUENCES, FLIPS = 32, 16
@@ -130,9 +131,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     suite = load_suite("controller")
-    resolved = resolve(Cell(suite, suite.row("mlp_gate"), arguments.seed))
+    cell = Cell(suite, suite.row("mlp_gate"), arguments.seed)
+    resolved = resolve(cell)
     model = assemble(resolved.blueprint(), arguments.seed)
-    freeze(resolved, model)
+    freeze(resolved, model, Pulse(cell))
     tokens, _ = window_tensors(cut(resolved, "calibration", SEQUENCES), torch.device("cpu"))
     keep = torch.randperm(len(tokens), generator=generator(arguments.seed, "windows"))[:SEQUENCES]
     routed, noise = Routed(model, tokens[keep]), generator(arguments.seed, "routing")

@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.record import read_record, store_path
 from bench.runner.cells import Cell
 from bench.runner.frozen import training_budget
-from bench.runner.pulse import PHASES, Beat, Timing
+from bench.runner.pulse import PHASES, Beat, Phase, Timing
 from bench.runner.resolve import decoder_of, resolve
 
 
@@ -83,7 +83,9 @@ class Forecast:
     def timing_of(self, cell: Expected) -> Timing:
         """Return the predicted seconds of a whole cell, phase by phase."""
         same = [one for one in self.measured if one[0].row == cell.row] or self.measured
-        found = {phase: fmean(timing[phase] for _, timing in same) for phase in PHASES}
+        found: dict[Phase, float] = {
+            phase: fmean(timing[phase] for _, timing in same) for phase in PHASES
+        }
         # Cells of other budgets train on other FLOPs.
         found["training"] = cell.flops * fmean(
             timing["training"] / one.flops for one, timing in same

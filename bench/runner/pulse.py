@@ -96,7 +96,9 @@ class Pulse:
         done = 1.0 - (self.resumed_at or 0.0)
         if done < LEAST_TRAINING:
             return None
-        return self.seconds | {"training": self.seconds["training"] / done}
+        whole = self.seconds.copy()
+        whole["training"] /= done
+        return whole
 
     def _write(self, share: float) -> None:
         if self.file is None:

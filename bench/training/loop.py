@@ -127,7 +127,7 @@ def train(
     return _finished(loop, order)
 
 
-def _finished(loop: Stepper, order: Curriculum | None) -> Trained:
+def _finished(loop: Stepper, order: Curriculum) -> Trained:
     """Return the result of a training, with the figures that are known at its end alone."""
     done = loop.done
     done.optimizer_flops = loop.muon_flops * done.steps
