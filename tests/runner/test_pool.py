@@ -154,3 +154,21 @@ def test_the_main_thread_alone_hears_an_interrupt(
     run_cells([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
     assert [signal.SIGINT in mask for mask in masks] == [True, True]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_that_goes_away_at_the_start_of_a_cell_ends_the_run(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The line of a start is printed by the thread of a worker, and its error must not be lost."""
+    monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
+    started: list[Cell] = []
+
+    def starting(cell: Cell) -> None:
+        started.append(cell)
+        raise BrokenPipeError
+
+    cells = [world.cell(text, seed=seed) for seed in range(2)]
+    with pytest.raises(BrokenPipeError):
+        run_cells(cells, job(tmp_path), workers, starting=starting)
+    assert started[0] in cells and not list(tmp_path.rglob("seed-*.json"))
