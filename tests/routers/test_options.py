@@ -2,6 +2,7 @@
 
 import math
 import typing
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +18,7 @@ from bench.routing.registry import load_all
 from bench.training.loop import Allowance, train
 from tests.world import CONFIG, SEQ_LEN, model, split, windows
 
+DECODER = replace(CONFIG, num_layers=2)
 RECIPE = TrainConfig(reference_tokens=1, batch_size=3)
 SHIPPED = {name: entry.router for name, entry in load_all().items() if not entry.outside}
 VALUES: dict[str, list[Any]] = {
@@ -94,8 +96,8 @@ def live(found: Model) -> None:
         meter=meter,
         statistics=lambda: statistics,
     )
-    calibrate(found, windows(), 1.0, decide=meter.decide)
-    evaluate(found, windows(), batch_size=4, decide=meter.decide)
+    calibrate(found, windows(6), 1.0, decide=meter.decide)
+    evaluate(found, windows(6), batch_size=3, decide=meter.decide)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -103,7 +105,7 @@ def test_it_runs_under_the_counter_at_its_price(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Meter, "due", lambda self, step: True)
-    found = model(name, options)
+    found = model(name, options, decoder=DECODER, routed_layers=(0, 1))
     prices = [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
     live(found)
     assert prices == [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
