@@ -122,6 +122,11 @@ class Entry:
             raise UserError(
                 f"Router {self.name!r} refused the options {options}: {told(error)}"
             ) from error
+        if "_modules" not in vars(router):
+            raise UserError(
+                f"Router {self.name!r} is not initialised: call `super().__init__()` at the start "
+                "of its `__init__`."
+            )
         if not isinstance(paths, Paths):
             raise UserError(
                 f"Router {self.name!r} has no paths. Set `paths` to FFN_GATE, BLOCK_GATE or "

@@ -72,6 +72,13 @@ def test_options_are_checked_by_name_and_by_the_router(plugin: Path) -> None:
     assert isinstance(entry.make({"width": 5}), Router)
 
 
+def test_a_router_that_does_not_initialise_its_base_is_told_so(plugin: Path) -> None:
+    plugin.write_text(PLUGIN.replace("super().__init__()", "self.width = width"), encoding="utf-8")
+    (entry,) = registry.load_file(plugin)
+    with pytest.raises(UserError, match=r"not initialised: call `super\(\).__init__\(\)`"):
+        entry.make({})
+
+
 def test_a_name_belongs_to_one_class() -> None:
     class First(Router):
         paths = FFN_GATE

@@ -58,6 +58,7 @@ CHANGES: dict[str, Any] = {
     "device": "cuda",
     "dtype": "bfloat16",
     "compile": True,
+    "qk_gain": True,
     "thresholds": [1.0],
     "rows": [{"name": "mlp_gate"}],
 }
@@ -81,6 +82,7 @@ NESTED: dict[str, dict[str, Any]] = {
         "router": {
             "noise": {"noise": "gaussian"},
             "noise_scale": {"noise": "gaussian", "noise_scale": 0.1},
+            "curriculum": {"curriculum": {"window": 9}},
         }
     },
 }
