@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-CHECKPOINT_FORMAT = 5
+CHECKPOINT_FORMAT = 6
 """Raise it when the content of a checkpoint changes. Other versions are set aside."""
 
 KEPT = 2
