@@ -2,7 +2,7 @@
 
 Two thirds of a tiny cell are its proof of causality and its timing. Both have tests of their own.
 Imported by processes that run cells, so it holds no test. `python -m tests.short` is the bench with
-short cells, for `--workers 0`.
+short cells.
 """
 
 import sys
