@@ -3,7 +3,7 @@
 A column reads one row and returns text and a number for sorting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.board import measures
@@ -212,6 +212,11 @@ def verdict_text(outcome: Outcome) -> str:
         outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted
     )
     return word(outcome) if p == MISSING else f"{word(outcome)} ({p})"
+
+
+def with_values(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """Return the columns that some row has a value in; the others would be columns of dashes."""
+    return [c for c in columns if any(c.cell(row).value is not None for row in rows)]
 
 
 def mean_of(

@@ -66,9 +66,14 @@ def training_latency(record: Record) -> float | None:
     )
 
 
+def field_of(part: str, name: str) -> Callable[[Record], float | None]:
+    """Return a reader of one field of a part of the record, such as `training`."""
+    return lambda record: getattr(getattr(record, part), name, None)
+
+
 def from_training(name: str) -> Callable[[Record], float | None]:
     """Return a reader of one field of `Record.training`."""
-    return lambda record: getattr(record.training, name) if record.training else None
+    return field_of("training", name)
 
 
 def relative_throughput(row: Row, dense: Row | None) -> float | None:

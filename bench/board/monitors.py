@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from bench.board.columns import Column, TableCell
+from bench.board.columns import Column, TableCell, with_values
 from bench.board.model import Board, Row
 from bench.board.text import number, percent, quantity
 from bench.record import LayerMonitor
@@ -214,13 +214,8 @@ def monitor_columns(board: Board) -> list[Column]:
 
         return cell
 
-    # A monitor that no row has would be a column of dashes.
     columns = [Column(monitor.title, monitor.meaning, read(monitor)) for monitor in MONITORS]
-    return [
-        column
-        for column in columns
-        if any(column.cell(row).value is not None for row in board.rows)
-    ]
+    return with_values(columns, board.rows)
 
 
 def layer_table(row: Row) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 
-from bench.board.columns import Column, TableCell
-from bench.board.model import Board, Row
+from bench.board.columns import Column, mean_of, with_values
+from bench.board.measures import field_of
+from bench.board.model import Board
 from bench.board.monitors import monitor_columns
 from bench.board.text import BITS, number, percent
-from bench.record import OtherRoutes, Record
+from bench.record import Record
 
 EXPERTS = ("MaxVio", "purity", "co-activation")
-"""Monitors of experts that stand beside the losses; the report has all of them."""
+"""Monitors of experts to show with the losses; the report has all of them."""
 
 Read = Callable[[Record], float | None]
 
@@ -17,70 +18,52 @@ Read = Callable[[Record], float | None]
 def route_columns(board: Board) -> list[Column]:
     """Return the columns of repeated tokens, other routes and use of experts that some row has."""
     columns = [
-        _bits("recalled", "loss of tokens that end an n-gram seen earlier", _recalled),
-        _bits("rest", "loss of the other tokens", _rest),
+        _bits(
+            "recalled",
+            "loss of tokens that end an n-gram seen earlier",
+            field_of("recall", "recalled"),
+        ),
+        _bits("rest", "loss of the other tokens", field_of("recall", "rest")),
         _bits(
             "other routes",
             "mean loss of sampled routes of equal cost, minus the own",
-            _above("sampled"),
+            _above_own("sampled"),
             signed=True,
         ),
-        _bits("regret", "own loss minus the best sampled route's, by sequence", _regret),
+        _bits(
+            "regret",
+            "own loss minus the best sampled route's, by sequence",
+            field_of("other_routes", "regret"),
+        ),
         Column(
             "fragile",
             "tokens whose loss half of the sampled routes raise by over 0.1 nats",
-            lambda row: _share(row.mean(_fragile)),
+            mean_of(field_of("other_routes", "fragile"), percent),
         ),
         _bits(
             "second choice",
             "loss with each token's best expert replaced, minus the own",
-            _above("second"),
+            _above_own("second"),
             signed=True,
         ),
     ]
-    shown = [
-        column
-        for column in columns
-        if any(column.cell(row).value is not None for row in board.rows)
-    ]
-    return shown + [column for column in monitor_columns(board) if column.title in EXPERTS]
+    experts = [column for column in monitor_columns(board) if column.title in EXPERTS]
+    return with_values(columns, board.rows) + experts
 
 
 def _bits(title: str, meaning: str, read: Read, signed: bool = False) -> Column:
-    def cell(row: Row) -> TableCell:
-        value = row.mean(read)
-        bits = None if value is None else BITS * value
-        return TableCell(number(bits, signed=signed), value)
+    def show(nats: float | None) -> str:
+        return number(None if nats is None else BITS * nats, signed=signed)
 
-    return Column(title, f"{meaning}, bits per token", cell)
+    return Column(title, f"{meaning}, bits per token", mean_of(read, show))
 
 
-def _share(value: float | None) -> TableCell:
-    return TableCell(percent(value) if value is not None else number(None), value)
-
-
-def _recalled(record: Record) -> float | None:
-    return record.recall.recalled if record.recall else None
-
-
-def _rest(record: Record) -> float | None:
-    return record.recall.rest if record.recall else None
-
-
-def _regret(record: Record) -> float | None:
-    return record.other_routes.regret if record.other_routes else None
-
-
-def _fragile(record: Record) -> float | None:
-    return record.other_routes.fragile if record.other_routes else None
-
-
-def _above(field: str) -> Read:
+def _above_own(field: str) -> Read:
     """Return a reader of the loss of other routes above the own loss."""
+    other, own = field_of("other_routes", field), field_of("other_routes", "own")
 
     def read(record: Record) -> float | None:
-        routes: OtherRoutes | None = record.other_routes
-        loss: float | None = getattr(routes, field) if routes else None
-        return None if routes is None or loss is None else loss - routes.own
+        loss, least = other(record), own(record)
+        return None if loss is None or least is None else loss - least
 
     return read

@@ -128,7 +128,7 @@ def several(probed: Sequence[Bool[Tensor, "window seq path"]], paths: Paths) -> 
 
     Experts that every token takes don't count. Empty where all tokens take equally many, or none.
     """
-    chosen = [path for path in paths.chosen if paths.names[path] in paths.experts]
+    chosen = paths.chosen_experts
     found = [float((mask[..., chosen].sum(-1) > 1).float().mean()) for mask in probed]
     return tuple(found) if any(0 < share < 1 for share in found) else ()
 
@@ -139,7 +139,7 @@ def co_activation(mask: Bool[Tensor, "window seq path"], paths: Paths) -> float 
     It is a mean over the chosen experts, by load (after OLMoE, arXiv:2409.02060, section 5.2). None
     if no token takes two of them.
     """
-    chosen = [path for path in paths.chosen if paths.names[path] in paths.experts]
+    chosen = paths.chosen_experts
     taken = mask[..., chosen].flatten(0, 1).double()
     together = taken.mT @ taken
     load = together.diagonal().clone()

@@ -119,7 +119,7 @@ def second_choice(plan: RoutingPlan, paths: Paths) -> RoutingPlan:
     """
     assert plan.scores is not None
     free = torch.zeros(len(paths.names), dtype=torch.bool, device=plan.mask.device)
-    free[[path for path in paths.chosen if paths.names[path] in paths.experts]] = True
+    free[paths.chosen_experts] = True
     scores = plan.scores.float()
     best = scores.masked_fill(~(plan.mask & free), -torch.inf).max(-1, keepdim=True)
     other = scores.masked_fill(plan.mask | ~free, -torch.inf).max(-1, keepdim=True)

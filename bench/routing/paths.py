@@ -140,6 +140,11 @@ class Paths:
         """Return the indices of the paths that a token may take or not."""
         return [index for index, name in enumerate(self.names) if name not in self.always]
 
+    @property
+    def chosen_experts(self) -> list[int]:
+        """Return the indices of the experts among these."""
+        return [index for index in self.chosen if is_expert(self.names[index])]
+
 
 FFN_GATE = Paths(Site.FFN, ("cheap", "full"), base="cheap")
 BLOCK_GATE = Paths(Site.BLOCK, ("skip", "block"), base="skip")

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from bench.backbone.presets import decoder_config
 from bench.config.suite import SuiteConfig
 from bench.data import Corpus, check_windows
 from bench.errors import UserError
 from bench.model.assemble import solve_size
 from bench.runner.cells import Cell
-from bench.runner.resolve import check_layers, resolve
+from bench.runner.resolve import check_layers, decoder_of, resolve
 
 
 def check_suite(suite: SuiteConfig, corpus: Corpus) -> None:
@@ -17,7 +16,7 @@ def check_suite(suite: SuiteConfig, corpus: Corpus) -> None:
     Raises:
         UserError: an unknown backbone, a layer that it lacks, or too little text for the windows.
     """
-    check_layers(suite, decoder_config(suite.backbone, corpus.vocab_size, suite.seq_len))
+    check_layers(suite, decoder_of(suite, corpus.vocab_size))
     check_windows(corpus, suite)
 
 

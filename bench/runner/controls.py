@@ -215,7 +215,7 @@ def _ffn_options(where: str, paths: Paths, mean: float) -> dict[str, Any]:
     if paths.base is not None:
         return {where: "ffn", **skip}
     shared = len(paths.always)
-    chosen = sum(paths.names[index] in paths.experts for index in paths.chosen)
+    chosen = len(paths.chosen_experts)
     options = {where: "experts", "num_experts": chosen, "active_experts": _rounded(mean - shared)}
     return {**options, **({"num_shared": shared} if shared else {}), **skip}
 
