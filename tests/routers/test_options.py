@@ -24,12 +24,13 @@ SHIPPED = {name: entry.router for name, entry in load_all().items() if not entry
 VALUES: dict[str, list[Any]] = {
     **{"num_experts": [4], "mean_experts": [1.5], "active_experts": [1.0], "segment": [6]},
     **{"initial_threshold": [0.3], "control_rate": [0.1], "balance": [0.0], "z_loss": [0.001]},
-    **{"context": [2], "latent": [4], "alignment": [0.0], "probe_share": [0.5], "centre": [0.1]},
+    **{"context": [2], "latent": [4], "alignment": [0.0], "probe_share": [0.5], "capacity": [0.25]},
     **{"width_ratio": [0.5], "utility": [0.1], "rank": [0.1], "rank_delta": [0.2]},
     **{"flip_fraction": [1.0], "expert_dropout": [0.0], "share": [1.0], "weight": [0.5]},
     **{"anneal": [0.5], "inner": ["jepa_gate", {"router": "mlp_gate"}], "heuristic": ["surprisal"]},
     **{"active": [3], "num_shared": [2], "granularity": [2], "max_experts": [4], "scale": [2.5]},
     **{"groups": [4], "groups_kept": [3], "entropy": [0.0], "momentum": [0.5]},
+    **{"causal_weight": [1.0], "last": [0.3], "mode.mean_experts": [0.3], "mode.balance": [0.0]},
     **{"start": [1.0], "ratio": [2.0], "settled": [0.0]},
     "estimator_options": [{"temperature": (2.0, 0.5)}, {"dense": True}],
     "balance": [
@@ -46,6 +47,8 @@ WITH: dict[str, dict[str, Any]] = {
     "rank_delta": {"rank": 0.1},
     "probe_share": {"targets": "probe"},
     "estimator_options": {"estimator": "st_gumbel"},
+    "causal_weight": {"causal": "bce"},
+    "attention_mod.causal_weight": {},
     "random.layers": {"over": "block"},
     "random.inside": {"over": "block"},
     "groups": {"groups_kept": 2},
