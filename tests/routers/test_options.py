@@ -49,6 +49,7 @@ WITH: dict[str, dict[str, Any]] = {
     "estimator_options": {"estimator": "st_gumbel"},
     "causal_weight": {"causal": "bce"},
     "attention_mod.causal_weight": {},
+    "mode.layers": {"mode": "staged"},
     "random.layers": {"over": "block"},
     "random.inside": {"over": "block"},
     "groups": {"groups_kept": 2},
