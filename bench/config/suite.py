@@ -177,8 +177,8 @@ class SuiteConfig(Part):
         None, description="pretraining of the backbone; for the regime `controller` only"
     )
     backbone: str = Field(
-        description="size of the decoder, a name in `bench/backbone/presets.py`: tiny, wide, "
-        "30m or paper"
+        description="size of the decoder, a name in `bench/backbone/presets.py`, such as tiny, "
+        "wide, 30m or paper"
     )
     qk_gain: bool = added(
         False,
