@@ -102,6 +102,8 @@ class Random(Router):
         inside: choice of the tokens in a block, "ffn" or "experts"; None for a dense FFN.
         layers: routed layers to use; None for the default: every layer, and for "block" every
             other.
+        capacity: share of tokens to upgrade, for "ffn" and "block"; None to solve it from the
+            budget.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Random(Router):
         skip: bool = False,
         inside: Literal["ffn", "experts"] | None = None,
         layers: Literal["every", "other"] | None = None,
+        capacity: float | None = None,
     ) -> None:
         super().__init__()
         if over not in ("ffn", "block", "experts"):
@@ -137,7 +140,7 @@ class Random(Router):
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
         self.within: Literal["ffn", "experts"] | None = inside
-        self.skip = skip
+        self.skip, self.capacity = skip, capacity
         self.layers = layers or ("other" if over == "block" else "every")
 
     def inside(self) -> Router | None:

@@ -78,15 +78,19 @@ class Layer(nn.Module):
             x = x + self.memory(run.tokens)
         if self.block_router is None:
             return self._block(x, run)
-        inputs, plan = run.plan(self.block_router, self.index, rms_norm(x))
+        inputs, plan = run.plan(self.block_router, rms_norm(x), x)
         counts, chosen = plan.mask.sum(1), plan.mask[..., 1]
         weight = None if plan.weight is None else plan.weight[..., 1]
+        ffn_weight = None
+        if plan.weighs == "ffn":
+            weight, ffn_weight = None, weight
         if run.reference:
             # Run the block on all tokens, hide those not chosen, and mask the update.
-            part = replace(run, valid=chosen, in_block=True)
+            part = replace(run, valid=chosen, in_block=True, ffn_weight=ffn_weight)
             delta = self._block(x, part, chosen_pairs(chosen)) - x
             if self.shows_attention:
-                run.attention = torch.where(chosen, part.own_attention(), run.own_attention())
+                kept = chosen.unsqueeze(-1)
+                run.attention = torch.where(kept, part.seen_attention(), run.seen_attention())
             update = delta * (chosen if weight is None else chosen * weight).unsqueeze(-1)
             path_updates: PathUpdates = {"block": (None, delta.flatten(0, 1))}
         else:
@@ -94,6 +98,7 @@ class Layer(nn.Module):
             index, valid = gather_chosen(chosen, None if plan.counts is None else plan.counts[1])
             kept = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
             part = run.take(index, valid)
+            part.ffn_weight = None if ffn_weight is None else ffn_weight.gather(1, index)
             delta = self._block(kept, part) - kept
             if self.shows_attention:
                 run.adopt_attention(part, index)
@@ -108,16 +113,16 @@ class Layer(nn.Module):
 
     def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
         if self.shows_attention:
-            attended, run.attention = self.attention.with_own_weight(
-                rms_norm(x), run.positions, pairs
+            attended, run.attention = self.attention.with_weights(
+                rms_norm(x), run.positions, pairs, run.valid
             )
         else:
             attended = self.attention(rms_norm(x), run.positions, pairs)
         x = x + attended
         hidden = rms_norm(x)
         if self.ffn_router is None:
-            return x + self.ffn(hidden)
-        inputs, plan = run.plan(self.ffn_router, self.index, hidden)
+            return x + _weighed(self.ffn(hidden), run)
+        inputs, plan = run.plan(self.ffn_router, hidden, x)
         # Counts are noted before the paths run: nothing that happens later changes the charge.
         counts = plan.mask.sum(1)
         execute = reference_paths if run.reference else dispatch_paths
@@ -126,7 +131,14 @@ class Layer(nn.Module):
             LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates)
         )
         run.counts.append(counts)
-        return x + update
+        return x + _weighed(update, run)
+
+
+def _weighed(update: Tensor, run: Pass) -> Tensor:
+    """Multiply the output of an FFN by the weight of its block, if that scales the FFN alone."""
+    if run.ffn_weight is None:
+        return update
+    return update * run.ffn_weight.unsqueeze(-1).to(update.dtype)
 
 
 class Decoder(nn.Module):
@@ -161,7 +173,8 @@ class Decoder(nn.Module):
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             readers = (layer.ffn_router, None if following is None else following.block_router)
             layer.shows_attention = any(
-                router is not None and "attention" in router.needs for router in readers
+                router is not None and bool(router.needs & {"attention", "received"})
+                for router in readers
             )
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)

@@ -99,15 +99,23 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(*heads, attn_mask=mask.unsqueeze(1))
         return F.linear(out.transpose(1, 2).reshape(x.shape), self.out)
 
-    def with_own_weight(
+    def with_weights(
         self,
         x: Float[Tensor, "batch seq d_model"],
         positions: Int[Tensor, "batch seq"],
         mask: Bool[Tensor, "batch seq seq"] | None = None,
-    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq"]]:
-        """Attend, and return the attention that each token gives itself, without gradient.
+        valid: Bool[Tensor, "batch seq"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq 2"]]:
+        """Attend, and return the attention that each token gives itself and receives in sum.
 
-        It is a mean over heads. The products and their price are those of `forward`.
+        Both are means over heads, without gradient. The products and their price are those of
+        `forward`.
+
+        Args:
+            x: normalised inputs, in order of position.
+            positions: absolute position of each token.
+            mask: see `forward`.
+            valid: False for tokens that fill up a sequence; what they give does not count.
         """
         # Fused kernels return no weights, so the products are written out. This is slower.
         query, key, value = self._heads(x, positions)
@@ -121,9 +129,12 @@ class Attention(nn.Module):
             .masked_fill(~allowed, -torch.inf)
             .softmax(-1)
         )
-        own = weights.detach().diagonal(dim1=-2, dim2=-1).float().mean(1)
+        given = weights.detach().float().mean(1)  # [batch, query, key]
+        own = given.diagonal(dim1=-2, dim2=-1)
+        counted = given if valid is None else given * valid.unsqueeze(-1)
         out = weights.to(value.dtype) @ value
-        return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), own
+        shown = torch.stack((own, counted.sum(1)), dim=-1)
+        return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), shown
 
     def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each `[batch, head, seq, dim]`."""

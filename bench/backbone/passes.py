@@ -54,8 +54,9 @@ class Pass:
         counts: for each routed site, tokens of each sequence on each path, noted before the paths
             run. They are charged.
         history: filled during the pass, for passes that will be forked; None to keep nothing.
-        attention: attention that each token gave itself when it last took part, `[batch, seq]`, for
-            routers that need it; None before the first such layer.
+        attention: attention that each token gave itself and received when it last took part,
+            `[batch, seq, 2]`, for routers that need it; None before the first such layer.
+        ffn_weight: inside a routed block, factor on the output of its FFN, or None for 1.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -71,8 +72,9 @@ class Pass:
     counts: list[Int[Tensor, "batch _path"]] = field(default_factory=list[Tensor])
     truth: Int[Tensor, "batch seq"] | None = None
     history: History | None = None
-    attention: Float[Tensor, "batch seq"] | None = None
+    attention: Float[Tensor, "batch seq 2"] | None = None
     in_block: bool = False
+    ffn_weight: Float[Tensor, "batch seq"] | None = None
 
     def take(
         self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None
@@ -86,13 +88,23 @@ class Pass:
             truth=None if self.truth is None else self.truth.gather(1, index),
             valid=valid,
             in_block=True,
-            attention=None if self.attention is None else self.attention.gather(1, index),
+            attention=None if self.attention is None else self.attention.gather(1, _pairs(index)),
         )
 
     def plan(
-        self, router: Router, layer: int, hidden: Float[Tensor, "batch seq d_model"]
+        self,
+        router: Router,
+        hidden: Float[Tensor, "batch seq d_model"],
+        stream: Float[Tensor, "batch seq d_model"],
     ) -> tuple[RouterInput, RoutingPlan]:
-        """Ask the router of a layer, and return its inputs and its plan."""
+        """Ask a router, and return its inputs and its plan.
+
+        Args:
+            router: the router.
+            hidden: hidden states after the norm of its site.
+            stream: the same before the norm.
+        """
+        received = "received" in router.needs and self.selection == "topk"
         inputs = RouterInput(
             hidden=hidden,
             tokens=self.tokens,
@@ -103,7 +115,9 @@ class Pass:
             progress=self.progress,
             selection=self.selection,
             truth=self.truth if "truth" in router.needs else None,
-            attention=self.own_attention() if "attention" in router.needs else None,
+            attention=self.seen_attention()[..., 0] if "attention" in router.needs else None,
+            received=self.seen_attention()[..., 1] if received else None,
+            stream=stream if "stream" in router.needs else None,
             valid=self.valid,
         )
         # A fork must repeat the draws of each later router.
@@ -118,20 +132,26 @@ class Pass:
         choice = None if plan.choice is None else plan.choice & valid
         return inputs, replace(plan, mask=plan.mask & valid, counts=None, choice=choice)
 
-    def own_attention(self) -> Float[Tensor, "batch seq"]:
+    def seen_attention(self) -> Float[Tensor, "batch seq 2"]:
         """Return `attention`, 0 for tokens that took part in none."""
         return (
-            torch.zeros(self.tokens.shape, device=self.tokens.device)
+            torch.zeros(*self.tokens.shape, 2, device=self.tokens.device)
             if self.attention is None
             else self.attention
         )
 
     def adopt_attention(self, part: "Pass", index: Int[Tensor, "batch kept"]) -> None:
         """Take over the `attention` of the tokens at `index` from a pass made by `take`."""
-        own = part.own_attention()
+        seen, index = part.seen_attention(), _pairs(index)
         if part.valid is not None:
-            own = torch.where(part.valid, own, self.own_attention().gather(1, index))
-        self.attention = self.own_attention().scatter(1, index, own)
+            before = self.seen_attention().gather(1, index)
+            seen = torch.where(part.valid.unsqueeze(-1), seen, before)
+        self.attention = self.seen_attention().scatter(1, index, seen)
+
+
+def _pairs(index: Int[Tensor, "batch kept"]) -> Int[Tensor, "batch kept 2"]:
+    """Repeat an index of tokens for the two numbers of `Pass.attention`."""
+    return index.unsqueeze(-1).expand(-1, -1, 2)
 
 
 def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:

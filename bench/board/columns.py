@@ -91,6 +91,13 @@ _PARTS = {
 }
 
 
+def part_of(row: Row) -> str:
+    """Return the part that a row plays beside the ranking; a dash for a ranked row."""
+    if row.role == "informed" and any(r.budget and r.budget.own for r in row.records):
+        return "own budget"
+    return _PARTS.get(row.role, MISSING)
+
+
 def _beaten(board: Board) -> Callable[[Row], TableCell]:
     """Return a reader for the controls that a row beats."""
 
@@ -101,7 +108,7 @@ def _beaten(board: Board) -> Callable[[Row], TableCell]:
         judged = {name: word(outcome) for name, outcome in found.items() if outcome}
         beaten = [name for name, verdict in judged.items() if verdict == "better"]
         if not judged:
-            return TableCell(_PARTS.get(row.role, MISSING))
+            return TableCell(part_of(row))
         # A verdict over one control must not read as a verdict over both.
         if len(beaten) == len(judged) > 1:
             return TableCell("beats both", verdict="better")

@@ -126,7 +126,7 @@ class Board:
         seeds: the seeds that rows are ranked on; a ranked row may lack some.
         ranked: rows that may be compared, best first.
         brackets: `dense` and `cheap` at equal tokens; unranked.
-        informed: rows with side information; unranked.
+        informed: rows with side information, or with a budget of their own; unranked.
         unranked: rows that would be ranked but for their `status`.
         sensitivity: the learning-rate variants of rows, `row@lr...`.
         apart: (record, difference) for records of other rules, data, configuration or machine.

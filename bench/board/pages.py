@@ -13,6 +13,7 @@ from bench.board.columns import (
     Column,
     TableCell,
     first_columns,
+    part_of,
     verdict_columns,
 )
 from bench.board.conditions import processors
@@ -147,10 +148,10 @@ def place_columns(board: Board) -> list[Column]:
 
 
 def beside(board: Board) -> list[list[str]]:
-    """Return brackets and routers with side information: name, why, loss, share of dense, seeds."""
+    """Return brackets and informed rows: name, why, loss, share of dense, seeds."""
     rows = [
         *((row, "bracket, equal tokens") for row in board.brackets),
-        *((row, "side information") for row in board.informed),
+        *((row, part_of(row)) for row in board.informed),
     ]
     return [
         [

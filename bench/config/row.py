@@ -107,7 +107,7 @@ class RowConfig(Part):
         default="ranked",
         description="`ranked`: judged; `control`: a baseline that others are compared with; "
         "`twin`: an A/A copy; `bracket`: a reference outside the budget; `informed`: shown but "
-        "not ranked, e.g. because it knows the right paths",
+        "not ranked, e.g. because it knows the right paths, or because its capacity is given",
     )
     control: str = Field(
         default="", description="row of `random` that chooses the same; found or made if empty"

@@ -12,7 +12,9 @@ from bench.routing.contract import AuxLoss, OracleRequest, Router
 from bench.routing.inside import inside_of
 from bench.routing.paths import Paths
 
-KNOWN_NEEDS = {"tags", "truth", "utility", "token_loss", "probe", "attention"}
+KNOWN_NEEDS = {
+    *("tags", "truth", "utility", "token_loss", "probe", "attention", "received", "stream")
+}
 
 
 @rule(

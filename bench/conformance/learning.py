@@ -67,6 +67,8 @@ def learns_planted_rule(subject: Subject) -> None:
             "experts are merged by the segment before, which does not tell the right path of a "
             "token"
         )
+    if any("received" in router.needs for router in able):
+        raise Exempt("training chooses by the attention that tokens receive, and here is none")
     for router in able:
         _demand_learning(subject, router)
 
@@ -144,8 +146,9 @@ class _Problem:
 
     def trace(self, router: Router, tokens: Tensor, progress: float) -> LayerTrace:
         """Ask the router, execute its plan, and return a trace with all targets of losses."""
+        hidden = self.hidden[tokens]
         inputs = RouterInput(
-            hidden=self.hidden[tokens],
+            hidden=hidden,
             tokens=tokens,
             positions=torch.arange(tokens.shape[1]).expand(tokens.shape),
             tags=torch.zeros_like(tokens) if "tags" in router.needs else None,
@@ -156,6 +159,10 @@ class _Problem:
             attention=torch.rand(tokens.shape, generator=self.noise)
             if "attention" in router.needs
             else None,
+            received=torch.rand(tokens.shape, generator=self.noise)
+            if "received" in router.needs
+            else None,
+            stream=hidden if "stream" in router.needs else None,
         )
         # Execute the plan by hand: the weighted sum of the chosen paths' outputs.
         plan = ask(router, inputs)

@@ -12,7 +12,7 @@ from bench.backbone.decoder import device_of
 from bench.backbone.passes import Decide, ask, autocast, make_pass
 from bench.data import Windows
 from bench.model.assemble import Model
-from bench.routing.contract import LayerTrace
+from bench.routing.contract import LayerTrace, Selection
 
 
 @dataclass
@@ -57,6 +57,8 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     keep: bool = False,
     decide: Decide = ask,
+    selection: Selection = "causal",
+    noise: torch.Generator | None = None,
 ) -> Evaluation:
     """Evaluate causally on fixed windows, and book the cost.
 
@@ -67,6 +69,8 @@ def evaluate(
         dtype: precision of matrix products.
         keep: keep plans and scores, for metrics.
         decide: asks a router for a plan; a meter counts here.
+        selection: "topk" for the choice of training, which looks ahead.
+        noise: routing noise for the choice of training.
     """
     decoder, ledger, device = model.decoder, model.evaluation_ledger, device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
@@ -77,7 +81,13 @@ def evaluate(
     for start in range(0, len(tokens), batch_size):
         # The last token of a window is a target only.
         batch = tokens[start : start + batch_size]
-        run = make_pass(batch[:, :-1], tags[start : start + batch_size], decide=decide)
+        run = make_pass(
+            batch[:, :-1],
+            tags[start : start + batch_size],
+            decide=decide,
+            selection=selection,
+            generator=noise,
+        )
         with autocast(device, dtype):
             logits = decoder(run)
         nats.append(

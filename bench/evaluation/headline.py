@@ -153,6 +153,7 @@ def measure(
     solution = model.solution
     audit = BudgetAudit(
         target_flops=solution.target,
+        own=None if solution.target == solution.budget else solution.target / solution.budget,
         capacity=solution.capacity if model.decoder.routers[-1].paths.base else None,
         expert_width=solution.expert_width or None,
         routed_layers=solution.layers,
@@ -181,8 +182,14 @@ def off_budget(audit: BudgetAudit) -> str:
     """Return the reason why a row misses the budget, or an empty text.
 
     The calibrated spend must be within the tolerance on the calibration split. The headline must be
-    at B: by interpolation, or by a spend within the tolerance for a router without a knob.
+    at B: by interpolation, or by a spend within the tolerance for a router without a knob. A row
+    with a given capacity has a budget of its own.
     """
+    if audit.own is not None and abs(audit.own - 1) > audit.tolerance:
+        return (
+            f"costs {audit.own:.4f} of the suite's budget at its given capacity; give it the role "
+            "'informed' to show it beside the ranking"
+        )
     checks = {"calibration": audit.calibration_spend}
     if audit.headline == "single":
         checks["validation"] = audit.validation_spend

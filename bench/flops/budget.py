@@ -3,7 +3,7 @@
 B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs per token of
 the whole model. A router with a base path gets a capacity. A router without one gets an expert
 width. The cost of the model includes the router's own work. If layers or paths have relative
-shares, one factor scales them all.
+shares, one factor scales them all. A router with a given capacity costs what comes of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,8 @@ class Solution:
     """The budget, and the size of one router that meets it.
 
     Attributes:
-        target: B, FLOPs per token.
+        target: FLOPs per token to spend: B, or the cost of a given capacity.
+        budget: B, FLOPs per token.
         dense: FLOPs per token with every routed site full.
         capacity: share of tokens to upgrade, a mean over layers; 1.0 without a base.
         expert_width: hidden width of an expert; 0 without experts.
@@ -54,6 +55,7 @@ class Solution:
     """
 
     target: float
+    budget: float
     dense: float
     capacity: float
     expert_width: int
@@ -136,13 +138,18 @@ def solve(
     width = round(ffn_width / inner.mean_experts) if inner and inner.paths.base is None else 0
     if bracket:
         even = [_evenly(one) for one in (inner, stated) if one is not None]
-        return Solution(target, costs.full, 1.0, width, (*even,) * len(layers), layers)
+        return Solution(target, target, costs.full, 1.0, width, (*even,) * len(layers), layers)
     ledger = ledger_at(width)
-    sites = _meet(stated, ledger, target)
+    if stated.capacity is None:
+        sites, spent = _meet(stated, ledger, target), target
+    else:
+        mean = fmean(ratio[1] for ratio in stated.ratios)
+        sites = sites_at(stated, stated.capacity / mean)
+        spent = ledger.at([site.shares for site in _flat(sites)])
     _check_some_token(stated, sites, ledger.seq_len)
     capacities = [layer[-1].capacity for layer in sites]
     capacity = fmean(capacities) if len(set(capacities)) > 1 else capacities[0]
-    return Solution(target, costs.full, capacity, width, _flat(sites), layers)
+    return Solution(spent, target, costs.full, capacity, width, _flat(sites), layers)
 
 
 def _meet(stated: Stated, ledger: Ledger, target: float) -> list[list[SiteShares]]:
@@ -199,7 +206,7 @@ def _solve_width(
             f"Router {stated.name!r} cannot meet the budget of {target:,.0f} FLOPs a token: "
             f"experts of width 1 cost {first:,.0f}. Raise --budget."
         )
-    return Solution(target, costs.full, 1.0, width, sites, layers)
+    return Solution(target, target, costs.full, 1.0, width, sites, layers)
 
 
 def _evenly(stated: Stated) -> SiteShares:

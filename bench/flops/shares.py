@@ -19,6 +19,7 @@ class Stated:
         mean_experts: mean number of experts per token, without a base.
         ratios: relative shares, `[layer in use][path]`.
         inside: the same for the router inside its block.
+        capacity: given share of tokens to upgrade, a mean over layers; None to solve it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Stated:
     mean_experts: float
     ratios: tuple[tuple[float, ...], ...]
     inside: "Stated | None" = None
+    capacity: float | None = None
 
     @property
     def smallest(self) -> float:
@@ -83,7 +85,18 @@ def state(router: Router, inner: Router | None, layers: int, name: str) -> State
             f"most all {count}."
         )
     within = None if inner is None else state(inner, None, layers, name)
-    return Stated(name, paths, mean, ratios, within)
+    return Stated(name, paths, mean, ratios, within, _capacity(router, name))
+
+
+def _capacity(router: Router, name: str) -> float | None:
+    """Return the given capacity of a router, or None."""
+    given = router.capacity
+    if given is None or (router.paths.base and _is_number(given) and 0 < given <= 1):
+        return given
+    raise UserError(
+        f"Router {name!r} has capacity {given!r}; it must be above 0 and at most 1, for paths with "
+        "a base, or None."
+    )
 
 
 def sites_at(stated: Stated, factor: float) -> list[list[SiteShares]]:

@@ -324,8 +324,9 @@ def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> Router
     noise = generator(0, "sample_input")
     shape = (batch, blueprint.seq_len)
     tokens = torch.randint(blueprint.decoder.vocab_size, shape, generator=noise)
+    hidden = torch.randn(*shape, blueprint.decoder.d_model, generator=noise)
     return RouterInput(
-        hidden=torch.randn(*shape, blueprint.decoder.d_model, generator=noise),
+        hidden=hidden,
         tokens=tokens,
         positions=torch.arange(blueprint.seq_len).expand(shape),
         tags=torch.zeros_like(tokens) if "tags" in router.needs else None,
@@ -335,4 +336,6 @@ def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> Router
         selection="topk",
         truth=torch.zeros_like(tokens) if "truth" in router.needs else None,
         attention=torch.rand(shape, generator=noise) if "attention" in router.needs else None,
+        received=torch.rand(shape, generator=noise) if "received" in router.needs else None,
+        stream=hidden if "stream" in router.needs else None,
     )

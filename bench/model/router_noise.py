@@ -75,16 +75,19 @@ class TrainingNoise(nn.Module):
 
         Selective float32 is from Switch Transformer (arXiv:2101.03961), section 2.4.
         """
-        hidden = inputs.hidden.float() if self.options.float32 else inputs.hidden
+        hidden, stream = inputs.hidden, inputs.stream
+        if self.options.float32:
+            hidden, stream = hidden.float(), None if stream is None else stream.float()
         if inputs.selection == "topk":
             hidden = self.jitter(hidden, inputs.generator)
+            stream = None if stream is None else self.jitter(stream, inputs.generator)
         precision = (
             torch.autocast(hidden.device.type, enabled=False)
             if self.options.float32
             else nullcontext()
         )
         with precision:
-            plan = ask(replace(inputs, hidden=hidden, noise=self))
+            plan = ask(replace(inputs, hidden=hidden, stream=stream, noise=self))
         plan.extras |= self.take_extras()
         return plan
 

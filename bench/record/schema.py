@@ -80,7 +80,14 @@ class BudgetAudit(_Part):
 
     target_flops: float = Field(description="B")
     # A router with a base path has a solved capacity, one without it a solved expert width.
-    capacity: float | None = Field(description="solved share of tokens upgraded from the base path")
+    own: float | None = Field(
+        default=None,
+        description="cost of a given capacity as a multiple of the suite's budget; B is then that "
+        "cost",
+    )
+    capacity: float | None = Field(
+        description="solved or given share of tokens upgraded from the base path"
+    )
     expert_width: int | None = Field(description="solved hidden width of one expert")
     routed_layers: tuple[int, ...]
     calibration_spend: float | None = Field(
@@ -286,6 +293,24 @@ class OtherRoutes(_Part):
     )
 
 
+class CausalChoice(_Part):
+    """The causal choice of a router with a base, compared with its choice in training.
+
+    On windows of the validation split. The model runs with the choice of training, and both are
+    made on its inputs.
+    """
+
+    loss: float = Field(description="loss with the causal choice at the budget, nats per token")
+    topk_loss: float = Field(description="loss with the choice of training, nats per token")
+    accuracy: tuple[float, ...] = Field(
+        description="for each site, share of tokens with the same choice, at the calibrated knob"
+    )
+    own_accuracy: tuple[float, ...] = Field(
+        description="the same at knob 0, the own threshold of the router's mechanism"
+    )
+    own_spend: float = Field(description="spend at knob 0, as a multiple of B")
+
+
 class Passage(_Part):
     """A passage of validation text with the path each token took, for the report."""
 
@@ -372,6 +397,7 @@ class Record(_Part):
     truth: RightPaths | None = None
     recall: Recall | None = None
     other_routes: OtherRoutes | None = None
+    causal_choice: CausalChoice | None = None
     auxiliary: dict[str, float] = Field(
         default_factory=dict, description="last mean of each auxiliary loss"
     )

@@ -22,6 +22,7 @@ from bench.routing.contract import (
     Selection,
     TrainStatistics,
 )
+from bench.routing.depth import Causal, TopTokens
 from bench.routing.learned_gate import Gate, GateEstimator
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import register
@@ -42,6 +43,7 @@ __all__ = [
     "FFN_GATE",
     "AuxLoss",
     "BalanceOption",
+    "Causal",
     "Gate",
     "GateEstimator",
     "LayerTrace",
@@ -59,6 +61,7 @@ __all__ = [
     "Site",
     "ThresholdChoice",
     "TokenChoice",
+    "TopTokens",
     "TrainStatistics",
     "biased",
     "estimators",

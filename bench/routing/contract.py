@@ -139,9 +139,13 @@ class RouterInput:
         attention: attention of each token to itself, a mean over heads, without gradient; only for
             routers whose `needs` has "attention", else None. At an FFN site it is of the layer's
             own attention. At a block site it is of the last layer before in which the token took
-            part, or 0. Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks a token by the
-            attention that it receives from all others. In a decoder, all of that but its own comes
-            from later tokens, so only a token's weight on itself is causal.
+            part, or 0.
+        received: attention that each token receives, summed over the tokens of its sequence, a mean
+            over heads, without gradient; of the same layer as `attention`. All of it but a token's
+            own comes from later tokens, so it exists in training only ("topk"), for routers whose
+            `needs` has "received". Attention-scored Mixture-of-Depths (arXiv:2412.20875) ranks
+            tokens by it.
+        stream: hidden states before the norm; only for routers whose `needs` has "stream".
         valid: inside a routed block, False for padding tokens; their plan is not run.
     """
 
@@ -156,6 +160,8 @@ class RouterInput:
     truth: Int[Tensor, "batch seq"] | None = None
     noise: RouterNoise | None = None
     attention: Float[Tensor, "batch seq"] | None = None
+    received: Float[Tensor, "batch seq"] | None = None
+    stream: Float[Tensor, "batch seq d_model"] | None = None
     valid: Bool[Tensor, "batch seq"] | None = None
 
 
@@ -178,6 +184,8 @@ class RoutingPlan:
             section 3; Lory, arXiv:2405.03133, section 2.2). To be causal, a segment's weights come
             from the segments before it. One merged expert runs, so `mask` marks one path per token,
             any of them, and `weight` scales its output.
+        weighs: part of a block that `weight` scales: all of its "update", or only the output of its
+            "ffn".
         choice: chosen paths, if others run: more in straight-through and soft training and in
             probing, fewer after dropping. Losses that count choices (balance, policy gradient)
             count these.
@@ -190,6 +198,7 @@ class RoutingPlan:
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     merge: Float[Tensor, "batch segment path"] | None = None
     choice: Bool[Tensor, "batch seq path"] | None = None
+    weighs: Literal["update", "ffn"] = "update"
 
     @property
     def chosen(self) -> Bool[Tensor, "batch seq path"]:
@@ -208,7 +217,8 @@ class LayerTrace:
         plan: its plan.
         update: the weighted sum of the paths' outputs, `[batch, seq, d_model]`.
         path_updates: path name -> (flat token index or None for all tokens, unweighted output of
-            that path); "merged" -> the same for merged experts.
+            that path, of a block with the weight of its FFN); "merged" -> the same for merged
+            experts.
         token_loss: LM loss of each token, in training only, if `needs` has "token_loss".
         utility: oracle utility of the upgrade, in training only, if `needs` has "utility"; NaN for
             a token without a label, None if the step made no fork of this layer.
@@ -263,7 +273,10 @@ class Router(nn.Module):
         layers: routed layers to use: "every" layer of the suite, or every "other" one.
         mean_experts: mean number of experts per token (routers without a base); `skip`, `cheap` and
             `full` are no experts.
-        needs: inputs beyond the default: "tags", "truth", "utility", "token_loss", "attention".
+        capacity: None, or a given share of tokens to upgrade, a mean over the layers in use. Then
+            the model costs what comes of it, and not B.
+        needs: inputs beyond the default: "tags", "truth", "utility", "token_loss", "attention",
+            "received", "stream".
         trains_dense: whether training runs more paths than evaluation; both are charged.
         allows_none: whether a token may take no path at all.
         aux_losses: name -> loss; the suite weighs them by name.
@@ -281,6 +294,7 @@ class Router(nn.Module):
     paths: Paths
     layers: Literal["every", "other"] = "every"
     mean_experts: float = 1.0
+    capacity: float | None = None
     needs: frozenset[str] = frozenset()
     trains_dense: bool = False
     allows_none: bool = False

@@ -59,6 +59,16 @@ def centre(trace: LayerTrace) -> Float[Tensor, ""]:
     )
 
 
+def predictor(trace: LayerTrace) -> Float[Tensor, ""]:
+    """Return the binary cross-entropy of a predictor to the top-k choice.
+
+    From arXiv:2404.02258, section 3.5. The logit is `plan.extras["predictor"]`.
+    """
+    return F.binary_cross_entropy_with_logits(
+        trace.plan.extras["predictor"], trace.plan.mask[..., 1].float()
+    )
+
+
 def importance(trace: LayerTrace) -> Float[Tensor, ""]:
     """Return the squared coefficient of variation of the paths' gate values, summed over tokens.
 

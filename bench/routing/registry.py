@@ -57,6 +57,7 @@ class RouterCard:
         paths: the paths to choose among.
         layers: the routed layers that it uses, "every" or "other".
         mean_experts: mean number of experts per token.
+        capacity: given share of tokens to upgrade, or None.
         inside: paths and mean number of experts of the router inside its block, if it has one.
         needs: inputs that it, or the router inside its block, needs beyond the default.
         losses: name of each auxiliary loss of both -> fields of the trace that are made for it.
@@ -70,6 +71,7 @@ class RouterCard:
     paths: Paths
     layers: Literal["every", "other"]
     mean_experts: float
+    capacity: float | None
     inside: tuple[Paths, float] | None
     needs: frozenset[str]
     losses: Mapping[str, frozenset[str]]
@@ -157,6 +159,7 @@ class Entry:
             paths=router.paths,
             layers=router.layers,
             mean_experts=router.mean_experts,
+            capacity=router.capacity,
             inside=None if inner is None else (inner.paths, inner.mean_experts),
             needs=frozenset(need for one in both for need in one.needs),
             losses={

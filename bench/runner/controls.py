@@ -32,6 +32,7 @@ class ChoiceKind:
         mean_experts: mean number of experts per token; 1 with a base.
         shared: number of them that every token takes.
         inside: choice inside the block, if there is one.
+        capacity: given share of tokens to upgrade, or None.
         layers: layers that hold the router.
     """
 
@@ -42,11 +43,14 @@ class ChoiceKind:
     shared: int
     inside: "ChoiceKind | None"
     layers: tuple[int, ...]
+    capacity: float | None = None
 
     def __str__(self) -> str:
         said = self._paths()
         if self.inside is not None:
             said += f" with {self.inside._paths()} inside"
+        if self.capacity is not None:
+            said += f" at a capacity of {self.capacity:g}"
         return f"{said} in layers {', '.join(map(str, self.layers))}"
 
     def _paths(self) -> str:
@@ -62,7 +66,8 @@ def choice_kind(card: RouterCard, suite: SuiteConfig) -> ChoiceKind:
     """Return the kind of choice that a router makes under a suite."""
     layers = layers_used(card, suite.routed_layers)
     inside = _choice(*card.inside, None, layers) if card.inside else None
-    return _choice(card.paths, card.mean_experts, inside, layers)
+    choice = _choice(card.paths, card.mean_experts, inside, layers)
+    return replace(choice, capacity=card.capacity)
 
 
 def _choice(
@@ -196,6 +201,8 @@ def _options(chance: Entry, card: RouterCard) -> dict[str, Any] | None:
         options = _ffn_options("over", card.paths, card.mean_experts)
     else:
         options = {"over": "block", **(_ffn_options("inside", *card.inside) if card.inside else {})}
+    if card.capacity is not None:
+        options["capacity"] = card.capacity
     try:
         usual = chance.describe(options).layers
     except UserError:  # a choice that `random` refuses

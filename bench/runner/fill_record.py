@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any
 
 from bench.data import Windows
+from bench.evaluation.causal_choice import causal_choice
 from bench.evaluation.headline import (
     Headline,
     document_losses,
@@ -113,6 +114,7 @@ def measured(
         "truth": right_paths(decoder, suite, corpus, validation, evaluation),
         "recall": recall(evaluation.nats, validation, corpus.token_bytes),
         "other_routes": other_routes(model, watch.validation, batch_size, cell.seed, dtype),
+        "causal_choice": causal_choice(model, watch.validation, batch_size, cell.seed, dtype),
         "auxiliary": trained.trained.auxiliary,
         "passage": passage(ledger, decoder, corpus, validation, evaluation)
         if cell.seed == 0

@@ -21,7 +21,7 @@ SIDE_INFORMATION = frozenset({"tags", "truth"})
 
 A row with such a need is `informed`, whatever its suite declares.
 """
-PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention"})
+PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention", "received", "stream"})
 """Needs that the `joint` regime meets."""
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
 """Paths with weights in a frozen backbone, or without weights."""

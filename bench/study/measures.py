@@ -314,6 +314,29 @@ MEASURES: dict[str, Measure] = {
             _over_layers(lambda m: m.on_policy_correlation), _two,
         ),
         Measure(
+            "topk_gap", "loss over top-k",
+            "causal loss at the budget minus the loss with the choice of training, which looks "
+            "ahead, on the probe's windows, nats",
+            lambda r: r.causal_choice.loss - r.causal_choice.topk_loss if r.causal_choice else None,
+            partial(number, digits=4, signed=True), is_loss=True,
+        ),
+        Measure(
+            "topk_accuracy", "as top-k",
+            "share of tokens with the choice of training at the calibrated threshold, mean over "
+            "sites",
+            lambda r: _mean(r.causal_choice.accuracy) if r.causal_choice else None, percent,
+        ),
+        Measure(
+            "own_accuracy", "as top-k, own",
+            "the same at the own threshold of the router's mechanism, without calibration",
+            lambda r: _mean(r.causal_choice.own_accuracy) if r.causal_choice else None, percent,
+        ),
+        Measure(
+            "own_spend", "own spend",
+            "spend at that threshold, as a multiple of the budget",
+            lambda r: r.causal_choice.own_spend if r.causal_choice else None, _two,
+        ),
+        Measure(
             "accuracy", "right paths", "share of tokens on their right path, mean over layers",
             _right("accuracy"), percent,
         ),

@@ -139,16 +139,17 @@ def test_own_weight_is_the_diagonal_of_the_softmax_and_attention_is_as_before() 
         noise(2, 5, 16),
         torch.tensor([[0, 1, 2, 3, 4], [3, 4, 6, 7, 9]]),
     )
-    out, own = module.with_own_weight(x, positions)
+    out, shown = module.with_weights(x, positions)
+    own, received = shown.unbind(-1)
     torch.testing.assert_close(out, module(x, positions), rtol=1e-4, atol=1e-5)
     allowed = torch.eye(5, dtype=torch.bool).expand(2, 5, 5) | noise(2, 5, 5).gt(0).tril()
     torch.testing.assert_close(
-        module.with_own_weight(x, positions, allowed)[0],
+        module.with_weights(x, positions, allowed)[0],
         module(x, positions, allowed),
         rtol=1e-4,
         atol=1e-5,
     )
-    size = 16 // HEADS
+    size, by_hand = 16 // HEADS, torch.zeros(2, 5)
     for b in range(2):
         query, key, _ = (x[b] @ matrix.T for matrix in module.qkv.detach())
         for t in range(5):
@@ -162,8 +163,14 @@ def test_own_weight_is_the_diagonal_of_the_softmax_and_attention_is_as_before() 
                     ]
                 )
                 mean += float(scores.softmax(0)[t]) / HEADS
+                by_hand[b, : t + 1] += scores.softmax(0) / HEADS
             assert float(own[b, t]) == pytest.approx(mean, rel=1e-4)
-    assert not own.requires_grad
+    torch.testing.assert_close(received, by_hand, rtol=1e-4, atol=1e-5)
+    assert not shown.requires_grad
+    valid = torch.tensor([[True] * 4 + [False]] * 2)
+    part = module.with_weights(x, positions, valid=valid)[1][..., 1]
+    before = module.with_weights(x[:, :4], positions[:, :4])[1][..., 1]
+    torch.testing.assert_close(part[:, :4], before)
 
 
 def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
@@ -179,7 +186,7 @@ def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
         )
         return scores.softmax(-1).mean((1, 2))
 
-    own = [module.with_own_weight(inputs, positions)[1] for inputs in (x, changed)]
+    own = [module.with_weights(inputs, positions)[1][..., 0] for inputs in (x, changed)]
     torch.testing.assert_close(own[0][:, :5], own[1][:, :5])
     assert not torch.isclose(column_mean(x)[:, :5], column_mean(changed)[:, :5], atol=1e-3).any()
 

@@ -2,6 +2,7 @@
 itself, of the right layer, causal, and at no price of its own.
 """
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,26 @@ class AttendingFfn(Attending):
     paths = FFN_GATE
 
 
+class Received(Attending):
+    """Blocks for the tokens that receive the most attention; it leaves padding in training."""
+
+    needs = frozenset({"received"})
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        scores = hash_noise(self.spec, inputs)
+        if inputs.received is not None:
+            scores = inputs.received
+            chosen = scores > scores.mean()
+            return gate_plan(chosen, None, scores)
+        return gate_plan(*upgrade(scores, inputs, self.spec, self.knob), scores)
+
+
+class Streaming(AttendingFfn):
+    """Scores the stream itself."""
+
+    needs = frozenset({"stream", "attention"})
+
+
 class Labelled(Attending):
     """Asks for oracle labels too."""
 
@@ -73,7 +94,8 @@ def test_a_pass_reads_a_copy_and_counts_positions_from_0() -> None:
 
 def test_a_part_of_a_pass_keeps_what_belongs_to_its_tokens_and_shares_the_traces() -> None:
     ids = tokens(2, 5)
-    run = run_of(ids, tags=ids % 3, truth=ids % 2, attention=ids / 100)
+    attention = torch.stack((ids / 100, ids / 50), dim=-1)
+    run = run_of(ids, tags=ids % 3, truth=ids % 2, attention=attention)
     index = torch.tensor([[0, 2, 4], [1, 3, 0]])  # the last one is padding
     part = run.take(index, torch.tensor([[True, True, True], [True, True, False]]))
     for row in range(2):
@@ -82,10 +104,11 @@ def test_a_part_of_a_pass_keeps_what_belongs_to_its_tokens_and_shares_the_traces
             found = (part.tokens, part.positions, part.tags, part.truth)
             assert [int(each[row, kept]) for each in found] == [token, place, token % 3, token % 2]
     assert part.traces is run.traces
-    part.attention = torch.full((2, 3), 0.5)
+    assert torch.equal(part.attention[0], attention[0, index[0]])
+    part.attention = torch.full((2, 3, 2), 0.5)
     run.adopt_attention(part, index)
     changed = [[True, False, True, False, True], [False, True, False, True, False]]
-    wanted = torch.where(torch.tensor(changed), 0.5, ids / 100)
+    wanted = torch.where(torch.tensor(changed).unsqueeze(-1), 0.5, attention)
     assert torch.equal(run.attention, wanted)
 
 
@@ -96,9 +119,9 @@ def test_an_ffn_router_sees_its_own_layers_attention_and_others_see_none() -> No
     found.decoder(run)
     assert run.history is not None
     for trace in run.traces:
-        wanted = found.decoder.layers[trace.layer].attention.with_own_weight(
+        wanted = found.decoder.layers[trace.layer].attention.with_weights(
             rms_norm(run.history.entering[trace.layer]), run.positions
-        )[1]
+        )[1][..., 0]
         assert torch.equal(trace.inputs.attention, wanted)
         assert bool((wanted[:, 0] == 1).all())
     plain = assemble(blueprint("mlp_gate"), 0).decoder
@@ -120,9 +143,8 @@ def test_a_block_router_sees_the_layer_before_and_what_the_unchosen_last_had() -
         found.decoder(run)
     first, *later = runs[0].traces
     entering = rms_norm(found.decoder.embedding(ids))
-    own = found.decoder.layers[0].attention.with_own_weight(rms_norm(entering), runs[0].positions)[
-        1
-    ]
+    attention = found.decoder.layers[0].attention
+    own = attention.with_weights(rms_norm(entering), runs[0].positions)[1][..., 0]
     torch.testing.assert_close(first.inputs.attention, own)
     for before, after in zip(runs[0].traces, later, strict=False):
         chosen = before.plan.mask[..., 1]
@@ -143,6 +165,40 @@ def test_in_the_first_layer_there_is_nothing_to_see() -> None:
     run = run_of(tokens(), "causal")
     built(Attending, routed_layers=(0,)).decoder(run)
     assert torch.equal(run.traces[0].inputs.attention, torch.zeros(run.tokens.shape))
+
+
+def test_the_attention_that_tokens_receive_is_shown_in_training_alone() -> None:
+    found, ids = built(Received), tokens()
+    assert [layer.shows_attention for layer in found.decoder.layers] == [True, True, True, False]
+    run = run_of(ids, "causal")
+    found.decoder(run)
+    assert all(trace.inputs.received is None for trace in run.traces)
+    runs = [run_of(ids, "topk", reference=reference) for reference in (False, True)]
+    for run in runs:
+        found.decoder(run)
+    entering = rms_norm(found.decoder.embedding(ids))
+    shown = found.decoder.layers[0].attention.with_weights(rms_norm(entering), runs[0].positions)[1]
+    torch.testing.assert_close(runs[0].traces[0].inputs.received, shown[..., 1])
+    for one, other in zip(*(run.traces for run in runs), strict=True):
+        torch.testing.assert_close(one.inputs.received, other.inputs.received)
+    for before, after in itertools.pairwise(runs[0].traces):
+        chosen = before.plan.mask[..., 1]
+        assert torch.equal(after.inputs.received[~chosen], before.inputs.received[~chosen])
+        # Each chosen token gives one unit of attention, to chosen tokens alone.
+        given = (after.inputs.received * chosen).sum(1)
+        torch.testing.assert_close(given, chosen.sum(1).float())
+
+
+@pytest.mark.parametrize("router", [Streaming, Attending])
+def test_a_router_that_asks_sees_the_stream_before_the_norm(router: type[Router]) -> None:
+    run = run_of(tokens(), "causal")
+    built(router).decoder(run)
+    for trace in run.traces:
+        stream = trace.inputs.stream
+        assert ("stream" in router.needs) == (stream is not None)
+        if stream is not None:
+            torch.testing.assert_close(rms_norm(stream), trace.inputs.hidden)
+            assert not torch.allclose(stream, trace.inputs.hidden)
 
 
 @pytest.mark.parametrize("router", [Attending, AttendingFfn])

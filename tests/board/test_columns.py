@@ -3,7 +3,8 @@
 import math
 
 from bench.board.build import boards_of
-from bench.board.columns import first_columns, verdict_columns
+from bench.board.columns import first_columns, part_of, verdict_columns
+from bench.board.model import Row
 from tests.board.synthetic import records
 
 MADE = records()
@@ -26,6 +27,15 @@ def test_the_first_table_names_the_controls_that_a_row_beats() -> None:
         wanted = {0: "beats neither", 1: f"beats {beaten and beaten[0]}", 2: "beats both"}
         assert column.cell(row).text == wanted[len(beaten)], row.name
     assert column.cell(ROWS["mlp_gate@twin"]).text == "A/A twin"
+
+
+def test_an_informed_row_is_named_for_its_information_or_its_budget() -> None:
+    (informed,) = BOARD.informed
+    assert part_of(informed) == "side information"
+    audit = informed.first.budget
+    assert audit is not None
+    own = informed.first.model_copy(update={"budget": audit.model_copy(update={"own": 0.6})})
+    assert part_of(Row("mod@12.5", (own,))) == "own budget"
 
 
 def test_wins_count_seeds() -> None:

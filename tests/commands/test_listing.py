@@ -22,7 +22,7 @@ def test_every_router_has_a_line_with_its_options(capsys: pytest.CaptureFixture[
     names = {line.split()[0] for line in said.splitlines() if line[:1].strip(" -")}
     assert names == {"router", *load_all()}
     (line,) = (line for line in said.splitlines() if line.startswith("mod "))
-    assert "mixture_of_depths" in line and "arXiv:2404.02258" in line and "layers, centre" in line
+    assert "mixture_of_depths" in line and "arXiv:2404.02258" in line and "layers, capacity" in line
 
 
 def test_all_three_tables_are_there_unless_one_is_asked_for(

@@ -143,6 +143,8 @@ def audit_of(**changes: Any) -> BudgetAudit:
         ({"validation_spend": 0.98}, "validation"),
         ({"validation_spend": 0.98, "headline": "interpolated"}, ""),
         ({"calibration_spend": 0.98, "headline": "interpolated"}, "calibration"),
+        ({"own": 1.005}, ""),
+        ({"own": 0.6}, "costs 0.6000 of the suite's budget at its given capacity"),
     ],
 )
 def test_off_budget_names_the_split(changes: dict[str, Any], said: str) -> None:

@@ -17,7 +17,7 @@ from bench.training.step import Trained
 from tests import world
 
 PLUGIN = Path(__file__).resolve().parent.parent / "gallery" / "own_shares.py"
-NAMES = ("early_exit", "exits_unsaid", "skip_experts", "staged_mode")
+NAMES = ("leaves_early", "exits_unsaid", "skip_experts", "staged_mode")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_shares_fall_with_depth_in_training_and_in_evaluation(made: dict[str, Re
 
     Within a token of a sequence of 32 in training, and what thresholds drift in evaluation.
     """
-    monitors = made["early_exit"].monitors
+    monitors = made["leaves_early"].monitors
     for name, near in (("trained_load", 1 / 32), ("load", 0.06)):
         first, *later = (getattr(monitor, name)[1] for monitor in monitors)
         assert 0.6 < first < 0.95

@@ -93,8 +93,8 @@ class Inner(StagedMoDE):
         return None
 
 
-@register("early_exit", family="tests")
-class EarlyExit(Scored):
+@register("leaves_early", family="tests")
+class LeavesEarly(Scored):
     """A token that leaves at one layer takes no later one; half of them leave on the way."""
 
     paths = BLOCK_GATE
@@ -105,7 +105,7 @@ class EarlyExit(Scored):
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)
         self.enable_knob()
-        self.capacity = spec.capacity
+        self.kept = spec.capacity
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         scores = self.score(inputs.hidden).squeeze(-1)
@@ -115,13 +115,13 @@ class EarlyExit(Scored):
         if inputs.selection == "causal":
             assert self.knob is not None
             return gate_plan(there & (scores > -self.knob), None, scores, weights)
-        count = tokens_kept(self.capacity, scores.shape[1])
+        count = tokens_kept(self.kept, scores.shape[1])
         staying = scores.detach().masked_fill(~there, -torch.inf)
         return gate_plan(top_k_mask(staying, count), count, scores, weights)
 
 
 @register("exits_unsaid", family="cheater")
-class ExitsUnsaid(EarlyExit):
+class ExitsUnsaid(LeavesEarly):
     """Trains at falling shares that it does not state, so that evaluation gives all layers one."""
 
     def relative_share(self, path: str, place: int, count: int) -> float:
@@ -131,7 +131,7 @@ class ExitsUnsaid(EarlyExit):
         super().build(spec)
         places = len(spec.routed_layers)
         place = spec.routed_layers.index(spec.layer)
-        self.capacity = spec.capacity * (1.3 - 0.6 * place / max(1, places - 1))
+        self.kept = spec.capacity * (1.3 - 0.6 * place / max(1, places - 1))
 
 
 @register("skip_experts", family="tests", paper="arXiv:2406.13233")

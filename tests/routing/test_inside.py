@@ -48,7 +48,7 @@ def at_work(found: Model) -> Model:
     "name",
     [
         "staged_mode",
-        "early_exit",
+        "leaves_early",
         "skip_experts",
         pytest.param("staged_gates", marks=pytest.mark.slow),
     ],

@@ -180,7 +180,7 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
         ("random", {"over": "heads"}, "'ffn', 'block', 'experts'"),
         ("random", {"active_experts": 9}, "above 0 and at most num_experts"),
         ("hash", {"num_experts": 0}, "at least 2"),
-        ("mod", {"centrre": 1.0}, "Did you mean 'centre'"),
+        ("mod", {"cappacity": 1.0}, "Did you mean 'capacity'"),
     ],
     ids=row_id,
 )

@@ -83,6 +83,7 @@ def control(suite: SuiteConfig, name: str) -> str | None:
         ("mlp_gate", {"over": "block"}, False),
         ("mod", {"over": "block"}, True),
         ("mod", {"over": "block", "layers": "every"}, False),
+        ("mod", {"over": "block", "capacity": 0.25}, False),
         ("top2_moe", {"over": "experts"}, True),
         ("top2_moe", {"over": "experts", "active_experts": 1}, False),
         ("top2_moe", {"over": "experts", "num_experts": 16}, False),
@@ -124,6 +125,11 @@ def test_layers_are_compared_as_they_are_used() -> None:
             {"over": "block", "layers": "every"},
         ),
         (
+            {"name": "mod", "options": {"capacity": 0.25}},
+            "random@block-0.25",
+            {"over": "block", "capacity": 0.25},
+        ),
+        (
             WIDE,
             "random@experts-16-2",
             {"over": "experts", "num_experts": 16, "active_experts": 2.0},
@@ -156,7 +162,9 @@ def test_a_missing_control_is_made(row: Any, name: str, options: Any, text: Path
     mine, chance = (resolve(Cell(suite, one, 0)) for one in rows.rows)
     assert mine.cell_id.control == chance.cell_id.row == name
     (sized, _), (other, _) = solve_size(mine.blueprint()), solve_size(chance.blueprint())
-    assert (sized.layers, sized.target) == (other.layers, other.target)
+    assert (sized.layers, sized.budget) == (other.layers, other.budget)
+    # A row with a given capacity costs what comes of it, with the work of its own router.
+    assert sized.target == pytest.approx(other.target, rel=0.01)
     assert {len(shares) for shares in sized.shares} == {len(chance.card.paths.names)}
     np.testing.assert_allclose(other.shares, sized.shares, atol=0.03)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.record import CurvePoint, Record, RightPaths, SupervisionMonitor
+from bench.record import CausalChoice, CurvePoint, Record, RightPaths, SupervisionMonitor
 from bench.study.measures import MEASURES, find_measure
 from tests.board.synthetic import QUICK, record
 
@@ -41,6 +41,16 @@ def test_losses_of_the_probes() -> None:
     assert read("best_loss", **shape) == 2.0
     assert read("average_loss", **shape) == pytest.approx(2.5)
     assert read("best_loss", curve=()) is None
+
+
+def test_the_causal_choice_is_compared_with_top_k() -> None:
+    found = CausalChoice(
+        loss=2.5, topk_loss=2.25, accuracy=(0.5, 1.0), own_accuracy=(0.25, 0.75), own_spend=1.5
+    )
+    wanted = {"topk_gap": 0.25, "topk_accuracy": 0.75, "own_accuracy": 0.5, "own_spend": 1.5}
+    for name, value in wanted.items():
+        assert read(name, causal_choice=found) == value
+        assert read(name) is None
 
 
 def test_cost_to_a_loss_is_read_between_probes() -> None:
