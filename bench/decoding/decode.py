@@ -167,7 +167,8 @@ class Decoding:
             return self._block(layer, x, run, rows)
         inputs, plan = run.plan(layer.block_router, rms_norm(x), x)
         taking = plan.mask[:, 0, 1].cpu().nonzero().squeeze(1)
-        update, path_updates = torch.zeros_like(x), PathUpdates()
+        update = torch.zeros_like(x)
+        path_updates: PathUpdates = {}
         if len(taking):
             index = taking.to(x.device)
             part = self._part(run, taking, index, plan)
