@@ -102,7 +102,8 @@ def tags_are_causal(subject: Subject) -> None:
 
 @rule(
     "Leave `pointwise` at False if a choice reads other tokens than its own; decoding then asks "
-    "about the whole prefix."
+    "about the whole prefix.",
+    waivable=True,
 )
 def decodes_alike(subject: Subject) -> None:
     """Decoding token by token with caches gives the logits of the pass over the whole text."""
