@@ -5,7 +5,7 @@ Models take turns within a repeat, so that a change of the machine's speed meets
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -160,8 +160,7 @@ def _row(counted: DecodeSpeed, seconds: Sequence[float], number: int) -> DecodeS
     middle, ordered = median(seconds), sorted(seconds)
     quarter = len(ordered) // 4
     spread = (ordered[len(ordered) - 1 - quarter] - ordered[quarter]) / 2 / middle
-    values = vars(counted) | {"tokens_per_second": number / middle, "spread": spread}
-    return DecodeSpeed(**values)
+    return replace(counted, tokens_per_second=number / middle, spread=spread)
 
 
 def decode_table(rows: Sequence[DecodeSpeed], reference: str) -> tuple[list[str], list[list[str]]]:
