@@ -53,6 +53,7 @@ class JEPAGate(Gate):
         flip_fraction: share of tokens that a fork flips.
     """
 
+    pointwise = True
     head: Tensor
 
     def __init__(

@@ -3,6 +3,17 @@
 Heavy imports stay inside `run`, so that `--help` is fast.
 """
 
-from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run, study
+from bench.commands import (
+    check,
+    leaderboard,
+    listing,
+    plan,
+    power,
+    report,
+    reproduce,
+    run,
+    sample,
+    study,
+)
 
-ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce)
+ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce, sample)

@@ -10,8 +10,6 @@ from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_results, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
-from bench.config.looks import without_impossible
-from bench.config.read_suite import parse_suite
 from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
 from bench.record.store import conditions
@@ -63,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.resume_cell import Job
     from bench.stats.reproduction import compare
 
-    records = _records(arguments)
+    records = row_records(arguments)
     cells = _cells(records, tuple(arguments.plugin))
     if records[0].provenance.rules_version != RULES_VERSION:
         print(
@@ -97,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[found.verdict]
 
 
-def _records(arguments: argparse.Namespace) -> list[Record]:
+def row_records(arguments: argparse.Namespace) -> list[Record]:
     """Return the records of the row at one budget and match.
 
     Raises:
@@ -150,31 +148,14 @@ def _losses(records: Iterable[Record], kept: Iterable[tuple[int, int]]) -> dict[
 
 def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]":
     """Return the cells of a row's records."""
+    from bench.runner.weights import recorded_cell
+
     found: list[Cell] = []
     for record in sorted(records, key=_numbers):
         # The first router seed of a seed has the plain file name.
         replica = sum(cell.seed == record.cell.seed for cell in found)
-        found.append(replace(_cell(record, plugins), replica=replica))
+        found.append(replace(recorded_cell(record, plugins), replica=replica))
     return found
-
-
-def _cell(record: Record, given: tuple[Path, ...]) -> "Cell":
-    """Return the cell of a record, from the record alone.
-
-    It loads the given plugins, and those of its suite that still exist.
-    """
-    from bench.runner.cells import Cell
-    from bench.runner.plugins import describe_rows
-
-    cell, row = record.cell, record.row
-    config = without_impossible(record.provenance.config)
-    said = f"record of {cell.row} seed {cell.seed}"
-    suite = parse_suite({**config, "budget": cell.budget, "match": cell.match}, said)
-    named = [file for file in map(Path, suite.plugins) if file.exists()]
-    plugins = tuple(dict.fromkeys([*named, *given]))
-    # A shipped router needs no plugin files, and then it may run in this process.
-    (card,) = describe_rows([row], plugins)
-    return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)
 
 
 def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Record]:

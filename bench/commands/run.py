@@ -60,6 +60,11 @@ def add_parser(subparsers: Subparsers) -> None:
         default=20.0,
         help="time between two checkpoints of a cell (default: 20)",
     )
+    parser.add_argument(
+        "--keep-weights",
+        action="store_true",
+        help="keep the trained weights of each cell in the tree, for `bench sample`",
+    )
     parser.set_defaults(run=run)
 
 
@@ -111,7 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
         require_folder(folder)
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    job = Job(root, root, command, arguments.checkpoint_seconds)
+    job = Job(
+        root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
+    )
     with Progress(shown, cells, root, root / CHECKPOINTS, arguments.workers) as progress:
         results = run_cells(cells, job, arguments.workers, progress, progress.starting)
     # If every cell crashed, there is nothing new to show.

@@ -1,6 +1,7 @@
 """Run one cell from text to record: train, evaluate, judge."""
 
 import datetime
+from collections.abc import Callable
 from math import isfinite, log
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.backbone.compiled import compile_parts
+from bench.backbone.decoder import Decoder
 from bench.conformance.causality import prove
 from bench.conformance.unchanged import unchanged
 from bench.data import Corpus, statistics
@@ -44,6 +46,7 @@ def run_cell(
     checkpoints: Checkpoints | None = None,
     pulse: Pulse | None = None,
     beside: int = 0,
+    keep: Callable[[Decoder], None] = lambda _: None,
 ) -> Record:
     """Train, calibrate and evaluate a cell, and return its record.
 
@@ -57,6 +60,7 @@ def run_cell(
         checkpoints: state of an interrupted run, and place for new checkpoints; or None.
         pulse: reports the phases of the cell; or None.
         beside: number of other workers in the run.
+        keep: called with the trained model at the knobs of its evaluation.
     """
     memory = PeakMemory(torch.device(resolved.cell.suite.device))
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -79,6 +83,7 @@ def run_cell(
         trained = train_cell(resolved, checkpoints, pulse)
         pulse.enter("evaluation")
         evaluated = evaluate_cell(resolved, trained)
+        keep(trained.model.decoder)
         found = measured(resolved, trained, evaluated, memory, beside)
         judged = judge_cell(resolved, trained, evaluated)
         return Record.model_validate({**dict(blank), **found, **judged})
