@@ -57,22 +57,32 @@ def test_a_tree_without_studies_has_none(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("root", "target", "options"),
     [
-        ("runs", "runs/leaderboard.md", ""),
+        ("runs", "runs/leaderboard.md", " --results ."),
         ("results", "leaderboard.md", " --official"),
-        ("./my runs", "my runs/leaderboard.md", " --results 'my runs'"),
+        ("./my runs", "my runs/leaderboard.md", " --results ."),
         ("runs", "board.md", " --out board.md"),
+        ("my runs", "pages/board.md", " --results '../my runs' --out board.md"),
     ],
 )
 def test_a_board_names_the_command_that_makes_it(
-    runs: Path, root: str, target: str, options: str
+    runs: Path, root: str, target: str, options: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if root != "runs":
         shutil.copytree(runs, root)
+    Path(target).parent.mkdir(exist_ok=True)
     render(Path(root), Path(target), Console())
     made = Path(target).read_text(encoding="utf-8")
     said = set(re.findall(r"`(python -m bench leaderboard[^`]*)`", made))
     assert said == {f"python -m bench leaderboard{options}"}
-    Path(target).unlink()
-    assert main(shlex.split(said.pop())[3:]) == 0
-    assert Path(target).read_text(encoding="utf-8") == made
     assert stale_board(Path(root).absolute(), Path(target)) == []
+    Path(target).unlink()
+    monkeypatch.chdir(Path(target).parent)  # the page says that the command is run there
+    assert main(shlex.split(said.pop())[3:]) == 0
+    assert Path(Path(target).name).read_text(encoding="utf-8") == made
+
+
+def test_a_moved_tree_keeps_its_page(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(runs, "elsewhere/mine")
+    assert main(["leaderboard", "--results", "elsewhere/mine", "--check"]) == 0
+    monkeypatch.chdir("elsewhere")
+    assert main(["leaderboard", "--results", "mine", "--check"]) == 0
