@@ -176,9 +176,26 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
 
 
 def studies_in(out: Path) -> "list[StudyConfig]":
-    """Return the studies that have records in a tree."""
-    from bench.study.read_study import load_study
+    """Return the studies that have records in a tree, of those that come with the bench."""
+    from bench.study.read_study import load_study, study_names
+
+    names = set(study_names())
+    return [load_study(name) for name in _names_in(out) if name in names]
+
+
+def unknown_studies_in(out: Path) -> list[str]:
+    """Return a line for each study in a tree whose declaration is a file of the user."""
+    from bench.study.read_study import study_names
+
+    left = [name for name in _names_in(out) if name not in study_names()]
+    return [
+        f"passed over: the page of {name!r}, a study of your own. Name its file: "
+        f"`python -m bench study FILE.yaml --check --out {out}`."
+        for name in left
+    ]
+
+
+def _names_in(out: Path) -> list[str]:
     from bench.study.results import study_folder
 
-    folders = sorted(path for path in study_folder(out, "").glob("*") if path.is_dir())
-    return [load_study(folder.name) for folder in folders]
+    return sorted(path.name for path in study_folder(out, "").glob("*") if path.is_dir())

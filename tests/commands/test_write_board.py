@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import main
-from bench.commands.write_board import render, stale_board, studies_in
+from bench.commands.write_board import render, stale_board, studies_in, unknown_studies_in
 from bench.errors import UserError
 from bench.record import read_records
 
@@ -51,7 +51,18 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
 
 
 def test_a_tree_without_studies_has_none(runs: Path) -> None:
-    assert studies_in(runs) == []
+    assert studies_in(runs) == [] and unknown_studies_in(runs) == []
+
+
+def test_a_study_of_ones_own_is_passed_over_with_a_word(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "studies" / "mine").mkdir(parents=True)
+    (runs / "studies" / "estimators").mkdir()
+    assert [study.name for study in studies_in(runs)] == ["estimators"]
+    assert main(["leaderboard", "--check"]) == 1, "the page of the other is not there"
+    said = capsys.readouterr().out
+    assert "passed over: the page of 'mine', a study of your own." in said
 
 
 @pytest.mark.parametrize(
