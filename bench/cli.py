@@ -25,6 +25,8 @@ MACHINE = frozenset(
     }
 )
 """Errors of the operating system that come from the machine; others may be our own bugs."""
+NO_TEMPORARY = "No usable temporary directory"
+"""Python says this, under the number of a missing file, if every disk is full."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_stdout()
         return 0
     except OSError as error:
-        if error.errno not in MACHINE:
+        if error.errno not in MACHINE and NO_TEMPORARY not in str(error):
             raise
         return _stopped_by(error)
     except KeyboardInterrupt:

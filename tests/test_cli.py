@@ -141,7 +141,7 @@ WRONG = [
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
     (["list", "extra"], "invalid choice: 'extra'"),
     *(([command], "No records below 'runs'") for command in ("leaderboard", "report", "power")),
-    (["reproduce", "mlp_gate"], "There are no records in 'runs/quick'"),
+    (["reproduce", "mlp_gate"], "There are no records in 'runs/quick'. Add --official"),
     (["report", "--official"], "No records below 'results'"),
 ]
 
@@ -206,6 +206,12 @@ def test_help_needs_neither_torch_nor_scipy() -> None:
             2,
             "error: No space left on device: 'runs/board.md'. Mend that and run the same command; "
             "finished cells are kept.\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            2,
+            "error: No usable temporary directory found in ['/tmp']. Mend that and run the same "
+            "command; finished cells are kept.\n",
         ),
     ],
 )

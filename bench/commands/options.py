@@ -2,10 +2,9 @@
 
 # pyright: reportPrivateUsage=false
 import argparse
-import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
+from bench.commands.cores import default_workers
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
 from bench.config.suite import MOST_SEEDS
@@ -156,42 +155,3 @@ def name_of_suite(text: str) -> str:
     from bench.config.read_suite import load_suite
 
     return load_suite(text).name if text.endswith((".yaml", ".yml")) else text
-
-
-def default_workers() -> int:
-    """Return the number of cores that this process may use, within the limit of its container."""
-    if count := getattr(os, "process_cpu_count", None):  # Python 3.13
-        cores = count() or 1
-    elif hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    # A container often sees all cores of its machine and may use only some.
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, round(quota)))
-
-
-def cpu_quota(cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the processor time that a container may use, in cores, or None without a limit.
-
-    Args:
-        cgroups: folder of the control groups.
-    """
-    # Version 2 has one file, `cpu.max`; version 1 has two.
-    try:
-        limit, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        limit, period = (
-            _word(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-        )
-    try:
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
-        return None
-
-
-def _word(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return ""

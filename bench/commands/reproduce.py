@@ -104,7 +104,8 @@ def row_records(arguments: argparse.Namespace) -> list[Record]:
     folder: Path = arguments.results / name_of_suite(arguments.suite)
     if not folder.is_dir():
         raise UserError(
-            f"There are no records in {str(folder)!r}. Name another --results or --suite."
+            f"There are no records in {str(folder)!r}. Add --official, or name another "
+            "--results or --suite."
         )
     everything = [record for _, record in read_records(folder)]
     records = [record for record in everything if record.cell.row == arguments.row]

@@ -12,7 +12,12 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import Subparsers, add_workers
 from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
-from bench.commands.write_board import stale_pages, studies_in, write_page
+from bench.commands.write_board import (
+    stale_pages,
+    studies_in,
+    unknown_studies_in,
+    write_page,
+)
 from bench.errors import UserError
 from bench.files import console
 
@@ -64,11 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--official writes into results/: drop --out.")
     # Checking and rendering read the tree that a run would write.
     out: Path = arguments.out or (OFFICIAL_ROOT if arguments.official else OWN_ROOT)
+    shown = console()
+    if arguments.study is None:
+        for line in unknown_studies_in(out):
+            shown.print(line, markup=False)
     if arguments.check:
         stale = stale_pages(out, arguments.study)
         print("\n".join(stale) or f"The pages of studies below {out} are what their records give.")
         return 1 if stale else 0
-    shown = console()
     if arguments.render:
         for study in [load_study(arguments.study)] if arguments.study else studies_in(out):
             write_page(study, out, shown)

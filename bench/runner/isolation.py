@@ -19,6 +19,9 @@ from bench.files import lenient_streams
 START_METHOD = "spawn"
 """A process that was forked would inherit the modules and locks of this one."""
 
+INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals that end a run. A terminal sends the first, a container or a scheduler the second."""
+
 PARENT_SECONDS = 2.0
 """Time between two looks of a process at its parent."""
 
@@ -72,19 +75,19 @@ def end_processes() -> None:
 
 
 def hold_back_interrupts() -> None:
-    """Block SIGINT in this thread, and in the processes and threads that it starts.
+    """Block interrupts in this thread, and in the processes and threads that it starts.
 
     A terminal sends SIGINT to parent and children alike. Only the main thread of the parent
-    answers. A child would show a traceback. Any other thread that unblocks SIGINT may take it, and
-    the main thread would go on waiting.
+    answers. A child would show a traceback. Any other thread that unblocks a signal may take it,
+    and the main thread would go on waiting.
     """
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
 
 
 @contextmanager
 def _interrupts_held_back() -> Generator[None]:
-    """Hold back SIGINT inside the block, in a thread that may be the main one."""
+    """Hold back interrupts inside the block, in a thread that may be the main one."""
     start_tracker()
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -98,7 +101,7 @@ def _interrupts_held_back() -> Generator[None]:
 
 
 def start_tracker() -> None:
-    """Start the process that tracks resources. The thread that starts it unblocks SIGINT."""
+    """Start the process that tracks resources. The thread that starts it unblocks interrupts."""
     if sys.platform != "win32":
         resource_tracker.ensure_running()
 
@@ -126,6 +129,9 @@ def _begin(parent: int, quiet: bool) -> None:
     So a killed run leaves no process behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        # A worker may be ended alone; its cell then crashes, and the run goes on.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     lenient_streams()
     if quiet:
         # By file descriptor, so that prints of compiled code go there too.
