@@ -27,7 +27,7 @@ ROOMS = (
     *("bench.config", "bench.record", "bench.routing", "routers"),
     *("bench.backbone", "bench.flops", "bench.model", "bench.decoding"),
     *("bench.data", "bench.training"),
-    *("bench.evaluation", "bench.conformance", "bench.runner"),
+    *("bench.evaluation", "bench.conformance", "bench.runner", "bench.speed"),
     *("bench.stats", "bench.board", "bench.study", "bench.commands", "bench.cli"),
     "bench.__main__",
 )

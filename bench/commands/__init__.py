@@ -13,7 +13,8 @@ from bench.commands import (
     reproduce,
     run,
     sample,
+    speed,
     study,
 )
 
-ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce, sample)
+ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce, sample, speed)
