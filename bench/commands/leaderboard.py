@@ -19,9 +19,7 @@ from bench.files import console
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "leaderboard", help="render leaderboard.md from records", description=__doc__
-    )
+    parser = subparsers.add_parser("leaderboard", description=__doc__)
     add_results(parser)
     parser.add_argument(
         "--out",

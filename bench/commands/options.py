@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 from bench.commands.cores import default_workers
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
-from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, shortened
 
 # argparse has no public name for the type that `add_subparsers` returns.
@@ -126,6 +125,8 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         UserError: no seeds, or seeds that are no numbers, negative, repeated or too many.
     """
+    from bench.config.suite import MOST_SEEDS
+
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "plan", help="show budget and solved sizes without running", description=__doc__
-    )
+    parser = subparsers.add_parser("plan", description=__doc__)
     add_suite(parser)
     add_assignments(parser)
     parser.set_defaults(run=run)

@@ -18,9 +18,7 @@ Effect = float | Literal["margin", "observed"]
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "power", help="seeds still needed for each comparison", description=__doc__
-    )
+    parser = subparsers.add_parser("power", description=__doc__)
     parser.add_argument("--suite", help="only this suite, by name or YAML file (default: all)")
     add_results(parser)
     parser.add_argument(

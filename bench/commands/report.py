@@ -11,9 +11,7 @@ from bench.files import write_atomically
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "report", help="render report.html from records", description=__doc__
-    )
+    parser = subparsers.add_parser("report", description=__doc__)
     add_results(parser)
     parser.add_argument(
         "--out", type=place, help="file to write (default: report.html inside the tree)"

@@ -23,9 +23,7 @@ EXIT_CODES = {"confirmed": 0, "refuted": 1, "inconclusive": 1}
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "reproduce", help="run a row again from its records and compare", description=__doc__
-    )
+    parser = subparsers.add_parser("reproduce", description=__doc__)
     parser.add_argument("row", help="row of the board, e.g. mlp_gate or random@ffn")
     parser.add_argument(
         "--suite",

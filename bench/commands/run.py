@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "run", help="train routers and render the board", description=__doc__
-    )
+    parser = subparsers.add_parser("run", description=__doc__)
     add_suite(parser)
     parser.add_argument(
         "--seeds", help="number of seeds, or a comma-separated list (default: the suite's)"

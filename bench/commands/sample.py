@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "sample", help="continue a prompt with kept weights", description=__doc__
-    )
+    parser = subparsers.add_parser("sample", description=__doc__)
     parser.add_argument(
         "row",
         nargs="+",

@@ -24,9 +24,7 @@ REFERENCE = RowConfig(name="dense", role="bracket")
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "speed", help="time rows against the dense model", description=__doc__
-    )
+    parser = subparsers.add_parser("speed", description=__doc__)
     parser.add_argument(
         "--suite", default="quick", help="name of a suite or a YAML file (default: quick)"
     )

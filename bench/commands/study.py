@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "study", help="test claims: run a grid, judge it, write its page", description=__doc__
-    )
+    parser = subparsers.add_parser("study", description=__doc__)
     parser.add_argument(
         "study",
         nargs="?",
