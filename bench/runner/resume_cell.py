@@ -101,10 +101,12 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str, Timing | None]:
     """Return status, detail and timing of a cell, while its lock keeps other processes away."""
     import torch
 
+    from bench.runner.memory import keep_freed_memory
     from bench.runner.resolve import resolve
 
     # One thread and deterministic kernels: equal cells give equal bits on any number of cores.
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
     resolved = resolve(cell)
     place, kept = resolved.place(job.root), store_path(job.store, resolved.key)

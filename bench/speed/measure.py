@@ -10,6 +10,7 @@ import torch
 from bench.data import Corpus
 from bench.record.speed import RowSpeed, SpeedRun, Work, Yardstick
 from bench.runner.cells import Cell
+from bench.runner.memory import keep_freed_memory
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
 from bench.speed.parts import shares
@@ -43,8 +44,9 @@ def measure_speeds(
         command: the command line, for the file.
         told: called with what is being done.
     """
-    # Cells of a run have one thread each; sums in another order would take another time.
+    # As in the cells of a run.
     torch.set_num_threads(1)
+    keep_freed_memory()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     told(f"preparing {len(cells)} rows")
     subjects = {cell.row.name: Subject(resolve(cell, corpus)) for cell in cells}
