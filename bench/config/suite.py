@@ -30,6 +30,11 @@ class TrainConfig(Part):
     muon_lr: float = Field(
         default=0.01, gt=0, description="learning rate of Muon, for the matrices of the decoder"
     )
+    muon_dtype: Literal["float32", "bfloat16"] = added(
+        "float32",
+        description="precision in which Muon iterates on a CPU; bfloat16 is faster on processors "
+        "that have it, see docs/decisions/2026-11-30-a-step-near-its-limit.md",
+    )
     adam_lr: float = Field(
         default=0.002, gt=0, description="learning rate of AdamW, for embedding, head and routers"
     )

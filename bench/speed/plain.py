@@ -96,7 +96,7 @@ def plain_step(
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
     optimisers = (
-        Muon(matrices, lr=config.muon_lr),
+        Muon(matrices, lr=config.muon_lr, low=config.muon_dtype == "bfloat16"),
         torch.optim.AdamW(
             rest, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, foreach=True
         ),
