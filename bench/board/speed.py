@@ -18,9 +18,11 @@ def title(run: SpeedRun) -> str:
 
 
 def tables(run: SpeedRun) -> list[Table]:
-    """Return all tables of a run: one for each kind of work, the parts and the yardsticks."""
+    """Return all tables of a run: each kind of work, decoding, the parts and the yardsticks."""
     kinds = dict.fromkeys(kind for row in run.rows for kind in row.works)
-    return [*(work_table(run, kind) for kind in kinds), part_table(run), yardstick_table(run)]
+    works = [work_table(run, kind) for kind in kinds]
+    decoding = [decode_table(run)] if run.decoding else []
+    return [*works, *decoding, part_table(run), yardstick_table(run)]
 
 
 def work_table(run: SpeedRun, kind: str) -> Table:
@@ -34,6 +36,31 @@ def work_table(run: SpeedRun, kind: str) -> Table:
         figures = [work.relative, work.active, work.executed, *[work.optimizer] * optimised]
         lines.append([name, f"{work.milliseconds:.2f}", *(f"{one:.2f}" for one in figures)])
     return [*header, *["optimiser FLOPs"] * optimised], lines
+
+
+def decode_table(run: SpeedRun) -> Table:
+    """Return the decoding of each row against the reference at the same batch size."""
+    header = ["decoding", "batch", "tokens/s", "± %", f"speed / {run.reference}", "FLOPs", "cache"]
+    header += ["cache kB", "reserved kB", "router kB"]
+    base = {one.batch: one for one in run.decoding if one.row == run.reference}
+    lines: list[list[str]] = []
+    for one in run.decoding:
+        other = base[one.batch]
+        lines.append(
+            [
+                one.row,
+                str(one.batch),
+                f"{one.tokens_per_second:.0f}",
+                f"{100 * one.spread:.1f}",
+                f"{one.tokens_per_second / other.tokens_per_second:.2f}",
+                f"{one.flops / other.flops:.2f}",
+                f"{one.cache_bytes / other.cache_bytes:.2f}",
+                f"{one.cache_bytes / 1e3:.1f}",
+                f"{one.reserved_bytes / 1e3:.1f}",
+                f"{one.router_bytes / 1e3:.1f}",
+            ]
+        )
+    return header, lines
 
 
 def part_table(run: SpeedRun) -> Table:

@@ -43,6 +43,11 @@ def add_parser(subparsers: Subparsers) -> None:
         default=4,
         help="validation windows in an evaluation, for each domain (default: 4)",
     )
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="also time decoding token by token, at batch sizes 1, 8 and 64",
+    )
     add_assignments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
     parser.add_argument(
@@ -87,7 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     require_folder(root)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
-    found = measure_speeds(cells, corpus, arguments.repeats, arguments.windows, command, said)
+    found = measure_speeds(
+        cells, corpus, arguments.repeats, arguments.windows, command, arguments.decode, said
+    )
     print(shown(found))
     with writing(root, "run the same command, or give another --out"):
         print(f"speed    {write_speed(found, root)}")

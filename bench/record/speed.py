@@ -45,6 +45,29 @@ class RowSpeed(_Part):
     )
 
 
+class DecodeSpeed(_Part):
+    """Decoding of one row at one batch size, token by token after a prompt."""
+
+    row: str
+    batch: int = Field(description="number of sequences")
+    tokens_per_second: float = Field(
+        description="decoded tokens of all sequences per second, median over repeats"
+    )
+    spread: float = Field(
+        description="half the range of the middle half of the repeats, relative to the median"
+    )
+    flops: float = Field(
+        description="active FLOPs per decoded token, a mean over steps, routers as they ran"
+    )
+    cache_bytes: float = Field(
+        description="bytes of keys and values per sequence after the last step"
+    )
+    reserved_bytes: float = Field(description="the same in memory, with padding and room to grow")
+    router_bytes: float = Field(
+        description="bytes of the inputs that routers read again, per sequence"
+    )
+
+
 class Yardstick(_Part):
     """A figure of the same machine in the same process, to compare the rows with."""
 
@@ -75,6 +98,7 @@ class SpeedRun(_Part):
     reference: str = Field(description="the row that others are compared with")
     rows: tuple[RowSpeed, ...]
     yardsticks: tuple[Yardstick, ...]
+    decoding: tuple[DecodeSpeed, ...] = Field(default=(), description="empty unless asked for")
 
     @property
     def name(self) -> str:

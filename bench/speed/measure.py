@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from bench.data import Corpus
-from bench.record.speed import RowSpeed, SpeedRun, Work, Yardstick
+from bench.evaluation.evaluate import window_tensors
+from bench.record.speed import DecodeSpeed, RowSpeed, SpeedRun, Work, Yardstick
 from bench.runner.cells import Cell
 from bench.runner.memory import keep_freed_memory
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
+from bench.speed.decode import measure_decode
 from bench.speed.parts import shares
 from bench.speed.plain import plain_step
 from bench.speed.subject import PROGRESS, Cost, Subject
@@ -32,6 +34,7 @@ def measure_speeds(
     rounds: int,
     windows: int,
     command: str,
+    decode: bool = False,
     told: Callable[[str], None] = lambda text: None,
 ) -> SpeedRun:
     """Time the rows of some cells and the yardsticks.
@@ -42,6 +45,7 @@ def measure_speeds(
         rounds: timed calls of each work of each row.
         windows: validation windows of an evaluation, for each domain.
         command: the command line, for the file.
+        decode: whether to time decoding too.
         told: called with what is being done.
     """
     # As in the cells of a run.
@@ -55,6 +59,9 @@ def measure_speeds(
     steps, step_costs = _steps(subjects, reference, rounds)
     told("evaluations")
     evaluations, evaluation_costs = _evaluations(subjects, rounds, windows)
+    if decode:
+        told("decoding")
+    decoding = _decoding(subjects, reference, rounds) if decode else []
     told("parts of a step")
     parts = {name: shares(one.step, one.model.decoder, PROFILED) for name, one in subjects.items()}
     told("yardsticks")
@@ -78,6 +85,7 @@ def measure_speeds(
         reference=reference,
         rows=tuple(rows),
         yardsticks=tuple(found),
+        decoding=tuple(decoding),
     )
 
 
@@ -107,6 +115,16 @@ def _evaluations(
     works = {name: one.evaluation for name, one in subjects.items()}
     seconds = alternate(works, rounds, device)
     return seconds, {name: one.cost_of_evaluation() for name, one in subjects.items()}
+
+
+def _decoding(subjects: dict[str, Subject], reference: str, rounds: int) -> list[DecodeSpeed]:
+    """Time the decoding of validation text, after a prompt of a quarter of a sequence."""
+    dense = subjects[reference]
+    tokens, tags = window_tensors(dense.windows, dense.loop.device)
+    # The last token of a window is a target only.
+    models = {name: one.model for name, one in subjects.items()}
+    prompt = tags.shape[1] // 4
+    return measure_decode(models, tokens[:, :-1], prompt, tags, repeats=rounds, dtype=dense.dtype)
 
 
 def _work(seconds: Seconds, costs: dict[str, Cost], name: str, reference: str) -> Work:

@@ -4,6 +4,7 @@ import html5lib
 
 from bench.board import render_report
 from bench.board.speed import tables, title
+from bench.record.speed import DecodeSpeed
 from tests.record.test_speed import speed_run
 
 
@@ -19,6 +20,17 @@ def test_tables_have_the_figures_of_the_run():
         [["dense", "75.0 %", "25.0 %"], ["slow", "25.0 %", "75.0 %"]],
     )
     assert yardsticks[1] == [["matrix products, float32", "100", "GFLOP/s"]]
+
+
+def test_decoding_stands_beside_the_reference_at_the_same_batch_size():
+    made = [
+        DecodeSpeed(row=row, batch=batch, tokens_per_second=batch * speed, spread=0.05,
+                    flops=10 * speed, cache_bytes=2000 / speed, reserved_bytes=4000, router_bytes=0)
+        for batch in (1, 8) for row, speed in (("dense", 100), ("slow", 50))
+    ]  # fmt: skip
+    header, lines = tables(speed_run(decoding=tuple(made)))[1]
+    assert lines[3] == ["slow", "8", "400", "5.0", "0.50", "0.50", "2.00", "0.0", "4.0", "0.0"]
+    assert len(header) == len(lines[3]) and lines[0][4:7] == ["1.00"] * 3
 
 
 def test_the_title_names_the_conditions():

@@ -16,7 +16,7 @@ def test_rows_are_compared_with_the_first_and_parts_add_up(tmp_path: Path):
     rows = [RowConfig(name="dense", role="bracket"), suite.row("mod")]
     told: list[str] = []
     cells = [Cell(suite, row, 0) for row in rows]
-    found = measure_speeds(cells, load_corpus(suite.data), 2, 1, "command", told.append)
+    found = measure_speeds(cells, load_corpus(suite.data), 1, 1, "command", True, told.append)
     dense, mod = found.rows
     assert (dense.row, mod.row, found.reference) == ("dense", "mod", "dense")
     assert PLAIN not in {row.row for row in found.rows}
@@ -27,4 +27,7 @@ def test_rows_are_compared_with_the_first_and_parts_add_up(tmp_path: Path):
     assert 0.6 < mod.works["step"].active < 1 and mod.works["step"].executed < 1
     assert all(sum(row.parts.values()) == pytest.approx(1) for row in found.rows)
     assert "times a plain loop" in {one.unit for one in found.yardsticks}
+    # A tiny cell decodes too: mod keeps less than the keys and values of dense.
+    caches = {(one.row, one.batch): one.cache_bytes for one in found.decoding}
+    assert len(caches) == 6 and all(caches["mod", n] < caches["dense", n] for n in (1, 8, 64))
     assert found.threads == 1 and told[0] == "preparing 2 rows"

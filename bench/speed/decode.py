@@ -5,7 +5,6 @@ Models take turns within a repeat, so that a change of the machine's speed meets
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -16,34 +15,10 @@ from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast
 from bench.decoding.decode import Decoding
 from bench.model.assemble import Model
+from bench.record.speed import DecodeSpeed
 
 BATCHES = (1, 8, 64)
 """Batch sizes of a measurement."""
-
-
-@dataclass(frozen=True)
-class DecodeSpeed:
-    """The decoding of one model at one batch size, after a prompt of a given length.
-
-    Attributes:
-        name: name of the model.
-        batch: number of sequences.
-        tokens_per_second: decoded tokens of all sequences per second, median over repeats.
-        spread: half the range of the middle half of the repeats, relative to the median.
-        flops: active FLOPs per decoded token, a mean over steps, routers as they ran.
-        cache_bytes: bytes of keys and values per sequence after the last step.
-        reserved_bytes: the same in memory, with padding and room to grow.
-        router_bytes: bytes of the inputs that routers read again, per sequence.
-    """
-
-    name: str
-    batch: int
-    tokens_per_second: float
-    spread: float
-    flops: float
-    cache_bytes: float
-    reserved_bytes: float
-    router_bytes: float
 
 
 def measure_decode(
@@ -54,7 +29,7 @@ def measure_decode(
     batches: Sequence[int] = BATCHES,
     repeats: int = 5,
     dtype: torch.dtype = torch.float32,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> list[DecodeSpeed]:
     """Decode the same text with each model, and return a row per batch size and model.
 
@@ -69,8 +44,10 @@ def measure_decode(
         batches: batch sizes.
         repeats: timed decodings of each model, after one that warms up.
         dtype: precision of matrix products.
-        clock: returns the time in seconds.
+        clock: returns the time in seconds; by default processor time on a CPU.
     """
+    if clock is None:
+        clock = time.process_time if text.device.type == "cpu" else time.perf_counter
     rows: list[DecodeSpeed] = []
     for batch in batches:
         index = torch.arange(batch, device=text.device) % len(text)
@@ -120,7 +97,7 @@ def _counted(
             flops += decoding.price(model.evaluation_ledger)
     batch = len(tokens)
     return DecodeSpeed(
-        name=name,
+        row=name,
         batch=batch,
         tokens_per_second=0.0,
         spread=0.0,
@@ -160,35 +137,4 @@ def _row(counted: DecodeSpeed, seconds: Sequence[float], number: int) -> DecodeS
     middle, ordered = median(seconds), sorted(seconds)
     quarter = len(ordered) // 4
     spread = (ordered[len(ordered) - 1 - quarter] - ordered[quarter]) / 2 / middle
-    return replace(counted, tokens_per_second=number / middle, spread=spread)
-
-
-def decode_table(rows: Sequence[DecodeSpeed], reference: str) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the lines of a table: each model against the reference.
-
-    Args:
-        rows: the result of `measure_decode`.
-        reference: name of the model to compare with, at the same batch size.
-    """
-    header = ["batch", "row", "tokens/s", "± %", "speed", "FLOPs/token", "FLOPs", "cache kB"]
-    header += ["cache", "reserved kB", "router kB"]
-    base = {row.batch: row for row in rows if row.name == reference}
-    lines: list[list[str]] = []
-    for row in rows:
-        against = base[row.batch]
-        lines.append(
-            [
-                str(row.batch),
-                row.name,
-                f"{row.tokens_per_second:.0f}",
-                f"{100 * row.spread:.1f}",
-                f"{row.tokens_per_second / against.tokens_per_second:.2f}",
-                f"{row.flops:.4g}",
-                f"{row.flops / against.flops:.2f}",
-                f"{row.cache_bytes / 1e3:.1f}",
-                f"{row.cache_bytes / against.cache_bytes:.2f}",
-                f"{row.reserved_bytes / 1e3:.1f}",
-                f"{row.router_bytes / 1e3:.1f}",
-            ]
-        )
-    return header, lines
+    return counted.model_copy(update={"tokens_per_second": number / middle, "spread": spread})
