@@ -10,8 +10,9 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import (
     Subparsers,
     add_assignments,
+    add_executor,
     add_suite,
-    add_workers,
+    cluster_settings,
     natural,
     overrides,
     parse_seeds,
@@ -53,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="write results/ and leaderboard.md; needs a clean tree and the whole roster",
     )
-    add_workers(parser)
+    add_executor(parser)
     parser.add_argument(
         "--checkpoint-seconds",
         type=seconds,
@@ -78,13 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
+    from bench.runner.executor import open_executor
     from bench.runner.plugins import plugin_files
-    from bench.runner.pool import run_cells
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.rows import parse_rows, unmet
+    from bench.runner.schedule import run_cells
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    check_device(suite.device)
+    check_device(suite.device, here=arguments.executor == "local")
     corpus = load_corpus(suite.data.at(0))
     shown = console()
     shown.print(_about(corpus, suite), markup=False)
@@ -119,8 +121,12 @@ def run(arguments: argparse.Namespace) -> int:
     job = Job(
         root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
     )
-    with Progress(shown, cells, root, root / CHECKPOINTS, arguments.workers) as progress:
-        results = run_cells(cells, job, arguments.workers, progress, progress.starting)
+    chosen = (arguments.executor, arguments.workers, suite.device, cluster_settings(arguments))
+    with (
+        open_executor(*chosen, root) as executor,
+        Progress(shown, cells, root, root / CHECKPOINTS, executor.workers) as progress,
+    ):
+        results = run_cells(cells, job, executor, progress, progress.starting)
     # If every cell crashed, there is nothing new to show.
     if any(result.status != "crashed" for result in results):
         render(root, board, shown)

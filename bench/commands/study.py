@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
-from bench.commands.options import Subparsers, add_workers
+from bench.commands.options import Subparsers, add_executor, cluster_settings
 from bench.commands.places import place, require_folder
 from bench.commands.progress import Progress
 from bench.commands.write_board import (
@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="write nothing; exit with 1 unless the pages agree with their records",
     )
-    add_workers(parser)
+    add_executor(parser)
     parser.set_defaults(run=run)
 
 
@@ -93,8 +93,9 @@ def _run_cells(
     study: "StudyConfig", arguments: argparse.Namespace, out: Path, shown: Console
 ) -> bool:
     """Run the missing cells of one size, setting after setting. Return whether a cell failed."""
-    from bench.runner.pool import run_cells
+    from bench.runner.executor import open_executor
     from bench.runner.resume_cell import CHECKPOINTS, Job
+    from bench.runner.schedule import run_cells
     from bench.study.cells import study_cells
     from bench.study.results import study_folder
 
@@ -109,17 +110,22 @@ def _run_cells(
     # Each size and setting has its own folder, so that sizes never share a verdict.
     roots = {name: study_folder(out, study.name) / arguments.size / name for name in cells}
     for setting, planned in cells.items():
-        check_device(planned[0].suite.device)
+        check_device(planned[0].suite.device, here=arguments.executor == "local")
         require_folder(roots[setting])
     failed = False
-    every, workers = [cell for planned in cells.values() for cell in planned], arguments.workers
-    with Progress(shown, every, out, out / CHECKPOINTS, workers) as progress:
+    every = [cell for planned in cells.values() for cell in planned]
+    device = every[0].suite.device
+    chosen = (arguments.executor, arguments.workers, device, cluster_settings(arguments))
+    with (
+        open_executor(*chosen, out) as executor,
+        Progress(shown, every, out, out / CHECKPOINTS, executor.workers) as progress,
+    ):
         for setting, planned in cells.items():
             root = roots[setting]
             said = f"{study.name}, {setting}: {len(planned)} cells, records in {root}/"
             shown.print(said, markup=False)
             # Records go to the tree's store, and the study's folder holds references.
             job = Job(root, out, command)
-            results = run_cells(planned, job, workers, progress, progress.starting)
+            results = run_cells(planned, job, executor, progress, progress.starting)
             failed |= any(result.status in ("crashed", "failed", "diverged") for result in results)
     return failed

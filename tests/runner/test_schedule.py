@@ -12,11 +12,10 @@ from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
 from bench.runner.isolation import INTERRUPTS, FreshProcess
 from bench.runner.plugins import checks_path
-from bench.runner.pool import run_cells
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
 from tests import world
-from tests.runner.jobs import from_plugin, job, place
+from tests.runner.jobs import from_plugin, job, place, run_here
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +44,7 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
     (tmp_path / CHECKPOINTS).mkdir()
     with lock:
         assert resume_cell(first, job(tmp_path, "now"), wait=False).status == "busy"
-        run_cells([first, second], job(tmp_path, "both"), 0, report)
+        run_here([first, second], job(tmp_path, "both"), 0, report)
     assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
 
 
@@ -89,7 +88,7 @@ def test_timings_say_how_many_workers_ran_beside(
 ) -> None:
     monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
     cells = [world.cell(text, seed=seed) for seed in range(2)]
-    run_cells(cells, job(tmp_path), workers)
+    run_here(cells, job(tmp_path), workers)
     speeds = [read_record(place(cell, tmp_path)).speed for cell in cells]
     assert [speed and speed.beside for speed in speeds] == [workers - 1] * 2
 
@@ -98,8 +97,8 @@ def test_timings_say_how_many_workers_ran_beside(
 def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
     cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    run_cells(cells, job(inside, "c"), 0)
-    run_cells(cells, job(outside, "c"), 2)
+    run_here(cells, job(inside, "c"), 0)
+    run_here(cells, job(outside, "c"), 2)
     for cell in cells:
         assert world.without_clock(read_record(place(cell, inside))) == world.without_clock(
             read_record(place(cell, outside))
@@ -113,8 +112,7 @@ def test_a_cell_whose_process_dies_takes_no_other_with_it(
     cells = from_plugin(text, harmful, "killed", "harmless")
     admit(tmp_path / "out", *cells)
     outcomes = {
-        outcome.cell.row.name: outcome
-        for outcome in run_cells(cells, job(tmp_path / "out", "c"), 1)
+        outcome.cell.row.name: outcome for outcome in run_here(cells, job(tmp_path / "out", "c"), 1)
     }
     assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
     assert outcomes["harmless"].status in ("ok", "off_budget")
@@ -133,10 +131,10 @@ def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path
             resume_cell(failing, job(tmp_path, "beside"))
         seen.append(outcome.status)
 
-    run_cells([first, failing], job(tmp_path, "both"), 0, report)
+    run_here([first, failing], job(tmp_path, "both"), 0, report)
     assert seen == ["ok", "failed"]
     assert read_record(path).provenance.command == "beside"
-    run_cells([failing], job(tmp_path, "after"), 0)
+    run_here([failing], job(tmp_path, "after"), 0)
     assert read_record(path).provenance.command == "after"
 
 
@@ -151,7 +149,7 @@ def test_the_main_thread_alone_hears_an_interrupt(
         return CellResult(cell, "ok", "", 0.0)
 
     monkeypatch.setattr(FreshProcess, "run", run)
-    run_cells([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
+    run_here([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
     assert [mask >= INTERRUPTS for mask in masks] == [True, True]
     assert not INTERRUPTS & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -170,5 +168,5 @@ def test_a_reader_that_goes_away_at_the_start_of_a_cell_ends_the_run(
 
     cells = [world.cell(text, seed=seed) for seed in range(2)]
     with pytest.raises(BrokenPipeError):
-        run_cells(cells, job(tmp_path), workers, starting=starting)
+        run_here(cells, job(tmp_path), workers, starting=starting)
     assert started[0] in cells and not list(tmp_path.rglob("seed-*.json"))
