@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def open_cluster(
         queue.update_parameters(**parameters)
     except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--cluster does not fit submitit: {told(error)[:300]}.") from None
-    return SlurmJobs(queue, workers or MOST_JOBS)
+    return SlurmJobs(queue, workers or MOST_JOBS, folder / LOGS)
 
 
 class Requeued:
@@ -91,11 +92,11 @@ class SlurmJobs(Executor):
     Args:
         queue: submits jobs.
         workers: largest number of jobs in the queue.
+        logs: folder of scripts and logs.
     """
 
-    def __init__(self, queue: Any, workers: int) -> None:
-        self.workers = workers
-        self._queue = queue
+    def __init__(self, queue: Any, workers: int, logs: Path) -> None:
+        self.workers, self._queue, self._logs = workers, queue, logs
         self._lock = threading.Lock()
         self._jobs: list[Any] = []
         self._ended = threading.Event()
@@ -130,6 +131,10 @@ class SlurmJobs(Executor):
     def close(self) -> None:
         """Cancel the jobs that are left."""
         self.end()
+        # submitit begins each job in the folder `%j`. The logs of a job that died stay.
+        for empty in (self._logs / "%j", self._logs):
+            with suppress(OSError):
+                empty.rmdir()
 
 
 def _until_killed(function: Callable[..., Answer], *arguments: Any) -> Answer:

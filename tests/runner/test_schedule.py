@@ -93,18 +93,6 @@ def test_timings_say_how_many_workers_ran_beside(
     assert [speed and speed.beside for speed in speeds] == [workers - 1] * 2
 
 
-@pytest.mark.slow
-def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
-    cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
-    run_here(cells, job(inside, "c"), 0)
-    run_here(cells, job(outside, "c"), 2)
-    for cell in cells:
-        assert world.without_clock(read_record(place(cell, inside))) == world.without_clock(
-            read_record(place(cell, outside))
-        )
-
-
 @pytest.mark.usefixtures("forked")
 def test_a_cell_whose_process_dies_takes_no_other_with_it(
     text: Path, tmp_path: Path, harmful: Path
