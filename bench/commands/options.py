@@ -102,6 +102,15 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Declare `--dry-run`."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing; list the cells, kept or to run, with minutes, memory and disk",
+    )
+
+
 def cluster_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of `--cluster`, with values as YAML reads them.
 

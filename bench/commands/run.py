@@ -10,6 +10,7 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import (
     Subparsers,
     add_assignments,
+    add_dry_run,
     add_executor,
     add_suite,
     cluster_settings,
@@ -19,6 +20,7 @@ from bench.commands.options import (
     seconds,
 )
 from bench.commands.places import place, require_file, require_folder
+from bench.commands.predict import dry_run, ordered
 from bench.commands.progress import Progress
 from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
@@ -66,6 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="keep the trained weights of each cell in the tree, for `bench sample`",
     )
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -114,6 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
         cells += plan_cells(suite, swept, [suite.sensitivity.seed])
     # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
+    if arguments.dry_run:
+        print("\n".join(dry_run(cells, root, arguments.workers)))
+        return 0
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
     require_file(board)
@@ -124,9 +130,17 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = (arguments.executor, arguments.workers, suite.device, cluster_settings(arguments))
     with (
         open_executor(*chosen, root) as executor,
-        Progress(shown, cells, root, root / CHECKPOINTS, executor.workers) as progress,
+        Progress(
+            shown,
+            cells := ordered(cells, root, executor.workers),
+            root,
+            root / CHECKPOINTS,
+            executor.workers,
+        ) as progress,
     ):
-        results = run_cells(cells, job, executor, progress, progress.starting)
+        results = run_cells(
+            cells, job, executor, progress, progress.starting, progress.expected_kept
+        )
     # If every cell crashed, there is nothing new to show.
     if any(result.status != "crashed" for result in results):
         render(root, board, shown)
@@ -158,5 +172,6 @@ def _root(arguments: argparse.Namespace) -> Path:
             "--out."
         )
     # An official record names its commit, so nothing may differ from it.
-    require_clean_tree()
+    if not arguments.dry_run:
+        require_clean_tree()
     return OFFICIAL_ROOT

@@ -1,12 +1,19 @@
 """Size and price a model without building its weights, to plan runs of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from bench.flops.budget import Solution
 from bench.flops.ledger import Ledger
-from bench.model.assemble import Blueprint, build_routers, shapes_of, solve_size
+from bench.model.assemble import (
+    Blueprint,
+    build_routers,
+    first_plans,
+    shapes_of,
+    solve_size,
+)
 from bench.routing.contract import Router
 from bench.routing.inside import inside_of
 
@@ -19,14 +26,14 @@ class Sketch:
         solution: the budget and the sizes solved from it.
         ledger: prices of training.
         parameters: number of parameters, routers included.
-        trains_dense: whether training runs every path.
+        shares: for each routed site, share of the tokens that training runs on each path.
         learns: whether the routers learn.
     """
 
     solution: Solution
     ledger: Ledger
     parameters: int
-    trains_dense: bool
+    shares: tuple[tuple[float, ...], ...]
     learns: bool
 
 
@@ -42,16 +49,28 @@ def sketch(blueprint: Blueprint) -> Sketch:
     outer = blueprint.entry.make(dict(blueprint.options))
     inner = inside_of(outer, blueprint.entry.name)
     decoder = shapes_of(blueprint, used, [inner, outer], solution.expert_width)
-    routers = [
-        router
-        for layer in used
-        for router in build_routers(blueprint, layer, used, solution.of_layer(layer), 0, 0)[0]
+    layers = [
+        build_routers(blueprint, layer, used, solution.of_layer(layer), 0, 0)[0] for layer in used
     ]
+    routers = [router for layer in layers for router in layer]
     own = sum(p.numel() for router in routers for p in router.parameters())
     return Sketch(
         solution,
         Ledger(decoder, blueprint.seq_len, prices["topk"]),
         own + sum(p.numel() for p in decoder.parameters()),
-        any(router.trains_dense for router in routers),
+        _trained_shares(blueprint, solution, layers),
         any(type(one).after_step is not Router.after_step for one in routers) or own > 0,
     )
+
+
+def _trained_shares(
+    blueprint: Blueprint, solution: Solution, layers: Sequence[Sequence[Router]]
+) -> tuple[tuple[float, ...], ...]:
+    """Return the shares of the paths in training, which may differ from those at the budget."""
+    dense = any(router.trains_dense for layer in layers for router in layer)
+    if not (dense or blueprint.bracket):
+        return solution.shares
+    # A bracket always takes one path, and a relaxed gate takes all: their plans have it.
+    with torch.no_grad():
+        plans = [plan for _, _, plan in first_plans(blueprint, layers)]
+    return tuple(tuple(plan.mask.float().mean((0, 1)).tolist()) for plan in plans)

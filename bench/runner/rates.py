@@ -28,6 +28,8 @@ PEAKS: dict[str, tuple[float, float]] = {
     "b200": (2250e12, 80e12),
 }
 """Device -> peak FLOP/s of dense products in 16 bits and in float32, as its maker states them."""
+UNKNOWN_GPU = "a100"
+"""The GPU whose peak is assumed for one that is in no line of the table."""
 UTILISATION = 0.2
 """Assumed share of the peak that a training reaches, where there are no records."""
 CORE_FLOPS = 40e9
@@ -86,7 +88,7 @@ def _measured(data: dict[str, Any], path: Path) -> Measured | None:
         return None
     config, speed = data["provenance"]["config"], data["speed"]
     details = path.with_name(f"{path.stem}.details.json.gz")
-    vocab_size = config["data"].get("vocab_size", 256) + 1
+    vocab_size = config["data"].get("vocab_size", 256)
     work = Work(
         suite=data["cell"]["suite"],
         row=data["cell"]["row"],
@@ -148,6 +150,12 @@ class Rates:
         """Return the seconds of training and official evaluation."""
         return self.training_seconds(work) * (1 + self.evaluation_share)
 
+    def pretraining_seconds(self, flops: float) -> float:
+        """Return the seconds of a frozen backbone, at the FLOP/s of the whole trainings."""
+        if not self.measured:
+            return flops / self.flops_per_second
+        return flops * median(one.seconds / one.work.flops for one in self.measured)
+
     def memory(self, work: Work) -> float:
         """Return the peak bytes of a cell."""
         return max(work.memory, work.memory + self._process)
@@ -183,29 +191,32 @@ def rates_for(device: str, dtype: str, measured: Iterable[Measured], processor: 
     Raises:
         UserError: no records and no such device in the table.
     """
-    kind = device.partition(":")[0].lower()
-    same = [one for one in measured if _is(one.device, kind) and one.dtype == dtype]
-    if kind == "cpu" and (own := [one for one in same if one.processor == processor]):
+    on_cpu, name = device == "cpu", device.lower().removeprefix("cuda:")
+    same = [
+        one
+        for one in measured
+        if one.dtype == dtype and (one.device == "cpu") == on_cpu and name in one.device.lower()
+    ]
+    if on_cpu and (own := [one for one in same if one.processor == processor]):
         same = own
     if len({one.work.row for one in same}) >= LEAST_ROWS:
-        where = sorted({one.processor if kind == "cpu" else one.device for one in same})
+        where = sorted({one.processor if on_cpu else one.device for one in same})
         return Rates(same, basis=f"rates of {len(same)} records on {', '.join(where)}")
-    if kind == "cpu":
+    if on_cpu:
         said = f"assumed: {CORE_FLOPS:.3g} FLOP/s a core; no records of this device"
         return Rates(same, CORE_FLOPS, said)
-    if kind not in PEAKS:
+    known = next((one for one in PEAKS if one in name), None)
+    if known is None and not device.startswith("cuda"):
         raise UserError(
             f"--device is {device!r}: there are no records of it, and no peak is known. Give cpu "
             f"or one of {', '.join(PEAKS)}."
         )
-    peak = PEAKS[kind][0 if dtype == "bfloat16" else 1]
-    said = f"assumed: {UTILISATION:.0%} of a peak of {peak:.3g} FLOP/s; no records of this device"
+    known = known or UNKNOWN_GPU
+    peak = PEAKS[known][0 if dtype == "bfloat16" else 1]
+    said = (
+        f"assumed: {UTILISATION:.0%} of the {peak:.3g} FLOP/s of {known}; no records of this device"
+    )
     return Rates(same, peak * UTILISATION, said)
-
-
-def _is(device: str, kind: str) -> bool:
-    """Return whether a device class such as `cuda:NVIDIA H100` is of a kind such as `h100`."""
-    return device.lower() == kind or (device != "cpu" and kind in device.lower())
 
 
 @dataclass(frozen=True)

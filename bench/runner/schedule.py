@@ -26,6 +26,7 @@ def run_cells(
     executor: Executor,
     report: Callable[[CellResult], None] = lambda _: None,
     starting: Callable[[Cell], None] = lambda _: None,
+    known: frozenset[str] = frozenset(),
 ) -> list[CellResult]:
     """Run the cells that have no record yet; each worker writes its own.
 
@@ -40,9 +41,16 @@ def run_cells(
         executor: an open executor.
         report: called with each result as it comes.
         starting: called with each cell that a worker takes up, from any thread.
+        known: digests of cells with a record. No worker is needed for them.
     """
     results: list[CellResult] = []
-    pending, job = list(cells), replace(job, failed_since=time.time())
+    job = replace(job, failed_since=time.time())
+    # A cell with a record may still lack the weights that a job keeps, and is then trained.
+    known = frozenset() if job.keep_weights else known
+    for cell in (cell for cell in cells if cell.digest in known):
+        results.append(resume_cell(cell, job))
+        report(results[-1])
+    pending = [cell for cell in cells if cell.digest not in known]
     # The second round waits for cells that another run had in hand.
     for patient in (False, True):
         busy: list[Cell] = []

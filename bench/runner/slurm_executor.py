@@ -138,6 +138,8 @@ class SlurmJobs(Executor):
 
 
 def _until_killed(function: Callable[..., Answer], *arguments: Any) -> Answer:
-    """Run a function that no SIGTERM ends: Slurm sends it long before it kills the job."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Run a function that no warning of Slurm ends. They come long before it kills the job."""
+    # Slurm signals all processes of a job; the parent of this one answers.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     return function(*arguments)

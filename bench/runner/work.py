@@ -104,9 +104,7 @@ def batch_bytes(suite: Mapping[str, Any], vocab_size: int) -> float:
 
 def _training_cost(found: Sketch, frozen: bool) -> float:
     """Return the FLOPs of training on one token, forward and backward."""
-    ledger, shares = found.ledger, found.solution.shares
-    if found.trains_dense:
-        shares = tuple((1.0,) * len(share) for share in shares)
+    ledger, shares = found.ledger, found.shares
     if not frozen:
         return 3 * ledger.at(shares)
     # The first router's update carries the first gradient.

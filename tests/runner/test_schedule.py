@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -10,10 +11,12 @@ from filelock import FileLock
 from bench.record import read_record
 from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
+from bench.runner.executor import Executor, WorkerDied
 from bench.runner.isolation import INTERRUPTS, FreshProcess
 from bench.runner.plugins import checks_path
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
+from bench.runner.schedule import run_cells
 from tests import world
 from tests.runner.jobs import from_plugin, job, place, run_here
 
@@ -105,6 +108,62 @@ def test_a_cell_whose_process_dies_takes_no_other_with_it(
     assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
     assert outcomes["harmless"].status in ("ok", "off_budget")
     assert not place(cells[0], tmp_path / "out").exists()
+
+
+class Dying(Executor):
+    """An executor whose workers die so many times for each cell, and then answer at once."""
+
+    workers = 2
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+        self.calls: Counter[str] = Counter()
+        self.ended = False
+
+    def run(self, function: Any, *arguments: Any, fresh: bool = False) -> Any:
+        (cell, *_) = arguments
+        self.calls[cell.digest] += 1
+        if self.calls[cell.digest] <= self.deaths:
+            raise WorkerDied("the node is gone")
+        return CellResult(cell, "diverged", "", 1.0)
+
+    def end(self) -> None:
+        self.ended = True
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("deaths", [0, 2, 3])
+def test_a_cell_whose_worker_dies_is_begun_again_twice(
+    text: Path, tmp_path: Path, deaths: int
+) -> None:
+    executor, cells = Dying(deaths), [world.cell(text, seed=seed) for seed in range(3)]
+    results = run_cells(cells, job(tmp_path), executor)
+    # A cell that diverged is a result, and is not run again.
+    assert set(executor.calls.values()) == {min(deaths + 1, 3)}
+    assert {result.status for result in results} == {"crashed" if deaths == 3 else "diverged"}
+    if deaths == 3:
+        assert "its process died (the node is gone), 3 times" in results[0].detail
+
+
+def test_a_run_that_is_broken_off_begins_nothing_again(text: Path, tmp_path: Path) -> None:
+    executor, told = Dying(1), RuntimeError("broken off")
+
+    def starting(_: Cell) -> None:
+        raise told
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        run_cells([world.cell(text)], job(tmp_path), executor, starting=starting)
+    assert executor.ended and not executor.calls
+
+
+def test_records_that_are_known_need_no_worker(text: Path, tmp_path: Path) -> None:
+    executor, cells = Dying(0), [world.cell(text, seed=seed) for seed in range(2)]
+    resume_cell(cells[1], job(tmp_path))
+    known = frozenset({cells[1].digest})
+    results = run_cells(cells, job(tmp_path), executor, known=known)
+    assert [(one.cell.seed, one.status) for one in results] == [(1, "kept"), (0, "diverged")]
+    assert list(executor.calls) == [cells[0].digest]
 
 
 def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Slurm jobs, as processes of submitit's local executor. Needs the extra `slurm`."""
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,11 @@ from tests.runner.jobs import job, place, run_here
 
 SECONDS = 300.0
 """Longest time to wait for a job, on a busy machine."""
+
+
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    return [int(child) for child in listed.split()]
 
 
 def jobs(folder: Path, workers: int = 2) -> Executor:
@@ -62,8 +69,10 @@ def test_a_preempted_job_is_queued_again_and_goes_on(
             assert time.monotonic() < deadline and not running.done()
             time.sleep(0.2)
         (submitted,) = executor._jobs  # type: ignore[attr-defined]
-        # submitit's own way to send the signal of a preemption.
-        submitted._interrupt()
+        # The job is a child of submitit's controller. Slurm signals it and all its processes.
+        (task,) = children_of(int(submitted.job_id))
+        for process in (*children_of(task), task):
+            os.kill(process, signal.SIGUSR2)
         (result,) = running.result()
         assert len(executor._jobs) == 1, "the same job"  # type: ignore[attr-defined]
     assert result.status == "ok"
