@@ -111,6 +111,7 @@ class _Attempts:
     def of(self, cell: Cell) -> CellResult:
         """Return the result of one cell."""
         self.starting(cell)
+        said = ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 run = self.executor.run
