@@ -4,7 +4,6 @@
 import argparse
 from typing import Any, TypeAlias
 
-from bench.commands.cores import default_workers
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
 from bench.errors import UserError, shortened
@@ -79,9 +78,52 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=_workers,
-        default=default_workers(),
-        help="parallel processes, or 0 to run in this process (default: one per core)",
+        help="cells at once, or 0 to run in this process (default: one per core, or per GPU)",
     )
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Declare `--workers`, `--executor` and `--cluster`."""
+    add_workers(parser)
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="run cells on this machine, on a Ray cluster, or as Slurm jobs (default: local)",
+    )
+    parser.add_argument(
+        "--cluster",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field for ray.init or for submitit, e.g. slurm_partition=gpu",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Declare `--dry-run`."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing; list the cells, kept or to run, with minutes, memory and disk",
+    )
+
+
+def cluster_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `--cluster`, with values as YAML reads them.
+
+    Raises:
+        UserError: a field without a value.
+    """
+    from bench.config.read_yaml import read_value
+
+    found: dict[str, Any] = {}
+    for text in arguments.cluster:
+        name, sign, _ = text.partition("=")
+        if not (name and sign):
+            raise UserError(f"--cluster is {text!r}; give FIELD=VALUE, as slurm_partition=gpu.")
+        found[name] = read_value(text, "--cluster")
+    return found
 
 
 def _workers(text: str) -> int:

@@ -55,8 +55,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run again, compare, print. Return 0 only if the row is confirmed."""
-    from bench.runner.pool import run_cells
+    from bench.runner.pool import local_executor
     from bench.runner.resume_cell import Job
+    from bench.runner.schedule import run_cells
     from bench.stats.reproduction import compare
 
     records = row_records(arguments)
@@ -68,12 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
     require_folder(arguments.out)
     job = Job(arguments.out, arguments.out, f"python -m bench reproduce {arguments.row}")
-    results = run_cells(
-        cells,
-        job,
-        arguments.workers,
-        lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
-    )
+    with local_executor(arguments.workers, cells[0].suite.device) as executor:
+        results = run_cells(
+            cells,
+            job,
+            executor,
+            lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
+        )
     # Print the changes since the records were made first, then compare the losses.
     kept = {_numbers(record): record for record in records}
     reruns = _reruns(results, arguments.out)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -33,10 +33,11 @@ class FreshProcess:
 
     Args:
         quiet: write to stderr alone, so that a plugin's prints do not mix with results.
+        environment: further variables of the process.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        self.quiet, self.environment = quiet, environment or {}
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -47,7 +48,7 @@ class FreshProcess:
         """
         if self._pool is None:
             context = multiprocessing.get_context(START_METHOD)
-            start = (os.getpid(), self.quiet)
+            start = (os.getpid(), self.quiet, self.environment)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:
             # The new process inherits the blocked signals of this thread.
@@ -123,7 +124,7 @@ def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer
         process.close()
 
 
-def _begin(parent: int, quiet: bool) -> None:
+def _begin(parent: int, quiet: bool, environment: Mapping[str, str]) -> None:
     """Send prints to stderr if `quiet`, and end this process when its parent is gone.
 
     So a killed run leaves no process behind.
@@ -133,6 +134,7 @@ def _begin(parent: int, quiet: bool) -> None:
         # A worker may be ended alone; its cell then crashes, and the run goes on.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     lenient_streams()
+    os.environ.update(environment)
     if quiet:
         # By file descriptor, so that prints of compiled code go there too.
         sys.stdout.flush()

@@ -5,7 +5,9 @@ import argparse
 import pytest
 
 from bench.commands.options import (
+    add_executor,
     add_suite,
+    cluster_settings,
     natural,
     overrides,
     parse_seeds,
@@ -43,3 +45,16 @@ def test_only_what_was_given_overrides_the_suite() -> None:
     assert overrides(parser.parse_args([])) == {}
     given = parser.parse_args(["--budget", "0.25", "--match", "tokens"])
     assert overrides(given) == {"budget": 0.25, "match": "tokens"}
+
+
+def test_fields_of_a_cluster_are_read_as_yaml() -> None:
+    parser = argparse.ArgumentParser()
+    add_executor(parser)
+    assert cluster_settings(parser.parse_args([])) == {}
+    given = parser.parse_args(["--cluster", "timeout_min=30", "--cluster", "slurm_partition=gpu"])
+    assert cluster_settings(given) == {"timeout_min": 30, "slurm_partition": "gpu"}
+    for wrong in ("gpu", "=3"):
+        with pytest.raises(UserError, match=f"--cluster is '{wrong}'; give FIELD=VALUE"):
+            cluster_settings(parser.parse_args(["--cluster", wrong]))
+    with pytest.raises(UserError, match="--cluster 'a=\\[': the value"):
+        cluster_settings(parser.parse_args(["--cluster", "a=["]))

@@ -39,7 +39,7 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
         "if middle: os.waitpid(middle, 0); raise SystemExit\n"
         "parent = os.getpid(); child = os.fork()\n"
         "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
-        "_begin(parent, False); time.sleep(60)"
+        "_begin(parent, False, {}); time.sleep(60)"
     )
     made = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60

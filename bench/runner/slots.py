@@ -1,22 +1,24 @@
-"""Count the cores that a run may use: those of the process, within the limit of its container."""
+"""Count the cores and GPUs that this process may use, within the limit of its container."""
 
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from bench.errors import UserError
 
-def default_workers() -> int:
+
+def cores() -> int:
     """Return the number of cores that this process may use, within the limit of its container."""
     if count := getattr(os, "process_cpu_count", None):  # Python 3.13
-        cores = count() or 1
+        found = count() or 1
     elif hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+        found = len(os.sched_getaffinity(0))
     else:
-        cores = os.cpu_count() or 1
+        found = os.cpu_count() or 1
     # A container often sees all cores of its machine and may use only some.
     quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, round(quota)))
+    return found if quota is None else max(1, min(found, round(quota)))
 
 
 def cpu_quota(system: Path = Path("/")) -> float | None:
@@ -58,3 +60,20 @@ def _quotas(group: Path) -> Iterator[float]:
             limit, period = map(int, text.split())
             if limit > 0:
                 yield limit / period
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        UserError: there is none.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise UserError("--device is 'cuda', and this machine has no GPU. Use --device cpu.")
+    # A scheduler may have given this process some of the GPUs, under their own names.
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return names[:count] if names else [str(number) for number in range(count)]

@@ -4,20 +4,22 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.commands import cores
+from bench.errors import UserError
+from bench.runner import slots
 
 HALF, TWO, NONE = "50000 100000\n", "200000 100000\n", "max 100000\n"
 
 
 def test_there_is_a_worker_for_each_core_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "cpu_quota", lambda: None)
+    monkeypatch.setattr(slots, "cpu_quota", lambda: None)
     monkeypatch.delattr(os, "process_cpu_count", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert cores.default_workers() == 3
+    assert slots.cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert cores.default_workers() == 7
+    assert slots.cores() == 7
 
 
 def legacy(group: str, quota: int) -> dict[str, str]:
@@ -59,7 +61,7 @@ def test_the_least_quota_on_the_way_to_the_root_is_read(
     for name, text in (groups | ({"proc/self/cgroup": membership} if membership else {})).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="ascii")
-    assert cores.cpu_quota(tmp_path) == quota
+    assert slots.cpu_quota(tmp_path) == quota
 
 
 @pytest.mark.parametrize(("quota", "workers"), [(0.5, 1), (3.0, 3), (64.0, 8), (None, 8)])
@@ -67,5 +69,25 @@ def test_workers_fit_into_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, workers: int
 ) -> None:
     monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
-    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
-    assert cores.default_workers() == workers
+    monkeypatch.setattr(slots, "cpu_quota", lambda: quota)
+    assert slots.cores() == workers
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "names"),
+    [(None, 2, ["0", "1"]), ("", 1, ["0"]), ("3, 5", 2, ["3", "5"]), ("GPU-ab", 1, ["GPU-ab"])],
+)
+def test_gpus_have_the_names_that_a_scheduler_gave_them(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, count: int, names: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert slots.gpus() == names
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="no GPU"):
+        slots.gpus()
