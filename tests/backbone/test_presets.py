@@ -42,4 +42,5 @@ def test_the_paper_preset_runs_on_shapes_alone() -> None:
 def test_an_unknown_preset_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"Unknown backbone preset 'tinny'.*Did you mean 'tiny'"):
         decoder_config("tinny", 256, 128)
-    assert set(PRESETS) == {"tiny", "wide", "30m", "paper"}
+    widths = {"tiny-32", "tiny-48", "tiny-96"}
+    assert set(PRESETS) == {"tiny", *widths, "wide", "30m", "paper"}
