@@ -160,7 +160,7 @@ def _across(study: StudyConfig, measure: Measure, results: SizeResults) -> Figur
     import pandas as pd
 
     points = [
-        {"row": f"{row.label}, {series}", "x": fmean(places), "seed": seed, "loss": loss}
+        {"row": f"{series}: {row.label}", "x": fmean(places), "seed": seed, "loss": loss}
         for setting, rows in results.rows.items()
         for row in rows
         if (series := study.settings[setting].series)

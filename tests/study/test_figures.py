@@ -62,11 +62,11 @@ def test_settings_of_one_series_are_joined_to_a_line_and_have_no_figures_of_thei
     assert set(files) == {"small.loss-forward_flops.svg"}
     assert "(small.loss-forward_flops.svg)" in text
     data = files["small.loss-forward_flops.svg"].data
-    assert set(data["row"]) == {f"{row}, 1e12" for row in made.TRUE}
+    assert set(data["row"]) == {f"1e12: {row}" for row in made.TRUE}
     for setting in settings:
         for _, record in read_records(folder / "small" / setting):
             assert record.flops is not None
-            mine = data[(data["row"] == f"{record.cell.row}, 1e12") & (data["loss"] == record.loss)]
+            mine = data[(data["row"] == f"1e12: {record.cell.row}") & (data["loss"] == record.loss)]
             # Both settings have the same losses here.
             assert record.flops.active in mine["x"].tolist()
     ET.fromstring(files["small.loss-forward_flops.svg"].standalone())
