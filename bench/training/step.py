@@ -231,7 +231,7 @@ class Stepper:
             documents: document of each token of the whole batch.
         """
         documents = documents[:, :-1].to(self.device)
-        told = self.supervisor.sequences(documents, run.progress)
+        told = self.supervisor.sequences(rows(documents), run.progress)
         self.oracle.label(run, targets, token_loss, self.done.steps, told)
         traces = whole_traces(run)
         # A router sees its loss only if it asks for it.

@@ -1,13 +1,19 @@
 """Training on two ranks against one process: losses, charges, gradients, checkpoints."""
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.model.assemble import Model
-from bench.training.parallel import Parallel, full, spread
+from bench.ranks import all_agree, world
+from bench.training.checkpoint import Checkpoints
+from bench.training.parallel import Parallel, average, full, spread
 from tests.ranks import on_ranks
 from tests.world import fit, model, row_id
 
@@ -23,6 +29,10 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("mod", {}),
     ("top2_moe", {"balance": "auxiliary"}),
     ("hash", {}),
+    ("mlp_gate", {"estimator": "reinforce", "utility": 0.1}),
+    ("random", {"over": "block"}),
+    ("expert_threshold", {}),
+    ("jepa_gate", {}),
 ]
 
 
@@ -84,6 +94,70 @@ def test_a_few_steps_on_two_ranks_are_those_of_one_process(
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), ROWS + FEW, ids=row_id)
 def test_losses_on_two_ranks_are_those_of_one_process(name: str, options: dict[str, Any]) -> None:
+    """Also for paths that are idle on one rank, sampled choices, quantiles and forks."""
     alone, found = trained("none", name, options, STEPS), on_ranks(both, name, options, STEPS)
     for kind in range(2):
         assert_same([rank[kind] for rank in found], alone)
+
+
+def resumed(folder: Path, kind: Parallel, name: str, options: dict[str, Any]) -> list[Any]:
+    """Train in one go, and again from the checkpoint in the middle."""
+    found: list[dict[str, Any]] = []
+    for _ in range(2):
+        checkpoints = Checkpoints(folder, "key", 0.0)
+        found.append(trained(kind, name, options, 4, checkpoints=checkpoints))
+        # The newest but one is of the third step.
+        if all_agree(True) and world().leads:
+            shutil.rmtree(folder / "step-000000004")
+        all_agree(True)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_a_resumed_run_on_ranks_is_the_uninterrupted_one(tmp_path: Path, kind: Parallel) -> None:
+    row = ("top2_moe", {"balance": "sign_bias"})
+    for whole, again in on_ranks(resumed, tmp_path, kind, *row):
+        assert again["losses"] == whole["losses"][3:]
+        assert again["spent"] == whole["spent"]
+        for part in ("weights", "buffers"):
+            for name, value in whole[part].items():
+                assert torch.equal(again[part][name], value), name
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_shards(tmp_path: Path) -> None:
+    row = ("top2_moe", {"balance": "sign_bias"})
+    (whole, _), _ = on_ranks(resumed, tmp_path, "fsdp", *row)
+    alone = trained("none", *row, 4, checkpoints=Checkpoints(tmp_path, "key", 1e6))
+    assert alone["losses"] == pytest.approx(whole["losses"][3:], abs=CLOSE)
+
+
+def averaged() -> tuple[Tensor, ...]:
+    """Average gradients of parameters that all ranks, one rank and no rank have used."""
+    rank = world().rank
+    used, once, never = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    used.grad = torch.full((2,), float(rank))
+    once.grad = torch.ones(2) if rank == 1 else None
+    average([used, once, never])
+    assert used.grad is not None and once.grad is not None and never.grad is None
+    return used.grad, once.grad
+
+
+def test_gradients_of_copies_are_averaged_and_none_stays_none() -> None:
+    for found in on_ranks(averaged):
+        assert [gradient.tolist() for gradient in found] == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def labelled() -> str:
+    """Train a router that gets labels from utility, and return the refusal."""
+    options = {"inner": "mlp_gate", "share": 0.5, "source": "oracle"}
+    try:
+        trained("ddp", "partially_supervised", options, 2)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_labels_from_utility_are_refused() -> None:
+    for said in on_ranks(labelled):
+        assert "which several ranks cannot share. Run this row in one process." in said
