@@ -5,13 +5,16 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.files import console
+
+if TYPE_CHECKING:
+    from bench.runner.executor import ExecutorName
 
 Value = TypeVar("Value")
 KINDS = ("ddp", "fsdp")
@@ -67,7 +70,9 @@ class Launch:
 
         return from_first(value)
 
-    def executor(self, name: str, workers: int | None) -> tuple[str, int | None]:
+    def executor(
+        self, name: "ExecutorName", workers: int | None
+    ) -> tuple["ExecutorName", int | None]:
         """Return the executor and the number of workers: ranks share a cell in their own processes.
 
         Raises:

@@ -94,6 +94,7 @@ def _share(cell: Cell, job: Job, wait: bool) -> CellResult:
         if from_first(False):
             _follow(cell, job)
         return from_first(cast(CellResult, None))
+    # Rank 0 tells the others to begin, once it has found no record.
     begun: list[bool] = []
     result = _resume(cell, job, wait, lambda: begun.append(from_first(True)))
     if not begun:

@@ -41,6 +41,7 @@ def _shard(decoder: Decoder, device: torch.device) -> None:
 
     mesh = init_device_mesh(device.type, (world().size,))
     copied = {p for router in decoder.routers for p in router.parameters()}
+    # A path that rested on one rank would leave the others waiting for its gradient.
     for module in decoder.modules():
         if isinstance(module, PathSet):
             module.run_idle = True
@@ -66,6 +67,7 @@ def _hide_passes(module: nn.Module) -> None:
     def show(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(value.run if isinstance(value, _Hidden) else value for value in args)
 
+    # The first hook runs before that of FSDP2, the second after it.
     module.register_forward_pre_hook(hide, prepend=True)
     module.register_forward_pre_hook(show)
 
@@ -165,6 +167,7 @@ def average(parameters: Iterable[nn.Parameter]) -> None:
     copies = [p for p in parameters if p.requires_grad and not is_shard(p)]
     if size == 1 or not copies:
         return
+    # All gradients go in one message, with a flag for each that says whether this rank has it.
     flat = torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).float().flatten() for p in copies]
         + [torch.tensor([float(p.grad is not None) for p in copies], device=copies[0].device)]

@@ -103,6 +103,7 @@ def _outputs(trace: LayerTrace) -> dict[str, PathOutput]:
     width, first = trace.update.shape[-1], world().rank * tokens
     for name in (*trace.paths.names, "merged"):
         index, output = trace.path_updates.get(name, (None, trace.update.new_zeros(0, width)))
+        # An index counts the tokens of all ranks, in the order of their rows.
         if index is None:
             index = torch.arange(len(output), device=output.device)
         index, output = gather_parts(index + first), gather_parts(output)
