@@ -74,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _completed(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from bench.commands.parallel import Launch
+
+        # Of several ranks, which all find the same mistake, one reports it.
+        if not Launch.read().rank:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader went away, as `head` does, and that is no error.

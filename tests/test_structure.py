@@ -23,7 +23,7 @@ structure = _load(ROOT / "benchmarks" / "structure.py")
 
 MAX_FLAT_MODULES = 6
 ROOMS = (
-    *("bench.errors", "bench.files", "bench.rng", "bench.suites"),
+    *("bench.errors", "bench.files", "bench.ranks", "bench.rng", "bench.suites"),
     *("bench.config", "bench.record", "bench.routing", "routers"),
     *("bench.backbone", "bench.flops", "bench.model", "bench.decoding"),
     *("bench.data", "bench.training"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.backbone.merge import merge_paths, reference_merge
 from bench.backbone.sites import PathSet
+from bench.ranks import largest
 from bench.routing.contract import RoutingPlan
 
 PathUpdates = dict[str, tuple[Int[Tensor, " token"] | None, Float[Tensor, "token d_model"]]]
@@ -92,7 +93,7 @@ def _run_each(flat: Tensor, indices: list[Tensor | None], paths: PathSet) -> lis
         ]
     outputs: list[Tensor | None] = []
     for path, index in enumerate(indices):
-        if index is not None and not len(index):
+        if index is not None and not len(index) and not paths.run_idle:
             outputs.append(None)
         else:
             outputs.append(paths.run(path, flat if index is None else flat.index_select(0, index)))
@@ -144,7 +145,8 @@ def gather_chosen(
     Returns:
         The positions, and whether each is real; None if there is no padding.
     """
-    kept = int(chosen.sum(1).max()) if count is None else count
+    # The choice of a router inside a block may depend on the length, which all ranks share.
+    kept = largest(int(chosen.sum(1).max())) if count is None else count
     # A stable sort puts the chosen tokens first and keeps the order of both groups.
     index = (~chosen).to(torch.uint8).sort(dim=1, stable=True).indices[:, :kept]
     return index, None if count is not None else chosen.gather(1, index)

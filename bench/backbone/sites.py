@@ -7,13 +7,22 @@ from bench.backbone.paths import Draw, ExpertBank, LowRank
 from bench.routing.contract import Router
 from bench.routing.paths import Paths, Site
 
+OWN = ("full", "cheap")
+"""Paths with a module of their own."""
+
 
 class PathSet(nn.Module):
     """The FFN-like paths of one site, by name.
 
     "full" is the dense FFN, "cheap" the low-rank FFN, and "skip" adds nothing at no cost. All names
     that begin with "expert" share one bank.
+
+    Attributes:
+        run_idle: run a path also if it has no token. Its gradient is then 0 instead of none, which
+            ranks that average gradients need.
     """
+
+    run_idle = False
 
     def __init__(
         self, paths: Paths, d_model: int, ffn_width: int, cheap_rank: int, expert_width: int
@@ -48,6 +57,11 @@ class PathSet(nn.Module):
         if name == "full":
             return self.full(x)
         return self.cheap(x) if name == "cheap" else self.bank(x, self.experts.index(name))
+
+    def parts(self) -> dict[nn.Module, list[str]]:
+        """Return the modules of the paths, each with the names of its paths."""
+        found = {self.get_submodule(name): [name] for name in self.names if name in OWN}
+        return found | ({self.bank: self.experts} if self.experts else {})
 
     @property
     def is_bank(self) -> bool:

@@ -19,13 +19,13 @@ from bench.commands.options import (
     parse_seeds,
     seconds,
 )
+from bench.commands.parallel import Launch, add_parallel
 from bench.commands.places import place, require_file, require_folder
 from bench.commands.predict import dry_run, ordered
 from bench.commands.progress import Progress
 from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
-from bench.files import console
 
 if TYPE_CHECKING:
     from bench.data import Corpus
@@ -55,6 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="write results/ and leaderboard.md; needs a clean tree and the whole roster",
     )
     add_executor(parser)
+    add_parallel(parser)
     parser.add_argument(
         "--checkpoint-seconds",
         type=seconds,
@@ -73,8 +74,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells, print a line per cell, and render the board.
 
-    Return 1 if a cell failed or broke a rule.
+    Return 1 if a cell failed or broke a rule. Under torchrun all ranks share each cell, and rank 0
+    alone prints and writes.
     """
+    launch = Launch.read()
+    with launch.joined():
+        return _run(arguments, launch)
+
+
+def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     from bench.commands.write_board import board_file, render
     from bench.data import load_corpus
     from bench.runner.beforehand import check_cells, check_suite
@@ -86,10 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.rows import parse_rows, unmet
     from bench.runner.schedule import run_cells
 
-    suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
+    changes = overrides(arguments)
+    suite = load_suite(arguments.suite, changes, arguments.set)
+    if fixed := launch.overrides(arguments.parallel, suite):
+        suite = load_suite(arguments.suite, changes | fixed, arguments.set)
     check_device(suite.device, here=arguments.executor == "local")
     corpus = load_corpus(suite.data.at(0))
-    shown = console()
+    shown = launch.console()
     shown.print(_about(corpus, suite), markup=False)
     check_suite(suite, corpus)
     plugins = plugin_files(suite, arguments.plugin)
@@ -116,7 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
     if arguments.dry_run:
-        print("\n".join(dry_run(cells, root, arguments.workers)))
+        if not launch.rank:
+            print("\n".join(dry_run(cells, root, arguments.workers)))
         return 0
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
@@ -125,22 +137,22 @@ def run(arguments: argparse.Namespace) -> int:
     job = Job(
         root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
     )
-    chosen = (arguments.executor, arguments.workers, suite.device, cluster_settings(arguments))
+    executor_name, workers = launch.executor(arguments.executor, arguments.workers)
+    chosen = (executor_name, workers, suite.device, cluster_settings(arguments))
     with (
         open_executor(*chosen, root) as executor,
         Progress(
             shown,
-            cells := ordered(cells, root, executor.workers),
+            cells := launch.agreed(ordered(cells, root, executor.workers)),
             root,
             root / CHECKPOINTS,
             executor.workers,
         ) as progress,
     ):
-        results = run_cells(
-            cells, job, executor, progress, progress.starting, progress.expected_kept
-        )
+        known = launch.agreed(progress.expected_kept)
+        results = run_cells(cells, job, executor, progress, progress.starting, known)
     # If every cell crashed, there is nothing new to show.
-    if any(result.status != "crashed" for result in results):
+    if not launch.rank and any(result.status != "crashed" for result in results):
         render(root, board, shown)
     bad = ("crashed", "failed", "diverged", "invalid")
     return int(any(result.status in bad for result in results))

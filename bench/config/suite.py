@@ -238,6 +238,35 @@ class SuiteConfig(Part):
         description="compile attention and paths with torch.compile; rounding then differs, so "
         "these records are kept apart",
     )
+    parallel: Literal["none", "ddp", "fsdp"] = added(
+        "none",
+        description="share each cell among the ranks of torchrun: `ddp` copies the model, `fsdp` "
+        "shards its weights; rounding then differs, so these records are kept apart",
+    )
+    ranks: int = added(
+        1, gt=0, description="number of ranks that share a cell; torchrun sets it in `bench run`"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> "SuiteConfig":
+        if self.ranks == 1:
+            return self
+        if self.train.batch_size % self.ranks:
+            raise ValueError(
+                f"train.batch_size is {self.train.batch_size}; {self.ranks} ranks take equal parts "
+                "of a batch, so it must be a multiple of their number"
+            )
+        if self.regime == "controller":
+            raise ValueError(
+                f"ranks is {self.ranks}; a frozen backbone is pretrained in one process, so the "
+                "regime 'controller' takes 1"
+            )
+        if ":" in self.device:
+            raise ValueError(
+                f"device is {self.device!r}; each rank takes the GPU of its own number, so give "
+                f"{self.device.partition(':')[0]!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteConfig":

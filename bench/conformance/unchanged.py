@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from bench.backbone.decoder import Decoder
 from bench.errors import RuleBroken
+from bench.training.parallel import full
 
 
 def state_sums(decoder: Decoder) -> dict[str, tuple[float, float]]:
@@ -17,7 +18,10 @@ def state_sums(decoder: Decoder) -> dict[str, tuple[float, float]]:
     """
     named = (*decoder.named_parameters(), *decoder.named_buffers())
     return {
-        name: (float(t.detach().double().sum()), float(t.detach().double().square().sum()))
+        name: (
+            float(full(t.detach().double().sum())),
+            float(full(t.detach().double().square().sum())),
+        )
         for name, t in named
         if not name.endswith("knob")
     }

@@ -12,6 +12,7 @@ from bench.backbone.passes import autocast, make_pass
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model
+from bench.ranks import world
 from bench.record import Speed
 
 WINDOWS = 16
@@ -19,6 +20,9 @@ WINDOWS = 16
 
 LEAST_SECONDS = 0.8
 """Repeat the pass for at least this long, so that the median of short passes has many of them."""
+
+REPEATS = 20
+"""Number of passes on several ranks."""
 
 
 @torch.no_grad()
@@ -48,7 +52,12 @@ def measure_speed(
 
     timer = Timer("forward()", globals={"forward": forward}, num_threads=torch.get_num_threads())
     # The timer warms up first, and waits for the device after each pass.
-    measured = timer.blocked_autorange(min_run_time=LEAST_SECONDS)
+    # Ranks must repeat equally often, because the forward pass of shards needs all of them.
+    measured = (
+        timer.blocked_autorange(min_run_time=LEAST_SECONDS)
+        if world().size == 1
+        else timer.timeit(REPEATS)
+    )
     repeats = len(measured.times) * measured.number_per_run
     return Speed(
         forward_us_per_token=measured.median * 1e6 / tokens.numel(),

@@ -78,12 +78,13 @@ class OpCounter(TorchDispatchMode):
         base, reduces = name.removesuffix("_"), "reduce" in func.name().partition(".")[2]
         if base in MATRIX:
             self.matrix += MATRIX[base](*args, out_val=out, **kwargs)
-        # Views move no data. Symbolic sizes and `prim` operations are no work on tensors.
+        # Views move no data, and messages between ranks are no work. Neither are symbolic sizes and
+        # `prim` operations.
         elif (
             (base in FREE and not reduces)
             or func.is_view
             or name.startswith("sym_")
-            or func.namespace == "prim"
+            or func.namespace in ("prim", "c10d")
         ):
             pass
         elif base in PER_ELEMENT or reduces or torch.Tag.pointwise in func.tags:

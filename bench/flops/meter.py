@@ -15,6 +15,7 @@ from bench.backbone.passes import Decide, ask
 from bench.errors import RuleBroken
 from bench.flops.counter import OpCounter, Sealed, UncountedOp
 from bench.flops.ledger import Ledger
+from bench.ranks import total
 from bench.rng import key
 from bench.routing.contract import Router, RouterInput, RoutingPlan, Selection
 
@@ -63,7 +64,7 @@ class Meter:
         # Training and evaluation have their own prices.
         sites, index = self.ledgers[inputs.selection].sites, self.sites[id(router)]
         # The batch is empty where a block takes no token.
-        seen = counter.total / max(1, inputs.tokens.numel())
+        seen = total(counter.total) / max(1, total(inputs.tokens.numel()))
         # The price never falls, so that one cheap plan hides no dear one.
         if seen > sites[index].router:
             sites[index] = replace(sites[index], router=seen)

@@ -1,9 +1,10 @@
 """Run one cell unless its record exists, and store the record. A lock keeps one writer per cell."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import Timeout
 
@@ -79,9 +80,49 @@ def resume_cell(cell: Cell, job: Job, wait: bool = True) -> CellResult:
         job: the run.
         wait: wait for another process that runs this cell, instead of returning "busy".
     """
+    return _resume(cell, job, wait) if cell.suite.ranks == 1 else _share(cell, job, wait)
+
+
+def _share(cell: Cell, job: Job, wait: bool) -> CellResult:
+    """Run one cell on all ranks. Rank 0 alone looks for a record, and writes it."""
+    from bench.ranks import from_first, world
+
+    if world().size != cell.suite.ranks:
+        said = f"{cell.suite.ranks} ranks share it, and there are {world().size}; use torchrun"
+        return CellResult(cell, "crashed", said, 0.0)
+    if not world().leads:
+        if from_first(False):
+            _follow(cell, job)
+        return from_first(cast(CellResult, None))
+    # Rank 0 tells the others to begin, once it has found no record.
+    begun: list[bool] = []
+    result = _resume(cell, job, wait, lambda: begun.append(from_first(True)))
+    if not begun:
+        from_first(False)  # the others wait for an answer, also if there is nothing to run
+    return from_first(result)
+
+
+def _follow(cell: Cell, job: Job) -> None:
+    """Run a cell beside rank 0, which writes its record and its checkpoints."""
+    from bench.runner.resolve import resolve
+    from bench.runner.run_cell import run_cell
+    from bench.training.checkpoint import Checkpoints
+
+    _fix_numerics()
+    resolved = resolve(cell)
+    state = job.store / CHECKPOINTS / resolved.key
+    checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
+    keep = _keeper(job, resolved.key)
+    run_cell(resolved, job.command, job.store, checkpoints, keep=keep)
+
+
+def _resume(
+    cell: Cell, job: Job, wait: bool, begin: Callable[[], object] = lambda: None
+) -> CellResult:
+    """Run one cell; `begin` is called if there is no record, before the cell is run."""
     started, timing = time.perf_counter(), None
     try:
-        status, detail, timing = _locked(cell, job, wait)
+        status, detail, timing = _locked(cell, job, wait, begin)
     except Timeout:
         status, detail = "busy", "another process runs it"
     except UserError as error:
@@ -91,29 +132,38 @@ def resume_cell(cell: Cell, job: Job, wait: bool = True) -> CellResult:
         status, detail = "crashed", f"{said}; mend that and run the same command to resume"
     except BaseException as error:
         let_through(error)
+        if cell.suite.ranks > 1:
+            raise  # the other ranks wait for this one, so all of them must end
         status, detail = "crashed", located(error)
     # A kept record took no time now.
     seconds = 0.0 if status == "kept" else time.perf_counter() - started
     return CellResult(cell, status, detail, seconds, timing)
 
 
-def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str, Timing | None]:
-    """Return status, detail and timing of a cell, while its lock keeps other processes away."""
+def _fix_numerics() -> None:
+    """Use one thread and deterministic kernels: equal cells give equal bits on any machine."""
     import torch
 
     from bench.runner.memory import keep_freed_memory
-    from bench.runner.resolve import resolve
 
-    # One thread and deterministic kernels: equal cells give equal bits on any number of cores.
     torch.set_num_threads(1)
     keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _locked(
+    cell: Cell, job: Job, wait: bool, begin: Callable[[], object]
+) -> tuple[str, str, Timing | None]:
+    """Return status, detail and timing of a cell, while its lock keeps other processes away."""
+    from bench.runner.resolve import resolve
+
+    _fix_numerics()
     resolved = resolve(cell)
     place, kept = resolved.place(job.root), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key
     state.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:
-        record, status, timing = _record(resolved, job, kept, state)
+        record, status, timing = _record(resolved, job, kept, state, begin)
         # The tree refers to the record by its place; the store keeps it by its key.
         displaced = _displaced(place, kept)
         refer(place, kept)
@@ -123,11 +173,10 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str, Timing | None]:
 
 
 def _record(
-    resolved: "ResolvedCell", job: Job, kept: Path, state: Path
+    resolved: "ResolvedCell", job: Job, kept: Path, state: Path, begin: Callable[[], object]
 ) -> tuple[Record, str, Timing | None]:
     """Return the record of a cell, from the store or run now, with its status and timing."""
     from bench.runner.run_cell import run_cell
-    from bench.runner.weights import keep_weights
     from bench.training.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
@@ -151,11 +200,8 @@ def _record(
         left.unlink(missing_ok=True)
     require_room(kept.parent, RECORD_ROOM)  # better known before the training than after it
     pulse = Pulse(resolved.cell, beats)
-
-    def keep(decoder: "Decoder") -> None:
-        if job.keep_weights:
-            keep_weights(decoder, job.store, resolved.key)
-
+    keep = _keeper(job, resolved.key)
+    begin()
     record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside, keep)
     # A run that broke off tells nothing about the others.
     timing = pulse.timing() if record.status in TRAINED else None
@@ -166,6 +212,17 @@ def _record(
     write_record(record, kept)
     clear()
     return record, record.status, timing
+
+
+def _keeper(job: Job, key: str) -> Callable[["Decoder"], None]:
+    """Return a function that keeps the weights of a cell, if the run asks for them."""
+    from bench.runner.weights import keep_weights
+
+    def keep(decoder: "Decoder") -> None:
+        if job.keep_weights:
+            keep_weights(decoder, job.store, key)
+
+    return keep
 
 
 def _lacks_weights(record: Record, job: Job) -> bool:

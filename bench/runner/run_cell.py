@@ -22,6 +22,7 @@ from bench.evaluation.headline import (
 from bench.evaluation.shares import moved_shares
 from bench.flops.counter import UncountedOp
 from bench.model.assemble import Model, assemble
+from bench.ranks import world
 from bench.record import Record, Status
 from bench.routing.contract import TrainStatistics
 from bench.runner.fill_record import EvaluatedCell, TrainedCell, measured, provenance_of
@@ -34,6 +35,7 @@ from bench.runner.resolve import ResolvedCell
 from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import train
+from bench.training.parallel import spread
 
 DIVERGED = 2.0
 """Training has diverged if the loss is above this multiple of the loss of guessing."""
@@ -96,6 +98,8 @@ def run_cell(
         return blank.model_copy(update={"reason": str(error)})
     except BaseException as error:
         let_through(error)
+        if world().size > 1:
+            raise  # the other ranks wait for this one, so all of them must end
         return blank.model_copy(update={"reason": located(error)})
 
 
@@ -145,7 +149,7 @@ def prepare(resolved: ResolvedCell, pulse: Pulse) -> tuple[Model, float]:
     cell, suite = resolved.cell, resolved.cell.suite
     model = assemble(resolved.blueprint(), cell.seed, cell.row.router_seed)
     pretraining = freeze(resolved, model, pulse)
-    model.decoder.to(suite.device)
+    spread(model.decoder, suite.parallel, torch.device(suite.device))
     model.decoder.truth = resolved.corpus.truth
     # Compile after the weights are in place on the device.
     if suite.compile:

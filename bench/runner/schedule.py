@@ -115,7 +115,9 @@ class _Attempts:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 run = self.executor.run
-                return run(resume_cell, cell, self.job, self.patient, fresh=cell.outside)
+                # Ranks cannot start another process that shares the cell.
+                fresh = cell.outside and cell.suite.ranks == 1
+                return run(resume_cell, cell, self.job, self.patient, fresh=fresh)
             except WorkerDied as died:
                 said = f"its process died ({died}), {attempt} times"
                 # An interrupted run ends its workers, and begins no cell again.

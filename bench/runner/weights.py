@@ -18,6 +18,7 @@ from bench.data import Corpus
 from bench.errors import UserError, told
 from bench.files import why
 from bench.model.assemble import Model, assemble
+from bench.ranks import from_first
 from bench.record import Record
 from bench.runner.cells import Cell
 from bench.runner.plugins import describe_rows
@@ -54,7 +55,7 @@ def keep_weights(decoder: Decoder, store: Path, key: str) -> None:
     If the disk is full or read-only, a warning says so, and the record is written without them.
     """
     target = weights_path(store, key)
-    if target.exists():
+    if from_first(target.exists()):
         return
     # A run that was killed while it wrote left a part.
     for left in target.parent.glob(f".writing-{key}-*"):

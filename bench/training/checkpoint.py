@@ -22,6 +22,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from bench.ranks import all_agree, from_first, world
+from bench.training.parallel import load_weights, whole_state
+
 CHECKPOINT_FORMAT = 6
 """Raise it when the content of a checkpoint changes. Other versions are set aside."""
 
@@ -72,40 +75,36 @@ class Checkpoints:
         Damaged and foreign checkpoints are set aside with a warning. A failed attempt leaves the
         model and the parts unchanged.
         """
-        found = sorted(self.folder.glob("step-*[0-9]"), reverse=True)
+        found = from_first(sorted(self.folder.glob("step-*[0-9]"), reverse=True))
         # A damaged checkpoint may be half loaded, so keep the state before the first attempt.
         fresh = (
             copy.deepcopy(
-                (model.state_dict(), {name: part.state_dict() for name, part in self.parts.items()})
+                (
+                    whole_state(model.state_dict()),
+                    {name: part.state_dict() for name, part in self.parts.items()},
+                )
             )
             if found
             else None
         )
         for path in found:
+            wrong: Exception | None = None
             try:
                 self._take_up(model, *read_state(path, self.key))
             except Exception as error:
                 # A damaged file can raise anything. The run goes on without it.
-                assert fresh is not None
-                said = (
-                    "of another cell or version"
-                    if isinstance(error, Foreign)
-                    else f"damaged ({' '.join(str(error).split())[:200]})"
-                )
-                _log.warning(
-                    "%s is %s and set aside; the checkpoint before it is used, if there is one.",
-                    path,
-                    said,
-                )
-                _set_aside(path)
-                self._take_up(model, *copy.deepcopy(fresh))
-            else:
+                wrong = error
+            if all_agree(wrong is None):
                 return True
+            assert fresh is not None
+            if world().leads:
+                _set_aside(path, wrong)
+            self._take_up(model, *copy.deepcopy(fresh))
         return False
 
     def _take_up(self, model: nn.Module, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Load the weights and the state of every part."""
-        model.load_state_dict(weights)
+        load_weights(model, weights)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
@@ -114,7 +113,8 @@ class Checkpoints:
 
         If the disk is full or read-only, the run goes on without a checkpoint.
         """
-        if time.monotonic() < self._next:
+        # The clock of one rank decides for all, because all take part in joining shards.
+        if not from_first(time.monotonic() >= self._next):
             return
         started = time.monotonic()
         try:
@@ -139,9 +139,12 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _save(self, model: nn.Module, target: Path) -> None:
-        if target.exists():
+        # The disk of one rank decides for all.
+        if from_first(target.exists()):
             return
         write_state(target, self.key, model, self.parts)
+        if not world().leads:
+            return
         for old in sorted(self.folder.glob("step-*[0-9]"))[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -149,22 +152,27 @@ class Checkpoints:
 def write_state(target: Path, key: str, model: nn.Module, parts: Mapping[str, Stateful]) -> None:
     """Write weights, buffers and the state of parts as a folder that appears by one rename.
 
+    Of several ranks, all take part in joining shards, and rank 0 writes.
+
     Args:
         target: the folder, which must not exist.
         key: content key of the cell.
         model: the model.
         parts: name -> further state.
     """
+    weights = whole_state(model.state_dict())
+    further = {name: part.state_dict() for name, part in parts.items()}
+    if not world().leads:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".writing-{target.name}-"))
     try:
         # Safetensors holds tensors only; other values of the state go into the second file.
-        weights = model.state_dict()
         tensors = {
             name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)
         }
         state = {"weights": {name: value for name, value in weights.items() if name not in tensors}}
-        state |= {name: part.state_dict() for name, part in parts.items()}
+        state |= further
         torch.save(state, stream := io.BytesIO())
         files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
         manifest = {
@@ -210,7 +218,21 @@ def _alone(tensor: Tensor) -> Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _set_aside(path: Path) -> None:
+def _set_aside(path: Path, error: Exception | None) -> None:
+    """Rename a checkpoint that cannot be used, with a warning.
+
+    Args:
+        path: the checkpoint.
+        error: the reason; None if only another rank could not read it.
+    """
+    said = f"damaged ({' '.join(str(error).split())[:200]})"
+    if isinstance(error, Foreign):
+        said = "of another cell or version"
+    elif error is None:
+        said = "unreadable on another machine"
+    _log.warning(
+        "%s is %s and set aside; the checkpoint before it is used, if there is one.", path, said
+    )
     target = path.with_name(f"aside-{path.name}")
     shutil.rmtree(target, ignore_errors=True)
     path.rename(target)

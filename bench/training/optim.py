@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.memory import PairMemory
 from bench.backbone.sites import is_block
+from bench.training.parallel import add_matrices, full, is_shard, matrices
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -79,28 +80,23 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            by_shape: defaultdict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
+            by_shape: defaultdict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            for index, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    by_shape[parameter.shape[-2], parameter.shape[-1]].append(parameter)
-            for (rows, columns), parameters in by_shape.items():
+                    # A shard is iterated alone, so that one gradient at a time is whole.
+                    alone = (index,) if is_shard(parameter) else ()
+                    by_shape[(*parameter.shape[-2:], *alone)].append(parameter)
+            for (rows, columns, *_), parameters in by_shape.items():
                 # Stack all matrices of one shape, iterate once, and split the result again.
-                updates = orthogonalise(
-                    torch.cat(
-                        [
-                            self._momentum(p, group["momentum"]).view(-1, rows, columns)
-                            for p in parameters
-                        ]
-                    ),
-                    low=self.low,
-                )
+                parts = [
+                    matrices(self._momentum(p, group["momentum"])).reshape(-1, rows, columns)
+                    for p in parameters
+                ]
+                updates = orthogonalise(torch.cat(parts), low=self.low)
+                updates = updates.split([len(part) for part in parts])
                 scale = -group["lr"] * max(1.0, rows / columns) ** 0.5
-                for parameter, update in zip(
-                    parameters,
-                    updates.split([p.numel() // (rows * columns) for p in parameters]),
-                    strict=True,
-                ):
-                    parameter.add_(update.view_as(parameter), alpha=scale)
+                for parameter, update in zip(parameters, updates, strict=True):
+                    add_matrices(parameter, update, scale)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         gradient = parameter.grad
@@ -174,4 +170,6 @@ def _norm(decoder: Decoder, *modules: nn.Module) -> Tensor:
         for parameter in module.parameters()
         if parameter.grad is not None
     ]
-    return nn.utils.get_total_norm(gradients) if gradients else decoder.head.weight.new_zeros(())
+    if not gradients:
+        return torch.zeros((), device=decoder.head.weight.device)
+    return full(nn.utils.get_total_norm(gradients))

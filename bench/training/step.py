@@ -16,7 +16,8 @@ from bench.flops.counter import count
 from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
-from bench.routing.contract import LayerTrace, Router
+from bench.ranks import drawing, gather, mean, rows, slicing, world
+from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
 from bench.training.auxiliary import active_losses, has_target
 from bench.training.choices import Choices
 from bench.training.optim import (
@@ -26,8 +27,10 @@ from bench.training.optim import (
     newton_schulz_flops,
     trapezoid,
 )
+from bench.training.parallel import average, forget_idle, load_optimiser, whole_state
 from bench.training.supervision import Supervisor
 from bench.training.utility import Oracle
+from bench.training.whole import whole_counts, whole_traces
 
 
 @dataclass
@@ -119,7 +122,7 @@ class Stepper:
     def state_dict(self) -> dict[str, Any]:
         """Return the state that the next step depends on, without the weights."""
         return {
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimisers": [whole_state(optimiser.state_dict()) for optimiser in self.optimisers],
             "noise": self.noise.get_state(),
             "spent": [
                 dict(ledger.spent) for ledger in (self.model.ledger, self.model.evaluation_ledger)
@@ -139,7 +142,7 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state."""
         for optimiser, theirs in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(theirs)
+            load_optimiser(optimiser, theirs)
         self.noise.set_state(state["noise"])
         # Ledgers are shared with the model and the meter, so they are changed in place.
         for ledger, spent in zip(
@@ -163,16 +166,21 @@ class Stepper:
     def step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
         """Train on `[batch, seq + 1]` tokens, charge the ledger, and return the loss.
 
-        The loss is the language-modelling loss alone, nats per token.
+        The loss is the language-modelling loss alone, nats per token. Of several ranks, each runs
+        the model on its own rows, and all charge the whole batch.
         """
-        tokens, tags = tokens.to(self.device), tags.to(self.device)
+        with slicing():
+            return self._step(tokens, tags, documents, progress)
+
+    def _step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
+        tokens, tags = rows(tokens).to(self.device), rows(tags).to(self.device)
         run = make_pass(
             tokens[:, :-1],
             tags[:, :-1],
             selection="topk",
             generator=self.noise,
             progress=progress,
-            decide=self.decide,
+            decide=_for_batch(self.decide),
         )
         run.history = self.oracle.history(progress)
         with autocast(self.device, self.dtype):
@@ -187,40 +195,52 @@ class Stepper:
             logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
         )
         loss = token_loss.mean()
-        self._label(run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), documents)
-        self.choices.note(run.traces, run.tokens.numel(), progress)
-        auxiliary = self._auxiliary(run.traces)
+        traces = self._labelled(
+            run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), documents
+        )
+        counts, num_tokens = whole_counts(run.counts), documents[:, 1:].numel()
+        self.choices.note(traces, num_tokens, progress)
+        auxiliary = self._auxiliary(traces)
         total = loss + auxiliary if auxiliary is not None else loss
         # On a frozen backbone, routers that learn without a gradient leave no gradient at all.
         if total.requires_grad:
             total.backward()
+        average(self.model.decoder.parameters())
+        forget_idle(self.model.decoder, counts)
         # The norms are taken before clipping and before the gradients are cleared.
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
-        after = self._after_step(run.traces)
-        self.model.ledger.charge_step(
-            run.counts, run.tokens.numel(), self.auxiliary_flops or 0.0, reached
-        )
+        after = self._after_step(traces)
+        self.model.ledger.charge_step(counts, num_tokens, self.auxiliary_flops or 0.0, reached)
         self.model.ledger.charge("router", "after_step", after)
-        return loss.detach()
+        return mean(loss.detach())
 
-    def _label(
+    def _labelled(
         self,
         run: Pass,
         targets: Int[Tensor, "batch seq"],
         token_loss: Float[Tensor, "batch seq"],
-        documents: Int[Tensor, "batch seq_and_target"],
-    ) -> None:
-        """Give the traces of a pass the losses, utilities and labels that routers ask for."""
-        # A router sees its loss only if it asks for it.
-        for router, trace in zip(self.model.decoder.routers, run.traces, strict=True):
-            if "token_loss" in router.needs:
-                trace.token_loss = _at_site(token_loss, trace)
-        # Utility comes before labels, because labels may be made from utility.
+        documents: Int[Tensor, "whole_batch seq_and_target"],
+    ) -> list[LayerTrace]:
+        """Return the traces of the batch with the losses, utilities and labels that routers want.
+
+        Args:
+            run: the pass.
+            targets: the next token of each token.
+            token_loss: loss of each token.
+            documents: document of each token of the whole batch.
+        """
         documents = documents[:, :-1].to(self.device)
-        told = self.supervisor.sequences(documents, run.progress)
+        told = self.supervisor.sequences(rows(documents), run.progress)
         self.oracle.label(run, targets, token_loss, self.done.steps, told)
-        self.supervisor.label(run.traces, documents)
+        traces = whole_traces(run)
+        # A router sees its loss only if it asks for it.
+        for router, trace in zip(self.model.decoder.routers, traces, strict=True):
+            if "token_loss" in router.needs:
+                trace.token_loss = _at_site(gather(token_loss), trace)
+        # Utility comes before labels, because labels may be made from utility.
+        self.supervisor.label(traces, documents)
+        return traces
 
     def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
         """Add up the weighted auxiliary losses, each a sum or mean over the layers that have it.
@@ -239,11 +259,12 @@ class Stepper:
         values: dict[str, list[Tensor]] = {}
         flops = 0.0
         for name, term, trace in due:
+            # First with gradient, because a trace keeps the fields that it has gathered.
+            values.setdefault(name, []).append(term.weight * term.loss.compute(trace))
             if self.auxiliary_flops is None:
                 # Count a separate call without gradients, which charges the forward pass alone.
                 with torch.no_grad():
                     flops += count(lambda: term.loss.compute(trace)).total  # noqa: B023
-            values.setdefault(name, []).append(term.weight * term.loss.compute(trace))
         if self.auxiliary_flops is None:
             self.auxiliary_flops = flops
         if not values:
@@ -283,6 +304,18 @@ class Stepper:
                     partial(router.noise.after_step, trace.of_chosen(trace.plan.chosen))
                 ).total
         return flops
+
+
+def _for_batch(decide: Decide) -> Decide:
+    """Return a function that asks for a plan and draws its noise for the rows of all ranks."""
+    if world().size == 1:
+        return decide
+
+    def ask_rank(router: Router, inputs: RouterInput) -> RoutingPlan:
+        with drawing(*inputs.tokens.shape):
+            return decide(router, inputs)
+
+    return ask_rank
 
 
 def _at_site(values: Tensor, trace: LayerTrace) -> Tensor:

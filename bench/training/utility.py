@@ -20,6 +20,7 @@ from bench.backbone.passes import History, Pass, autocast
 from bench.errors import UserError
 from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model
+from bench.ranks import drawing, total, world
 from bench.rng import generator, key
 from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask
@@ -128,11 +129,18 @@ class Oracle:
             request = request_of(self.model.decoder.routers[site])
             if site != drawn and request.layers == "one":
                 continue
-            flip = random_flips(run.tokens, request.flip_fraction, noise)
+            with drawing(*run.tokens.shape):
+                flip = random_flips(run.tokens, request.flip_fraction, noise)
             rows = None if only is None or request.policy == "on_policy" else only.get(site)
+            if rows is not None and world().sliced:
+                raise UserError(
+                    "Labels made from utility fork some sequences only, which several ranks cannot "
+                    "share. Run this row in one process."
+                )
             spent += self._label_site(run, site, flip, targets, token_loss, rows)
         if spent:
-            self.model.ledger.charge("oracle", "forward", sum(cost.active for cost in spent))
+            active = total(sum(cost.active for cost in spent))
+            self.model.ledger.charge("oracle", "forward", active)
         return spent
 
     def _label_site(

@@ -31,6 +31,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "Unknown field 'train.lr'. Did you mean 'train.muon_lr'?",
     ),
     ({"routed_layers": []}, "field 'routed_layers'"),
+    ({"ranks": 3}, "train.batch_size is 16; 3 ranks take equal parts"),
+    ({"ranks": 2, "device": "cuda:1"}, "device is 'cuda:1'; each rank takes the GPU"),
+    (
+        {"ranks": 2, "regime": "controller", "pretrain": {"tokens": 9}},
+        "the regime 'controller' takes 1",
+    ),
     ({"routed_layers": [2, 1]}, "must be ascending"),
     ({"routed_layers": [1, 1]}, "without repeats"),
     ({"routed_layers": [-1]}, "routed_layers is [-1]; layers count from 0"),

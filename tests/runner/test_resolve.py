@@ -59,6 +59,8 @@ CHANGES: dict[str, Any] = {
     "dtype": "bfloat16",
     "compile": True,
     "qk_gain": True,
+    "parallel": "fsdp",
+    "ranks": 2,
     "thresholds": [1.0],
     "rows": [{"name": "mlp_gate"}],
 }
