@@ -30,7 +30,7 @@ def test_the_routers_that_choose_how_many_have_a_knob() -> None:
             "mlp_gate",
             "jepa_gate",
             "partially_supervised",
-            "mod",
+            *("mod", "mod_ffn", "attention_mod", "early_exit", "mode"),
             "randomffn",
             "randomblock",
         ),
