@@ -32,7 +32,7 @@ HEAD, OTHER = "head", "other"
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     # A module is timed around its call, so a compiled one is timed too.
     "router": (
-        *((Pass, "plan"), (Stepper, "_label")),
+        *((Pass, "plan"), (Stepper, "_labelled")),
         *((Stepper, "_auxiliary"), (Stepper, "_after_step")),
     ),
     "dispatch": (
