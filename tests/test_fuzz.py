@@ -12,7 +12,6 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import bench.runner.resolve  # noqa: F401  takes `load_corpus` before `no_corpus` replaces it
 from bench import cli
 from bench.errors import UserError
 from bench.record import read_record, record_path, write_record
@@ -94,7 +93,7 @@ def no_corpus(monkeypatch: Any) -> None:
     def refuse(_: object) -> None:
         raise UserError(NO_DATA)
 
-    monkeypatch.setattr("bench.data.load_corpus", refuse)
+    monkeypatch.setattr("bench.runner.prediction.text_of", refuse)
 
 
 @given(data=st.data())

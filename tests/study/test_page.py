@@ -63,7 +63,8 @@ def test_a_page_names_a_command_of_its_own_tree(tmp_path: Path) -> None:
     (command,) = re.findall(
         r"Made by `(python -m bench study [^`]+)`, in this folder", page(folder)
     )
-    arguments = build_parser().parse_args(shlex.split(command)[3:])
+    given = shlex.split(command)[3:]
+    arguments = build_parser(given).parse_args(given)
     assert arguments.render and (folder / arguments.out).resolve() == tmp_path.resolve()
 
 
