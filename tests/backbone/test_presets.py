@@ -12,7 +12,13 @@ from tests.world import run_of
 
 @pytest.mark.parametrize(
     ("preset", "vocab_size", "millions", "tolerance"),
-    [("paper", 50257, 157.5, 0.005), ("30m", 4096, 30.0, 0.02), ("tiny", 256, 0.297, 0.01)],
+    [
+        ("4m", 257, 4.0, 0.1),
+        ("1m", 257, 1.0, 0.12),
+        ("paper", 50257, 157.5, 0.005),
+        ("30m", 4096, 30.0, 0.02),
+        ("tiny", 256, 0.297, 0.01),
+    ],
 )
 def test_presets_have_the_size_they_claim(
     preset: str, vocab_size: int, millions: float, tolerance: float
@@ -43,4 +49,4 @@ def test_an_unknown_preset_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"Unknown backbone preset 'tinny'.*Did you mean 'tiny'"):
         decoder_config("tinny", 256, 128)
     widths = {"tiny-32", "tiny-48", "tiny-96"}
-    assert set(PRESETS) == {"tiny", *widths, "wide", "30m", "paper"}
+    assert set(PRESETS) == {"tiny", *widths, "wide", "1m", "4m", "30m", "paper"}
