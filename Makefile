@@ -42,7 +42,8 @@ docs: .venv/.installed ## write the generated pages of docs/
 leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
 	$(BIN)/python -m bench leaderboard --check --official
 
-constraints: .venv/.installed-dev ## pin what is installed now
+constraints: .venv/.installed-dev ## pin what is installed now, and the executors of clusters
+	$(INSTALL) --editable '.[corpus,test,dev,ray,slurm]'
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## remove the environment and all caches, but no runs

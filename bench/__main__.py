@@ -1,6 +1,7 @@
 """Start the command line: `python -m bench` and the script `token-routing-bench`."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ def start() -> int:
     and a second interrupt would then show a traceback.
     """
     try:
+        hear_terminations()
         from bench.cli import main
 
         code = main()
@@ -28,6 +30,19 @@ def start() -> int:
             sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def hear_terminations() -> None:
+    """Take SIGTERM for an interrupt, unless the caller ignores it.
+
+    Python would end without a word, and leave its workers to find out.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def not_installed(error: ImportError) -> int:

@@ -5,13 +5,15 @@ Every error of a user ends in one line on stderr and exit code 2.
 
 import argparse
 import errno
+import importlib
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from bench import __version__, commands
+from bench import __version__
+from bench.commands import COMMANDS
 from bench.errors import UserError
 from bench.files import drop_stdout, lenient_streams, why
 
@@ -25,6 +27,8 @@ MACHINE = frozenset(
     }
 )
 """Errors of the operating system that come from the machine; others may be our own bugs."""
+NO_TEMPORARY = "No usable temporary directory"
+"""Python says this, under the number of a missing file, if every disk is full."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,8 +38,12 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all subcommands. Each module of `bench.commands` adds its own."""
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a command line, with the arguments of its subcommand.
+
+    Args:
+        argv: the command line. Only the module of the command that it names is imported.
+    """
     # Help and errors name the command as it was started.
     parser = _Parser(
         prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else MODULE,
@@ -45,8 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(
         title="commands", required=True, metavar="COMMAND", parser_class=_Parser
     )
-    for command in commands.ALL:
-        command.add_parser(subparsers)
+    # The command is the first word, since all options before it are without a value.
+    wanted = next((word for word in argv if not word.startswith("-")), "")
+    if wanted in COMMANDS:
+        module, _ = COMMANDS[wanted]
+        importlib.import_module(f"bench.commands.{module}").add_parser(subparsers)
+        return parser
+    # Help and the error of an unknown command list all of them.
+    for name, (_, help_line) in COMMANDS.items():
+        subparsers.add_parser(name, help=help_line)
     return parser
 
 
@@ -66,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_stdout()
         return 0
     except OSError as error:
-        if error.errno not in MACHINE:
+        if error.errno not in MACHINE and NO_TEMPORARY not in str(error):
             raise
         return _stopped_by(error)
     except KeyboardInterrupt:
@@ -77,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _completed(argv: Sequence[str] | None) -> int:
     """Run a command and flush its output. At exit, a missing reader would give code 120."""
     try:
-        arguments = build_parser().parse_args(argv)
+        given = sys.argv[1:] if argv is None else argv
+        arguments = build_parser(given).parse_args(given)
         code = arguments.run(arguments)
     except SystemExit:  # --help, --version
         print(end="", flush=True)

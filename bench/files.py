@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from filelock import BaseFileLock, FileLock, SoftFileLock
-from rich.console import Console
+# Both take a while to import, and most commands need neither.
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+    from rich.console import Console
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -69,7 +71,7 @@ def _expanded(path: str) -> Path:
         return Path(path)
 
 
-def file_lock(path: Path | str, timeout: float = -1) -> BaseFileLock:
+def file_lock(path: Path | str, timeout: float = -1) -> "BaseFileLock":
     """Return a lock on a file in an existing folder.
 
     Some network file systems refuse locks. There the file itself is the lock. It names its process,
@@ -79,6 +81,8 @@ def file_lock(path: Path | str, timeout: float = -1) -> BaseFileLock:
         path: the file.
         timeout: seconds to wait for another holder; below 0 without end.
     """
+    from filelock import FileLock, SoftFileLock
+
     # Try a real lock in this folder first.
     kind = FileLock if _has_locks(Path(path).parent) else SoftFileLock
     return kind(path, timeout=timeout)
@@ -108,16 +112,17 @@ UNFOLDED = 100_000
 """Columns of output that goes to no terminal, so that a path stays on its line."""
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:
-        """Raise for a reader that went away. Rich alone would exit with code 1."""
-        raise BrokenPipeError
-
-
-def console() -> Console:
+def console() -> "Console":
     """Return a console on stdout that folds lines only on a terminal."""
-    plain = _Console(highlight=False)
-    return plain if plain.is_terminal else _Console(highlight=False, width=UNFOLDED)
+    from rich.console import Console
+
+    class Lenient(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            """Raise for a reader that went away. Rich alone would exit with code 1."""
+            raise BrokenPipeError
+
+    plain = Lenient(highlight=False)
+    return plain if plain.is_terminal else Lenient(highlight=False, width=UNFOLDED)
 
 
 def lenient_streams() -> None:
@@ -136,7 +141,7 @@ def lenient_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def live_display(console: Console) -> bool:
+def live_display(console: "Console") -> bool:
     """Return whether a console can show lines that change: a terminal before a person's eyes.
 
     A dumb terminal and a CI cannot, and NO_COLOR asks for plain output.

@@ -32,6 +32,8 @@ class Adaptive(ThresholdChoice):
             the choice alone, never the confidence.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

@@ -29,6 +29,7 @@ class AttentionMoD(TopTokens):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     needs = frozenset({"received"})
 
     def __init__(

@@ -25,6 +25,7 @@ from bench.routing import (
 class _Constant(Router):
     """Send every token through the same path."""
 
+    pointwise = True
     paths = FFN_GATE
     full: bool
 
@@ -55,6 +56,7 @@ class DenseMatched(Router):
     draw.
     """
 
+    pointwise = True
     # An expert's width is solved from the budget, so a bank of one expert does it.
     paths = experts(1)
 
@@ -105,6 +107,8 @@ class Random(Router):
         capacity: share of tokens to upgrade, for "ffn" and "block"; None to solve it from the
             budget.
     """
+
+    pointwise = True
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class DeepSeekV3(TokenChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

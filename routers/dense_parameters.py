@@ -22,6 +22,7 @@ class DenseParameters(Router):
         mean_experts: mean number of the bank's experts per token.
     """
 
+    pointwise = True
     paths = experts(1)
 
     def __init__(self, num_experts: int = 8, mean_experts: float = 1.0) -> None:

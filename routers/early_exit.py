@@ -33,6 +33,7 @@ class EarlyExit(Router):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     paths = BLOCK_GATE
 
     def __init__(self, last: float = 0.6, layers: Literal["every", "other"] = "every") -> None:

@@ -21,6 +21,7 @@ class ExpertChoice(TokenChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     allows_none = True
 
     def __init__(self, num_experts: int = 8, mean_experts: float = 2.0) -> None:

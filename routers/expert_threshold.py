@@ -23,6 +23,7 @@ class ExpertThreshold(TokenChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     allows_none = True
     quantile: Tensor
     steps: Tensor

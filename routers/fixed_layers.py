@@ -26,6 +26,7 @@ class FixedLayers(Router):
         full: full layers: the "first" or the "last" of the routed layers.
     """
 
+    pointwise = True
     paths = FFN_GATE
 
     def __init__(self, full: Literal["first", "last"] = "first") -> None:

@@ -18,6 +18,8 @@ class Frozen(TokenChoice):
             hidden states alone.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

@@ -30,6 +30,8 @@ class MLPGate(Gate):
         flip_fraction: share of tokens that a fork flips.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         width_ratio: float = 0.25,

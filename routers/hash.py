@@ -37,6 +37,7 @@ class Hash(TokenChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     expert: Tensor
 
     def __init__(

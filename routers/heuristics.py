@@ -115,7 +115,7 @@ class ContextHash(Heuristic):
                 f"context is {context}; at least the token itself is hashed, so it must be 1 or "
                 "more."
             )
-        self.context = context
+        self.context, self.pointwise = context, context == 1
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """Return the hash, uniform over contexts."""
@@ -129,6 +129,8 @@ class Stride(Heuristic):
 
     The stride is 1 / capacity for a gate, and may be a fraction. Experts take turns.
     """
+
+    pointwise = True
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
         """Return more than 1 at positions nearest to a multiple of the stride, less elsewhere."""
@@ -152,6 +154,7 @@ class Tag(Heuristic):
     some domains, drawn by the seed.
     """
 
+    pointwise = True
     needs = frozenset({"tags"})
     over_batch = True
     place: Tensor
@@ -183,6 +186,7 @@ class PlantedOracle(Heuristic):
     tokens without a right path.
     """
 
+    pointwise = True
     needs = frozenset({"truth"})
 
     def demand(self, inputs: RouterInput) -> Float[Tensor, "batch seq"]:
@@ -244,6 +248,8 @@ class Frequency(_ByRarity):
     Frequencies are those of the training text.
     """
 
+    pointwise = True
+
     def build(self, spec: RouterSpec) -> None:
         """Make the table."""
         super().build(spec)
@@ -275,7 +281,7 @@ class Surprisal(_ByRarity):
         super().__init__(over, num_experts)
         if order not in ("unigram", "bigram"):
             raise ValueError(f"order is {order!r}; allowed are 'unigram', 'bigram'.")
-        self.order = order
+        self.order, self.pointwise = order, order == "unigram"
 
     def build(self, spec: RouterSpec) -> None:
         """Make the table: a row for each token before, and one for none."""

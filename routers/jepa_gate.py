@@ -32,7 +32,8 @@ class JEPAGate(Gate):
     score is `g [z_full, z_cheap, z_full - z_cheap]`. The predictions are aligned with targets
     `head . norm(y_a)` of the paths' updates. The head is random, orthonormal and never trained, so
     no second network is needed. The paper gives neither sizes nor layers of E, P and g. Ours are a
-    linear map, a perceptron with one hidden layer of width `latent`, and a linear map.
+    linear map, a perceptron with one hidden layer of width `latent`, and a linear map. No gradient
+    of the gate reaches the decoder, which is frozen in the paper.
 
     Args:
         latent: size of the latent space; 0 for a quarter of d_model.
@@ -52,6 +53,7 @@ class JEPAGate(Gate):
         flip_fraction: share of tokens that a fork flips.
     """
 
+    pointwise = True
     head: Tensor
 
     def __init__(
@@ -105,7 +107,8 @@ class JEPAGate(Gate):
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Predict both latents, score them, and upgrade the tokens with the highest scores."""
         # Both paths are predicted in one call: they are an axis of the input.
-        z = self.encoder(inputs.hidden).unsqueeze(2).expand(-1, -1, 2, -1)
+        # Without a gradient: the paper's decoder is frozen, and must not learn to be predictable.
+        z = self.encoder(inputs.hidden.detach()).unsqueeze(2).expand(-1, -1, 2, -1)
         predicted: Tensor = self.predictor(
             torch.cat((z, self.actions.to(z.dtype).expand_as(z)), dim=-1)
         )

@@ -48,6 +48,8 @@ class MixtureOfDepths(TopTokens):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         layers: Literal["every", "other"] = "other",

@@ -31,6 +31,7 @@ class ModFFN(Gate):
         layers: routed layers to use.
     """
 
+    pointwise = True
     paths = Paths(Site.FFN, ("skip", "full"), base="skip")
 
     def __init__(

@@ -48,6 +48,8 @@ class MoDE(Router):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         mode: Literal["integrated", "staged"] = "integrated",
@@ -81,7 +83,9 @@ class MoDE(Router):
             return None
         rule = {"method": "auxiliary", "weight": self.balance}
         # The probability is the only gradient of a single expert.
-        return TokenChoice(self.num_experts, active=1, renormalise=False, balance=rule)
+        inner = TokenChoice(self.num_experts, active=1, renormalise=False, balance=rule)
+        inner.pointwise = True
+        return inner
 
     def build(self, spec: RouterSpec) -> None:
         """Make a score for the block, or for each expert and the no-op expert."""

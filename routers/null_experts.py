@@ -49,6 +49,7 @@ class NullExperts(ThresholdChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     fewest, limits = 0, (-1.0, 1.0)
 
     def __init__(

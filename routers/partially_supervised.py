@@ -76,6 +76,7 @@ class PartiallySupervised(Router):
         self.paths, self.layers, self.mean_experts = inner.paths, inner.layers, inner.mean_experts
         self.needs, self.oracle = inner.needs, inner.oracle
         self.trains_dense, self.allows_none = inner.trains_dense, inner.allows_none
+        self.pointwise = inner.pointwise
         # The other router's losses must not see the labels.
         self.aux_losses = {
             name: replace(loss, compute=partial(_unseen, loss.compute, inner))

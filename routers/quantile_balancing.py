@@ -20,6 +20,8 @@ class QuantileBalancing(TokenChoice):
             scope: run}` averages the quantiles over steps.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

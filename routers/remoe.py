@@ -39,6 +39,7 @@ class ReMoE(TokenChoice):
         ValueError: an option that is not allowed.
     """
 
+    pointwise = True
     allows_none = True
     factor: Tensor
     shift: Tensor

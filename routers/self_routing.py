@@ -21,6 +21,8 @@ class SelfRouting(TokenChoice):
         ValueError: an option that is not allowed, or more experts than dimensions.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

@@ -58,6 +58,8 @@ class Estimated(Router):
         balance: weight of the load-balancing loss; the authors train without one.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

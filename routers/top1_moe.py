@@ -18,6 +18,8 @@ class Top1(TokenChoice):
             the load-balancing loss with weight 0.01, a sum over layers (section 2.2).
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

@@ -38,6 +38,8 @@ class Top2(TokenChoice):
             its weight (algorithm 1). Evaluation keeps all.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

@@ -38,6 +38,8 @@ class TopP(ThresholdChoice):
             experts (section 2.3).
     """
 
+    pointwise = True
+
     def __init__(
         self,
         num_experts: int = 8,

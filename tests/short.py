@@ -14,7 +14,7 @@ from unittest.mock import patch
 from bench.cli import main
 from bench.conformance import causality
 from bench.evaluation import latency
-from bench.runner import pool, resume_cell
+from bench.runner import resume_cell, schedule
 
 TRIALS: dict[str, int] = {"TRIALS": 32, "SHAPES": 8, "SHORT": 2, "LONG": 2}
 FULL: dict[str, int] = {name: getattr(causality, name) for name in TRIALS}
@@ -22,11 +22,11 @@ FULL: dict[str, int] = {name: getattr(causality, name) for name in TRIALS}
 
 @contextmanager
 def short_cells() -> Generator[None]:
-    """Shorten the cells inside the block, here and in the processes of the runner's pool."""
+    """Shorten the cells inside the block, here and in the workers of any executor."""
     with (
         patch.multiple(causality, **TRIALS),
         patch.object(latency, "LEAST_SECONDS", 0.0),
-        patch.object(pool, "resume_cell", resume_shortly),
+        patch.object(schedule, "resume_cell", resume_shortly),
     ):
         yield
 

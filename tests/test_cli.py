@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench import cli, commands
+from bench import cli
+from bench.commands import COMMANDS
 from bench.errors import UserError
 from tests import world
 
@@ -141,7 +142,7 @@ WRONG = [
     (["reproduce", "nothing", "--results", "absent"], "There are no records"),
     (["list", "extra"], "invalid choice: 'extra'"),
     *(([command], "No records below 'runs'") for command in ("leaderboard", "report", "power")),
-    (["reproduce", "mlp_gate"], "There are no records in 'runs/quick'"),
+    (["reproduce", "mlp_gate"], "There are no records in 'runs/quick'. Add --official"),
     (["report", "--official"], "No records below 'results'"),
 ]
 
@@ -162,16 +163,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert sorted(place.rglob("*")) == before, "nothing is written"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        (),
-        *(
-            (module.__name__.rpartition(".")[2].replace("listing", "list"),)
-            for module in commands.ALL
-        ),
-    ],
-)
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--help"])
@@ -179,16 +171,29 @@ def test_help_is_there_for_every_command(command: tuple[str, ...], capsys: Any) 
     assert "usage: python -m bench" in capsys.readouterr().out
 
 
-def test_help_needs_neither_torch_nor_scipy() -> None:
+def loaded_by(*words: str) -> set[str]:
+    """Return the packages that a command line loads in a process of its own."""
     lines = (
         "import sys; from bench import cli",
-        "try: cli.main(['run', '-h'])",
-        "except SystemExit: sys.exit(len({'torch', 'scipy'} & sys.modules.keys()))",
+        f"try: cli.main({list(words)})",
+        "except SystemExit: pass",
+        "print(*sorted(name for name in sys.modules if '.' not in name), file=sys.stderr)",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert not {"torch", "scipy", "pydantic", "rich", "yaml"} & loaded_by("--help")
+    assert not {"torch", "scipy"} & loaded_by("run", "--help")
+
+
+def test_help_lists_every_command_and_its_purpose(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name} {line}" in said for name, (_, line) in COMMANDS.items())
 
 
 @pytest.mark.parametrize(
@@ -206,6 +211,12 @@ def test_help_needs_neither_torch_nor_scipy() -> None:
             2,
             "error: No space left on device: 'runs/board.md'. Mend that and run the same command; "
             "finished cells are kept.\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            2,
+            "error: No usable temporary directory found in ['/tmp']. Mend that and run the same "
+            "command; finished cells are kept.\n",
         ),
     ],
 )

@@ -25,8 +25,9 @@ MAX_FLAT_MODULES = 6
 ROOMS = (
     *("bench.errors", "bench.files", "bench.rng", "bench.suites"),
     *("bench.config", "bench.record", "bench.routing", "routers"),
-    *("bench.backbone", "bench.flops", "bench.model", "bench.data", "bench.training"),
-    *("bench.evaluation", "bench.conformance", "bench.runner"),
+    *("bench.backbone", "bench.flops", "bench.model", "bench.decoding"),
+    *("bench.data", "bench.training"),
+    *("bench.evaluation", "bench.conformance", "bench.runner", "bench.speed"),
     *("bench.stats", "bench.board", "bench.study", "bench.commands", "bench.cli"),
     "bench.__main__",
 )

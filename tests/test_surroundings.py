@@ -40,8 +40,17 @@ def bench(
     )
 
 
-@pytest.mark.parametrize("whom", ["the parent alone", "the group while a worker starts"])
-def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) -> None:
+@pytest.mark.parametrize(
+    ("sent", "whom"),
+    [
+        (signal.SIGINT, "the parent alone"),
+        (signal.SIGINT, "the group while a worker starts"),
+        (signal.SIGTERM, "the parent alone"),
+    ],
+)
+def test_an_interrupt_ends_a_run_at_once_with_a_word(
+    tmp_path: Path, sent: signal.Signals, whom: str
+) -> None:
     endless = {"reference_tokens": 10**9, "batch_size": 4, "probes": 2}
     suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path), train=endless)
     command = [*BENCH, "run", "--suite", str(suite), "--routers", "mlp_gate", "--seeds", "1"]
@@ -57,7 +66,7 @@ def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     try:
-        started = interrupt(run, whom, tmp_path)
+        started = interrupt(run, sent, whom, tmp_path)
         _, error = run.communicate(timeout=60)
         deadline = time.monotonic() + 20
         while any(map(runs, started)):
@@ -70,8 +79,10 @@ def test_an_interrupt_ends_a_run_at_once_with_a_word(tmp_path: Path, whom: str) 
     assert (run.returncode, error) == (130, f"{INTERRUPTED}\n")
 
 
-def interrupt(run: subprocess.Popen[str], whom: str, place: Path) -> list[str]:
-    """Send SIGINT when the time has come, and return the processes that the run had started."""
+def interrupt(
+    run: subprocess.Popen[str], sent: signal.Signals, whom: str, place: Path
+) -> list[str]:
+    """Send a signal when the time has come, and return the processes that the run had started."""
     assert run.stdout is not None
     while "records in" not in run.stdout.readline():
         assert run.poll() is None
@@ -85,9 +96,9 @@ def interrupt(run: subprocess.Popen[str], whom: str, place: Path) -> list[str]:
             time.sleep(0.01)
     started = children(run.pid)
     if whom == "the parent alone":
-        run.send_signal(signal.SIGINT)
+        run.send_signal(sent)
     else:
-        os.killpg(run.pid, signal.SIGINT)
+        os.killpg(run.pid, sent)
     return started
 
 

@@ -114,14 +114,14 @@ class Layer(nn.Module):
     def _block(self, x: Tensor, run: Pass, pairs: Tensor | None = None) -> Tensor:
         if self.shows_attention:
             attended, run.attention = self.attention.with_weights(
-                rms_norm(x), run.positions, pairs, run.valid
+                rms_norm(x), run.positions, pairs, run.valid, run.kept
             )
         else:
-            attended = self.attention(rms_norm(x), run.positions, pairs)
+            attended = self.attention(rms_norm(x), run.positions, pairs, run.kept)
         x = x + attended
         hidden = rms_norm(x)
         if self.ffn_router is None:
-            return x + _weighed(self.ffn(hidden), run)
+            return x + weighed(self.ffn(hidden), run)
         inputs, plan = run.plan(self.ffn_router, hidden, x)
         # Counts are noted before the paths run: nothing that happens later changes the charge.
         counts = plan.mask.sum(1)
@@ -131,10 +131,12 @@ class Layer(nn.Module):
             LayerTrace(self.index, self.ffn_router.paths, inputs, plan, update, path_updates)
         )
         run.counts.append(counts)
-        return x + _weighed(update, run)
+        return x + weighed(update, run)
 
 
-def _weighed(update: Tensor, run: Pass) -> Tensor:
+def weighed(
+    update: Float[Tensor, "batch seq d_model"], run: Pass
+) -> Float[Tensor, "batch seq d_model"]:
     """Multiply the output of an FFN by the weight of its block, if that scales the FFN alone."""
     if run.ffn_weight is None:
         return update

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from bench.backbone.paths import Draw
 
+KeysValues = tuple[Float[Tensor, "batch head _seq dim"], Float[Tensor, "batch head _seq dim"]]
+"""Keys and values of a layer's tokens, normalised and rotated."""
+
 
 def rms_norm(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
     """Normalise by the root mean square, without a gain. The matrix that follows can hold one."""
@@ -84,6 +87,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch seq d_model"],
         positions: Int[Tensor, "batch seq"],
         mask: Bool[Tensor, "batch seq seq"] | None = None,
+        kept: list[KeysValues] | None = None,
     ) -> Float[Tensor, "batch seq d_model"]:
         """Attend.
 
@@ -91,8 +95,11 @@ class Attention(nn.Module):
             x: normalised inputs, in order of position.
             positions: absolute position of each token.
             mask: allowed (query, key) pairs; None for causal attention over all tokens of `x`.
+            kept: gets the keys and values, for decoding; None to keep nothing.
         """
-        heads = self._heads(x, positions)
+        heads = self.heads(x, positions)
+        if kept is not None:
+            kept.append(heads[1:])
         if mask is None:
             out = F.scaled_dot_product_attention(*heads, is_causal=True)
         else:
@@ -105,6 +112,7 @@ class Attention(nn.Module):
         positions: Int[Tensor, "batch seq"],
         mask: Bool[Tensor, "batch seq seq"] | None = None,
         valid: Bool[Tensor, "batch seq"] | None = None,
+        kept: list[KeysValues] | None = None,
     ) -> tuple[Float[Tensor, "batch seq d_model"], Float[Tensor, "batch seq 2"]]:
         """Attend, and return the attention that each token gives itself and receives in sum.
 
@@ -116,9 +124,12 @@ class Attention(nn.Module):
             positions: absolute position of each token.
             mask: see `forward`.
             valid: False for tokens that fill up a sequence; what they give does not count.
+            kept: see `forward`.
         """
         # Fused kernels return no weights, so the products are written out. This is slower.
-        query, key, value = self._heads(x, positions)
+        query, key, value = self.heads(x, positions)
+        if kept is not None:
+            kept.append((key, value))
         allowed = (
             torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
             if mask is None
@@ -136,7 +147,7 @@ class Attention(nn.Module):
         shown = torch.stack((own, counted.sum(1)), dim=-1)
         return F.linear(out.transpose(1, 2).reshape(x.shape), self.out), shown
 
-    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each `[batch, head, seq, dim]`."""
         batch, seq, d_model = x.shape
         qkv = F.linear(x, self.qkv.view(3 * d_model, d_model)).view(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bench.backbone.layers import KeysValues
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 
 Decide = Callable[[Router, RouterInput], RoutingPlan]
@@ -57,6 +58,8 @@ class Pass:
         attention: attention that each token gave itself and received when it last took part,
             `[batch, seq, 2]`, for routers that need it; None before the first such layer.
         ffn_weight: inside a routed block, factor on the output of its FFN, or None for 1.
+        kept: gets keys and values of each layer in order, for decoding; None to keep nothing. Those
+            of a routed block are of its own tokens.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -75,6 +78,7 @@ class Pass:
     attention: Float[Tensor, "batch seq 2"] | None = None
     in_block: bool = False
     ffn_weight: Float[Tensor, "batch seq"] | None = None
+    kept: list[KeysValues] | None = None
 
     def take(
         self, index: Int[Tensor, "batch kept"], valid: Bool[Tensor, "batch kept"] | None

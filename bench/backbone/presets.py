@@ -5,6 +5,9 @@ from bench.errors import unknown
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"d_model": 64, "num_layers": 4, "num_heads": 2, "ffn_width": 256, "cheap_rank": 8},
+    "tiny-32": {"d_model": 32, "num_layers": 4, "num_heads": 1, "ffn_width": 128, "cheap_rank": 4},
+    "tiny-48": {"d_model": 48, "num_layers": 4, "num_heads": 2, "ffn_width": 192, "cheap_rank": 6},
+    "tiny-96": {"d_model": 96, "num_layers": 4, "num_heads": 3, "ffn_width": 384, "cheap_rank": 12},
     "wide": {"d_model": 64, "num_layers": 2, "num_heads": 2, "ffn_width": 512, "cheap_rank": 4},
     "30m": {"d_model": 512, "num_layers": 8, "num_heads": 8, "ffn_width": 1408, "cheap_rank": 16},
     "paper": {
@@ -15,8 +18,9 @@ PRESETS: dict[str, dict[str, int]] = {
         "cheap_rank": 16,
     },
 }
-"""tiny: seconds per cell on one core. wide: the same, with most parameters in its two FFNs, for the
-planted task. 30m: about 30M parameters with a vocabulary of 4096. paper: 157.5M parameters with
+"""tiny: seconds per cell on one core. tiny-32 to tiny-96: the same at other widths, for questions
+about the best size at a training budget. wide: as tiny, with most parameters in its two FFNs, for
+the planted task. 30m: about 30M parameters with a vocabulary of 4096. paper: 157.5M parameters with
 GPT-2's vocabulary of 50257, the size of arXiv:2604.17228, which does not publish its layout.
 """
 

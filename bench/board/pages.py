@@ -39,7 +39,7 @@ def render_leaderboard(boards: Sequence[Board], *, command: str, folder: str | N
 
     Args:
         boards: the boards that `build_board` returned.
-        command: the command that makes this file, for its last line.
+        command: the command that makes this file, run in its folder.
         folder: path from the page to the tree of records, to show its figures; without it the page
             has no pictures.
     """

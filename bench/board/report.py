@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from bench.board import details, monitors
+from bench.board import details, monitors, speed
 from bench.board.columns import (
     Column,
     TableCell,
@@ -25,6 +25,7 @@ from bench.board.templating import environment, mark
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.board.truth import truth_columns
 from bench.record import Provenance
+from bench.record.speed import SpeedRun
 
 _STATUS = {
     "incomplete": "incomplete: seeds are missing",
@@ -73,11 +74,12 @@ class _Router:
     auxiliary: list[tuple[str, str]]
 
 
-def render_report(boards: Sequence[Board]) -> str:
-    """Render the report as HTML; a pure function of the boards."""
+def render_report(boards: Sequence[Board], speeds: Sequence[SpeedRun] = ()) -> str:
+    """Render the report as HTML; a pure function of the boards and of the runs of `bench speed`."""
     template = environment("bench.board", "templates", html=True).get_template("report.html.j2")
     return template.render(
         boards=[_section(board, f"board{index}") for index, board in enumerate(boards)],
+        speeds=[speed.section(run) for run in speeds],
         light=variables(False),
         dark=variables(True),
     )

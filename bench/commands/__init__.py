@@ -1,8 +1,19 @@
 """Hold one module per subcommand: `add_parser` declares its arguments, `run` does the work.
 
-Heavy imports stay inside `run`, so that `--help` is fast.
+A command imports its own module alone, so that `--help` and small commands are fast.
 """
 
-from bench.commands import check, leaderboard, listing, plan, power, report, reproduce, run, study
-
-ALL = (run, listing, plan, check, leaderboard, report, study, power, reproduce)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "train routers and render the board"),
+    "list": ("listing", "list routers, suites and studies"),
+    "plan": ("plan", "show budget and solved sizes without running"),
+    "check": ("check", "check that a router keeps the rules"),
+    "leaderboard": ("leaderboard", "render leaderboard.md from records"),
+    "report": ("report", "render report.html from records"),
+    "study": ("study", "test claims: run a grid, judge it, write its page"),
+    "power": ("power", "seeds still needed for each comparison"),
+    "reproduce": ("reproduce", "run a row again from its records and compare"),
+    "sample": ("sample", "continue a prompt with kept weights"),
+    "speed": ("speed", "time rows against the dense model"),
+}
+"""Name of a subcommand -> its module, and its line in `--help`."""

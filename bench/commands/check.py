@@ -35,9 +35,7 @@ class RouterReport:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "check", help="check that a router keeps the rules", description=__doc__
-    )
+    parser = subparsers.add_parser("check", description=__doc__)
     parser.add_argument(
         "router",
         type=_name_or_file,

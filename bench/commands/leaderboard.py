@@ -5,21 +5,26 @@ from pathlib import Path
 
 from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
-from bench.commands.write_board import board_file, command_for, render, stale_board, stale_pages
+from bench.commands.write_board import (
+    board_file,
+    command_for,
+    render,
+    stale_board,
+    stale_pages,
+    unknown_studies_in,
+)
 from bench.errors import UserError
 from bench.files import console
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "leaderboard", help="render leaderboard.md from records", description=__doc__
-    )
+    parser = subparsers.add_parser("leaderboard", description=__doc__)
     add_results(parser)
     parser.add_argument(
         "--out",
         type=place,
-        help="file to write (default: leaderboard.md; for another tree, inside it)",
+        help="file to write (default: leaderboard.md in the tree; with --official, beside it)",
     )
     parser.add_argument(
         "--check",
@@ -43,5 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     # All faults at once, of the board, its figures and the study pages.
     stale = [*stale_board(root, target), *stale_pages(root)]
-    print("\n".join(stale) or f"{target} is what {root}/ gives.")
+    said = stale or [f"{target} is what {root}/ gives."]
+    print("\n".join([*said, *unknown_studies_in(root)]))
     return int(bool(stale))

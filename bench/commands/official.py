@@ -10,8 +10,13 @@ OFFICIAL_ROOT = Path("results")
 OWN_ROOT = Path("runs")
 
 
-def check_device(device: str) -> None:
-    """Raise a `UserError` unless the device is of a known kind and can compute here."""
+def check_device(device: str, here: bool = True) -> None:
+    """Raise a `UserError` unless the device is of a known kind and can compute here.
+
+    Args:
+        device: the device.
+        here: whether this machine runs the cells, and not the nodes of a cluster.
+    """
     import torch
 
     kind = device.partition(":")[0]
@@ -20,6 +25,8 @@ def check_device(device: str) -> None:
             f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device "
             "cpu."
         )
+    if not here:
+        return
     # torch reports a missing device only when something is computed on it.
     try:
         torch.ones(1, device=device).sum().item()

@@ -2,13 +2,10 @@
 
 # pyright: reportPrivateUsage=false
 import argparse
-import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
-from bench.config.suite import MOST_SEEDS
 from bench.errors import UserError, shortened
 
 # argparse has no public name for the type that `add_subparsers` returns.
@@ -81,9 +78,52 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=_workers,
-        default=default_workers(),
-        help="parallel processes, or 0 to run in this process (default: one per core)",
+        help="cells at once, or 0 to run in this process (default: one per core, or per GPU)",
     )
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Declare `--workers`, `--executor` and `--cluster`."""
+    add_workers(parser)
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="run cells on this machine, on a Ray cluster, or as Slurm jobs (default: local)",
+    )
+    parser.add_argument(
+        "--cluster",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field for ray.init or for submitit, e.g. slurm_partition=gpu",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Declare `--dry-run`."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing; list the cells, kept or to run, with minutes, memory and disk",
+    )
+
+
+def cluster_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `--cluster`, with values as YAML reads them.
+
+    Raises:
+        UserError: a field without a value.
+    """
+    from bench.config.read_yaml import read_value
+
+    found: dict[str, Any] = {}
+    for text in arguments.cluster:
+        name, sign, _ = text.partition("=")
+        if not (name and sign):
+            raise UserError(f"--cluster is {text!r}; give FIELD=VALUE, as slurm_partition=gpu.")
+        found[name] = read_value(text, "--cluster")
+    return found
 
 
 def _workers(text: str) -> int:
@@ -127,6 +167,8 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         UserError: no seeds, or seeds that are no numbers, negative, repeated or too many.
     """
+    from bench.config.suite import MOST_SEEDS
+
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -156,42 +198,3 @@ def name_of_suite(text: str) -> str:
     from bench.config.read_suite import load_suite
 
     return load_suite(text).name if text.endswith((".yaml", ".yml")) else text
-
-
-def default_workers() -> int:
-    """Return the number of cores that this process may use, within the limit of its container."""
-    if count := getattr(os, "process_cpu_count", None):  # Python 3.13
-        cores = count() or 1
-    elif hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    # A container often sees all cores of its machine and may use only some.
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, round(quota)))
-
-
-def cpu_quota(cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the processor time that a container may use, in cores, or None without a limit.
-
-    Args:
-        cgroups: folder of the control groups.
-    """
-    # Version 2 has one file, `cpu.max`; version 1 has two.
-    try:
-        limit, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        limit, period = (
-            _word(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-        )
-    try:
-        return int(limit) / int(period) if int(limit) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
-        return None
-
-
-def _word(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return ""

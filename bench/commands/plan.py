@@ -5,39 +5,54 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_assignments, add_suite, overrides
+from bench.commands.options import (
+    Subparsers,
+    add_assignments,
+    add_suite,
+    add_workers,
+    overrides,
+)
+from bench.commands.predict import predicted
 from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.data import Corpus, DataConfig
     from bench.runner.cells import Cell
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "plan", help="show budget and solved sizes without running", description=__doc__
-    )
+    parser = subparsers.add_parser("plan", description=__doc__)
     add_suite(parser)
     add_assignments(parser)
+    add_workers(parser)
+    parser.add_argument(
+        "--device",
+        dest="machine",
+        help="device to predict for: cpu, or h100, a100, ... (default: the suite's, here)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line per row. Return 1 if a row cannot be built."""
-    from bench.data import corpus_card, load_corpus
-    from bench.runner.beforehand import check_suite
+    """Print a line per row and the cost of the grid. Return 1 if a row cannot be built."""
+    from bench.data import check_windows
     from bench.runner.cells import plan_cells
     from bench.runner.controls import with_controls
     from bench.runner.isolation import in_fresh_process
     from bench.runner.plugins import plugin_files
+    from bench.runner.prediction import text_of
+    from bench.runner.resolve import check_layers, decoder_of
     from bench.runner.rows import parse_rows, unmet
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    corpus = load_corpus(suite.data.at(0))
-    print(f"{corpus_card(corpus, suite.data)}\n")
-    check_suite(suite, corpus)
+    corpus = text_of(suite.data.at(0))
+    print(f"{_card(corpus, suite.data)}\n")
+    check_layers(suite, decoder_of(suite, corpus.vocab_size))
+    if len(corpus.train.tokens):
+        check_windows(corpus, suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
     reasons = unmet(suite, corpus, parsed)
@@ -58,7 +73,21 @@ def run(arguments: argparse.Namespace) -> int:
     skipped = [f"skipped  {name}: {reason}" for name, reason in reasons.items()]
     for line in (*skipped, *said, *impossible):
         print(line)
+    print()
+    print("\n".join(predicted(planned, arguments.machine, arguments.workers)))
     return int(bool(impossible))
+
+
+def _card(corpus: "Corpus", config: "DataConfig") -> str:
+    """Return the card of a text, or a line if it is not read."""
+    from bench.data import corpus_card
+
+    if len(corpus.train.tokens):
+        return corpus_card(corpus, config)
+    return (
+        f"{config.path}: the text is not read; a vocabulary of {corpus.vocab_size:,} ids and one "
+        "domain are taken as declared"
+    )
 
 
 def size_of(cell: "Cell") -> tuple[object, ...]:
@@ -68,10 +97,11 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
         UserError: no size of the router meets the budget, or its cost cannot be counted.
     """
     from bench.model.assemble import assemble
+    from bench.runner.prediction import text_of
     from bench.runner.resolve import resolve
 
     # Sizes do not depend on the seed.
-    model = assemble(resolve(cell).blueprint(), seed=0)
+    model = assemble(resolve(cell, text_of(cell.data)).blueprint(), seed=0)
     solution, bracket = model.solution, cell.row.role == "bracket"
     solved = [f"expert width {solution.expert_width}"] * bool(solution.expert_width)
     if model.decoder.routers[-1].paths.base is not None:
@@ -89,14 +119,13 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
 
 def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     """Return lines on the budget, on the cells, and on the planted task if the suite has one."""
-    from bench.data import load_corpus
     from bench.data.optimum import best_loss, best_loss_at, hard_share
     from bench.flops.budget import dense_costs
     from bench.runner.frozen import training_budget
+    from bench.runner.prediction import text_of
     from bench.runner.resolve import decoder_of
 
-    corpus = load_corpus(suite.data.at(0))
-    config = decoder_of(suite, corpus.vocab_size)
+    config = decoder_of(suite, text_of(suite.data.at(0)).vocab_size)
     # B lies between the costs of the dense and of the cheap model.
     costs = dense_costs(config, suite.routed_layers, suite.seq_len)
     target, training = costs.at(suite.budget), training_budget(suite, config)

@@ -18,9 +18,7 @@ Effect = float | Literal["margin", "observed"]
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "power", help="seeds still needed for each comparison", description=__doc__
-    )
+    parser = subparsers.add_parser("power", description=__doc__)
     parser.add_argument("--suite", help="only this suite, by name or YAML file (default: all)")
     add_results(parser)
     parser.add_argument(
@@ -41,9 +39,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     effect = _effect(arguments.effect)
     suite = arguments.suite and name_of_suite(arguments.suite)
-    for board in build_board(arguments.results, suite):
+    boards = build_board(arguments.results, suite)
+    # One board of a single row does not hide the others.
+    alone = [
+        f"The board {board.title!r} has fewer than two ranked rows: there is nothing to compare. "
+        "Run more routers."
+        for board in boards
+        if not _comparable(board)
+    ]
+    if len(alone) == len(boards):
+        raise UserError(" ".join(alone))
+    for board in filter(_comparable, boards):
         _print_needs(board, effect, arguments)
+    for line in alone:
+        print(line)
     return 0
+
+
+def _comparable(board: "Board") -> bool:
+    return board.judgement.plan is not None and len(board.ranked) > 1
 
 
 def _print_needs(board: "Board", effect: Effect, arguments: argparse.Namespace) -> None:
@@ -51,11 +65,7 @@ def _print_needs(board: "Board", effect: Effect, arguments: argparse.Namespace) 
     from bench.stats import power
 
     plan = board.judgement.plan
-    if plan is None or len(board.ranked) < 2:
-        raise UserError(
-            f"The board {board.title!r} has fewer than two ranked rows: there is nothing to "
-            "compare. Run more routers."
-        )
+    assert plan is not None
     # Brackets and informed rows are not ranked, so they need no further seeds.
     losses = {row.name: row.losses for row in board.ranked}
     needs = power(losses, plan, _costs(board), effect, arguments.power)

@@ -11,9 +11,7 @@ from bench.files import write_atomically
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "report", help="render report.html from records", description=__doc__
-    )
+    parser = subparsers.add_parser("report", description=__doc__)
     add_results(parser)
     parser.add_argument(
         "--out", type=place, help="file to write (default: report.html inside the tree)"
@@ -25,9 +23,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page."""
     from bench.board import build_board, render_report
+    from bench.record.speed import read_speeds
 
     target: Path = arguments.out or arguments.results / "report.html"
-    page = render_report(build_board(arguments.results))
+    page = render_report(build_board(arguments.results), read_speeds(arguments.results))
     with writing(target, "run the same command, or give another --out"):
         write_atomically(target, page)
     print(f"report   {target}")

@@ -10,8 +10,6 @@ from tabulate import tabulate
 
 from bench.commands.options import Subparsers, add_results, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
-from bench.config.looks import without_impossible
-from bench.config.read_suite import parse_suite
 from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
 from bench.record.store import conditions
@@ -25,9 +23,7 @@ EXIT_CODES = {"confirmed": 0, "refuted": 1, "inconclusive": 1}
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "reproduce", help="run a row again from its records and compare", description=__doc__
-    )
+    parser = subparsers.add_parser("reproduce", description=__doc__)
     parser.add_argument("row", help="row of the board, e.g. mlp_gate or random@ffn")
     parser.add_argument(
         "--suite",
@@ -59,11 +55,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run again, compare, print. Return 0 only if the row is confirmed."""
-    from bench.runner.pool import run_cells
+    from bench.runner.pool import local_executor
     from bench.runner.resume_cell import Job
+    from bench.runner.schedule import run_cells
     from bench.stats.reproduction import compare
 
-    records = _records(arguments)
+    records = row_records(arguments)
     cells = _cells(records, tuple(arguments.plugin))
     if records[0].provenance.rules_version != RULES_VERSION:
         print(
@@ -72,12 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
     require_folder(arguments.out)
     job = Job(arguments.out, arguments.out, f"python -m bench reproduce {arguments.row}")
-    results = run_cells(
-        cells,
-        job,
-        arguments.workers,
-        lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
-    )
+    with local_executor(arguments.workers, cells[0].suite.device) as executor:
+        results = run_cells(
+            cells,
+            job,
+            executor,
+            lambda done: print(f"{done.cell}: {done.status} {done.detail}"),
+        )
     # Print the changes since the records were made first, then compare the losses.
     kept = {_numbers(record): record for record in records}
     reruns = _reruns(results, arguments.out)
@@ -97,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODES[found.verdict]
 
 
-def _records(arguments: argparse.Namespace) -> list[Record]:
+def row_records(arguments: argparse.Namespace) -> list[Record]:
     """Return the records of the row at one budget and match.
 
     Raises:
@@ -106,7 +104,8 @@ def _records(arguments: argparse.Namespace) -> list[Record]:
     folder: Path = arguments.results / name_of_suite(arguments.suite)
     if not folder.is_dir():
         raise UserError(
-            f"There are no records in {str(folder)!r}. Name another --results or --suite."
+            f"There are no records in {str(folder)!r}. Add --official, or name another "
+            "--results or --suite."
         )
     everything = [record for _, record in read_records(folder)]
     records = [record for record in everything if record.cell.row == arguments.row]
@@ -150,31 +149,14 @@ def _losses(records: Iterable[Record], kept: Iterable[tuple[int, int]]) -> dict[
 
 def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]":
     """Return the cells of a row's records."""
+    from bench.runner.weights import recorded_cell
+
     found: list[Cell] = []
     for record in sorted(records, key=_numbers):
         # The first router seed of a seed has the plain file name.
         replica = sum(cell.seed == record.cell.seed for cell in found)
-        found.append(replace(_cell(record, plugins), replica=replica))
+        found.append(replace(recorded_cell(record, plugins), replica=replica))
     return found
-
-
-def _cell(record: Record, given: tuple[Path, ...]) -> "Cell":
-    """Return the cell of a record, from the record alone.
-
-    It loads the given plugins, and those of its suite that still exist.
-    """
-    from bench.runner.cells import Cell
-    from bench.runner.plugins import describe_rows
-
-    cell, row = record.cell, record.row
-    config = without_impossible(record.provenance.config)
-    said = f"record of {cell.row} seed {cell.seed}"
-    suite = parse_suite({**config, "budget": cell.budget, "match": cell.match}, said)
-    named = [file for file in map(Path, suite.plugins) if file.exists()]
-    plugins = tuple(dict.fromkeys([*named, *given]))
-    # A shipped router needs no plugin files, and then it may run in this process.
-    (card,) = describe_rows([row], plugins)
-    return Cell(suite, row, cell.seed, plugins if card.outside else (), card.outside)
 
 
 def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Record]:

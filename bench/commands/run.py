@@ -10,14 +10,17 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import (
     Subparsers,
     add_assignments,
+    add_dry_run,
+    add_executor,
     add_suite,
-    add_workers,
+    cluster_settings,
     natural,
     overrides,
     parse_seeds,
     seconds,
 )
 from bench.commands.places import place, require_file, require_folder
+from bench.commands.predict import dry_run, ordered
 from bench.commands.progress import Progress
 from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
@@ -30,9 +33,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the arguments."""
-    parser = subparsers.add_parser(
-        "run", help="train routers and render the board", description=__doc__
-    )
+    parser = subparsers.add_parser("run", description=__doc__)
     add_suite(parser)
     parser.add_argument(
         "--seeds", help="number of seeds, or a comma-separated list (default: the suite's)"
@@ -53,13 +54,19 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="write results/ and leaderboard.md; needs a clean tree and the whole roster",
     )
-    add_workers(parser)
+    add_executor(parser)
     parser.add_argument(
         "--checkpoint-seconds",
         type=seconds,
         default=20.0,
         help="time between two checkpoints of a cell (default: 20)",
     )
+    parser.add_argument(
+        "--keep-weights",
+        action="store_true",
+        help="keep the trained weights of each cell in the tree, for `bench sample`",
+    )
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -73,13 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
+    from bench.runner.executor import open_executor
     from bench.runner.plugins import plugin_files
-    from bench.runner.pool import run_cells
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.rows import parse_rows, unmet
+    from bench.runner.schedule import run_cells
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    check_device(suite.device)
+    check_device(suite.device, here=arguments.executor == "local")
     corpus = load_corpus(suite.data.at(0))
     shown = console()
     shown.print(_about(corpus, suite), markup=False)
@@ -107,13 +115,30 @@ def run(arguments: argparse.Namespace) -> int:
         cells += plan_cells(suite, swept, [suite.sensitivity.seed])
     # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
+    if arguments.dry_run:
+        print("\n".join(dry_run(cells, root, arguments.workers)))
+        return 0
     for folder in dict.fromkeys((root, board.parent)):
         require_folder(folder)
     require_file(board)
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    job = Job(root, root, command, arguments.checkpoint_seconds)
-    with Progress(shown, cells, root, root / CHECKPOINTS, arguments.workers) as progress:
-        results = run_cells(cells, job, arguments.workers, progress, progress.starting)
+    job = Job(
+        root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
+    )
+    chosen = (arguments.executor, arguments.workers, suite.device, cluster_settings(arguments))
+    with (
+        open_executor(*chosen, root) as executor,
+        Progress(
+            shown,
+            cells := ordered(cells, root, executor.workers),
+            root,
+            root / CHECKPOINTS,
+            executor.workers,
+        ) as progress,
+    ):
+        results = run_cells(
+            cells, job, executor, progress, progress.starting, progress.expected_kept
+        )
     # If every cell crashed, there is nothing new to show.
     if any(result.status != "crashed" for result in results):
         render(root, board, shown)
@@ -145,5 +170,6 @@ def _root(arguments: argparse.Namespace) -> Path:
             "--out."
         )
     # An official record names its commit, so nothing may differ from it.
-    require_clean_tree()
+    if not arguments.dry_run:
+        require_clean_tree()
     return OFFICIAL_ROOT

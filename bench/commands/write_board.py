@@ -43,33 +43,42 @@ def render(root: Path, target: Path, console: Console) -> None:
 
 def board_file(root: Path) -> Path:
     """Return the place of the board of a tree of records, unless another is asked for."""
-    official = _from_here(root) == OFFICIAL_ROOT
+    official = _seen_from(None, root) == OFFICIAL_ROOT
     return Path("leaderboard.md") if official else root / "leaderboard.md"
 
 
-def command_for(root: Path, target: Path) -> str:
-    """Return the command that renders the board of a tree of records into a file."""
+def command_for(root: Path, target: Path, folder: Path | None = None) -> str:
+    """Return the command that renders the board of a tree of records into a file.
+
+    Args:
+        root: the tree.
+        target: the file.
+        folder: folder that the command is run in; the working directory by default.
+    """
     trees = {OFFICIAL_ROOT: ["--official"], OWN_ROOT: []}
-    tree, file = _from_here(root), _from_here(target)
+    tree, file = _seen_from(folder, root), _seen_from(folder, target)
     options = trees.get(tree, ["--results", tree.as_posix()])
-    if file != _from_here(board_file(root)):
+    if file != board_file(tree):
         options = [*options, "--out", file.as_posix()]
     return shlex.join([*COMMAND.split(), *options])
 
 
-def _from_here(path: Path) -> Path:
-    """Return a path from the working directory if it lies within, else the whole path."""
-    whole, here = path.resolve(), Path.cwd().resolve()
-    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+def _seen_from(folder: Path | None, path: Path) -> Path:
+    """Return a path relative to a folder; from the working directory, the whole path if beside."""
+    whole, here = path.resolve(), (folder or Path.cwd()).resolve()
+    if folder is None and not whole.is_relative_to(here):
+        return whole
+    return Path(os.path.relpath(whole, here))
 
 
 def _page(boards: "list[Board]", root: Path, target: Path) -> str:
     """Render the text of the board."""
     from bench.board import render_leaderboard
 
-    # Pictures are linked relative to the folder of the page, with forward slashes everywhere.
+    # Links and the command start at the folder of the page, so that both may move together.
     folder = os.path.relpath(root, target.parent).replace(os.sep, "/")
-    return render_leaderboard(boards, command=command_for(root, target), folder=folder)
+    command = command_for(root, target, target.parent)
+    return render_leaderboard(boards, command=command, folder=folder)
 
 
 def _by_suite(boards: "list[Board]") -> "dict[str, list[Board]]":
@@ -167,9 +176,26 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
 
 
 def studies_in(out: Path) -> "list[StudyConfig]":
-    """Return the studies that have records in a tree."""
-    from bench.study.read_study import load_study
+    """Return the studies that have records in a tree, of those that come with the bench."""
+    from bench.study.read_study import load_study, study_names
+
+    names = set(study_names())
+    return [load_study(name) for name in _names_in(out) if name in names]
+
+
+def unknown_studies_in(out: Path) -> list[str]:
+    """Return a line for each study in a tree whose declaration is a file of the user."""
+    from bench.study.read_study import study_names
+
+    left = [name for name in _names_in(out) if name not in study_names()]
+    return [
+        f"passed over: the page of {name!r}, a study of your own. Name its file: "
+        f"`python -m bench study FILE.yaml --check --out {out}`."
+        for name in left
+    ]
+
+
+def _names_in(out: Path) -> list[str]:
     from bench.study.results import study_folder
 
-    folders = sorted(path for path in study_folder(out, "").glob("*") if path.is_dir())
-    return [load_study(folder.name) for folder in folders]
+    return sorted(path.name for path in study_folder(out, "").glob("*") if path.is_dir())

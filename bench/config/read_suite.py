@@ -95,9 +95,10 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    if not where:
-        # The problem concerns several fields; the message names them and their values itself.
-        return problem["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    if problem["type"] == "value_error":
+        # One of our own checks, perhaps of several fields: its message has the values.
+        said = problem["msg"].removeprefix("Value error, ").rstrip(".")
+        return f"field {where!r}: {said}." if where else f"{said}."
     if problem["type"] == "extra_forbidden":
         return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
     # Of a missing field, pydantic gives the whole group as its input.

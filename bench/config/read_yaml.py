@@ -64,8 +64,12 @@ def read_declaration(kind: str, name_or_file: str, folder: str, example: str) ->
     return data
 
 
-def read_value(assignment: str) -> Any:
+def read_value(assignment: str, option: str = "--set") -> Any:
     """Return the YAML value of an assignment `name=value` on the command line.
+
+    Args:
+        assignment: the text.
+        option: the option that it was given to.
 
     Raises:
         UserError: the value is not valid YAML.
@@ -79,7 +83,7 @@ def read_value(assignment: str) -> Any:
             "needs quotes of its own"
         )
         said = (
-            f"--set {shortened(assignment)}: the value {shortened(text)} is not valid YAML: "
+            f"{option} {shortened(assignment)}: the value {shortened(text)} is not valid YAML: "
             f"{error}."
         )
         raise UserError(f"{said} {allowed}: '\"...\"'.") from None

@@ -30,6 +30,11 @@ class TrainConfig(Part):
     muon_lr: float = Field(
         default=0.01, gt=0, description="learning rate of Muon, for the matrices of the decoder"
     )
+    muon_dtype: Literal["float32", "bfloat16"] = added(
+        "float32",
+        description="precision in which Muon iterates on a CPU; bfloat16 is faster on processors "
+        "that have it, see docs/decisions/2026-11-30-a-step-near-its-limit.md",
+    )
     adam_lr: float = Field(
         default=0.002, gt=0, description="learning rate of AdamW, for embedding, head and routers"
     )
@@ -177,8 +182,8 @@ class SuiteConfig(Part):
         None, description="pretraining of the backbone; for the regime `controller` only"
     )
     backbone: str = Field(
-        description="size of the decoder, a name in `bench/backbone/presets.py`: tiny, wide, "
-        "30m or paper"
+        description="size of the decoder, a name in `bench/backbone/presets.py`, such as tiny, "
+        "wide, 30m or paper"
     )
     qk_gain: bool = added(
         False,

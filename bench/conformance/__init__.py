@@ -48,6 +48,7 @@ CHECKS: tuple[Check, ...] = (
     causal.batch_invariant,
     causal.evaluation_is_stationary,
     causal.tags_are_causal,
+    causal.decodes_alike,
     state.deterministic,
     state.no_hidden_state,
     state.resumes_exactly,

@@ -8,10 +8,16 @@ import torch
 from bench.conformance.check import Exempt, demand, rule
 from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
+from bench.decoding.decode import Decoding
 from bench.evaluation.evaluate import evaluate
 from bench.record import Causality
 
 _TAG_TRIALS = 64
+_PROMPT = 4
+"""Tokens of a prompt; the rest of a sequence is decoded."""
+_AGREES = 1e-3
+_MOST_ROUNDED = 0.25
+"""Share of sequences in which rounding may change a decision near a threshold."""
 
 
 def _hold(subject: Subject, proof: Causality, *trials: str) -> None:
@@ -92,3 +98,23 @@ def tags_are_causal(subject: Subject) -> None:
             f"the same plan up to the change in layer {before.layer}",
             f"others at (sequence, position) {leaks[:1]}",
         )
+
+
+@rule(
+    "Leave `pointwise` at False if a choice reads other tokens than its own; decoding then asks "
+    "about the whole prefix.",
+    waivable=True,
+)
+def decodes_alike(subject: Subject) -> None:
+    """Decoding token by token with caches gives the logits of the pass over the whole text."""
+    decoder = subject.trained.decoder
+    tokens, tags = subject.batch(8, "decoding")
+    with torch.no_grad():
+        expected, _ = subject.run(subject.trained, tokens, tags, "causal")
+    decoding = Decoding(decoder, tokens[:, :_PROMPT], tags[:, :_PROMPT])
+    columns = range(_PROMPT, tokens.shape[1])
+    steps = [decoding.step(tokens[:, place], tags[:, place]) for place in columns]
+    close = torch.isclose(torch.stack(steps, 1), expected[:, _PROMPT:], rtol=_AGREES, atol=_AGREES)
+    differs = ~close.flatten(1).all(1)
+    seen = f"other logits in {int(differs.sum())} of {len(tokens)} sequences"
+    demand(float(differs.float().mean()) <= _MOST_ROUNDED, "the same logits", seen)

@@ -12,6 +12,8 @@ from bench.data.splits import ROUNDING, SPLITS
 
 MOST_DOMAINS = 8
 """Domains that get their own line. The others share one."""
+LONGEST_NAME = 32
+"""Characters of a domain's name that are shown."""
 # Tokens per pass over a split: a memory-mapped split may be larger than memory.
 _CHUNK = 2**22
 
@@ -117,7 +119,7 @@ def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> li
         )
     if beyond := _beyond(corpus, config, counts):
         lines.append(f"more held out than max_holdout {config.max_holdout:g}: {_listed(beyond)}")
-    apart = [name for name in corpus.domains if name not in corpus.headline_domains]
+    apart = [_shown(name) for name in corpus.domains if name not in corpus.headline_domains]
     if apart:
         lines.append(
             f"not in the headline, overlap above {config.max_overlap:.0%}: {_listed(apart)}"
@@ -132,10 +134,16 @@ def _beyond(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> lis
     # Validation is dealt first, so calibration is a share of the remaining text.
     shares = np.maximum(validation / whole, calibration / (whole - validation))
     return [
-        f"{domain} {share:.1%}"
+        f"{_shown(domain)} {share:.1%}"
         for domain, share in zip(corpus.domains, shares, strict=True)
         if share > ROUNDING * config.max_holdout
     ]
+
+
+def _shown(domain: str) -> str:
+    """Return the name of a domain, which may be any text, in a few printable characters."""
+    text = "".join(char if char.isprintable() else "·" for char in domain) or "''"
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 3]}..."
 
 
 def _listed(names: list[str]) -> str:
@@ -151,7 +159,7 @@ def _lines_of(corpus: Corpus) -> list[tuple[str, slice]]:
     else:
         alone = MOST_DOMAINS - 1
         rest = [(f"{number - alone} other domains", slice(alone, number))]
-    return [(corpus.domains[tag], slice(tag, tag + 1)) for tag in range(alone)] + rest
+    return [(_shown(corpus.domains[tag]), slice(tag, tag + 1)) for tag in range(alone)] + rest
 
 
 def _overlap(corpus: Corpus, place: slice) -> str:

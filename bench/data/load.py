@@ -11,13 +11,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from bench.config.data import DataConfig
 from bench.data import planted, store
-from bench.data.corpus import Corpus
+from bench.data.corpus import Corpus, Split
 from bench.data.documents import Document, Intake, Source
 from bench.data.overlap import overlap
 from bench.data.splits import divide
-from bench.data.tokenizer import make_tokenizer, tokenizer_text
+from bench.data.tokenizer import Tokenizer, make_tokenizer, tokenizer_text
 from bench.errors import UserError
 from bench.files import default_cache, file_lock
 
@@ -75,6 +77,20 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
             f"The corpus just written to {directory} does not read back: check the disk."
         )
     return corpus
+
+
+def declared_corpus(config: DataConfig) -> Corpus:
+    """Return a corpus without text, with a vocabulary of the declared size, to plan runs.
+
+    Args:
+        config: a configuration whose text is not read.
+    """
+    ids = np.zeros(0, np.uint16)
+    empty = Split(ids, np.zeros(1, np.int64), np.zeros(0, np.uint8), ())
+    pieces = (b" ",) * (config.vocab_size - 1) + (b"",)
+    tokenizer = Tokenizer(pieces, lambda texts: [ids for _ in texts])
+    domains = ("text",)
+    return Corpus(domains, domains, {}, empty, empty, empty, "declared", tokenizer)
 
 
 def _up_to(documents: Iterable[Document], limit: int | None, intake: Intake) -> Iterator[Document]:

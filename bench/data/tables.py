@@ -12,6 +12,8 @@ from bench.errors import UserError, unknown
 TableRow = Mapping[str, Any]
 _PATIENCE = 1000
 """Number of rows without a column after which the column counts as missing."""
+_NO_JSON = (ValueError, RecursionError)
+"""Errors of Python's reader: a wrong sign, a number that is too long, or too many brackets."""
 
 
 def row_documents(
@@ -103,7 +105,7 @@ def _whole(file: Path) -> list[Any] | None:
     """Return the items of a file that is one JSON value, or None for JSON lines."""
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError:
+    except _NO_JSON:
         return None
     return value if isinstance(value, list) else [value]
 
@@ -111,8 +113,9 @@ def _whole(file: Path) -> list[Any] | None:
 def _parsed(config: DataConfig, file: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _unreadable(config, file, f"line {number} is no JSON ({error.msg})") from None
+    except _NO_JSON as error:
+        said = getattr(error, "msg", str(error))
+        raise _unreadable(config, file, f"line {number} is no JSON ({said})") from None
 
 
 def _object(config: DataConfig, file: Path, place: str, row: Any) -> TableRow:

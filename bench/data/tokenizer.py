@@ -62,6 +62,10 @@ class Tokenizer:
             for token in token_ids
         ]
 
+    def text(self, token_ids: Iterable[int]) -> str:
+        """Return the text of some tokens. Bytes that are no UTF-8 become replacement characters."""
+        return b"".join(self.pieces[int(token)] for token in token_ids).decode("utf-8", "replace")
+
 
 def _printable(text: str) -> str:
     return "".join(_VISIBLE.get(char, char if char.isprintable() else "·") for char in text)

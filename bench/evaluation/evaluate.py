@@ -1,5 +1,6 @@
 """Evaluate a model causally on fixed windows, at its present knobs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +77,6 @@ def evaluate(
     tokens, tags = window_tensors(windows, device)
     nats: list[Tensor] = []
     booked: list[tuple[list[Tensor], int]] = []
-    result = Evaluation(np.empty((0, 0)), 0.0, 0.0)
     kept: list[list[LayerTrace]] = []
     for start in range(0, len(tokens), batch_size):
         # The last token of a window is a target only.
@@ -103,31 +103,33 @@ def evaluate(
     executed = sum((ledger.executed(*batch, padded=True) for batch in booked), 0.0)
     total = tokens[:, :-1].numel()
     ledger.charge("evaluation", "forward", active)
-    result.nats, result.active, result.executed = (
-        torch.cat(nats).double().cpu().numpy(),
-        active / total,
-        executed / total,
-    )
-    # Join the traces of all batches, site by site; there are none unless `keep` is set.
+    result = Evaluation(torch.cat(nats).double().cpu().numpy(), active / total, executed / total)
+    # There are no traces unless `keep` is set.
     for site, traces in enumerate(zip(*kept, strict=True)):
-        result.masks[site] = torch.cat([_everywhere(trace, tokens) for trace in traces]).cpu()
-        counts = torch.stack([trace.plan.chosen.sum((0, 1)) for trace in traces]).sum(0)
-        result.chosen[site] = (counts.double() / total).tolist()
-        within = ledger.sites[site].inside
-        scores = [trace.plan.scores for trace in traces]
-        latents = [trace.plan.extras.get("latent") for trace in traces]
-        for kind, values in ((result.scores, scores), (result.latents, latents)):
-            found = [value for value in values if value is not None]
-            if len(found) == len(traces):
-                seen = map(_of_block, found, traces) if within else found
-                joined = torch.cat([*seen], dim=int(within)).float().cpu()
-                kind |= {site: joined} if joined.numel() else {}
+        _join(result, site, traces, tokens[:, :-1], ledger.sites[site].inside)
     return result
+
+
+def _join(
+    result: Evaluation, site: int, traces: Sequence[LayerTrace], tokens: Tensor, inside: bool
+) -> None:
+    """Add the plans of one site, joined over all batches, to an evaluation."""
+    result.masks[site] = torch.cat([_everywhere(trace, tokens) for trace in traces]).cpu()
+    counts = torch.stack([trace.plan.chosen.sum((0, 1)) for trace in traces]).sum(0)
+    result.chosen[site] = (counts.double() / tokens.numel()).tolist()
+    scores = [trace.plan.scores for trace in traces]
+    latents = [trace.plan.extras.get("latent") for trace in traces]
+    for kind, values in ((result.scores, scores), (result.latents, latents)):
+        found = [value for value in values if value is not None]
+        if len(found) == len(traces):
+            seen = map(_of_block, found, traces) if inside else found
+            joined = torch.cat([*seen], dim=int(inside)).float().cpu()
+            kind |= {site: joined} if joined.numel() else {}
 
 
 def _everywhere(trace: LayerTrace, tokens: Tensor) -> Bool[Tensor, "window seq path"]:
     """Return the mask of a trace for whole sequences; tokens outside the block take no path."""
-    mask, seq = trace.plan.mask, tokens.shape[1] - 1
+    mask, seq = trace.plan.mask, tokens.shape[1]
     if mask.shape[1] == seq:
         return mask
     index = trace.inputs.positions.unsqueeze(-1).expand_as(mask)

@@ -146,29 +146,34 @@ def measure(
     x = [point.spend for point in sweep.points]
     bracketed = has_knob and min(x) <= 1.0 <= max(x)
     at = 1.0 if bracketed else x[-1]
-    domain_loss = {
-        name: interpolate(x, [losses[name] for losses in sweep.domains], at)
-        for name in corpus.domains
-    }
+    return Headline(
+        loss=interpolate(x, [point.loss for point in sweep.points], at),
+        domain_loss={
+            name: interpolate(x, [losses[name] for losses in sweep.domains], at)
+            for name in corpus.domains
+        },
+        evaluation=at_budget,
+        audit=_audit(model, sweep, spends[1.0], config.tolerance, bracketed),
+        visited=visited,
+    )
+
+
+def _audit(
+    model: Model, sweep: _Sweep, calibrated: float | None, tolerance: float, bracketed: bool
+) -> BudgetAudit:
+    """Return the measured spends, B last in the sweep, and the solved sizes."""
     solution = model.solution
-    audit = BudgetAudit(
+    return BudgetAudit(
         target_flops=solution.target,
         own=None if solution.target == solution.budget else solution.target / solution.budget,
         capacity=solution.capacity if model.decoder.routers[-1].paths.base else None,
         expert_width=solution.expert_width or None,
         routed_layers=solution.layers,
-        calibration_spend=spends[1.0],
-        validation_spend=x[-1],
-        tolerance=config.tolerance,
+        calibration_spend=calibrated,
+        validation_spend=sweep.points[-1].spend,
+        tolerance=tolerance,
         points=tuple(sorted(sweep.points, key=lambda point: point.spend)),
         headline="interpolated" if bracketed else "single",
-    )
-    return Headline(
-        interpolate(x, [point.loss for point in sweep.points], at),
-        domain_loss,
-        at_budget,
-        audit,
-        visited,
     )
 
 

@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Real
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from bench.backbone.decoder import Decoder, Layer
@@ -212,6 +212,34 @@ class Ledger:
         )
         inside = self.inside(counts, padded)
         return (self.fixed_executed + self.routers) * tokens + paths + inside
+
+    def step(
+        self,
+        counts: Sequence[Int[Tensor, " _path"]],
+        pairs: Mapping[int, int],
+        asked: Sequence[int],
+        tokens: int,
+    ) -> float:
+        """Return the active FLOPs of one step of decoding.
+
+        Args:
+            counts: for each routed site, new tokens on each path.
+            pairs: layer -> pairs of a new token and a token that it attends to.
+            asked: for each routed site, tokens that its router was asked about.
+            tokens: number of new tokens.
+        """
+        total = sum(self._linear.values()) * tokens
+        total += sum(self._pair[layer] * pairs.get(layer, 0) for layer in self._pair)
+        for site, count, seen in zip(self.sites, counts, asked, strict=True):
+            # Of the two paths of a block, one attends.
+            total += site.router * seen + sum(site.pair) * pairs.get(site.layer, 0)
+            # A step merges the experts for each new token, where a pass does for each segment.
+            merge = sum(site.token) if site.merge else 0.0
+            total += sum(
+                (cost + merge) * number
+                for cost, number in zip(site.token, count.tolist(), strict=True)
+            )
+        return total
 
     def backward(self, gradient_after: int) -> "Ledger":
         """Return the prices of the backward pass of a model in which only the routers are trained.

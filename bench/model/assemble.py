@@ -139,7 +139,7 @@ def assemble(blueprint: Blueprint, seed: int, router_seed: int = 0) -> Model:
     solution, prices = solve_size(blueprint)
     # Routers are built first, because the decoder holds them and draws its own weights by name.
     built = {
-        layer: _build_routers(blueprint, layer, used, solution.of_layer(layer), seed, router_seed)
+        layer: build_routers(blueprint, layer, used, solution.of_layer(layer), seed, router_seed)
         for layer in used
     }
     routers = {layer: made for layer, (made, _) in built.items()}
@@ -172,11 +172,7 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, Prices]:
     prices = _router_prices(blueprint, used)
 
     def ledger_at(expert_width: int) -> Ledger:
-        # Costs depend on shapes alone, so the decoder needs no memory.
-        with torch.device("meta"):
-            paths = [one.paths for one in (inner, router) if one is not None]
-            stand_ins = {layer: [StandIn(each) for each in paths] for layer in used}
-            decoder = Decoder(blueprint.decoder, stand_ins, expert_width)
+        decoder = shapes_of(blueprint, used, [inner, router], expert_width)
         return Ledger(decoder, blueprint.seq_len, prices["causal"])
 
     config = blueprint.decoder
@@ -185,6 +181,20 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, Prices]:
         stated, ledger_at, costs, blueprint.budget, used, blueprint.bracket, config.ffn_width
     )
     return solution, prices
+
+
+def shapes_of(
+    blueprint: Blueprint,
+    used: Sequence[int],
+    routers: Sequence[Router | None],
+    expert_width: int,
+) -> Decoder:
+    """Return a decoder without weights, in which stand-ins take the place of the routers."""
+    # Costs depend on shapes alone, so the decoder needs no memory.
+    with torch.device("meta"):
+        paths = [one.paths for one in routers if one is not None]
+        stand_ins = {layer: [StandIn(each) for each in paths] for layer in used}
+        return Decoder(blueprint.decoder, stand_ins, expert_width)
 
 
 def router_spec(
@@ -220,7 +230,7 @@ def router_spec(
     )
 
 
-def _build_routers(
+def build_routers(
     blueprint: Blueprint,
     layer: int,
     used: tuple[int, ...],
@@ -262,7 +272,7 @@ def _router_prices(blueprint: Blueprint, used: tuple[int, ...]) -> Prices:
     """
     prices: Prices = {"topk": {}, "causal": {}}
     try:
-        routers = [_build_routers(blueprint, layer, used, None, 0, 0)[0] for layer in used]
+        routers = [build_routers(blueprint, layer, used, None, 0, 0)[0] for layer in used]
         for selection, found in prices.items():
 
             def priced(router: Router, inputs: RouterInput) -> RoutingPlan:

@@ -289,6 +289,9 @@ class Router(nn.Module):
         memory: size of a table that each layer of the router adds to the stream, one vector for
             each hashed pair of tokens, in parameters of an expert (of the full FFN where there is
             none). To read it costs no FLOPs.
+        pointwise: whether the causal plan of a token depends on the inputs of this token alone, and
+            on its own entries in `previous`. Then decoding asks about the new token only, and else
+            about the whole prefix, which costs more. `bench check` tests it.
     """
 
     paths: Paths
@@ -305,6 +308,7 @@ class Router(nn.Module):
     supervised: float = 0.0
     wraps: tuple[str, ...] = ()
     memory: float = 0.0
+    pointwise: bool = False
 
     def __init__(self) -> None:
         super().__init__()

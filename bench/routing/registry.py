@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -304,7 +305,7 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     """
     load_shipped()
     # An installed package may offer routers, too.
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in installed_points():
         try:
             with _from_outside():
                 point.load()
@@ -317,6 +318,15 @@ def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
     for file in plugin_files or []:
         load_file(file)
     return dict(sorted(_entries.items()))
+
+
+@cache
+def installed_points() -> tuple[EntryPoint, ...]:
+    """Return the entry points of other distributions.
+
+    They are searched once, because nothing is installed while a process runs.
+    """
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.") -> Entry:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,6 +19,9 @@ from bench.files import lenient_streams
 START_METHOD = "spawn"
 """A process that was forked would inherit the modules and locks of this one."""
 
+INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals that end a run. A terminal sends the first, a container or a scheduler the second."""
+
 PARENT_SECONDS = 2.0
 """Time between two looks of a process at its parent."""
 
@@ -30,10 +33,11 @@ class FreshProcess:
 
     Args:
         quiet: write to stderr alone, so that a plugin's prints do not mix with results.
+        environment: further variables of the process.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        self.quiet, self.environment = quiet, environment or {}
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -44,7 +48,7 @@ class FreshProcess:
         """
         if self._pool is None:
             context = multiprocessing.get_context(START_METHOD)
-            start = (os.getpid(), self.quiet)
+            start = (os.getpid(), self.quiet, self.environment)
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=start)
         try:
             # The new process inherits the blocked signals of this thread.
@@ -72,19 +76,19 @@ def end_processes() -> None:
 
 
 def hold_back_interrupts() -> None:
-    """Block SIGINT in this thread, and in the processes and threads that it starts.
+    """Block interrupts in this thread, and in the processes and threads that it starts.
 
     A terminal sends SIGINT to parent and children alike. Only the main thread of the parent
-    answers. A child would show a traceback. Any other thread that unblocks SIGINT may take it, and
-    the main thread would go on waiting.
+    answers. A child would show a traceback. Any other thread that unblocks a signal may take it,
+    and the main thread would go on waiting.
     """
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
 
 
 @contextmanager
 def _interrupts_held_back() -> Generator[None]:
-    """Hold back SIGINT inside the block, in a thread that may be the main one."""
+    """Hold back interrupts inside the block, in a thread that may be the main one."""
     start_tracker()
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -98,7 +102,7 @@ def _interrupts_held_back() -> Generator[None]:
 
 
 def start_tracker() -> None:
-    """Start the process that tracks resources. The thread that starts it unblocks SIGINT."""
+    """Start the process that tracks resources. The thread that starts it unblocks interrupts."""
     if sys.platform != "win32":
         resource_tracker.ensure_running()
 
@@ -120,13 +124,17 @@ def in_fresh_process(function: Callable[..., Answer], *arguments: Any) -> Answer
         process.close()
 
 
-def _begin(parent: int, quiet: bool) -> None:
+def _begin(parent: int, quiet: bool, environment: Mapping[str, str]) -> None:
     """Send prints to stderr if `quiet`, and end this process when its parent is gone.
 
     So a killed run leaves no process behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        # A worker may be ended alone; its cell then crashes, and the run goes on.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     lenient_streams()
+    os.environ.update(environment)
     if quiet:
         # By file descriptor, so that prints of compiled code go there too.
         sys.stdout.flush()

@@ -1,123 +1,92 @@
-"""Run many cells on this machine, in single-threaded processes side by side."""
+"""Run cells on this machine: in this process, or in single-threaded processes side by side."""
 
 import os
-import threading
-import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import replace
 from queue import SimpleQueue
+from typing import Any
 
-from bench.runner.cells import Cell
-from bench.runner.isolation import (
-    FreshProcess,
-    end_processes,
-    hold_back_interrupts,
-    start_tracker,
-)
-from bench.runner.resume_cell import CellResult, Job, resume_cell
+from bench.runner.executor import Answer, Executor, WorkerDied
+from bench.runner.isolation import FreshProcess, end_processes
+from bench.runner.slots import cores, gpus
 
-DIED = "its process died (out of memory, or killed); run the same command again to resume"
-LOOKS = 40
-"""Largest number of looks. A thread whose process died while it started may wait for ever."""
-LOOK_AGAIN_SECONDS = 0.05
-"""Time between two looks of an interrupted run at its processes."""
+DIED = "out of memory, or killed"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def run_cells(
-    cells: Sequence[Cell],
-    job: Job,
-    workers: int,
-    report: Callable[[CellResult], None] = lambda _: None,
-    starting: Callable[[Cell], None] = lambda _: None,
-) -> list[CellResult]:
-    """Run the cells that have no record yet; each worker writes its own.
-
-    A record of the same content key is kept. A cell that failed is retried once per run, unless
-    another process retried it after this run began. A cell that another run on the same store is
-    running is left to that run, and looked at again at the end. A cell that was killed continues
-    from its last checkpoint.
+def local_executor(workers: int | None, device: str = "cpu") -> Executor:
+    """Return the executor of this machine.
 
     Args:
-        cells: the cells to run, in order.
-        job: folder of the records, and the command of the run.
-        workers: number of processes; 0 runs the cells in this one, except those with a plugin's
-            code.
-        report: called with each result as it comes.
-        starting: called with each cell that a worker takes up, from any thread.
+        workers: largest number of processes; 0 for this one; None for all cores or all GPUs.
+        device: device of the cells. With `cuda` each process has a GPU of its own, and with
+            `cuda:1` one process has this GPU.
     """
-    results: list[CellResult] = []
-    pending, job = list(cells), replace(job, failed_since=time.time())
-    # The second round waits for cells that another run had in hand.
-    for patient in (False, True):
-        busy: list[Cell] = []
-        with closing(_run(pending, job, workers, patient, starting)) as finished:
-            for result in finished:
-                if result.status == "busy":
-                    busy.append(result.cell)
-                    continue
-                results.append(result)
-                report(result)
-        pending = busy
-    return results
+    if workers == 0:
+        return InProcess()
+    if device == "cpu":
+        return Pool(workers or cores())
+    own = gpus() if device == "cuda" else [None]
+    # A second cell on a GPU would take its memory and its time.
+    return Pool(min(workers or len(own), len(own)), own)
 
 
-def _run(
-    cells: Sequence[Cell], job: Job, workers: int, patient: bool, starting: Callable[[Cell], None]
-) -> Generator[CellResult]:
-    if workers:
-        yield from _in_processes(cells, job, workers, patient, starting)
-        return
-    for cell in cells:
-        if cell.outside:
-            yield from _in_processes([cell], job, 1, patient, starting)
-        else:
-            starting(cell)
-            yield resume_cell(cell, job, patient)
+class InProcess(Executor):
+    """Run functions in this process, one after another; those with a plugin in their own."""
+
+    workers = 0
+
+    def run(self, function: Callable[..., Answer], *arguments: Any, fresh: bool = False) -> Answer:
+        """Run a function here, or in a fresh process."""
+        if not fresh:
+            return function(*arguments)
+        with Pool(1) as pool:
+            return pool.run(function, *arguments)
+
+    def end(self) -> None:
+        """Kill the fresh process."""
+        end_processes()
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
-def _in_processes(
-    cells: Sequence[Cell], job: Job, workers: int, patient: bool, starting: Callable[[Cell], None]
-) -> Generator[CellResult]:
-    """Yield results as they come, from single-threaded processes."""
-    # Threads must be fixed before a worker imports torch, so by environment.
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    count = min(workers, len(cells)) or 1
-    job = replace(job, beside=count - 1)
-    idle: SimpleQueue[FreshProcess] = SimpleQueue()
-    for _ in range(count):
-        idle.put(FreshProcess(quiet=True))
+class Pool(Executor):
+    """Processes of this machine. Each starts with its first function, and again after it died.
 
-    def run(cell: Cell) -> CellResult:
-        worker = idle.get()
+    Args:
+        workers: number of processes.
+        own_gpus: GPUs to give to the processes, one each; None gives no process a GPU.
+    """
+
+    def __init__(self, workers: int, own_gpus: Sequence[str | None] = ()) -> None:
+        self.workers = workers
+        # Threads must be fixed before a worker imports torch, so by environment.
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        self._idle: SimpleQueue[FreshProcess] = SimpleQueue()
+        for number in range(workers):
+            gpu = own_gpus[number] if own_gpus else None
+            environment = {} if gpu is None else {VISIBLE: gpu}
+            self._idle.put(FreshProcess(quiet=True, environment=environment))
+
+    def run(self, function: Callable[..., Answer], *arguments: Any, fresh: bool = False) -> Answer:
+        """Run a function in the process that has been idle for longest."""
+        worker = self._idle.get()
         try:
-            starting(cell)
-            return worker.run(resume_cell, cell, job, patient)
+            return worker.run(function, *arguments)
         except BrokenProcessPool:
-            return CellResult(cell, "crashed", DIED, 0.0)
+            raise WorkerDied(DIED) from None
         finally:
             # A plugin may have changed the state of its process.
-            if cell.outside:
+            if fresh:
                 worker.close()
-            idle.put(worker)
+            self._idle.put(worker)
 
-    prefix = f"cells-{id(idle)}-"
-    start_tracker()
-    threads = ThreadPoolExecutor(count, prefix, initializer=hold_back_interrupts)
-    try:
-        for future in as_completed([threads.submit(run, cell) for cell in cells]):
-            yield future.result()
-    except BaseException:
-        # One thread may be about to start a process, so look again until none is left.
-        threads.shutdown(wait=False, cancel_futures=True)
-        for _ in range(LOOKS):
-            end_processes()
-            time.sleep(LOOK_AGAIN_SECONDS)
-            if not any(thread.name.startswith(prefix) for thread in threading.enumerate()):
-                break
-        raise
-    threads.shutdown()
-    for _ in range(count):
-        idle.get().close()
+    def end(self) -> None:
+        """Kill all processes; their cells resume from checkpoints."""
+        end_processes()
+
+    def close(self) -> None:
+        """End the idle processes. Those of a run that was broken off are dead already."""
+        while not self._idle.empty():
+            self._idle.get().close()

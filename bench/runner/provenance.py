@@ -25,12 +25,12 @@ def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
 
     They are part of a cell's content key.
     """
-    # Two kinds of GPU round differently, so the model of a GPU is part of the name.
-    name = (
-        device.type
-        if device.type == "cpu"
-        else f"{device.type}:{torch.cuda.get_device_name(device)}"
-    )
+    # Two kinds of GPU round differently, so the model of a GPU is part of the name. A machine that
+    # only submits jobs has no GPU, and finds no record of one.
+    name = device.type
+    if device.type != "cpu":
+        there = torch.cuda.is_available()
+        name += f":{torch.cuda.get_device_name(device) if there else UNKNOWN}"
     versions = {
         "torch": torch.__version__,
         "numpy": version("numpy"),

@@ -15,10 +15,13 @@ from bench.runner.cells import Cell
 from bench.runner.pulse import PULSE, Pulse, Timing
 
 if TYPE_CHECKING:
+    from bench.backbone.decoder import Decoder
     from bench.runner.resolve import ResolvedCell
 
 CHECKPOINTS = ".checkpoints"
 CHECKPOINT_SECONDS = 20.0
+TRAINED = ("ok", "off_budget")
+"""Statuses of cells that came to their end."""
 RECORD_ROOM = 2**20
 """Bytes that must be free before a cell is trained: more than a record takes."""
 
@@ -35,6 +38,8 @@ class Job:
         beside: number of other workers in the run.
         failed_since: failures recorded at this time or later, in seconds since the epoch, are not
             retried.
+        keep_weights: keep the trained weights in the store. A cell with a record and no weights is
+            trained again, and its record stays.
     """
 
     root: Path
@@ -43,6 +48,7 @@ class Job:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     beside: int = 0
     failed_since: float = float("inf")
+    keep_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +101,12 @@ def _locked(cell: Cell, job: Job, wait: bool) -> tuple[str, str, Timing | None]:
     """Return status, detail and timing of a cell, while its lock keeps other processes away."""
     import torch
 
+    from bench.runner.memory import keep_freed_memory
     from bench.runner.resolve import resolve
 
     # One thread and deterministic kernels: equal cells give equal bits on any number of cores.
     torch.set_num_threads(1)
+    keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
     resolved = resolve(cell)
     place, kept = resolved.place(job.root), store_path(job.store, resolved.key)
@@ -119,6 +127,7 @@ def _record(
 ) -> tuple[Record, str, Timing | None]:
     """Return the record of a cell, from the store or run now, with its status and timing."""
     from bench.runner.run_cell import run_cell
+    from bench.runner.weights import keep_weights
     from bench.training.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
@@ -128,26 +137,44 @@ def _record(
         checkpoints.clear()
         beats.unlink(missing_ok=True)
 
-    if kept.exists():
-        there = read_record(kept)
-        if there.status != "failed":
-            # A run that was killed right after it wrote the record left its checkpoints.
-            clear()
-            return there, "kept", None
+    there = read_record(kept) if kept.exists() else None
+    if there is not None and there.status == "failed":
         # Another process of this run, or of a later one, has tried already.
         if kept.stat().st_mtime >= job.failed_since:
             return there, there.status, None
+    elif there is not None and not _lacks_weights(there, job):
+        # A run that was killed right after it wrote the record left its checkpoints.
+        clear()
+        return there, "kept", None
     # A run that was killed while it wrote left half a record.
     for left in kept.parent.glob(f".{kept.stem}.*"):
         left.unlink(missing_ok=True)
     require_room(kept.parent, RECORD_ROOM)  # better known before the training than after it
     pulse = Pulse(resolved.cell, beats)
-    record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside)
+
+    def keep(decoder: "Decoder") -> None:
+        if job.keep_weights:
+            keep_weights(decoder, job.store, resolved.key)
+
+    record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside, keep)
     # A run that broke off tells nothing about the others.
-    timing = pulse.timing() if record.status in ("ok", "off_budget") else None
+    timing = pulse.timing() if record.status in TRAINED else None
+    if there is not None and there.status in TRAINED:
+        # It was trained again for its weights alone.
+        clear()
+        return there, "kept", timing
     write_record(record, kept)
     clear()
     return record, record.status, timing
+
+
+def _lacks_weights(record: Record, job: Job) -> bool:
+    """Return whether a cell must be trained again for its weights."""
+    from bench.runner.weights import weights_path
+
+    # Only a cell that came to its end has weights to keep.
+    wanted = job.keep_weights and record.status in TRAINED
+    return wanted and not weights_path(job.store, record.key).is_dir()
 
 
 def _displaced(place: Path, kept: Path) -> str:

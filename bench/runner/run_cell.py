@@ -1,6 +1,7 @@
 """Run one cell from text to record: train, evaluate, judge."""
 
 import datetime
+from collections.abc import Callable
 from math import isfinite, log
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.backbone.compiled import compile_parts
+from bench.backbone.decoder import Decoder
 from bench.conformance.causality import prove
 from bench.conformance.unchanged import unchanged
 from bench.data import Corpus, statistics
@@ -19,7 +21,7 @@ from bench.evaluation.headline import (
 )
 from bench.evaluation.shares import moved_shares
 from bench.flops.counter import UncountedOp
-from bench.model.assemble import assemble
+from bench.model.assemble import Model, assemble
 from bench.record import Record, Status
 from bench.routing.contract import TrainStatistics
 from bench.runner.fill_record import EvaluatedCell, TrainedCell, measured, provenance_of
@@ -44,6 +46,7 @@ def run_cell(
     checkpoints: Checkpoints | None = None,
     pulse: Pulse | None = None,
     beside: int = 0,
+    keep: Callable[[Decoder], None] = lambda _: None,
 ) -> Record:
     """Train, calibrate and evaluate a cell, and return its record.
 
@@ -57,6 +60,7 @@ def run_cell(
         checkpoints: state of an interrupted run, and place for new checkpoints; or None.
         pulse: reports the phases of the cell; or None.
         beside: number of other workers in the run.
+        keep: called with the trained model at the knobs of its evaluation.
     """
     memory = PeakMemory(torch.device(resolved.cell.suite.device))
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -79,6 +83,7 @@ def run_cell(
         trained = train_cell(resolved, checkpoints, pulse)
         pulse.enter("evaluation")
         evaluated = evaluate_cell(resolved, trained)
+        keep(trained.model.decoder)
         found = measured(resolved, trained, evaluated, memory, beside)
         judged = judge_cell(resolved, trained, evaluated)
         return Record.model_validate({**dict(blank), **found, **judged})
@@ -106,13 +111,7 @@ def train_cell(
     """
     cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
     pulse = pulse or Pulse(cell)
-    model = assemble(resolved.blueprint(), cell.seed, cell.row.router_seed)
-    pretraining = freeze(resolved, model, pulse)
-    model.decoder.to(suite.device)
-    model.decoder.truth = corpus.truth
-    # Compile after the weights are in place on the device.
-    if suite.compile:
-        compile_parts(model.decoder)
+    model, pretraining = prepare(resolved, pulse)
     watch, meter = Watch(resolved, model), model.meter(cell.seed)
     # A resumed run keeps the probes that it has made.
     if checkpoints is not None:
@@ -128,13 +127,30 @@ def train_cell(
         router_seed=cell.row.router_seed,
         lr_scale=cell.row.lr_scale,
         dtype=resolved.dtype,
-        statistics=lambda: _statistics(corpus),
+        statistics=lambda: statistics_of(corpus),
         probe=watch.probe,
         report=pulse.report,
         checkpoints=checkpoints,
         meter=meter,
     )
     return TrainedCell(model, trained, watch, meter, pretraining)
+
+
+def prepare(resolved: ResolvedCell, pulse: Pulse) -> tuple[Model, float]:
+    """Return the model of a cell on its device, and the FLOPs of its frozen backbone.
+
+    Raises:
+        UserError: no size of the router meets the budget, or its cost cannot be counted.
+    """
+    cell, suite = resolved.cell, resolved.cell.suite
+    model = assemble(resolved.blueprint(), cell.seed, cell.row.router_seed)
+    pretraining = freeze(resolved, model, pulse)
+    model.decoder.to(suite.device)
+    model.decoder.truth = resolved.corpus.truth
+    # Compile after the weights are in place on the device.
+    if suite.compile:
+        compile_parts(model.decoder)
+    return model, pretraining
 
 
 def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:
@@ -202,7 +218,8 @@ def judge_cell(
     return {"status": status, "reason": missed}
 
 
-def _statistics(corpus: Corpus) -> TrainStatistics:
+def statistics_of(corpus: Corpus) -> TrainStatistics:
+    """Return the counts of the training split, for routers that fit tables."""
     unigram, bigram = statistics(corpus)
     return TrainStatistics(
         torch.from_numpy(unigram), None if bigram is None else torch.from_numpy(bigram)

@@ -25,6 +25,9 @@ class Setting(Part):
     set: dict[str, Any] = Field(
         default_factory=dict, description="dotted field of the suite -> value"
     )
+    series: str = Field(
+        default="", description="name of the settings that `across` joins to one line a row"
+    )
 
 
 class StudyRow(RowConfig):
@@ -70,6 +73,11 @@ class StudyComparison(Part):
     settings: tuple[str, ...] = Field(
         default=(), description="settings to compare in; all that hold both rows if empty"
     )
+    best: bool = Field(
+        default=False,
+        description="make one comparison, of the lowest value of each row over the settings; a "
+        "seed has its own lowest",
+    )
     figure: str = Field(default="", description="the source's figure for this comparison")
 
     @model_validator(mode="after")
@@ -91,6 +99,8 @@ class StudyComparison(Part):
         # The study's margin is in nats, so it fits losses alone.
         if self.margin is None and not measure.is_loss:
             raise ValueError(f"{self.measure} needs a margin of its own")
+        if self.best and not measure.is_loss:
+            raise ValueError(f"{self.measure} is no loss, so its lowest value is not its best")
         return self
 
     @property
@@ -160,6 +170,11 @@ class StudyConfig(Part):
     )
     axis: str = Field(default="", description="name of the axis that `at` of a row lies on")
     curves: tuple[str, ...] = Field(default=(), description="measures drawn against `at`")
+    across: tuple[str, ...] = Field(
+        default=(),
+        description="measures that the loss is drawn against, a line for each row and `series` "
+        "of settings; settings then have no figures of their own",
+    )
     settings: dict[str, Setting] = Field(min_length=1)
     rows: tuple[StudyRow, ...] = Field(min_length=2)
     claims: tuple[Claim, ...] = Field(min_length=1)
@@ -184,7 +199,7 @@ class StudyConfig(Part):
         return self
 
     def _check_rows(self) -> None:
-        for measure in (*self.measures, *self.curves):
+        for measure in (*self.measures, *self.curves, *self.across):
             find_measure(measure)
         for row in self.rows:
             _known("measure", row.figures, (*self.measures, "loss"))
@@ -240,8 +255,13 @@ class StudyConfig(Part):
         replicas = [row.replicas() for rows in self.grid(size).values() for row in rows]
         return size.seeds * sum(map(len, replicas))
 
-    def places(self, comparison: StudyComparison, size: Size | None = None) -> list[str]:
-        """Return the settings in which a comparison is made, at one size or at any."""
+    def places(
+        self, comparison: StudyComparison, size: Size | None = None
+    ) -> list[tuple[str, ...]]:
+        """Return the settings of each prediction of a comparison, at one size or at any.
+
+        A prediction has one setting, or all of them if it compares the best.
+        """
         everything = {
             setting: [row for row in self.rows if not row.settings or setting in row.settings]
             for setting in self.settings
@@ -249,11 +269,14 @@ class StudyConfig(Part):
         grid = everything if size is None else self.grid(size)
         # A comparison needs both of its rows in the setting.
         names = {setting: {row.name for row in rows} for setting, rows in grid.items()}
-        return [
+        found = tuple(
             s
             for s in comparison.settings or self.settings
             if {comparison.row, comparison.control} <= names.get(s, set())
-        ]
+        )
+        if comparison.best:
+            return [found] if found else []
+        return [(setting,) for setting in found]
 
     def margin_of(self, comparison: StudyComparison) -> float:
         """Return the margin of a comparison: its own, or the study's."""

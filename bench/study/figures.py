@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from bench.board.drawing import Figure, colour, subplots, tip
@@ -23,7 +24,10 @@ _ROW, _NAME = 24, 40
 
 
 def study_figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
-    """Return file name -> figure, for every setting of one size that has losses."""
+    """Return file name -> figure, for every setting of one size that has losses, or across them."""
+    if study.across:
+        joined = [_across(study, find_measure(name), results) for name in study.across]
+        return {f"{results.name}.{one.slug}.svg": one for one in joined if one is not None}
     found: dict[str, Figure] = {}
     for setting, rows in results.rows.items():
         shown = [row for row in rows if row.losses]
@@ -148,6 +152,43 @@ def _draw_along(data: "pd.DataFrame", axis: str, name: str) -> "Canvas":
     draw_lines(data.assign(x=data["at"].map(places.index)), axes, styles, y="value")
     axes.set(xlabel=axis, ylabel=name)
     axes.set_xticks(range(len(places)), [f"{place:g}" for place in places])
+    return canvas
+
+
+def _across(study: StudyConfig, measure: Measure, results: SizeResults) -> Figure | None:
+    """Show the loss against a measure, a line for each row and series of settings."""
+    import pandas as pd
+
+    points = [
+        {"row": f"{row.label}, {series}", "x": fmean(places), "seed": seed, "loss": loss}
+        for setting, rows in results.rows.items()
+        for row in rows
+        if (series := study.settings[setting].series)
+        and (places := list(row.by_seed(measure.read).values()))
+        for seed, loss in row.losses.items()
+    ]
+    data = pd.DataFrame(points, columns=["row", "x", "seed", "loss"])
+    if data.empty:
+        return None
+    words = (
+        f"Headline loss against {measure.meaning}: mean over the seeds, and a band from the lowest "
+        "to the highest."
+    )
+    draw = partial(_draw_across, name=measure.title)
+    data = data.sort_values(["row", "x"], kind="stable")
+    return Figure(f"loss-{measure.name}", f"Loss against {measure.title}", words, data, draw)
+
+
+def _draw_across(data: "pd.DataFrame", name: str) -> "Canvas":
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    canvas, (axes,) = subplots(760, 400)
+    styles = {one: series(place) for place, one in enumerate(dict.fromkeys(data["row"]))}
+    draw_lines(data, axes, styles)
+    axes.set(xlabel=name, ylabel="nats", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes.xaxis.set_minor_locator(NullLocator())
     return canvas
 
 

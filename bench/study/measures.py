@@ -10,7 +10,7 @@ from functools import partial
 from statistics import fmean, pstdev
 from typing import Literal
 
-from bench.board.measures import above_best, active_share, cost_to_reach
+from bench.board.measures import above_best, active_flops, active_share, cost_to_reach
 from bench.board.monitors import max_violation, purity
 from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
@@ -218,6 +218,14 @@ MEASURES: dict[str, Measure] = {
             "training FLOPs charged, over those of a full-only model on as many tokens in the same "
             "regime",
             _training_cost, _factor, ratio=True,
+        ),
+        Measure(
+            "parameters", "parameters", "parameters in all",
+            lambda r: r.training.parameters_total if r.training else None, quantity, ratio=True,
+        ),
+        Measure(
+            "forward_flops", "FLOPs a token", "active FLOPs a token of a forward pass",
+            active_flops, quantity, ratio=True,
         ),
         Measure(
             "sparse_cost", "ideal sparse",

@@ -110,10 +110,14 @@ def _size(study: StudyConfig, results: SizeResults) -> dict[str, Any]:
             }
             for setting, rows in results.rows.items()
         ],
-        "judged": results.judged,
+        "notes": [(one, _where(one)) for one in results.judged if one.note],
+        "across": [
+            (name, figure.title)
+            for name, figure in drawn.items()
+            if name.startswith(f"{results.name}.")
+        ],
         "predictions": [
-            [str(one.claim + 1), code(one.setting), *_prediction(study, one)]
-            for one in results.judged
+            [str(one.claim + 1), _where(one), *_prediction(study, one)] for one in results.judged
         ],
         "missing": results.missing,
         "left_out": [(setting, row, found, why) for (setting, row, why), found in groups.items()],
@@ -161,6 +165,12 @@ def _value(row: Row, measure: Measure) -> str:
         return f"{shown} {interval(*mean_interval(values), 4)}".strip()
     seeds = len({record.cell.seed for record in row.good})
     return shown + (f" ({len(values)}/{seeds})" if len(values) < seeds else "")
+
+
+def _where(one: Judged) -> str:
+    """Return the settings of a prediction."""
+    names = [code(name) for name in one.settings]
+    return f"best of {listing(names)}" if one.declared.best else names[0]
 
 
 def _prediction(study: StudyConfig, one: Judged) -> list[str]:

@@ -25,10 +25,10 @@ from bench.study.read_study import setting_at, value_at
 
 @dataclass(frozen=True)
 class Judged:
-    """One prediction in one setting, with its result."""
+    """One prediction in its settings, with its result."""
 
     claim: int
-    setting: str
+    settings: tuple[str, ...]
     declared: StudyComparison
     found: PredictionResult
     note: str
@@ -161,41 +161,59 @@ def _undeclared(
 
 def _judge(study: StudyConfig, size: Size, rows: dict[str, tuple[Row, ...]]) -> list[Judged]:
     """Judge all predictions of the size as one family."""
-    places: list[tuple[int, str, StudyComparison]] = [
-        (index, setting, comparison)
+    places: list[tuple[int, tuple[str, ...], StudyComparison]] = [
+        (index, settings, comparison)
         for index, claim in enumerate(study.claims)
         for comparison in claim.comparisons
-        for setting in study.places(comparison, size)
+        for settings in study.places(comparison, size)
     ]
     # The same row may run in several settings.
     by_name = {(setting, row.name): row for setting, found in rows.items() for row in found}
     predictions = [
-        _prediction(study, setting, comparison, by_name) for _, setting, comparison in places
+        _prediction(study, settings, comparison, by_name) for _, settings, comparison in places
     ]
     return [
-        Judged(claim, setting, comparison, found, _note(prediction, found, size))
-        for (claim, setting, comparison), prediction, found in zip(
+        Judged(claim, settings, comparison, found, _note(prediction, found, size))
+        for (claim, settings, comparison), prediction, found in zip(
             places, predictions, judge_predictions(predictions, study.alpha), strict=True
         )
     ]
 
 
 def _prediction(
-    study: StudyConfig, setting: str, comparison: StudyComparison, rows: dict[tuple[str, str], Row]
+    study: StudyConfig,
+    settings: tuple[str, ...],
+    comparison: StudyComparison,
+    rows: dict[tuple[str, str], Row],
 ) -> Prediction:
     measure = comparison.of
-    pair = [rows.get((setting, name)) for name in (comparison.row, comparison.control)]
+    row, control = (
+        [rows.get((setting, name)) for setting in settings]
+        for name in (comparison.row, comparison.control)
+    )
     margin, least = study.margin_of(comparison), comparison.least
     return Prediction(
-        group=(setting, comparison.measure),
+        group=(" ".join(settings), comparison.measure),
         names=(comparison.row, comparison.control),
-        row=coordinates(pair[0], measure),
-        control=coordinates(pair[1], measure),
+        row=_lowest(row, measure),
+        control=_lowest(control, measure),
         expect=comparison.expect,
         least=0.0 if least is None else measure.width(least),
         margin=measure.width(margin),
-        failed=any(row is not None and len(row.good) < len(row.records) for row in pair),
+        failed=any(
+            one is not None and len(one.good) < len(one.records) for one in (*row, *control)
+        ),
     )
+
+
+def _lowest(rows: Sequence[Row | None], measure: Measure) -> dict[int, float]:
+    """Return seed -> lowest value over the settings of a row, for the seeds that all have."""
+    found = [coordinates(row, measure) for row in rows]
+    return {
+        seed: min(values[seed] for values in found)
+        for seed in found[0]
+        if all(seed in values for values in found)
+    }
 
 
 def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:

@@ -14,6 +14,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,13 +83,13 @@ class Checkpoints:
         )
         for path in found:
             try:
-                self._take_up(model, *self._read(path))
+                self._take_up(model, *read_state(path, self.key))
             except Exception as error:
                 # A damaged file can raise anything. The run goes on without it.
                 assert fresh is not None
                 said = (
                     "of another cell or version"
-                    if isinstance(error, _Foreign)
+                    if isinstance(error, Foreign)
                     else f"damaged ({' '.join(str(error).split())[:200]})"
                 )
                 _log.warning(
@@ -140,46 +141,63 @@ class Checkpoints:
     def _save(self, model: nn.Module, target: Path) -> None:
         if target.exists():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
-        try:
-            # Safetensors holds tensors only; other values of the state go into the second file.
-            weights = model.state_dict()
-            tensors = {
-                name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)
-            }
-            state = {
-                "weights": {name: value for name, value in weights.items() if name not in tensors}
-            }
-            state |= {name: part.state_dict() for name, part in self.parts.items()}
-            torch.save(state, stream := io.BytesIO())
-            files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
-            manifest = {
-                "format": CHECKPOINT_FORMAT,
-                "key": self.key,
-                "sha256": {name: _sha256(data) for name, data in files.items()},
-            }
-            for name, data in {**files, _MANIFEST: json.dumps(manifest).encode()}.items():
-                (temporary / name).write_bytes(data)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        write_state(target, self.key, model, self.parts)
         for old in sorted(self.folder.glob("step-*[0-9]"))[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        if (manifest["format"], manifest["key"]) != (CHECKPOINT_FORMAT, self.key):
-            raise _Foreign
-        files = {name: (path / name).read_bytes() for name in (_WEIGHTS, _STATE)}
-        for name, data in files.items():
-            if _sha256(data) != manifest["sha256"][name]:
-                raise ValueError(f"{name} does not match its digest")
-        state = torch.load(io.BytesIO(files[_STATE]), weights_only=True)
-        return {**load(files[_WEIGHTS]), **state["weights"]}, state
+
+def write_state(target: Path, key: str, model: nn.Module, parts: Mapping[str, Stateful]) -> None:
+    """Write weights, buffers and the state of parts as a folder that appears by one rename.
+
+    Args:
+        target: the folder, which must not exist.
+        key: content key of the cell.
+        model: the model.
+        parts: name -> further state.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".writing-{target.name}-"))
+    try:
+        # Safetensors holds tensors only; other values of the state go into the second file.
+        weights = model.state_dict()
+        tensors = {
+            name: _alone(value) for name, value in weights.items() if isinstance(value, Tensor)
+        }
+        state = {"weights": {name: value for name, value in weights.items() if name not in tensors}}
+        state |= {name: part.state_dict() for name, part in parts.items()}
+        torch.save(state, stream := io.BytesIO())
+        files = {_WEIGHTS: save(tensors), _STATE: stream.getvalue()}
+        manifest = {
+            "format": CHECKPOINT_FORMAT,
+            "key": key,
+            "sha256": {name: _sha256(data) for name, data in files.items()},
+        }
+        for name, data in {**files, _MANIFEST: json.dumps(manifest).encode()}.items():
+            (temporary / name).write_bytes(data)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-class _Foreign(Exception):
+def read_state(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read weights and buffers by name, and the state of parts, from a folder of `write_state`.
+
+    Raises:
+        Foreign: the folder is of another key or format.
+        ValueError: a file is damaged.
+    """
+    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    if (manifest["format"], manifest["key"]) != (CHECKPOINT_FORMAT, key):
+        raise Foreign
+    files = {name: (path / name).read_bytes() for name in (_WEIGHTS, _STATE)}
+    for name, data in files.items():
+        if _sha256(data) != manifest["sha256"][name]:
+            raise ValueError(f"{name} does not match its digest")
+    state = torch.load(io.BytesIO(files[_STATE]), weights_only=True)
+    return {**load(files[_WEIGHTS]), **state["weights"]}, state
+
+
+class Foreign(Exception):
     """A sound checkpoint, but of another cell or version."""
 
 

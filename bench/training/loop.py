@@ -88,13 +88,17 @@ def train(
         Diverged: the loss is not finite.
         RuleBroken: a metered router returned a malformed plan or ran an operation without a price.
     """
-    noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
-    supervisor = Supervisor(model, len(split.document_tags))
-    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
-    if statistics is not None:
-        _fit(model, statistics)
-    drawn = partial(train_batch, split, seed=seed, batch_size=config.batch_size, seq_len=seq_len)
-    order = Curriculum(model, drawn, config.router.curriculum, seed=seed, dtype=dtype)
+    loop, order = begin(
+        model,
+        split,
+        config,
+        seq_len=seq_len,
+        seed=seed,
+        router_seed=router_seed,
+        lr_scale=lr_scale,
+        dtype=dtype,
+        statistics=statistics,
+    )
     if checkpoints is not None:
         checkpoints.parts["curriculum"] = order
         checkpoints.parts["training"] = loop
@@ -112,12 +116,7 @@ def train(
         started = time.perf_counter()
         if meter is not None:
             loop.inspect(meter, done.steps)
-        batch = order.batch(done.steps, progress)
-        tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
-        loop.since.append(loop.step(tokens, tags, documents, progress))
-        report(progress, loop.since[-1])
-        done.steps += 1
-        done.tokens += config.batch_size * seq_len
+        report(progress, advance(loop, order, progress))
         done.seconds += time.perf_counter() - started
     # The last state is kept too: the evaluation that follows may be killed.
     if checkpoints is not None:
@@ -125,6 +124,40 @@ def train(
     if probe is not None:
         _probe(loop, probe)
     return _finished(loop, order)
+
+
+def begin(
+    model: Model,
+    split: Split,
+    config: TrainConfig,
+    *,
+    seq_len: int,
+    seed: int,
+    router_seed: int = 0,
+    lr_scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    statistics: Callable[[], TrainStatistics] | None = None,
+) -> tuple[Stepper, Curriculum]:
+    """Return the state of a training before its first step, and its data order; see `train`."""
+    noise = generator(seed, f"noise/{router_seed}", device_of(model.decoder))
+    supervisor = Supervisor(model, len(split.document_tags))
+    loop = Stepper(model, config, lr_scale, dtype, noise, Oracle(model, seed, dtype), supervisor)
+    if statistics is not None:
+        _fit(model, statistics)
+    drawn = partial(train_batch, split, seed=seed, batch_size=config.batch_size, seq_len=seq_len)
+    return loop, Curriculum(model, drawn, config.router.curriculum, seed=seed, dtype=dtype)
+
+
+def advance(loop: Stepper, order: Curriculum, progress: float) -> Tensor:
+    """Do the next step of a training, and return its loss, nats per token."""
+    done = loop.done
+    batch = order.batch(done.steps, progress)
+    tokens, tags, documents = map(torch.from_numpy, (batch.tokens, batch.tags, batch.documents))
+    loss = loop.step(tokens, tags, documents, progress)
+    loop.since.append(loss)
+    done.steps += 1
+    done.tokens += tokens[:, 1:].numel()
+    return loss
 
 
 def _finished(loop: Stepper, order: Curriculum) -> Trained:

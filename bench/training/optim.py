@@ -22,13 +22,18 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(
-    matrices: Float[Tensor, "count rows columns"], steps: int = 5
+    matrices: Float[Tensor, "count rows columns"], steps: int = 5, low: bool = False
 ) -> Float[Tensor, "count rows columns"]:
     """Approximate U V^T of each matrix U S V^T by a quintic Newton-Schulz iteration.
 
-    Singular values end between about 0.7 and 1.2. Runs in bfloat16 on CUDA, in float32 elsewhere.
+    Singular values end between about 0.7 and 1.2.
+
+    Args:
+        matrices: the matrices, all of one shape.
+        steps: number of iterations.
+        low: iterate in bfloat16, as on CUDA, and not in float32.
     """
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.bfloat16() if matrices.is_cuda or low else matrices.float()
     # The Gram matrix is smaller for a wide matrix, so a tall one is transposed.
     tall = x.shape[1] > x.shape[2]
     if tall:
@@ -38,7 +43,12 @@ def orthogonalise(
     a, b, c = _COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
+        if low:
+            # The product adds a * x itself, which saves two passes over x and a rounding.
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+        else:
+            x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 
@@ -52,11 +62,17 @@ class Muon(torch.optim.Optimizer):
         parameters: parameters to train; there may be none.
         lr: step for a square matrix; scaled by sqrt(max(1, rows / columns)).
         momentum: factor of the Nesterov average.
+        low: iterate in bfloat16; see `orthogonalise`.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        low: bool = False,
     ) -> None:
+        self.low = low
         super().__init__([{"params": list(parameters)}], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -75,7 +91,8 @@ class Muon(torch.optim.Optimizer):
                             self._momentum(p, group["momentum"]).view(-1, rows, columns)
                             for p in parameters
                         ]
-                    )
+                    ),
+                    low=self.low,
                 )
                 scale = -group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(

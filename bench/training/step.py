@@ -93,7 +93,7 @@ class Stepper:
             groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True
         )
         self.optimisers: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=config.muon_lr * lr_scale),
+            Muon(matrices, config.muon_lr * lr_scale, low=config.muon_dtype == "bfloat16"),
             adam,
         ]
         self.peaks = [

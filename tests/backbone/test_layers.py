@@ -180,7 +180,7 @@ def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
     positions = torch.arange(8).expand(1, 8)
 
     def column_mean(inputs: Tensor) -> Tensor:
-        query, key, _ = module._heads(inputs, positions)
+        query, key, _ = module.heads(inputs, positions)
         scores = (query @ key.mT / (16 // HEADS) ** 0.5).masked_fill(
             ~torch.ones(8, 8, dtype=torch.bool).tril(), -torch.inf
         )
@@ -200,7 +200,7 @@ def test_only_a_gain_lifts_the_bound_on_the_logits_of_attention() -> None:
         module.query_gain.data.fill_(gain)
         module.key_gain.data.fill_(gain)
         module.qkv.data[1] = module.qkv.data[0]
-        query, key, _ = module._heads(x, torch.zeros(1, 1, dtype=torch.long))
+        query, key, _ = module.heads(x, torch.zeros(1, 1, dtype=torch.long))
         size = D_MODEL // HEADS
         wanted = torch.full((1, HEADS, 1, 1), gain**2 * size**0.5)
         torch.testing.assert_close(query @ key.mT / size**0.5, wanted, rtol=1e-4, atol=1e-4)

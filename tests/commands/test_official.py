@@ -11,6 +11,9 @@ def test_a_device_that_computes_is_accepted_and_others_are_refused() -> None:
     for device in ("cuda:99", "meta", "mps", "", "cdua"):
         with pytest.raises(UserError, match=f"--device is '{device}'.*Use --device cpu"):
             check_device(device)
+    check_device("cuda:99", here=False)
+    with pytest.raises(UserError, match="--device is 'cdua'"):
+        check_device("cdua", here=False)
 
 
 @pytest.mark.parametrize("dirty", [False, True])

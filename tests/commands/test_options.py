@@ -1,15 +1,13 @@
 """What the shared arguments are read as, and what is refused."""
 
 import argparse
-import os
-from pathlib import Path
 
 import pytest
 
-from bench.commands import options
 from bench.commands.options import (
+    add_executor,
     add_suite,
-    default_workers,
+    cluster_settings,
     natural,
     overrides,
     parse_seeds,
@@ -49,41 +47,14 @@ def test_only_what_was_given_overrides_the_suite() -> None:
     assert overrides(given) == {"budget": 0.25, "match": "tokens"}
 
 
-def test_there_is_a_worker_for_each_core_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "cpu_quota", lambda: None)
-    monkeypatch.delattr(os, "process_cpu_count", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert default_workers() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert default_workers() == 7
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "300000 100000\n"}, 3.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
-        ({"cpu.max": "nonsense"}, None),
-    ],
-)
-def test_the_quota_of_a_container_is_read(
-    tmp_path: Path, files: dict[str, str], quota: float | None
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="ascii")
-    assert options.cpu_quota(tmp_path) == quota
-
-
-@pytest.mark.parametrize(("quota", "workers"), [(0.5, 1), (3.0, 3), (64.0, 8), (None, 8)])
-def test_workers_fit_into_the_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: float | None, workers: int
-) -> None:
-    monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
-    monkeypatch.setattr(options, "cpu_quota", lambda: quota)
-    assert options.default_workers() == workers
+def test_fields_of_a_cluster_are_read_as_yaml() -> None:
+    parser = argparse.ArgumentParser()
+    add_executor(parser)
+    assert cluster_settings(parser.parse_args([])) == {}
+    given = parser.parse_args(["--cluster", "timeout_min=30", "--cluster", "slurm_partition=gpu"])
+    assert cluster_settings(given) == {"timeout_min": 30, "slurm_partition": "gpu"}
+    for wrong in ("gpu", "=3"):
+        with pytest.raises(UserError, match=f"--cluster is '{wrong}'; give FIELD=VALUE"):
+            cluster_settings(parser.parse_args(["--cluster", wrong]))
+    with pytest.raises(UserError, match="--cluster 'a=\\[': the value"):
+        cluster_settings(parser.parse_args(["--cluster", "a=["]))

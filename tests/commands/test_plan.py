@@ -30,10 +30,13 @@ def test_budget_and_training_flops_are_those_of_the_formula(
     assert int(found[1].replace(",", "")) == round(budget)
     assert float(found[2]) == pytest.approx(100 * budget / dense, abs=0.05)
     assert float(found[3]) == pytest.approx(3 * budget * suite.train.reference_tokens, rel=0.005)
-    assert [line.split()[:2] for line in said.splitlines()[-2:]] == [
+    table, _, prediction = said.rstrip().rpartition("\n\n")
+    assert [line.split()[:2] for line in table.splitlines()[-2:]] == [
         ["mlp_gate", "ranked"],
         ["random@ffn", "control"],
     ]
+    total = 2 * suite.seeds * 3 * budget * suite.train.reference_tokens
+    assert f"training  {total:.3g} FLOPs\n" in prediction
     assert not (place / "runs").exists()
 
 

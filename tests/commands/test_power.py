@@ -87,3 +87,12 @@ def test_one_ranked_row_has_nothing_to_be_compared_with(
     write(tmp_path, records(QUICK[1:2], range(3)))
     assert main(["power", "--results", str(tmp_path)]) == 2
     assert "fewer than two ranked rows" in capsys.readouterr().err
+
+
+def test_a_board_of_one_row_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, records(QUICK, range(3)) + records(QUICK[1:2], range(3), budget=0.25))
+    assert main(["power", "--results", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert lines(said, "mod") and said.count("fewer than two ranked rows") == 1

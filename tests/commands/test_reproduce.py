@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.commands.reproduce import _cell, _records
+from bench.commands.reproduce import row_records
 from bench.config.read_suite import parse_suite
 from bench.config.row import RowConfig
 from bench.errors import UserError
@@ -17,6 +17,7 @@ from bench.record import Record, record_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell, sensitivity_rows
 from bench.runner.resolve import resolve
+from bench.runner.weights import recorded_cell
 from tests import world
 from tests.board.synthetic import QUICK, record
 from tests.commands.test_plan_rows import PLUGIN
@@ -43,7 +44,7 @@ def test_a_row_at_another_rate_is_rebuilt_at_that_rate(suite: Any) -> None:
     (half, *_) = sensitivity_rows(suite, suite.rows)
     assert (half.name, half.lr_scale) == ("mlp_gate@lr0.5", 0.5)
     made = a_record(Cell(suite, half, 100))
-    again = _cell(made, ())
+    again = recorded_cell(made, ())
     assert again.row.lr_scale == 0.5
     assert resolve(again).key == made.key
 
@@ -57,12 +58,14 @@ def test_plugins_that_the_suite_names_are_loaded_where_they_still_are(
     with world.own_registry():
         row = RowConfig.model_validate("of_the_suite")
         made = a_record(Cell(named, row, 0, (file,), outside=True))
-    again = _cell(made, ())
-    assert again.outside and again.plugin_files == _cell(made, (file,)).plugin_files == (file,)
+    again = recorded_cell(made, ())
+    assert again.outside and again.plugin_files == recorded_cell(made, (file,)).plugin_files == (
+        file,
+    )
     file.unlink()
-    assert not _cell(a_record(Cell(named, named.rows[0], 0)), ()).outside
+    assert not recorded_cell(a_record(Cell(named, named.rows[0], 0)), ()).outside
     with pytest.raises(UserError, match=r"Unknown router 'of_the_suite'.*add --plugin FILE.py"):
-        _cell(made, ())
+        recorded_cell(made, ())
 
 
 def test_several_budgets_or_modes_are_never_mixed(suite: Any, tmp_path: Path) -> None:
@@ -72,18 +75,18 @@ def test_several_budgets_or_modes_are_never_mixed(suite: Any, tmp_path: Path) ->
 
     asked = Namespace(results=tmp_path, suite="tiny", row="mlp_gate", budget=None, match=None)
     write()
-    assert len(_records(asked)) == 1
+    assert len(row_records(asked)) == 1
     write(budget=0.25)
     with pytest.raises(UserError, match=r"records at --budget 0.25 and 0.5. Name one"):
-        _records(asked)
+        row_records(asked)
     write(match="tokens", budget=0.25)
     quarter = Namespace(**{**vars(asked), "budget": 0.25})
     with pytest.raises(UserError, match="records at --match flops and tokens"):
-        _records(quarter)
-    (found,) = _records(Namespace(**{**vars(quarter), "match": "tokens"}))
+        row_records(quarter)
+    (found,) = row_records(Namespace(**{**vars(quarter), "match": "tokens"}))
     assert (found.cell.budget, found.cell.match) == (0.25, "tokens")
     with pytest.raises(UserError, match=r"--budget is 0.75; row 'mlp_gate' has records at 0.25"):
-        _records(Namespace(**{**vars(asked), "budget": 0.75}))
+        row_records(Namespace(**{**vars(asked), "budget": 0.75}))
 
 
 def test_why_a_rerun_failed_is_shown(

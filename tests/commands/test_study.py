@@ -72,6 +72,10 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
     assert capsys.readouterr().out.count(" kept ") == 4
     assert (folder / "README.md").read_bytes() == page
     assert study("--check") == 0
+    # A study of one's own is known by its file alone.
+    capsys.readouterr()
+    assert main(["study", "--check", "--out", "out"]) == 0
+    assert "passed over: the page of 'wide-gate'" in capsys.readouterr().out
     (folder / "README.md").write_bytes(page.replace(b"refuted", b"confirmed"))
     assert study("--check") == 1
     assert "is not what its records give" in capsys.readouterr().out

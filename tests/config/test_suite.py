@@ -38,7 +38,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(
         (
             {"comparison": {"looks": looks}},
-            f"field 'comparison': Value error, looks is {looks}; give",
+            f"field 'comparison': looks is {looks}; give",
         )
         for looks in ([1], [3, 3], [2, 999])
     ),

@@ -55,6 +55,7 @@ CAUGHT = {
         "spends_at_will": "budget_is_met",
         "score_without_gradient": "parameters_change",
         "gradient_reversed": "learns_planted_rule",
+        "pointwise_by_mistake": "decodes_alike",
         "typo_in_build": "builds_without_arguments",
         "typo_in_forward": "plan_is_well_formed",
         "typo_in_loss": "runs_without_errors",

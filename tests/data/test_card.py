@@ -98,6 +98,22 @@ def test_a_domain_out_of_the_headline_is_said(table: Callable[..., Path], tmp_pa
     assert "\nnot in the headline, overlap above 5%: a\n" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("L" * 300, "L" * 29 + "..."), ("a\nb\x1b[1m", "a·b·[1m"), ("", "''")]
+)
+def test_a_domain_of_any_name_keeps_to_its_line(
+    table: Callable[..., Path], tmp_path: Path, name: str, shown: str
+) -> None:
+    rows = [
+        {"text": prose(i if i % 2 else 0) + f" {i}", "kind": [name, "z"][i % 2]} for i in range(80)
+    ]
+    config = DataConfig.model_validate({"path": str(table(rows)), "domain_column": "kind"})
+    lines = corpus_card(load_corpus(config, tmp_path), config).splitlines()
+    assert [line for line in lines if line.startswith(f"{shown} ")] == [lines[-2]]
+    assert lines[-3].startswith("---") and lines[-1].startswith("z ")
+    assert f"not in the headline, overlap above 5%: {shown}" in lines
+
+
 def test_the_card_of_a_generated_task() -> None:
     config = DataConfig.model_validate({"source": "planted", "max_tokens": 10_000}).at(0)
     lines = corpus_card(load_corpus(config), config).splitlines()

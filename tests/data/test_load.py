@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import Corpus, DataConfig, load_corpus, statistics
+from bench.data import Corpus, DataConfig, declared_corpus, load_corpus, statistics
 from bench.errors import UserError
 from bench.files import default_cache
 from tests.data.conftest import prose
@@ -248,3 +248,10 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache() == Path("/somewhere/token-routing-bench")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == Path("~/.cache/token-routing-bench").expanduser()
+
+
+def test_a_declared_corpus_has_the_vocabulary_of_the_real_one_and_no_text(tmp_path: Path) -> None:
+    tokens = declared_corpus(config(tmp_path / "nowhere.jsonl"))
+    assert tokens.vocab_size == 256 and len(tokens.train.tokens) == 0
+    learnt = declared_corpus(config(tmp_path / "nowhere.jsonl", tokenizer="bpe", vocab_size=300))
+    assert learnt.vocab_size == 300 and learnt.domains == ("text",)

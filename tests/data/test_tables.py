@@ -92,6 +92,18 @@ def test_a_broken_table_is_one_line(tmp_path: Path, name: str, said: str) -> Non
         load_corpus(config(tmp_path / name), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"text": ' + "9" * 5000 + "}"], ids=["[[", "99"])
+def test_json_beyond_the_limits_of_its_reader_is_one_line(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        UserError, match=r"line 1 is no JSON \((maximum recursion|Exceeds the limit)"
+    ):
+        load_corpus(config(tmp_path / name), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["e.jsonl", "e.json", "e.txt", "e.parquet"])
 def test_an_empty_file_is_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()

@@ -1,5 +1,7 @@
 """Routers that cheat nobody and still break a rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -231,6 +233,17 @@ class UnpricedAfterStep(MLPGate):
 
     def after_step(self, trace: LayerTrace) -> None:
         torch.fft.rfft(trace.inputs.hidden)
+
+
+@register("pointwise_by_mistake", family="cheater")
+class PointwiseByMistake(MLPGate):
+    """Declares itself pointwise, and scores a token by the mean of those before it."""
+
+    pointwise = True
+
+    def forward(self, inputs: RouterInput) -> RoutingPlan:
+        count = torch.arange(1, inputs.hidden.shape[1] + 1).unsqueeze(1)
+        return super().forward(replace(inputs, hidden=inputs.hidden.cumsum(1) / count))
 
 
 @register("no_plan", family="cheater")

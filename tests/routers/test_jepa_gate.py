@@ -72,6 +72,22 @@ def test_probing_runs_both_paths_for_a_share_and_leaves_the_stream_as_it_was() -
     assert probing.decoder.routers[0].trains_dense
 
 
+def test_alignment_trains_its_own_router_and_neither_decoder_nor_other_routers() -> None:
+    built_model = model("jepa_gate")
+    trained_like(built_model.decoder)
+    run = run_of(tokens(BATCH, SEQ))
+    built_model.decoder(run)
+    *others, last = built_model.decoder.routers
+    last.aux_losses["jepa"].compute(run.traces[-1]).backward()
+    own = {id(parameter) for parameter in last.parameters()}
+    trained = {
+        id(p) for p in built_model.decoder.parameters() if p.grad is not None and p.grad.any()
+    }
+    assert others
+    # The score has no part in the alignment.
+    assert trained == own - {id(parameter) for parameter in last.score.parameters()}
+
+
 def test_without_alignment_the_loss_does_not_run() -> None:
     assert find("jepa_gate").make({"alignment": 0}).aux_losses["jepa"].weight == 0
 

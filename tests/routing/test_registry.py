@@ -154,11 +154,7 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
 ) -> None:
     def installed(value: str) -> None:
         point = EntryPoint("theirs", value, registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(
-            registry,
-            "entry_points",
-            lambda group: [point] if group == registry.ENTRY_POINT_GROUP else [],
-        )
+        monkeypatch.setattr(registry, "installed_points", lambda: (point,))
 
     monkeypatch.syspath_prepend(str(plugin.parent))
     installed("plugin")
@@ -166,6 +162,16 @@ def test_entry_points_of_other_distributions_are_loaded_or_named(
     installed("plugin:Missing")
     with pytest.raises(UserError, match=r"Entry point 'theirs' \(plugin:Missing\) failed to load"):
         registry.load_all()
+
+
+def test_entry_points_are_searched_once(monkeypatch: Any) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or [])
+    registry.installed_points.cache_clear()
+    for _ in range(3):
+        registry.find("mod")
+    registry.installed_points.cache_clear()
+    assert asked == [registry.ENTRY_POINT_GROUP]
 
 
 @pytest.mark.parametrize(

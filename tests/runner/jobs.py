@@ -1,13 +1,16 @@
 """Jobs, the places of their records, and plugins that do harm."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.record import store_path
 from bench.runner.cells import Cell
+from bench.runner.pool import local_executor
 from bench.runner.resolve import resolve
-from bench.runner.resume_cell import Job
+from bench.runner.resume_cell import CellResult, Job
+from bench.runner.schedule import run_cells
 from tests import world
 
 PLUGINS = """
@@ -72,3 +75,11 @@ def kept(cell: Cell, root: Path) -> Path:
 
 def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def run_here(
+    cells: Sequence[Cell], job: Job, workers: int, *said: Any, **more: Any
+) -> list[CellResult]:
+    """Run cells on this machine; `said` are the functions that are told of results and starts."""
+    with local_executor(workers) as executor:
+        return run_cells(cells, job, executor, *said, **more)

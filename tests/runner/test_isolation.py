@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.runner.isolation import in_fresh_process
+from bench.runner.isolation import INTERRUPTS, in_fresh_process
 
 
 def test_a_function_runs_in_another_process_and_its_errors_come_back() -> None:
@@ -22,8 +22,9 @@ def test_a_function_runs_in_another_process_and_its_errors_come_back() -> None:
 
 
 def test_a_process_starts_deaf_to_interrupts_and_its_parent_hears_them_again() -> None:
-    assert signal.SIGINT in in_fresh_process(signal.pthread_sigmask, signal.SIG_BLOCK, [])
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    blocked = in_fresh_process(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+    assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
+    assert not INTERRUPTS & signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_prints_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +39,7 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
         "if middle: os.waitpid(middle, 0); raise SystemExit\n"
         "parent = os.getpid(); child = os.fork()\n"
         "if child: print(child, flush=True); time.sleep(0.5); os._exit(0)\n"
-        "_begin(parent, False); time.sleep(60)"
+        "_begin(parent, False, {}); time.sleep(60)"
     )
     made = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60

@@ -1,5 +1,8 @@
 """Peak memory is that of what was measured, whatever the process held before."""
 
+import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +88,26 @@ def test_the_unit_of_the_system(monkeypatch: pytest.MonkeyPatch, platform: str, 
     monkeypatch.setattr(memory.sys, "platform", platform)
     monkeypatch.setattr(memory.resource, "getrusage", lambda _: Usage())
     assert memory._highest() == 7
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no allocator of glibc")
+def test_kept_memory_is_used_again_without_new_pages() -> None:
+    def faults(before: str) -> int:
+        lines = (
+            "import ctypes, resource, torch",
+            "from bench.runner.memory import keep_freed_memory",
+            before,
+            "def use():",
+            "    return [torch.ones(megabytes * 2**18) for megabytes in (1, 4, 16)] and None",
+            "[use() for _ in range(5)]",
+            "start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
+            "[use() for _ in range(20)]",
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)",
+        )
+        command = [sys.executable, "-c", "\n".join(lines)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    # A page has 4 KiB, and each time 21 MiB are used. Without thresholds of their own, small blocks
+    # teach the allocator to keep large ones, so the first count gives them the documented default.
+    default = "ctypes.CDLL(None).mallopt(-3, 128 * 1024)"
+    assert faults(default) > 20 * 21 * 256 / 2 > 10 * faults("keep_freed_memory()")

@@ -13,8 +13,8 @@ from bench.record import read_record
 from bench.runner import plugins
 from bench.runner.cells import Cell
 from bench.runner.plugins import OUTCOMES_FOLDER, describe_rows, offence
-from bench.runner.pool import run_cells
 from bench.runner.resume_cell import Job
+from tests.runner.jobs import run_here
 from tests.world import suite, write_text
 
 SOUND = """
@@ -91,12 +91,12 @@ def test_a_plugin_is_checked_once_for_a_source_and_its_options(
     config = suite(write_text(tmp_path), rows=["mine"])
     file, out = plugin(tmp_path, "mine"), tmp_path / "out"
     cells = [Cell(config, config.rows[0], seed, (file,), True) for seed in (0, 1)]
-    results = run_cells(cells, Job(out, out, "c"), 1)
+    results = run_here(cells, Job(out, out, "c"), 1)
     assert {result.status for result in results} <= {"ok", "off_budget"}, results
     assert len(list((out / OUTCOMES_FOLDER).glob("*.json"))) == 1
     before = file.with_suffix(".log").read_text().count("imported")
     assert before == 3, "one process checks it, one trains each cell"
-    again = run_cells(cells, Job(out, out, "c"), 1)
+    again = run_here(cells, Job(out, out, "c"), 1)
     assert {result.status for result in again} == {"kept"}
     (first, *_) = (out / "records").glob("??/*.json")
     checks = read_record(first).checks
@@ -113,7 +113,7 @@ def test_a_router_that_breaks_a_rule_gets_no_row(
     config = suite(write_text(tmp_path), rows=["peeks", wrapped])
     file, out = plugin(tmp_path, "peeks", BY_NEXT_TOKEN), tmp_path / "out"
     cells = [Cell(config, row, 0, (file,), True) for row in config.rows]
-    for result in run_cells(cells, Job(out, out, "c"), 1):
+    for result in run_here(cells, Job(out, out, "c"), 1):
         assert result.status == "invalid"
         assert result.detail.startswith("`bench check peeks` fails causal")
         assert "\n" not in result.detail
@@ -126,7 +126,7 @@ def test_a_router_that_ends_the_program_fails_alone(
     monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path / "cache"))
     config = suite(write_text(tmp_path), rows=["ends"])
     file, out = plugin(tmp_path, "ends", ENDS), tmp_path / "out"
-    (result,) = run_cells([Cell(config, config.rows[0], 0, (file,), True)], Job(out, out, "c"), 0)
+    (result,) = run_here([Cell(config, config.rows[0], 0, (file,), True)], Job(out, out, "c"), 0)
     assert (result.status, "SystemExit" in result.detail) == ("invalid", True)
     assert main(["check", str(file), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)

@@ -1,174 +1,56 @@
-import signal
-import subprocess
-import sys
-from collections import Counter
+"""The executors of this machine."""
+
+import os
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from bench.record import read_record
-from bench.routing.registry import find, load_file
-from bench.runner.cells import Cell
-from bench.runner.isolation import FreshProcess
-from bench.runner.plugins import checks_path
-from bench.runner.pool import run_cells
-from bench.runner.resolve import resolve
-from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
-from tests import world
-from tests.runner.jobs import from_plugin, job, place
+from bench.runner import pool
+from bench.runner.executor import WorkerDied
+from bench.runner.pool import InProcess, Pool, local_executor
+from tests.runner import conform
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("forked")
 
 
-def admit(root: Path, *cells: Cell) -> None:
-    """Leave word that the checks of these plugins found nothing, so that they need not run."""
-    for cell in cells:
-        (file,) = cell.plugin_files
-        load_file(file)
-        path = checks_path(find(cell.row.router), cell.row.options, root)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("[]", encoding="utf-8")
+def test_records_are_the_same(text: Path, tmp_path: Path) -> None:
+    with local_executor(2) as executor:
+        conform.same_records(executor, text, tmp_path)
 
 
-def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
-    text: Path, tmp_path: Path
-) -> None:
-    first, second = world.cell(text), world.cell(text, seed=1)
-    lock = FileLock(tmp_path / CHECKPOINTS / f"{resolve(first).key}.lock")
-    seen: list[str] = []
-
-    def report(outcome: CellResult) -> None:
-        seen.append(f"{outcome.cell} {outcome.status}")
-        lock.release(force=True)
-
-    (tmp_path / CHECKPOINTS).mkdir()
-    with lock:
-        assert resume_cell(first, job(tmp_path, "now"), wait=False).status == "busy"
-        run_cells([first, second], job(tmp_path, "both"), 0, report)
-    assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
+def test_a_killed_cell_goes_on(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with local_executor(1) as executor:
+        conform.goes_on_from_the_checkpoint(executor, text, tmp_path, monkeypatch)
 
 
-def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
-    suite = world.write_suite(tmp_path / "suite.yaml", text)
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.short",
-        "run",
-        "--routers",
-        "random@ffn",
-        "--suite",
-        str(suite),
-        "--seeds",
-        "2",
-        "--workers",
-        "0",
-        "--out",
-        str(out),
-    ]
-    runs = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    outputs = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], outputs
-    words = Counter(
-        word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed")
-    )
-    assert words == {"ok": 2, "kept": 2}, outputs
-    assert sum(path.name.startswith("seed-") for path in out.rglob("*.json")) == 2
+def test_a_process_is_kept_until_it_ran_a_plugin_or_died() -> None:
+    with Pool(1) as executor:
+        first = executor.run(os.getpid)
+        assert executor.run(os.getpid, fresh=True) == first != os.getpid()
+        second = executor.run(os.getpid)
+        with pytest.raises(WorkerDied, match="out of memory, or killed"):
+            executor.run(os._exit, 3)
+        assert len({first, second, executor.run(os.getpid)}) == 3
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_timings_say_how_many_workers_ran_beside(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
-    cells = [world.cell(text, seed=seed) for seed in range(2)]
-    run_cells(cells, job(tmp_path), workers)
-    speeds = [read_record(place(cell, tmp_path)).speed for cell in cells]
-    assert [speed and speed.beside for speed in speeds] == [workers - 1] * 2
+def test_this_process_runs_all_but_plugins() -> None:
+    with InProcess() as executor:
+        assert executor.run(os.getpid) == os.getpid() != executor.run(os.getpid, fresh=True)
 
 
-@pytest.mark.slow
-def test_processes_do_as_one_process_does(text: Path, tmp_path: Path) -> None:
-    cells = [world.cell(text, router) for router in ("mlp_gate", "hash")]
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
-    run_cells(cells, job(inside, "c"), 0)
-    run_cells(cells, job(outside, "c"), 2)
-    for cell in cells:
-        assert world.without_clock(read_record(place(cell, inside))) == world.without_clock(
-            read_record(place(cell, outside))
-        )
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "gpus", lambda: ["GPU-a", "3"])
+    with local_executor(8, "cuda") as executor:
+        assert executor.workers == 2, "no second cell on a GPU"
+        seen = [executor.run(os.getenv, "CUDA_VISIBLE_DEVICES") for _ in range(2)]
+    assert seen == ["GPU-a", "3"]
+    assert local_executor(None, "cuda").workers == 2
+    assert local_executor(8, "cuda:1").workers == 1
+    monkeypatch.setattr(pool, "cores", lambda: 5)
+    assert local_executor(None).workers == 5 and local_executor(3).workers == 3
 
 
-@pytest.mark.usefixtures("forked")
-def test_a_cell_whose_process_dies_takes_no_other_with_it(
-    text: Path, tmp_path: Path, harmful: Path
-) -> None:
-    cells = from_plugin(text, harmful, "killed", "harmless")
-    admit(tmp_path / "out", *cells)
-    outcomes = {
-        outcome.cell.row.name: outcome
-        for outcome in run_cells(cells, job(tmp_path / "out", "c"), 1)
-    }
-    assert outcomes["killed"].status == "crashed" and "process died" in outcomes["killed"].detail
-    assert outcomes["harmless"].status in ("ok", "off_budget")
-    assert not place(cells[0], tmp_path / "out").exists()
-
-
-def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:
-    # a budget out of reach
-    first, failing = world.cell(text), world.cell(text, seed=1, budget=0.01)
-    path = place(failing, tmp_path)
-    resume_cell(failing, job(tmp_path, "before"))
-    seen: list[str] = []
-
-    def report(outcome: CellResult) -> None:
-        if not seen:  # the other run, while this one is at its first cell
-            resume_cell(failing, job(tmp_path, "beside"))
-        seen.append(outcome.status)
-
-    run_cells([first, failing], job(tmp_path, "both"), 0, report)
-    assert seen == ["ok", "failed"]
-    assert read_record(path).provenance.command == "beside"
-    run_cells([failing], job(tmp_path, "after"), 0)
-    assert read_record(path).provenance.command == "after"
-
-
-def test_the_main_thread_alone_hears_an_interrupt(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another thread that takes SIGINT leaves the main one waiting for its workers."""
-    masks: list[set[int]] = []
-
-    def run(_: FreshProcess, __: object, cell: Cell, *___: object) -> CellResult:
-        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-        return CellResult(cell, "ok", "", 0.0)
-
-    monkeypatch.setattr(FreshProcess, "run", run)
-    run_cells([world.cell(text), world.cell(text, seed=1)], job(tmp_path, "c"), 2)
-    assert [signal.SIGINT in mask for mask in masks] == [True, True]
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_reader_that_goes_away_at_the_start_of_a_cell_ends_the_run(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    """The line of a start is printed by the thread of a worker, and its error must not be lost."""
-    monkeypatch.setattr(FreshProcess, "run", lambda _, function, *given: function(*given))
-    started: list[Cell] = []
-
-    def starting(cell: Cell) -> None:
-        started.append(cell)
-        raise BrokenPipeError
-
-    cells = [world.cell(text, seed=seed) for seed in range(2)]
-    with pytest.raises(BrokenPipeError):
-        run_cells(cells, job(tmp_path), workers, starting=starting)
-    assert started[0] in cells and not list(tmp_path.rglob("seed-*.json"))
+def test_every_process_has_one_thread() -> None:
+    with Pool(1) as executor:
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        assert [executor.run(os.getenv, name) for name in names] == ["1", "1"]

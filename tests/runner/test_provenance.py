@@ -95,7 +95,11 @@ def test_versions_threads_and_precision_are_those_in_use(monkeypatch: pytest.Mon
 
 def test_an_accelerator_is_named_by_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"made up {device.index}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert machine_of(torch.device("cuda", 1), "float32")["device"] == "cuda:made up 1"
+    # A machine that only submits jobs.
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert machine_of(torch.device("cuda", 1), "float32")["device"] == "cuda:unknown"
 
 
 def test_the_processor_is_one_line_of_the_system() -> None:

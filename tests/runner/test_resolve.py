@@ -79,11 +79,12 @@ NESTED: dict[str, dict[str, Any]] = {
         "planted": {"planted": {"segments": 2}},  # of 16 tokens each: the 32 of the suite
     },
     "train": {
+        "muon_dtype": {"muon_dtype": "bfloat16"},
         "router": {
             "noise": {"noise": "gaussian"},
             "noise_scale": {"noise": "gaussian", "noise_scale": 0.1},
             "curriculum": {"curriculum": {"window": 9}},
-        }
+        },
     },
 }
 

@@ -25,9 +25,9 @@ def test_a_grid_holds_the_rows_of_the_size_that_name_the_setting() -> None:
 
 def test_a_comparison_is_made_where_both_rows_stand() -> None:
     beats, width = DECLARED.comparisons
-    assert DECLARED.places(beats) == ["half", "quarter"]
-    assert DECLARED.places(beats, DECLARED.size("small")) == ["quarter"]
-    assert DECLARED.places(width) == ["half"]
+    assert DECLARED.places(beats) == [("half",), ("quarter",)]
+    assert DECLARED.places(beats, DECLARED.size("small")) == [("quarter",)]
+    assert DECLARED.places(width) == [("half",)]
     assert DECLARED.places(width, DECLARED.size("full")) == []
     assert (DECLARED.margin_of(beats), DECLARED.margin_of(width)) == (0.01, 0.02)
 

@@ -50,3 +50,23 @@ def test_rows_on_a_line_are_drawn_along_the_axis_and_the_sources_figures_stand_b
     assert "small-half-loss-along.svg" not in page_files(made.study(), folder)[1]
     with pytest.raises(ValueError, match="without the other"):
         made.study(rows=[{"name": "mlp_gate", "at": 1}, *rows[1:]])
+
+
+def test_settings_of_one_series_are_joined_to_a_line_and_have_no_figures_of_their_own(
+    tmp_path: Path,
+) -> None:
+    settings = {name: one | {"series": "1e12"} for name, one in made.DATA["settings"].items()}
+    declared = made.study(settings=settings, across=["forward_flops"])
+    folder = made.fill(tmp_path, declared)
+    text, files = page_files(declared, folder)
+    assert set(files) == {"small.loss-forward_flops.svg"}
+    assert "(small.loss-forward_flops.svg)" in text
+    data = files["small.loss-forward_flops.svg"].data
+    assert set(data["row"]) == {f"{row}, 1e12" for row in made.TRUE}
+    for setting in settings:
+        for _, record in read_records(folder / "small" / setting):
+            assert record.flops is not None
+            mine = data[(data["row"] == f"{record.cell.row}, 1e12") & (data["loss"] == record.loss)]
+            # Both settings have the same losses here.
+            assert record.flops.active in mine["x"].tolist()
+    ET.fromstring(files["small.loss-forward_flops.svg"].standalone())

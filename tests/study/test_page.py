@@ -1,6 +1,7 @@
 """Pages from synthetic records."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from statistics import fmean
 
 import pytest
 
+from bench.cli import build_parser
 from bench.commands.write_board import page_files, stale_pages
 from bench.record import read_record, read_records, write_record
 from tests.study import made
@@ -54,6 +56,15 @@ def test_the_bytes_depend_on_nothing_but_declaration_and_records(tmp_path: Path)
     (page, drawn), (again, redrawn) = (page_files(made.study(), at) for at in (first, second))
     assert page == again and drawn.keys() == redrawn.keys()
     assert all(drawn[name].standalone() == redrawn[name].standalone() for name in drawn)
+
+
+def test_a_page_names_a_command_of_its_own_tree(tmp_path: Path) -> None:
+    folder = made.fill(tmp_path, made.study())
+    (command,) = re.findall(
+        r"Made by `(python -m bench study [^`]+)`, in this folder", page(folder)
+    )
+    arguments = build_parser().parse_args(shlex.split(command)[3:])
+    assert arguments.render and (folder / arguments.out).resolve() == tmp_path.resolve()
 
 
 def test_cells_without_a_record_are_named_and_claim_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.backbone.presets import decoder_config
 from bench.errors import UserError
+from bench.flops.budget import training_target
 from bench.routing.registry import load_all
 from bench.study.read_study import load_study, study_names, suites_of
 from tests.study import made
@@ -28,6 +30,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (claim(row="mlp_gat"), "Did you mean 'mlp_gate'?"),
     (claim(control="mlp_gate"), "with itself"),
     (claim(measure="los"), "Did you mean 'loss'?"),
+    (claim(measure="entropy", margin=0.1, best=True), "entropy is no loss"),
     (claim(measure="churn"), "needs a margin of its own"),
     (claim(measure="seconds", margin=0.5), "a factor above 1"),
     (claim(expect="equal", least=0.1), "has no `least`"),
@@ -147,3 +150,17 @@ def test_every_row_of_a_bundled_study_is_compared(name: str) -> None:
     }
     unranked = {row.name for row in study.rows if row.role in ("bracket", "control")}
     assert {row.name for row in study.rows} - unranked <= compared
+
+
+def test_the_training_budgets_of_isoflop_are_equal_at_every_size() -> None:
+    study = load_study("mod-isoflop")
+    flops: dict[str, list[float]] = {}
+    for setting, suite in suites_of(study, study.size("small")).items():
+        # Every character of the text is a token, with one for the end of a document.
+        config = decoder_config(suite.backbone, 257, suite.seq_len, suite.qk_gain)
+        price = training_target(config, suite.routed_layers, suite.seq_len, suite.budget, False)
+        series = study.settings[setting].series
+        flops.setdefault(series, []).append(price * suite.train.reference_tokens)
+    for series, found in flops.items():
+        assert len(found) == 4 and max(found) / min(found) == pytest.approx(1, abs=1e-5)
+        assert f"{found[0] / 1e12:.1f}e12 FLOPs" == series

@@ -25,12 +25,39 @@ def test_differences_are_means_over_the_seeds_of_both_rows(tmp_path: Path) -> No
         for _, one in read_records(folder / "small" / "half")
     }
     found = results(folder)
-    first = next(one for one in found.judged if (one.claim, one.setting) == (0, "half"))
+    first = next(one for one in found.judged if (one.claim, one.settings) == (0, ("half",)))
     wanted = fmean(losses["mlp_gate", seed] - losses["random@ffn", seed] for seed in range(3))
     assert first.found.difference == pytest.approx(wanted)
     assert first.found.seeds == (0, 1, 2) and first.note == ""
     assert found.verdicts == ("reproduced", "reproduced")
     assert not found.missing and not found.apart and len(found.records) == 18
+
+
+def test_the_best_of_several_settings_is_the_lowest_loss_of_each_seed(tmp_path: Path) -> None:
+    claims = made.data()["claims"]
+    claims[0]["comparisons"][0]["best"] = True
+    declared = made.study(claims=claims)
+    folder = made.fill(tmp_path, declared)
+    losses = {
+        (setting, record.cell.row, record.cell.seed): record.loss or 0.0
+        for setting in ("half", "quarter")
+        for _, record in read_records(folder / "small" / setting)
+    }
+    lowest = {
+        (row, seed): min(losses[setting, row, seed] for setting in ("half", "quarter"))
+        for row in ("mlp_gate", "random@ffn")
+        for seed in range(3)
+    }
+    (found,) = collect(declared, folder)
+    (one,) = [one for one in found.judged if one.claim == 0]
+    assert one.settings == ("half", "quarter")
+    wanted = fmean(lowest["mlp_gate", seed] - lowest["random@ffn", seed] for seed in range(3))
+    assert one.found.difference == pytest.approx(wanted)
+    assert "best of `half` and `quarter`" in render_page(declared, [found])
+    # A seed that one setting lacks has no best.
+    (folder / "small/half/quick/mlp_gate/b50-flops/seed-1.json").unlink()
+    (found,) = collect(declared, folder)
+    assert next(one for one in found.judged if one.claim == 0).found.seeds == (0, 2)
 
 
 def test_a_seed_of_a_study_is_the_mean_over_its_router_seeds(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def test_a_stack_is_orthogonalised_one_by_one() -> None:
     torch.testing.assert_close(orthogonalise(stack.mT), together.mT, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+def test_bfloat16_agrees_within_its_rounding(rows: int, columns: int) -> None:
+    stack = noise(3, rows, columns)
+    exact, found = orthogonalise(stack), orthogonalise(stack, low=True)
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.05)
+    assert (found - exact).abs().max() > 1e-4
+
+
+def test_the_recipe_chooses_the_precision_of_muon() -> None:
+    losses: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    for dtype, found in losses.items():
+        report = lambda _, loss, found=found: found.append(float(loss))  # noqa: E731
+        world.fit(model("dense_matched"), 4, muon_dtype=dtype, report=report)
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.1)
+    assert losses["bfloat16"][2:] != losses["float32"][2:]
+
+
 def test_a_zero_gradient_moves_nothing() -> None:
     assert not orthogonalise(torch.zeros(2, 6, 4)).any()
 

@@ -1,0 +1,1 @@
+"""Decode token by token, with caches that hold the routed tokens alone."""
