@@ -43,6 +43,33 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_records(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that name one row's records: `--budget`, `--match`, tree, `--plugin`."""
+    parser.add_argument("--budget", type=float, help="rho of the records, if there are several")
+    parser.add_argument(
+        "--match", choices=("flops", "tokens"), help="match of the records, if there are both"
+    )
+    add_results(parser)
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=place,
+        metavar="FILE.py",
+        help="also load routers from this file",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare `--device` and `--dtype`."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of matrix products (default: the suite's)",
+    )
+
+
 def add_assignments(parser: argparse.ArgumentParser) -> None:
     """Declare `--set`."""
     parser.add_argument(
@@ -141,15 +168,20 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """Parse a time of 0 or more, for argparse."""
+def amount(text: str, kind: str = "number") -> float:
+    """Parse a number of 0 or more, for argparse. `kind` names it in the message."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"it is {text!r}; give a number of seconds, 0 or more")
+        raise argparse.ArgumentTypeError(f"it is {text!r}; give a {kind}, 0 or more")
     return value
+
+
+def seconds(text: str) -> float:
+    """Parse a time of 0 or more, for argparse."""
+    return amount(text, "number of seconds")
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from bench.commands.options import Subparsers, add_results, add_workers, name_of_suite
+from bench.commands.options import Subparsers, add_records, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
 from bench.errors import UserError, unknown
 from bench.record import REPRODUCED, RULES_VERSION, Record, read_records
@@ -30,24 +30,12 @@ def add_parser(subparsers: Subparsers) -> None:
         default="quick",
         help="suite, or its YAML file, whose records to take (default: quick)",
     )
-    parser.add_argument("--budget", type=float, help="rho of the records, if there are several")
-    parser.add_argument(
-        "--match", choices=("flops", "tokens"), help="match of the records, if there are both"
-    )
-    add_results(parser)
+    add_records(parser)
     parser.add_argument(
         "--out",
         type=place,
         default=Path("runs") / REPRODUCED,
         help="folder for the reruns (default: runs/reproduce)",
-    )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=place,
-        metavar="FILE.py",
-        help="also load routers from this file",
     )
     add_workers(parser)
     parser.set_defaults(run=run)

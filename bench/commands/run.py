@@ -10,6 +10,7 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, requi
 from bench.commands.options import (
     Subparsers,
     add_assignments,
+    add_device,
     add_dry_run,
     add_executor,
     add_suite,
@@ -42,12 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--seed-start", type=natural, default=0, help="added to every seed (default: 0)"
     )
     add_assignments(parser)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of matrix products (default: the suite's)",
-    )
+    add_device(parser)
     parser.add_argument("--out", type=place, help="tree of records to write (default: runs)")
     parser.add_argument(
         "--official",

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.official import check_device
-from bench.commands.options import Subparsers, add_results, natural
-from bench.commands.places import place
+from bench.commands.options import Subparsers, add_records, amount, natural
 from bench.commands.reproduce import row_records
 from bench.errors import UserError, shortened, unknown
 from bench.record import Record, read_record
@@ -33,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=_temperature,
+        type=amount,
         default=1.0,
         help="divides the logits; 0 takes the most probable token (default: 1)",
     )
@@ -44,19 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--domain", help="domain of the text, for routers that read it")
     parser.add_argument("--paths", action="store_true", help="show the paths of each token")
     parser.add_argument("--suite", default="quick", help="suite of the rows (default: quick)")
-    parser.add_argument("--budget", type=float, help="rho of the records, if there are several")
-    parser.add_argument(
-        "--match", choices=("flops", "tokens"), help="match of the records, if there are both"
-    )
-    add_results(parser)
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=place,
-        metavar="FILE.py",
-        help="also load routers from this file",
-    )
+    add_records(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
     parser.set_defaults(run=run)
 
@@ -147,13 +134,3 @@ def _kept_record(row: str, arguments: argparse.Namespace) -> tuple[Record, Path]
     # Without any weights, loading the first one says so.
     there = [one for one in seeds if weights_path(store, one.key).is_dir()]
     return (there or seeds)[0], store
-
-
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"it is {text!r}; give a number, 0 or more")
-    return value

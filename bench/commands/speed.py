@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
-from bench.commands.options import Subparsers, add_assignments, overrides
+from bench.commands.options import Subparsers, add_assignments, add_device, overrides
 from bench.commands.places import place, require_folder, writing
 from bench.config.read_suite import load_suite
 from bench.config.row import RowConfig
@@ -49,12 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also time decoding token by token, at batch sizes 1, 8 and 64",
     )
     add_assignments(parser)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of matrix products (default: the suite's)",
-    )
+    add_device(parser)
     trees = parser.add_mutually_exclusive_group()
     trees.add_argument("--out", type=place, help="tree to write to (default: runs)")
     trees.add_argument(
