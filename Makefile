@@ -37,7 +37,7 @@ format: .venv/.installed-dev ## mend what ruff can mend
 docs: .venv/.installed ## write the generated pages of docs/
 	$(BIN)/python -m bench.commands.reference suites > docs/suites.md
 	$(BIN)/python -m bench.commands.reference routers > docs/routers.md
-	$(BIN)/python -m bench.flops.operations > docs/priced-operations.md
+	$(BIN)/python -m bench.flops.prices > docs/priced-operations.md
 
 leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
 	$(BIN)/python -m bench leaderboard --check --official

@@ -21,10 +21,10 @@ from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask
+from bench.runner.cell_phase import Pulse
 from bench.runner.cells import Cell
 from bench.runner.frozen import freeze
 from bench.runner.probes import cut
-from bench.runner.pulse import Pulse
 from bench.runner.resolve import resolve
 
 SEQUENCES, FLIPS = 32, 16

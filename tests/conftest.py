@@ -96,7 +96,7 @@ def full_proof() -> Iterator[None]:
     """Prove causality with as many trials as a user's cell does."""
     from tests import short
 
-    with patch.multiple(short.causality, **short.FULL):
+    with patch.multiple(short.causality_proof, **short.FULL):
         yield
 
 

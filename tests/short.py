@@ -12,19 +12,19 @@ from typing import Any
 from unittest.mock import patch
 
 from bench.cli import main
-from bench.conformance import causality
+from bench.conformance import causality_proof
 from bench.evaluation import latency
 from bench.runner import resume_cell, schedule
 
 TRIALS: dict[str, int] = {"TRIALS": 32, "SHAPES": 8, "SHORT": 2, "LONG": 2}
-FULL: dict[str, int] = {name: getattr(causality, name) for name in TRIALS}
+FULL: dict[str, int] = {name: getattr(causality_proof, name) for name in TRIALS}
 
 
 @contextmanager
 def short_cells() -> Generator[None]:
     """Shorten the cells inside the block, here and in the workers of any executor."""
     with (
-        patch.multiple(causality, **TRIALS),
+        patch.multiple(causality_proof, **TRIALS),
         patch.object(latency, "LEAST_SECONDS", 0.0),
         patch.object(schedule, "resume_cell", resume_shortly),
     ):

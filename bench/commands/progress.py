@@ -15,8 +15,8 @@ from rich.text import Text
 from bench.files import live_display, stderr_lines
 
 if TYPE_CHECKING:
+    from bench.runner.cell_phase import Beat, Phase
     from bench.runner.cells import Cell
-    from bench.runner.pulse import Beat, Phase
     from bench.runner.resume_cell import CellResult
 
 COLOURS = {"ok": "green", "kept": "dim", "off_budget": "yellow"}
@@ -124,7 +124,7 @@ class Progress:
 
     def beats(self) -> dict[str, "Beat"]:
         """Return digest -> latest beat of the running cells."""
-        from bench.runner.pulse import read_beats
+        from bench.runner.cell_phase import read_beats
 
         # A run that was killed left beats behind, and other runs have other cells.
         new = {

@@ -81,11 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     from bench.commands.write_board import board_file, render
     from bench.data import load_corpus
-    from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
     from bench.runner.executor import open_executor
     from bench.runner.plugins import plugin_files
+    from bench.runner.preflight import check_cells, check_suite
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.rows import parse_rows, unmet
     from bench.runner.schedule import run_cells

@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Time the rows, write the file and print its tables."""
     from bench.data import load_corpus
     from bench.record.speed import write_speed
-    from bench.runner.beforehand import check_cells, check_suite
     from bench.runner.cells import plan_cells
+    from bench.runner.preflight import check_cells, check_suite
     from bench.runner.rows import parse_rows, unmet
     from bench.speed.measure import measure_speeds
 

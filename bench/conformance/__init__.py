@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.conformance import causal, construction, costs, learning, plans, state
+from bench.conformance import causality_check, construction, costs, learning, plans, state
 from bench.conformance.check import Check, CheckResult, Examination
 from bench.conformance.subject import Subject
 from bench.routing.registry import Entry, find, load_all, load_file
@@ -44,11 +44,11 @@ CHECKS: tuple[Check, ...] = (
     plans.bfloat16_agrees,
     costs.knob_raises_spending,
     state.inputs_are_left_alone,
-    causal.causal,
-    causal.batch_invariant,
-    causal.evaluation_is_stationary,
-    causal.tags_are_causal,
-    causal.decodes_alike,
+    causality_check.causal,
+    causality_check.batch_invariant,
+    causality_check.evaluation_is_stationary,
+    causality_check.tags_are_causal,
+    causality_check.decodes_alike,
     state.deterministic,
     state.no_hidden_state,
     state.resumes_exactly,

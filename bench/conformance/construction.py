@@ -9,7 +9,7 @@ from bench.conformance.check import demand, rule
 from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
 from bench.routing.contract import AuxLoss, OracleRequest, Router
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 from bench.routing.paths import Paths
 
 KNOWN_NEEDS = {

@@ -18,7 +18,7 @@ FIXED_RULE_TRIALS = 8
 
 
 @rule(
-    "Use operations of torch that bench.flops.operations prices, and stay with tensors.",
+    "Use operations of torch that bench.flops.prices prices, and stay with tensors.",
     essential=True,
 )
 def every_operation_is_priced(subject: Subject) -> None:

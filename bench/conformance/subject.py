@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
 from bench.config.suite import TrainConfig
-from bench.conformance.causality import prove
+from bench.conformance.causality_proof import prove
 from bench.conformance.life import Life, live
 from bench.conformance.text import counts_of, ruled_text, windows_of
 from bench.data import Split, Windows
@@ -40,7 +40,7 @@ from bench.routing.contract import (
     TrainStatistics,
 )
 from bench.routing.fingerprint import own_modules
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 from bench.routing.registry import Entry
 from bench.training.loop import Allowance, train
 

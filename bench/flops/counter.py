@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, elements, operation_name
+from bench.flops.prices import FREE, MATRIX, PER_ELEMENT, elements, operation_name
 
 SCALARS = 256
 """Numbers that may be taken out of tensors one by one under one counter.

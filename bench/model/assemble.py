@@ -26,7 +26,7 @@ from bench.routing.contract import (
     RoutingPlan,
     Selection,
 )
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 from bench.routing.registry import Entry, RouterCard
 
 CAPACITY_GUESS = 0.5

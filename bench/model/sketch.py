@@ -15,7 +15,7 @@ from bench.model.assemble import (
     solve_size,
 )
 from bench.routing.contract import Router
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 
 
 @dataclass(frozen=True)

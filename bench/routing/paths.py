@@ -1,4 +1,4 @@
-"""Define the paths of a router, and refuse those that docs/allowed-paths.md does not have."""
+"""Define the paths of a router, and refuse those that docs/routing-paths.md does not have."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BLOCK = ("skip", "block")
 GATES = (("cheap", "full"), ("skip", "full"))
 """(base, upgrade) at an FFN site."""
 EXPERT = re.compile(r"expert\w*")
-SEE_PAGE = "See docs/allowed-paths.md."
+SEE_PAGE = "See docs/routing-paths.md."
 
 
 def refusal(site: Any, names: Any, base: Any, segment: Any, always: Any = ()) -> str:
@@ -102,7 +102,7 @@ class Site(StrEnum):
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths of a router; docs/allowed-paths.md has the table of all allowed paths.
+    """The paths of a router; docs/routing-paths.md has the table of all allowed paths.
 
     Attributes:
         site: place of the choice in a layer.

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from bench.errors import UserError, let_through, told, unknown
-from bench.routing.beside import helpers_of
 from bench.routing.contract import Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 from bench.routing.paths import Paths
+from bench.routing.plugin_imports import helpers_of
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 # Rows and figures carry this name.

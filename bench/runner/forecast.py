@@ -11,9 +11,9 @@ from bench.config.data import DataConfig
 from bench.data import Corpus, load_corpus
 from bench.errors import UserError
 from bench.record import read_record, store_path
+from bench.runner.cell_phase import PHASES, Beat, Phase, Timing
 from bench.runner.cells import Cell
 from bench.runner.frozen import training_budget
-from bench.runner.pulse import PHASES, Beat, Phase, Timing
 from bench.runner.resolve import decoder_of, resolve
 
 

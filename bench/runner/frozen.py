@@ -5,8 +5,8 @@ from bench.config.suite import SuiteConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.routing.contract import Router
+from bench.runner.cell_phase import Pulse
 from bench.runner.cells import Cell
-from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.training.loop import Allowance
 from bench.training.pretrain import Pretraining, adopt, pretrained

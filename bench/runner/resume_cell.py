@@ -12,8 +12,8 @@ from bench.errors import UserError, let_through, located
 from bench.files import file_lock, require_room, why
 from bench.record import Record, read_record, refer, store_path, write_record
 from bench.record.store import target_of
+from bench.runner.cell_phase import PULSE, Pulse, Timing
 from bench.runner.cells import Cell
-from bench.runner.pulse import PULSE, Pulse, Timing
 
 if TYPE_CHECKING:
     from bench.backbone.decoder import Decoder

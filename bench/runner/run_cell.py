@@ -10,7 +10,7 @@ import torch
 
 from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder
-from bench.conformance.causality import prove
+from bench.conformance.causality_proof import prove
 from bench.conformance.unchanged import unchanged
 from bench.data import Corpus, statistics
 from bench.errors import Diverged, RuleBroken, UserError, let_through, located
@@ -25,12 +25,12 @@ from bench.model.assemble import Model, assemble
 from bench.ranks import world
 from bench.record import Record, Status
 from bench.routing.contract import TrainStatistics
+from bench.runner.cell_phase import Pulse
 from bench.runner.fill_record import EvaluatedCell, TrainedCell, measured, provenance_of
 from bench.runner.frozen import allowance, freeze
 from bench.runner.memory import PeakMemory
 from bench.runner.plugins import checks_of, offence
 from bench.runner.probes import Watch, cut
-from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints

@@ -11,8 +11,8 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model
+from bench.runner.cell_phase import Pulse
 from bench.runner.probes import cut
-from bench.runner.pulse import Pulse
 from bench.runner.resolve import ResolvedCell
 from bench.runner.run_cell import prepare, statistics_of
 from bench.training.loop import advance, begin

@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands import check
 from bench.conformance import find_routers
 from bench.errors import UserError
-from bench.routing import beside, registry
+from bench.routing import registry
 from tests import world
 
 PLUGIN = """
@@ -82,7 +82,7 @@ def test_two_helpers_of_one_name_are_refused(folder: Path, monkeypatch: pytest.M
     (other / "three.py").write_text(PLUGIN.format(name="three"), encoding="utf-8")
     (other / "helper_of_mine.py").write_text("FACTOR = 3", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(beside, "_folders", set())
+    monkeypatch.setattr(plugin_imports, "_folders", set())
     with world.own_registry():
         registry.load_file(folder / "one.py")
         with pytest.raises(UserError, match=r"both have a helper 'helper_of_mine.py'"):

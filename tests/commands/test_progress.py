@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from bench.commands.progress import Progress, beat_line, in_words, shortened_name
+from bench.runner.cell_phase import PULSE, Beat
 from bench.runner.cells import Cell
-from bench.runner.pulse import PULSE, Beat
 from bench.runner.resume_cell import CellResult, resume_cell
 from tests import world
 from tests.runner.jobs import PLUGINS, job

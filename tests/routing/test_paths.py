@@ -1,4 +1,4 @@
-"""Paths are those of docs/allowed-paths.md, and each other combination is refused in one line."""
+"""Paths are those of docs/routing-paths.md, and each other combination is refused in one line."""
 
 import re
 from itertools import permutations, product
@@ -14,7 +14,7 @@ from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts, refu
 from bench.routing.registry import Entry
 from tests.world import SEQ_LEN, model, run_of, tokens
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "allowed-paths.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "routing-paths.md"
 POOL = ("cheap", "full", "skip", "block", "expert0", "expert_b", "fast", "Expert0", "expert-1")
 CASES = [
     (site, names, base, segment)
@@ -43,7 +43,7 @@ def test_the_table_and_the_code_agree_on_every_combination() -> None:
     for case in CASES:
         said = refusal(*case)
         assert (not said) == in_table(*case), case
-        assert "\n" not in said and (not said or said.endswith("See docs/allowed-paths.md."))
+        assert "\n" not in said and (not said or said.endswith("See docs/routing-paths.md."))
         accepted += not said
     assert 0 < accepted < len(CASES)
 

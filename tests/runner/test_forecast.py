@@ -9,8 +9,8 @@ import pytest
 
 from bench.commands.plan import _summary
 from bench.errors import UserError
+from bench.runner.cell_phase import PHASES, Beat, Timing
 from bench.runner.forecast import Expected, Forecast, expect
-from bench.runner.pulse import PHASES, Beat, Timing
 from bench.runner.resume_cell import resume_cell
 from tests import world
 from tests.runner.jobs import from_plugin, job

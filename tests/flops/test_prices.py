@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.flops.counter import count
-from bench.flops.operations import FREE, MATRIX, PER_ELEMENT, price_list
+from bench.flops.prices import FREE, MATRIX, PER_ELEMENT, price_list
 
 PAGE = Path(__file__).parents[2] / "docs" / "priced-operations.md"
 
@@ -156,7 +156,7 @@ def test_an_operation_in_place_costs_the_same(name: str) -> None:
 def test_the_page_lists_what_is_priced() -> None:
     assert PAGE.read_text("utf-8") == price_list(), (
         "docs/priced-operations.md is stale. "
-        "Run `python -m bench.flops.operations > docs/priced-operations.md`."
+        "Run `python -m bench.flops.prices > docs/priced-operations.md`."
     )
 
 

@@ -37,7 +37,7 @@ def _fault(router: Router, inner: object) -> str:
     if paths.site is not Site.FFN or paths.segment is not None:
         return (
             f"the router inside its block has {paths}; allowed are paths of an FFN site without a "
-            "segment. See docs/allowed-paths.md."
+            "segment. See docs/routing-paths.md."
         )
     if inner.inside() is not None:
         return "the router inside its block has a router inside; a layer has at most two sites."

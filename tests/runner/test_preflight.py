@@ -8,8 +8,8 @@ import pytest
 from bench.config.suite import SuiteConfig
 from bench.data import load_corpus
 from bench.errors import UserError
-from bench.runner.beforehand import check_cells, check_suite
 from bench.runner.cells import Cell
+from bench.runner.preflight import check_cells, check_suite
 from tests import world
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.conformance.causal import batch_invariant, causal, tags_are_causal
+from bench.conformance.causality_check import batch_invariant, causal, tags_are_causal
 from bench.conformance.check import Check, examine_one
 from bench.conformance.subject import Subject
 from bench.record import Causality

@@ -1,6 +1,6 @@
 """Define the price list of operations, by the name of the aten operation.
 
-`python -m bench.flops.operations` prints docs/priced-operations.md.
+`python -m bench.flops.prices` prints docs/priced-operations.md.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -255,7 +255,7 @@ def price_list() -> str:
         "The FLOP counter (`bench.flops.counter`) prices these operations of torch, by the name of "
         "their aten operation, in place or not. It refuses every other operation, and names its "
         "line: a router that needs one cannot be charged, so it cannot be ranked. To add a price, "
-        "add it to `bench/flops/operations.py` with a test against a closed form, and run "
+        "add it to `bench/flops/prices.py` with a test against a closed form, and run "
         "`make docs`, which writes this page.",
         "## Products and windows",
         "m, n, k are the sizes of matrices, b of a batch, d of a vector, h of a state.",

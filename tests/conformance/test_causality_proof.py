@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.backbone.passes import make_pass
-from bench.conformance.causality import (
+from bench.conformance.causality_proof import (
     TOLERANCE,
     TRIALS,
     Offence,

@@ -1,4 +1,8 @@
-"""Let a plugin file import the modules beside it."""
+"""Let a plugin file import the modules beside it.
+
+A plugin imports torch, jaxtyping, the standard library, `bench.routing` and the modules beside its
+own file. Only the last need help: their folder is not on the path of modules.
+"""
 
 import sys
 from collections.abc import Generator

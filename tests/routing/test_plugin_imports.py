@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.routing.beside import helpers_of
+from bench.routing.plugin_imports import helpers_of
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("bench.routing.beside._folders", set())
+    monkeypatch.setattr("bench.routing.plugin_imports._folders", set())
     made = (tmp_path / "one", tmp_path / "two")
     for folder in made:
         folder.mkdir()

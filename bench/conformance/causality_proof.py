@@ -26,7 +26,7 @@ from bench.conformance.unchanged import state_sums
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors
 from bench.evaluation.headline import Visited, knobs_of, set_knobs
-from bench.flops.operations import MATRIX, operation_name
+from bench.flops.prices import MATRIX, operation_name
 from bench.record import Causality
 from bench.rng import generator
 from bench.routing.contract import LayerTrace

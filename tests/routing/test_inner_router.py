@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.conformance import run_checks
-from bench.conformance.causality import prove
+from bench.conformance.causality_proof import prove
 from bench.errors import UserError
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
-from bench.routing.inside import inside_of
+from bench.routing.inner_router import inside_of
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
 from bench.routing.registry import Entry, find, load_file
 from bench.training.checkpoint import Checkpoints

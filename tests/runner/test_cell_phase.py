@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.runner import pulse as module
-from bench.runner.pulse import PULSE, Beat, Pulse, read_beats
+from bench.runner import cell_phase as module
+from bench.runner.cell_phase import PULSE, Beat, Pulse, read_beats
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, resume_cell
 from tests import world

@@ -1,6 +1,6 @@
 """Check that a decision depends on its token and earlier ones only.
 
-The proof of `bench.conformance.causality` runs on a trained, calibrated model.
+The proof of `bench.conformance.causality_proof` runs on a trained, calibrated model.
 """
 
 import torch
