@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands import check
 from bench.conformance import find_routers
 from bench.errors import UserError
-from bench.routing import registry
+from bench.routing import plugin_imports, registry
 from tests import world
 
 PLUGIN = """
