@@ -1,4 +1,4 @@
-"""`bench check` and the example of routers/README.md, as a newcomer meets them."""
+"""`bench check` and the examples of both README files, as a newcomer meets them."""
 
 import json
 import re
@@ -20,29 +20,30 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def examples() -> dict[str, str]:
-    """Router name -> source, of the complete plugins in the README."""
-    text = (ROOT / "routers" / "README.md").read_text("utf-8")
+    """Router name -> source, of the complete plugins in the README files."""
+    pages = (ROOT / "README.md", ROOT / "routers" / "README.md")
+    text = "".join(page.read_text("utf-8") for page in pages)
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return {name[1]: block for block in blocks if (name := re.search(r'@register\("(\w+)"', block))}
 
 
 @pytest.fixture
 def example(tmp_path: Path, plugins: Callable[[Path], dict[str, Entry]]) -> Path:
-    """The gate of the README, as a file."""
+    """The gate of routers/README.md, as a file."""
     file = tmp_path / "my_router.py"
     file.write_text(examples()["linear_gate"], "utf-8")
     assert set(plugins(file)) == {"linear_gate"}
     return file
 
 
-@pytest.mark.parametrize("name", ["linear_gate", "linear_moe"])
+@pytest.mark.parametrize("name", ["my_moe", "linear_gate", "linear_moe"])
 def test_every_example_of_the_readme_passes(
     name: str,
     tmp_path: Path,
     plugins: Callable[[Path], dict[str, Entry]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(examples()) == {"linear_gate", "linear_moe"}
+    assert set(examples()) == {"my_moe", "linear_gate", "linear_moe"}
     file = tmp_path / "my_router.py"
     file.write_text(examples()[name], "utf-8")
     assert set(plugins(file)) == {name}
