@@ -76,6 +76,21 @@ def test_questions_lead_to_files() -> None:
     assert files and all((ROOT / name).is_file() for name in files)
 
 
+def test_findings_quote_every_study_as_its_page_does() -> None:
+    text = (ROOT / "docs/findings.md").read_text("utf-8")
+    quoted = re.findall(r"^\| \[([a-z0-9-]+)\] \| (.*) \|$", text, re.MULTILINE)
+    studies = ROOT / "results/studies"
+    assert {name for name, _ in quoted} == {
+        page.parent.name for page in studies.glob("*/README.md")
+    }
+    for name, cells in quoted:
+        seeds, row, other, found, _, verdict = cells.split(" | ")
+        page = (studies / name / "README.md").read_text("utf-8")
+        assert f"At size small, {seeds} seeds" in page
+        shown = [line for line in page.splitlines() if row in line and other in line]
+        assert any(found in line and verdict in line for line in shown), f"{name}: {found}"
+
+
 @pytest.fixture(scope="module")
 def quick() -> Board:
     """The committed board."""
