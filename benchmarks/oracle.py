@@ -4,7 +4,7 @@
 
 Trains `mlp_gate` by the recipe of the suite `quick` for a number of tokens. Then some tokens of a
 few validation windows are flipped alone at each routed layer, which is exact, and random shares of
-all tokens are flipped together, which is what training can afford.
+all tokens are flipped together, which training can afford.
 """
 
 import argparse
@@ -122,7 +122,7 @@ class Window:
 def compare(name: object, exact: Tensor, estimate: Tensor) -> list[object]:
     """Return a line of the table: agreement, slope, bias and error of the estimate.
 
-    The slope is that of the estimate on the exact value; bias and error are in units of its SD.
+    The slope is of the estimate on the exact value; bias and error are in units of its SD.
     """
     x, y = exact.double().numpy(), estimate.double().numpy()
     slope = float(np.cov(x, y)[0, 1] / x.var(ddof=1))

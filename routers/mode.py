@@ -33,7 +33,7 @@ from bench.routing.balance import balance_loss, load_shares
 class MoDE(Router):
     """Mixture-of-Depths with experts: a token takes one expert or none.
 
-    "integrated": a no-op expert stands among the experts of an FFN, and attention runs for all
+    "integrated": a no-op expert is among the experts of an FFN, and attention runs for all
     tokens. The experts have the width that the budget leaves. "staged": tokens take a block or skip
     it, and those in the block choose an expert in place of its FFN, as wide as that.
 
@@ -68,6 +68,7 @@ class MoDE(Router):
         if layers not in (None, "every", "other"):
             raise ValueError(f"layers is {layers!r}; allowed are 'every', 'other'.")
         self.mode, self.num_experts, self.balance = mode, num_experts, balance
+        # Staged routes blocks and has its experts inside; integrated routes FFNs alone.
         staged = mode == "staged"
         self.layers = layers or ("other" if staged else "every")
         self.paths = (

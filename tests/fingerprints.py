@@ -1,4 +1,4 @@
-"""What each router, and each row of a suite or study, computes in a few steps, kept in
+"""Losses and FLOPs of each router, and of each row of a suite or study, in a few steps, kept in
 `fingerprints.json`.
 
     python -m tests.fingerprints        write the file anew
@@ -54,8 +54,8 @@ def split() -> Split:
 
 
 def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
-    """Every combination of router, options and training that a bundled suite or study runs, by what
-    is said of it.
+    """Every combination of router, options and training that a bundled suite or study runs, by
+    its name.
     """
     listed = [row for name in suite_names() for row in load_suite(name).rows]
     listed += [row for name in study_names() for row in load_study(name).rows]

@@ -1,6 +1,4 @@
-"""What the ledger charges for paths is what plans said when they were made, whatever happens to
-them later.
-"""
+"""The ledger charges plans as they were made, whatever happens to them later."""
 
 import math
 from collections.abc import Callable, Mapping

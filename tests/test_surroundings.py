@@ -91,7 +91,7 @@ def interrupt(
             assert run.poll() is None
             time.sleep(0.1)
     else:
-        while len(children(run.pid)) < 2:  # the worker, beside the tracker of resources
+        while len(children(run.pid)) < 2:  # the worker, and the tracker of resources
             assert run.poll() is None
             time.sleep(0.01)
     started = children(run.pid)
@@ -131,7 +131,7 @@ from bench.__main__ import start
 if __name__ == "__main__":
     sys.exit(start())
 """
-"""What an installation writes."""
+"""The file that an installation writes."""
 
 
 @pytest.mark.parametrize("way", ["-m", "a package of that name", "the script"])

@@ -64,7 +64,7 @@ UNLEARNED = {"bracket", "control", "heuristic"}
 LEARNED = [row for row in ROWS if find(row[0]).family not in UNLEARNED]
 SHARED = {"cheap", "full", "skip", "block"}
 FROZEN_ROWS = [row for row in ROWS if set(find(row[0]).make(row[1]).paths.names) <= SHARED]
-"""Every registered router that can stand on a frozen backbone."""
+"""Every registered router that can use a frozen backbone."""
 
 
 EQUIPMENT: dict[str, Any] = {"noise": "gaussian", "balance_bias": 0.01, "expert_dropout": 0.2}
@@ -124,7 +124,7 @@ def write_suite(path: Path, text: Path, **changes: Any) -> Path:
 
 
 def without_clock(record: Record) -> dict[str, Any]:
-    """Return a record less what clock, process, command line and source tree put in."""
+    """Return a record without the parts from clock, process, command line and source tree."""
     data = record.model_dump(mode="json")
     clock: dict[str, dict[str, Any]] = {
         "provenance": {"started": "", "command": "", "commit": "", "dirty": False},
@@ -182,7 +182,7 @@ def model(
 
 
 def trained_like(decoder: Decoder, scale: float = 0.1) -> Decoder:
-    """Add noise to every weight, so that what starts at zero does something."""
+    """Add noise to every weight, so that weights that start at zero do something."""
     noise = generator(0, "trained_like")
     for parameter in decoder.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=noise), alpha=scale)

@@ -123,7 +123,7 @@ class Attention(nn.Module):
             x: normalised inputs, in order of position.
             positions: absolute position of each token.
             mask: see `forward`.
-            valid: False for tokens that fill up a sequence; what they give does not count.
+            valid: False for tokens that fill up a sequence; their outputs do not count.
             kept: see `forward`.
         """
         # Fused kernels return no weights, so the products are written out. This is slower.

@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables."""
     tables: dict[str, tuple[Callable[[], Rows], tuple[str, ...], Any]] = {
-        "routers": (_routers, ("router", "family", "paper", "what it does", "options"), _FOLDED),
+        "routers": (_routers, ("router", "family", "paper", "description", "options"), _FOLDED),
         # The purpose is the longest column, so it is folded.
         "suites": (_suites, ("suite", "rows", "seeds", "purpose"), 100),
         "studies": (_studies, ("study", "size", "seeds", "cells", "core-minutes", "question"), 80),

@@ -70,7 +70,7 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
         if not name or not value.strip():
             raise UserError(
                 f"--set {assignment!r} assigns nothing: write field=value, e.g. "
-                "train.batch_size=8; null stands for none."
+                "train.batch_size=8; null means none."
             )
         *parents, last = name.split(".")
         target = data

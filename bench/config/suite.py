@@ -227,7 +227,7 @@ class SuiteConfig(Part):
     )
     rows: tuple[RowConfig, ...] = Field(
         min_length=1,
-        description="the rows of the board; a bare name stands for a ranked row of that router",
+        description="the rows of the board; a bare name is a ranked row of that router",
     )
     device: str = Field(default="cpu", description="device of torch, e.g. cpu, cuda or cuda:1")
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -87,7 +87,7 @@ def prove(
         proof.change_shapes()
         for setting in beside:
             proof.repeat_official(setting, dtype)
-            proof.replace_text(min(batch_size, TRIALS), dtype, " at a knob setting beside B")
+            proof.replace_text(min(batch_size, TRIALS), dtype, " at a knob setting near B")
         # All trials together must leave no trace in parameters or buffers.
         if state_sums(decoder) != state:
             raise Offence("State: a parameter or buffer changed during evaluation.")

@@ -117,7 +117,7 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
     if not headline:
         found = ", ".join(f"{domain} {share:.1%}" for domain, share in shares.items())
         raise UserError(
-            f"No domain can stand in the headline: more than {config.max_overlap:.0%} of"
+            f"No domain can be part of the headline: more than {config.max_overlap:.0%} of"
             f" validation 13-grams occur in training ({found})."
             " Remove repeated text, or raise max_overlap."
         )

@@ -50,9 +50,11 @@ def divide(
         )
     splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for domain in sorted(domains):
+        # A longer document would take more than its split may have, so it is only counted here.
         largest = _largest(domains[domain], config.validation_bytes, config.max_holdout)
         intake.long += sum(len(document.data) > largest for document in domains[domain])
         held, rest = _take(domains[domain], config.validation_bytes, config.max_holdout)
+        # Calibration takes from the rest of validation, so no document is in both.
         calibration, train = _take(rest, config.calibration_bytes, config.max_holdout)
         if not (held and calibration and train):
             raise UserError(

@@ -1,6 +1,6 @@
 """Encode text to token ids and back: UTF-8 bytes, or a byte-level BPE.
 
-In both, every id stands for a run of bytes, so losses can be compared in bits per byte. The last id
+In both, every id is a run of bytes, so losses can be compared in bits per byte. The last id
 ends a document.
 """
 
@@ -28,7 +28,7 @@ class Tokenizer:
     Attributes:
         pieces: the bytes of each id. The last is empty: end of document.
         encode_batch: texts -> ids, one array per text, without the end of document.
-        file: serialised form to store beside the tokens, or None if there is nothing to store.
+        file: serialised form to store with the tokens, or None if there is nothing to store.
     """
 
     pieces: tuple[bytes, ...]
@@ -116,7 +116,7 @@ def load_bpe(serialised: str) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     backend.model.dropout = None
-    # A special token that stands in the text is encoded like any other text.
+    # A special token that occurs in the text is encoded like any other text.
     backend.encode_special_tokens = True
     added = backend.get_added_tokens_decoder()
     written = sorted(
@@ -192,7 +192,7 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
     if len(found.pieces) != config.vocab_size:
         raise UserError(
             f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has"
-            f" {len(found.pieces)} ids (tokens of text, and one that ends a document):"
+            f" {len(found.pieces)} ids (tokens of text, and the end of a document):"
             f" set vocab_size to {len(found.pieces)}."
         )
     return found
@@ -217,7 +217,7 @@ def stored_tokenizer(directory: Path) -> Tokenizer:
 
 def _byte_characters() -> dict[int, str]:
     """Return the printable character that byte-level BPE writes for each byte (GPT-2)."""
-    # Printable bytes stand for themselves; the others take the characters from 256 on.
+    # Printable bytes are their own characters; the others take the characters from 256 on.
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in plain]
     return {value: chr(value) for value in plain} | {

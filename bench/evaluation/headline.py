@@ -193,7 +193,7 @@ def off_budget(audit: BudgetAudit) -> str:
     if audit.own is not None and abs(audit.own - 1) > audit.tolerance:
         return (
             f"costs {audit.own:.4f} of the suite's budget at its given capacity; give it the role "
-            "'informed' to show it beside the ranking"
+            "'informed' to show it next to the ranking"
         )
     checks = {"calibration": audit.calibration_spend}
     if audit.headline == "single":

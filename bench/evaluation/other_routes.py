@@ -114,8 +114,8 @@ def exchanged(plan: RoutingPlan, draws: torch.Generator) -> RoutingPlan:
 def second_choice(plan: RoutingPlan, paths: Paths) -> RoutingPlan:
     """Replace each token's best expert by the best that it did not choose, with the same weight.
 
-    DeepSeekMoE (arXiv:2401.06066, section 4.5) disables the best experts to see how far others can
-    stand in for them.
+    DeepSeekMoE (arXiv:2401.06066, section 4.5) disables the best experts to measure how well others
+    replace them.
     """
     assert plan.scores is not None
     free = torch.zeros(len(paths.names), dtype=torch.bool, device=plan.mask.device)

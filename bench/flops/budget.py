@@ -3,7 +3,7 @@
 B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs per token of
 the whole model. A router with a base path gets a capacity. A router without one gets an expert
 width. The cost of the model includes the router's own work. If layers or paths have relative
-shares, one factor scales them all. A router with a given capacity costs what comes of it.
+shares, one factor scales them all. The cost of a router with a given capacity follows from it.
 """
 
 from collections.abc import Callable, Sequence

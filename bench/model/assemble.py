@@ -169,8 +169,10 @@ def solve_size(blueprint: Blueprint) -> tuple[Solution, Prices]:
     router = blueprint.entry.make(dict(blueprint.options))
     inner = inside_of(router, name)
     stated = state(router, inner, len(used), name)
+    # Routers cost FLOPs themselves, so they are priced before the rest is divided.
     prices = _router_prices(blueprint, used)
 
+    # The solver tries widths: a decoder of shapes alone has the costs of each.
     def ledger_at(expert_width: int) -> Ledger:
         decoder = shapes_of(blueprint, used, [inner, router], expert_width)
         return Ledger(decoder, blueprint.seq_len, prices["causal"])
@@ -189,7 +191,7 @@ def shapes_of(
     routers: Sequence[Router | None],
     expert_width: int,
 ) -> Decoder:
-    """Return a decoder without weights, in which stand-ins take the place of the routers."""
+    """Return a decoder without weights, with placeholders for the routers."""
     # Costs depend on shapes alone, so the decoder needs no memory.
     with torch.device("meta"):
         paths = [one.paths for one in routers if one is not None]
@@ -323,7 +325,7 @@ def first_plans(
             plan = decide(router, inputs)
             yield router, inputs, plan
             if not inside:
-                # The hidden state stands in for the updates of the paths, which do not run.
+                # The paths do not run, so the hidden state replaces their updates.
                 updates = dict.fromkeys(router.paths.names, (None, inputs.hidden.flatten(0, 1)))
                 place, paths = router.spec.layer, router.paths
                 previous = LayerTrace(place, paths, inputs, plan, inputs.hidden, {**updates})
@@ -339,6 +341,7 @@ def sample_input(blueprint: Blueprint, router: Router, batch: int = 1) -> Router
         hidden=hidden,
         tokens=tokens,
         positions=torch.arange(blueprint.seq_len).expand(shape),
+        # Only declared needs are given, as in training.
         tags=torch.zeros_like(tokens) if "tags" in router.needs else None,
         previous=None,
         generator=generator(0, "sample_noise"),

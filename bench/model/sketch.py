@@ -46,6 +46,7 @@ def sketch(blueprint: Blueprint) -> Sketch:
     """
     solution, prices = solve_size(blueprint)
     used = solution.layers
+    # All layers have the same kind of router, so one of each is enough for shapes.
     outer = blueprint.entry.make(dict(blueprint.options))
     inner = inside_of(outer, blueprint.entry.name)
     decoder = shapes_of(blueprint, used, [inner, outer], solution.expert_width)
@@ -53,6 +54,7 @@ def sketch(blueprint: Blueprint) -> Sketch:
         build_routers(blueprint, layer, used, solution.of_layer(layer), 0, 0)[0] for layer in used
     ]
     routers = [router for layer in layers for router in layer]
+    # The decoder has placeholders for routers, so their parameters are added.
     own = sum(p.numel() for router in routers for p in router.parameters())
     return Sketch(
         solution,

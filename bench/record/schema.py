@@ -206,8 +206,8 @@ class LayerMonitor(_Part):
     always: tuple[str, ...] = Field(default=(), description="paths that every token takes")
     several: tuple[float, ...] = Field(
         default=(),
-        description="share of tokens that took more than one expert beside those, at each probe of "
-        "training; none where all tokens take equally many",
+        description="share of tokens that took more than one expert besides those, at each probe "
+        "of training; none where all tokens take equally many",
     )
     saturation: tuple[float, ...] = Field(
         default=(),
@@ -281,8 +281,8 @@ class OtherRoutes(_Part):
     own: float = Field(description="loss on the router's own route")
     sampled: float = Field(description="mean loss over the sampled routes")
     regret: float = Field(
-        description="mean over sequences of the own loss above that of the best sampled route; 0 "
-        "if the own route is best everywhere"
+        description="mean over sequences of the own loss minus the loss of the best sampled route; "
+        "0 if the own route is best everywhere"
     )
     fragile: float = Field(
         description="share of tokens whose loss half of the sampled routes raise by over 0.1 nats"

@@ -23,7 +23,9 @@ class Work(_Part):
     """The cost of one kind of work of a row, such as a training step."""
 
     milliseconds: float = Field(description="median time of one call")
-    relative: float = Field(description="median over rounds of the time divided by that of dense")
+    relative: float = Field(
+        description="median over rounds of the time divided by the time of dense"
+    )
     active: float = Field(description="active FLOPs per token, divided by those of dense")
     executed: float = Field(
         description="executed FLOPs per token, divided by those of dense; without the optimiser"

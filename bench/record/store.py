@@ -27,7 +27,7 @@ STORE = "records"
 REPRODUCED = "reproduce"
 """Folder of a tree for reruns, which are compared with the records that they repeat."""
 DETAILS = ("documents", "monitors", "passage", "curve")
-"""Fields that are stored beside the record, compressed. They are nine tenths of its size."""
+"""Fields that are stored next to the record, compressed. They are nine tenths of its size."""
 _REFERENCE = "record"
 
 

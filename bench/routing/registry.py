@@ -88,8 +88,8 @@ class Entry:
         paper: source of the router, e.g. "arXiv:2404.02258"; empty for our own controls.
         router: the class.
         plugin_hash: SHA-256 of the source that defines it, at the time of loading.
-        outside: whether it came from a plugin file or an entry point, not from the package beside
-            the bench.
+        outside: whether it came from a plugin file or an entry point, not from the package
+            `routers` of the bench.
     """
 
     name: str
@@ -150,6 +150,7 @@ class Entry:
         """
         router = self.make(dict(options))
         inner = inside_of(router, self.name)
+        # A router inside a block adds its needs and losses to those of the outer one.
         both = [router] if inner is None else [inner, router]
         return RouterCard(
             name=self.name,
@@ -264,7 +265,7 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
     def decorate(router: RouterClass) -> RouterClass:
         if not isinstance(router, type) or not issubclass(router, Router):
             raise UserError(
-                f"@register({name!r}) stands on {router!r}; it belongs on a subclass of "
+                f"@register({name!r}) decorates {router!r}; it belongs on a subclass of "
                 "bench.routing.Router."
             )
         for what, value in (("name", name), ("family", family), ("paper", paper)):
@@ -340,7 +341,7 @@ def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.")
 def load_file(file: Path) -> list[Entry]:
     """Import a plugin file, or each file of a folder, and return its routers.
 
-    A plugin may import the modules beside it.
+    A plugin may import the modules of its folder.
 
     Raises:
         UserError: no such file, a file that cannot be imported, or a file without a router.
@@ -391,7 +392,7 @@ def _load_one(file: Path) -> list[Entry]:
 
 
 def load_shipped() -> dict[str, Entry]:
-    """Import the package `routers` beside `bench`, and return its routers by name.
+    """Import the package `routers` next to `bench`, and return its routers by name.
 
     Raises:
         UserError: Python found another package of that name.
@@ -407,7 +408,7 @@ def load_shipped() -> dict[str, Entry]:
     ).resolve()
     if origin != sibling:
         raise UserError(
-            f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). "
+            f"The package 'routers' found at {origin} is not the one next to bench ({sibling}). "
             "Remove it from the path."
         )
     for module in pkgutil.iter_modules(package.__path__):

@@ -141,7 +141,7 @@ def provenance_of(resolved: ResolvedCell, command: str, started: str) -> Provena
 
 def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Flops:
     model, trained = found.model, found.trained
-    # An interpolated headline stands at B exactly; a single point at its own spend.
+    # An interpolated headline is at B exactly; a single point at its own spend.
     at_budget = headline.audit.headline == "interpolated"
     ledger = model.evaluation_ledger
     return Flops(

@@ -123,6 +123,7 @@ def works_of(cells: Sequence[Cell], look_up_plugins: bool = False) -> dict[str, 
 
     works: dict[str, Work] = {}
     for cell in cells:
+        # The key of a row without its seed.
         row = hash_of([cell.suite.canonical(), cell.row.name])
         if row not in found:
             found[row] = size(cell)
@@ -136,7 +137,7 @@ def _work(cell: Cell) -> Work:
 
 
 def text_of(config: DataConfig) -> Corpus:
-    """Return the text to plan with. Nobody downloads text for a plan: a stand-in replaces it."""
+    """Return the text to plan with. A plan downloads no text: sizes alone replace it."""
     return declared_corpus(config) if config.source == "hub" else load_corpus(config)
 
 
@@ -157,9 +158,11 @@ def longest_first(cells: Sequence[Cell], seconds: Mapping[str, float], workers: 
     groups: dict[str, int] = {}
     for cell in cells:
         place = (hash_of(cell.suite.canonical()), cell.seed)
+        # The first cell of a seed trains the backbone that the others of the seed wait for.
         if place not in seeds and cell.suite.regime == "controller":
             leading.add(cell.digest)
         groups[cell.digest] = seeds.setdefault(place, len(seeds))
+    # Workers for all rows of a seed leave whole seeds behind in any order.
     wide = workers * len(seeds) >= len(cells)
 
     def rank(cell: Cell) -> tuple[bool, int, float]:

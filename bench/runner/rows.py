@@ -154,6 +154,6 @@ def unmet_needs(
             f"kind {route!r}"
         )
     if "utility" in needs and paths.base is None:
-        return "it needs utility, which is that of an upgrade, and its paths have no base"
+        return "it needs utility, which only an upgrade has, and its paths have no base"
     missing = sorted(needs - PROVIDED)
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""

@@ -52,8 +52,8 @@ def run_cell(
 ) -> Record:
     """Train, calibrate and evaluate a cell, and return its record.
 
-    An error inside the cell is a result too, with its reason. The status is "failed" for a run that
-    breaks off, "diverged" for one that diverges, and "invalid" if its router breaks a rule.
+    An error inside the cell is a result too, with its reason. The status is "failed" if the run
+    breaks off, "diverged" if it diverges, and "invalid" if its router breaks a rule.
 
     Args:
         resolved: the cell.

@@ -1,4 +1,4 @@
-"""Keep the trained weights of a cell beside its record, and make its model again from both.
+"""Keep the trained weights of a cell with its record, and make its model again from both.
 
 The folder `weights/<first two digits of the key>/<key>/` of a tree has the weights and buffers as
 safetensors: knobs, balance biases and tables of routers included. The record of the same key has

@@ -46,7 +46,7 @@ def measure_speeds(
         windows: validation windows of an evaluation, for each domain.
         command: the command line, for the file.
         decode: whether to time decoding too.
-        told: called with what is being done.
+        told: called with the name of each part of the work.
     """
     # As in the cells of a run.
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Divide the time of a training step among its parts.
 
 Functions of the harness are replaced by timed ones while a step runs. They nest: the time of an
-inner part is not that of the outer one. In the backward pass each node of the graph belongs to the
+inner part is no time of the outer one. In the backward pass each node of the graph belongs to the
 part that made it. Everything else is `other`, so the shares add up to 1.
 """
 

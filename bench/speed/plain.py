@@ -24,7 +24,7 @@ class PlainLayer(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         attention = layer.attention
-        # A dense row may stand in a routed layer, on its full path.
+        # A dense row may use the full path of a routed layer.
         ffn = layer.ffn.full if isinstance(layer.ffn, PathSet) else layer.ffn
         self.heads = attention.num_heads
         self.qkv, self.out = _copy(attention.qkv), _copy(attention.out)

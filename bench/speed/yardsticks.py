@@ -1,4 +1,4 @@
-"""Measure what the rows are compared with: peaks of this machine, and other expert layers."""
+"""Measure the yardsticks of the rows: peaks of this machine, and other expert layers."""
 
 import importlib
 import statistics
@@ -122,7 +122,7 @@ def rates(milliseconds: float, flops: float, plain_ratio: float, peak: float) ->
     Args:
         milliseconds: median time of a step.
         flops: training FLOPs of a step, without the optimiser.
-        plain_ratio: time of the plain loop divided by that of the dense row.
+        plain_ratio: time of the plain loop divided by the time of the dense row.
         peak: GFLOP/s of matrix products in the precision of the step.
     """
     speed = flops / milliseconds * 1e-6

@@ -68,7 +68,7 @@ def noise_floor(
             float(adjusted[index]),
         )
         floor = float(half_widths[index])
-        # The true SD may be larger than that of a few seeds.
+        # The true SD may be larger than the SD of a few seeds.
         upper = (
             sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
         )

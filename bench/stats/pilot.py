@@ -109,11 +109,13 @@ def power(
     found: dict[Comparison, Need] = {}
     for family, tests in compare_board(board.values, pair_indices(plan)).items():
         comparisons = plan.family(family)
+        # One wanted difference for each comparison of the family.
         wanted = (
             np.abs(tests.plain.mean)
             if effect == "observed"
             else np.full(len(comparisons), plan.margin if effect == "margin" else effect)
         )
+        # The full level of the family: a new design has one look.
         columns = _columns(tests, wanted, plan.levels()[family], target)
         found.update((c, _need(c, k, columns, costs)) for k, c in enumerate(comparisons))
     return tuple(found[comparison] for comparison in plan.comparisons)

@@ -58,7 +58,7 @@ class Checkpoints:
         folder: the folder of the checkpoints.
         key: content key of the cell. Checkpoints of another key are set aside.
         seconds: time between two checkpoints; 0 for one at every step.
-        parts: name -> state to save beside the weights. The training loop adds itself.
+        parts: name -> state to save with the weights. The training loop adds itself.
     """
 
     def __init__(

@@ -110,6 +110,7 @@ def pretrained(
     path = (cache or default_cache()) / "pretrained" / f"{content}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is held while one process trains; the others find the result in the cache.
         with file_lock(path.with_suffix(".lock")):
             if (found := read_backbone(path)) is None:
                 checkpoints = Checkpoints(

@@ -78,7 +78,7 @@ class Oracle:
             if routers[site].paths.base is None:
                 raise UserError(
                     f"Router {type(routers[site]).__name__} needs 'utility' with paths "
-                    f"{routers[site].paths.names}; utility is that of an upgrade from a base path. "
+                    f"{routers[site].paths.names}; only an upgrade from a base path has a utility. "
                     "Give Paths a base, or drop the need."
                 )
 

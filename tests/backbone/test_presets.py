@@ -1,4 +1,4 @@
-"""Presets of the decoder: their sizes, and one that runs on shapes alone."""
+"""Presets of the decoder: their sizes, and a run on shapes alone."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Columns: what they read from a row, against the records."""
+"""Columns: the values that they read from a row, against the records."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Figures of a board: marks against the numbers that they stand for, bytes, words."""
+"""Figures of a board: marks against their numbers, bytes, words."""
 
 import math
 import re

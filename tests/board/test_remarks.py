@@ -1,4 +1,4 @@
-"""What is said beside the numbers rests on them, and on comparisons that were made."""
+"""Remarks rest on the numbers, and on comparisons that were made."""
 
 from statistics import median
 

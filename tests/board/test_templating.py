@@ -1,4 +1,4 @@
-"""Filters and tables of pages, against what a reader must see."""
+"""Filters and tables of pages, against the text that a reader must see."""
 
 import pytest
 from jinja2 import UndefinedError

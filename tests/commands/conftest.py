@@ -30,7 +30,7 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture(scope="session")
 def trained(elsewhere: Path) -> Path:
-    """What `bench run` leaves of `mlp_gate` and `hash` at one seed."""
+    """The records that `bench run` makes of `mlp_gate` and `hash` at one seed."""
     suite = world.write_suite(elsewhere / "tiny.yaml", elsewhere / "text.jsonl")
     arguments = ["--routers", "mlp_gate,hash", "--seeds", "1", "--workers", "0"]
     with pytest.MonkeyPatch.context() as patch:

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_plugin_that_prints_spoils_no_json_and_is_not_imported_here(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder names all routers in it; helpers beside them are found."""
+    """Its folder names all routers in it; their helpers are found."""
     monkeypatch.setattr(check, "_examine", examine_nothing)
     assert main(["check", str(folder), "--json"]) == 0
     out, error = capfd.readouterr()

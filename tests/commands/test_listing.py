@@ -1,4 +1,4 @@
-"""What `bench list` shows."""
+"""The tables of `bench list`."""
 
 import subprocess
 import sys

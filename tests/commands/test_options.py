@@ -1,4 +1,4 @@
-"""What the shared arguments are read as, and what is refused."""
+"""The values of the shared arguments, and the refused ones."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What `bench plan` promises, against sums written out."""
+"""The numbers of `bench plan`, against sums written out."""
 
 import re
 from pathlib import Path

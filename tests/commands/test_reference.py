@@ -1,4 +1,4 @@
-"""Pages of docs/ that are generated: they are current, and say what the code holds."""
+"""Generated pages of docs/: they are current, and agree with the code."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Suites: what a row may be, and what is refused by name."""
+"""Suites: rows that are allowed, and rows that are refused by name."""
 
 from typing import Any
 

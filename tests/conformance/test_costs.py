@@ -1,4 +1,4 @@
-"""What a router costs: the knob, the budget and operations without a price."""
+"""The costs of a router: the knob, the budget and operations without a price."""
 
 import torch
 

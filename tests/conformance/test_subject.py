@@ -1,4 +1,4 @@
-"""The router under examination: what is shared, what is drawn, and what the seed decides."""
+"""The router under examination: shared parts, drawn parts, and the effect of the seed."""
 
 import numpy as np
 import torch

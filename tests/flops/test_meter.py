@@ -1,4 +1,4 @@
-"""What a router costs in use is what it is charged, and a malformed plan stops the run."""
+"""A router is charged its cost in use, and a malformed plan stops the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -200,7 +200,7 @@ def test_work_that_begins_later_is_charged_from_a_metered_step_on() -> None:
 
 
 def test_all_batches_of_an_evaluation_pay_the_largest_count() -> None:
-    """The first batch is cheap, the second shows what the router costs."""
+    """The first batch is cheap, the second shows the cost of the router."""
     found, plain = build(WorksInSecondBatch), build(Gate)
     meter = found.meter(0)
     spent = evaluate(found, windows(), 4, decide=meter.decide).active

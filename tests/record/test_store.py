@@ -62,7 +62,7 @@ def record(**changes: Any) -> Record:
 
 
 def plain(one: Record) -> str:
-    """What JSON holds of it; NaN equals itself here."""
+    """Return it as JSON; NaN equals itself here."""
     return json.dumps(json.loads(one.model_dump_json()), sort_keys=True)
 
 

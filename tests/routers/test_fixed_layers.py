@@ -1,4 +1,4 @@
-"""Whole layers full or cheap: which ones, and what they cost."""
+"""Whole layers full or cheap: which ones, and their cost."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The JEPA-guided gate against its definition, and what probing may change."""
+"""The JEPA-guided gate against its definition, and the state that probing may change."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Partial supervision: what is told, to whom, of which documents, and that everything else is the
-other router's own.
-"""
+"""Partial supervision: labels, their routers and documents; all else is the other router's own."""
 
 from contextlib import ExitStack
 from dataclasses import replace

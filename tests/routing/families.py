@@ -24,7 +24,7 @@ from bench.routing.select import gate_plan, hash_noise, upgrade
 
 
 class Linear(Router):
-    """A linear score for each path; the kinds below differ in what they make of it."""
+    """A linear score for each path; the kinds below differ in their use of it."""
 
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)

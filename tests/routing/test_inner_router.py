@@ -153,7 +153,7 @@ def test_both_routers_are_trained_and_resumed(
 
 
 class Peeks(Router):
-    """Inside a block, it asks what the mean of all tokens is."""
+    """Inside a block, it asks for the mean of all tokens."""
 
     paths = experts(2)
 

@@ -1,6 +1,4 @@
-"""What a gate makes of its scores under each estimator, and what each router of the family computes
-from the definition.
-"""
+"""The plan of a gate under each estimator, and each router of the family against its definition."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Helper files beside a plugin: found, and never taken for those of another plugin."""
+"""Helper files of a plugin: found, and never mixed with those of another plugin."""
 
 import importlib
 import sys

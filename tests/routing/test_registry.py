@@ -145,7 +145,7 @@ def test_another_package_of_the_name_is_refused(
     stranger = ModuleType("routers")
     vars(stranger).update(attributes)
     monkeypatch.setitem(sys.modules, "routers", stranger)
-    with pytest.raises(UserError, match=r"elsewhere.routers.* is not the one beside bench"):
+    with pytest.raises(UserError, match=r"elsewhere.routers.* is not the one next to bench"):
         registry.load_all()
 
 

@@ -80,6 +80,6 @@ def files(root: Path) -> list[str]:
 def run_here(
     cells: Sequence[Cell], job: Job, workers: int, *said: Any, **more: Any
 ) -> list[CellResult]:
-    """Run cells on this machine; `said` are the functions that are told of results and starts."""
+    """Run cells on this machine; `said` are called with results and starts."""
     with local_executor(workers) as executor:
         return run_cells(cells, job, executor, *said, **more)

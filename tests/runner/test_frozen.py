@@ -1,6 +1,6 @@
 """Cells of the regime `controller`.
 
-What they train, what that costs, and that it does not matter who pretrained or who was killed.
+The trained parameters, their cost, and that it does not matter which process pretrained or died.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Peak memory is that of what was measured, whatever the process held before."""
+"""Peak memory counts the measured work alone, not the earlier memory of the process."""
 
 import ctypes
 import subprocess

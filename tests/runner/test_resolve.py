@@ -1,4 +1,4 @@
-"""What a cell comes to: every number that can move is in its key, and nothing else."""
+"""A resolved cell: every number that can move is in its key, and nothing else."""
 
 import hashlib
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A whole measurement of two rows: what is in it, and what adds up."""
+"""A whole measurement of two rows: its parts, and their sums."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The plain loop trains the dense row, loss for loss: its time is that of the same work."""
+"""The plain loop trains the dense row, loss for loss: both times measure the same work."""
 
 import pytest
 import torch

@@ -48,7 +48,7 @@ def test_a_null_board_keeps_its_level(regime: str) -> None:
 
 
 def test_the_simulation_can_tell_a_rule_that_does_not_keep_it() -> None:
-    """Unmoderated pooling and limma as it stands, on a board with one noisy control."""
+    """Unmoderated pooling and plain limma, on a board with one noisy control."""
     values = next(sim.batches(sim.REGIMES["one loud control"], 1000, 13, 3, 0))
     pairs = sim.design(13)["primary"]
     assert sim._pooled(values, pairs, 0.05).mean() > 0.2

@@ -1,4 +1,4 @@
-"""One comparison: what it excludes, who may win, and what it says beside its verdict."""
+"""One comparison: its excluded seeds, its possible winners, and the notes on its verdict."""
 
 import math
 from dataclasses import replace

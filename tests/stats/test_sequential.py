@@ -48,8 +48,8 @@ def test_stages_say_what_is_spent() -> None:
 
 
 def test_a_familys_level_lies_between_spending_and_alpha() -> None:
-    """Rare events at different looks hardly overlap, so the last look gets at least what is left
-    unspent, and at most alpha.
+    """Rare events at different looks hardly overlap, so the last look gets at least the
+    unspent rest, and at most alpha.
     """
     looks, alpha, count = (3, 6, 10), 0.04, 20
     spent = [count * spending(look / looks[-1], alpha / count) for look in looks]

@@ -1,4 +1,4 @@
-"""Measures against what stands in a record."""
+"""Measures against the fields of a record."""
 
 import math
 from typing import Any

@@ -1,5 +1,5 @@
-"""The training loop: the same twice, stops at the allowance, follows the schedule, charges what
-runs and nothing else.
+"""The training loop: the same twice, stops at the allowance, follows the schedule, charges the
+executed work and nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ def test_the_same_run_twice_and_amid_others_is_the_same_to_the_last_bit(
 ) -> None:
     one, other = model(name, options), model(name, options)
     _, first = fit(one)
-    torch.manual_seed(99)  # what others may have left behind
+    torch.manual_seed(99)  # other tests may have left a state
     np.random.seed(99)
     fit(model("mlp_gate", seed=3), steps(1))
     _, second = fit(other)
@@ -194,13 +194,13 @@ def by_hand(found: Model, count: int) -> list[float]:
 
 
 def test_the_loop_is_the_one_written_out() -> None:
-    recipe = config(muon_lr=1e-30)  # matrices stand still to within rounding
+    recipe = config(muon_lr=1e-30)  # matrices do not move beyond rounding
     _, points = fit(model("cheap"), steps(8), config=recipe)
     assert losses(points) == pytest.approx(by_hand(model("cheap"), 8), rel=1e-5)
 
 
 class _Watched(Router):
-    """Two experts, both run; keeps what the loss and the hooks were shown."""
+    """Two experts, both run; keeps the inputs of the loss and of the hooks."""
 
     paths = experts(2)
     mean_experts = 2.0

@@ -126,7 +126,7 @@ def test_distillation_is_the_squared_error_with_a_gradient_in_cheap_paths_alone(
 def test_the_cheap_path_comes_near_the_best_of_its_rank(tmp_path: Path) -> None:
     """Against reduced-rank regression on the same inputs, in closed form.
 
-    Half of what it explains is enough for so short a training.
+    Half of the explained variance is enough for so short a training.
     """
     long = RECIPE.model_copy(update={"tokens": BATCH * SEQ_LEN * 150})
     dense = model("dense")

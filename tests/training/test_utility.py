@@ -226,7 +226,7 @@ def test_all_layers_on_request() -> None:
 def test_labels_change_neither_training_nor_its_noise_where_no_loss_uses_them() -> None:
     """The same router without the need: losses to the last bit.
 
-    And the forks are what it costs less.
+    The forks are the whole difference in cost.
     """
 
     class Blind(Gate):
