@@ -354,12 +354,12 @@ MEASURES: dict[str, Measure] = {
             _right("chance"), percent,
         ),
         Measure(
-            "supervised_accuracy", "as told",
+            "supervised_accuracy", "as labelled",
             "share of tokens of labelled training documents on the path of the label",
             _told("supervised"), percent,
         ),
         Measure(
-            "unsupervised_accuracy", "as untold",
+            "unsupervised_accuracy", "as hidden labels",
             "the same of training documents whose labels were kept back",
             _told("unsupervised"), percent,
         ),
