@@ -42,7 +42,8 @@ from bench.routing.contract import (
 from bench.routing.fingerprint import own_modules
 from bench.routing.inner_router import inside_of
 from bench.routing.registry import Entry
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 
 DECODER = DecoderConfig(
     vocab_size=64,
@@ -136,17 +137,10 @@ class Subject:
         allowance = Allowance(float("inf"), steps * BATCH_SIZE * SEQ_LEN)
         seed = self.seed if seed is None else seed
         statistics = self.statistics if fit else None
+        task = TrainTask(self.split, RECIPE, SEQ_LEN, seed, statistics=statistics)
         # A check may ask for the trained model while gradients are off.
         with torch.enable_grad():
-            train(
-                model,
-                self.split,
-                RECIPE,
-                allowance,
-                seq_len=SEQ_LEN,
-                seed=seed,
-                statistics=statistics,
-            )
+            train(model, task, allowance)
 
     @cached_property
     def life(self) -> Life:

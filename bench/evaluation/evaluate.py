@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, ask, autocast, make_pass
+from bench.backbone.passes import Decide, ask, autocast, make_pass, token_losses
 from bench.data import Windows
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Selection
@@ -90,11 +89,7 @@ def evaluate(
         )
         with autocast(device, dtype):
             logits = decoder(run)
-        nats.append(
-            F.cross_entropy(
-                logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-            ).view(batch[:, 1:].shape)
-        )
+        nats.append(token_losses(logits, batch[:, 1:]))
         booked.append((run.counts, run.tokens.numel()))
         if keep:
             kept.append(run.traces)

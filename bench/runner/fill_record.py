@@ -28,7 +28,7 @@ from bench.runner.memory import PeakMemory
 from bench.runner.probes import Watch
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import ResolvedCell
-from bench.training.loop import Trained
+from bench.training.task import Trained
 
 
 @dataclass(frozen=True)

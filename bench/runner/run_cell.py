@@ -36,6 +36,7 @@ from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import train
 from bench.training.parallel import spread
+from bench.training.task import TrainTask
 
 DIVERGED = 2.0
 """Training has diverged if the loss is above this multiple of the loss of guessing."""
@@ -113,7 +114,7 @@ def train_cell(
         RuleBroken: the router broke a rule.
         UserError: no size of the router meets the budget, or its cost cannot be counted.
     """
-    cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
+    cell = resolved.cell
     pulse = pulse or Pulse(cell)
     model, pretraining = prepare(resolved, pulse)
     watch, meter = Watch(resolved, model), model.meter(cell.seed)
@@ -123,15 +124,8 @@ def train_cell(
     pulse.enter("training")
     trained = train(
         model,
-        corpus.train,
-        suite.train.model_copy(update={"router": cell.training}),
+        training_task(resolved),
         allowance(cell, model),
-        seq_len=suite.seq_len,
-        seed=cell.seed,
-        router_seed=cell.row.router_seed,
-        lr_scale=cell.row.lr_scale,
-        dtype=resolved.dtype,
-        statistics=lambda: statistics_of(corpus),
         probe=watch.probe,
         report=pulse.report,
         checkpoints=checkpoints,
@@ -155,6 +149,21 @@ def prepare(resolved: ResolvedCell, pulse: Pulse) -> tuple[Model, float]:
     if suite.compile:
         compile_parts(model.decoder)
     return model, pretraining
+
+
+def training_task(resolved: ResolvedCell) -> TrainTask:
+    """Return the terms of a cell's training, but for its budget."""
+    cell, suite = resolved.cell, resolved.cell.suite
+    return TrainTask(
+        split=resolved.corpus.train,
+        config=suite.train.model_copy(update={"router": cell.training}),
+        seq_len=suite.seq_len,
+        seed=cell.seed,
+        router_seed=cell.row.router_seed,
+        lr_scale=cell.row.lr_scale,
+        dtype=resolved.dtype,
+        statistics=lambda: statistics_of(resolved.corpus),
+    )
 
 
 def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:

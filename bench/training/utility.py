@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import History, Pass, autocast
+from bench.backbone.passes import History, Pass, autocast, token_losses
 from bench.errors import UserError
 from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model
@@ -247,9 +246,7 @@ class Oracle:
         device = device_of(decoder)
         with autocast(device, self.dtype):
             logits = decoder.resume(layer, history.entering[layer], fork)
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), reduction="none"
-        ).view(targets.shape)
+        loss = token_losses(logits, targets)
         return loss, ForkCost(self._ledger(site), fork.counts, targets.numel())
 
     def _ledger(self, site: int) -> Ledger:
