@@ -25,9 +25,10 @@ from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
+from bench.training.imposed import all_upgraded, imposed, takes_upgrade
 from bench.training.loop import train
 from bench.training.task import Allowance, TrainTask
-from bench.training.utility import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
+from bench.training.utility import Oracle, random_flips
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 FORKS = 16

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model, assemble

@@ -17,18 +17,20 @@ import torch
 import yaml
 from torch import Tensor
 
-import bench.routing.registry
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.config.read_suite import parse_suite
+from bench.config.recipe import TrainConfig
 from bench.config.row import RouterTraining
-from bench.config.suite import SuiteConfig, TrainConfig
+from bench.config.suite import SuiteConfig
 from bench.data import Split, Windows
-from bench.model.assemble import Blueprint, Model, assemble
+from bench.model.assemble import Model, assemble
+from bench.model.blueprint import Blueprint
 from bench.record import Record
 from bench.rng import generator
 from bench.routing.contract import Selection, TrainStatistics
-from bench.routing.registry import Entry, find, load_all
+from bench.routing.load_routers import find, load_all, registered
+from bench.routing.registry import Entry
 from bench.runner.cells import Cell
 from bench.training.loop import train
 from bench.training.pretrain import Pretrained, adopt
@@ -77,7 +79,7 @@ def own_registry() -> Generator[None]:
     """Forget outside the routers that are registered inside."""
     load_all()
     before = set(sys.modules)
-    with patch.dict(bench.routing.registry._entries):
+    with patch.dict(registered):
         yield
     for name in {name for name in sys.modules if name.startswith("router_plugin_")} - before:
         del sys.modules[name]

@@ -108,6 +108,7 @@ def _suite(arguments: argparse.Namespace, launch: Launch) -> SuiteConfig:
     """Return the suite with the fields that the command line and the launch replace."""
     changes = overrides(arguments)
     suite = load_suite(arguments.suite, changes, arguments.set)
+    # The launch fixes fields that depend on the suite, so the suite is read again with them.
     if fixed := launch.overrides(arguments.parallel, suite):
         suite = load_suite(arguments.suite, changes | fixed, arguments.set)
     check_device(suite.device, here=arguments.executor == "local")
@@ -170,6 +171,7 @@ def _run_cells(
     name, workers = launch.executor(arguments.executor, arguments.workers)
     settings = cluster_settings(arguments)
     with open_executor(name, workers, device, settings, root) as executor:
+        # Ranks share each cell, so all of them take the order of rank 0.
         cells = launch.agreed(ordered(cells, root, executor.workers))
         shown, kept = launch.console(), root / CHECKPOINTS
         with Progress(shown, cells, root, kept, executor.workers) as progress:

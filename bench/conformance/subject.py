@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.conformance.causality_proof import prove
 from bench.conformance.life import Life, live
 from bench.conformance.text import counts_of, ruled_text, windows_of
@@ -23,13 +23,9 @@ from bench.data import Split, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
-from bench.model.assemble import (
-    Blueprint,
-    Model,
-    assemble,
-    layers_used,
-    router_spec,
-)
+from bench.model.assemble import Model, assemble
+from bench.model.blueprint import Blueprint, layers_used
+from bench.model.build_routers import router_spec
 from bench.record import Causality
 from bench.rng import generator
 from bench.routing.contract import (

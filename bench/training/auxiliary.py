@@ -80,6 +80,7 @@ class AuxiliaryLosses:
         None without any loss in this step.
         """
         due = self._due(traces)
+        # Another set of losses has another price.
         if (names := sorted(name for name, *_ in due)) != self._priced:
             self.flops, self._priced = None, names
         values: dict[str, list[Tensor]] = {}
@@ -95,6 +96,7 @@ class AuxiliaryLosses:
             self.flops = flops
         if not values:
             return None
+        # Each loss has one rule for all its sites.
         over = {name: term.loss.layers for name, term, _ in due}
         totals = {
             name: torch.stack(found).sum() if over[name] == "sum" else torch.stack(found).mean()

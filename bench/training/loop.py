@@ -53,6 +53,7 @@ def train(
     """
     loop, order = begin(model, task)
     if checkpoints is not None:
+        # Restoring fills every part, so all parts are named before it.
         checkpoints.parts["curriculum"] = order
         checkpoints.parts["training"] = loop
         checkpoints.restore(model.decoder)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.memory import PairMemory
 from bench.backbone.sites import is_block
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.training.parallel import add_matrices, full, is_shard, matrices
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -120,9 +120,10 @@ def make_optimisers(
         config: the recipe.
         lr_scale: factor on every learning rate.
     """
-    matrices = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
+    by_muon = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
     routers = [p for router in decoder.routers for p in router.parameters()]
-    taken = {id(p) for p in (*matrices, *routers)}
+    # Muon and the group of routers take theirs; all that is left has one rate.
+    taken = {id(p) for p in (*by_muon, *routers)}
     rest = [p for p in decoder.parameters() if p.requires_grad and id(p) not in taken]
     rate, own = config.adam_lr * lr_scale, config.router
     groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
@@ -130,7 +131,7 @@ def make_optimisers(
         own_rate = rate * own.lr_ratio
         groups.append({"params": routers, "lr": own_rate, "weight_decay": own.weight_decay})
     return [
-        Muon(matrices, config.muon_lr * lr_scale, low=config.muon_dtype == "bfloat16"),
+        Muon(by_muon, config.muon_lr * lr_scale, low=config.muon_dtype == "bfloat16"),
         torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True),
     ]
 

@@ -43,6 +43,7 @@ class Stepper:
         self.supervisor = Supervisor(model, len(task.split.document_tags))
         self.oracle = Oracle(model, task.seed, task.dtype)
         self.optimisers = make_optimisers(decoder, task.config, task.lr_scale)
+        # The schedule scales these rates, which hold in its flat part.
         self.peaks = [
             [group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers
         ]

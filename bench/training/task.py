@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.data import Split
 from bench.routing.contract import TrainStatistics
 
@@ -50,6 +50,7 @@ class Allowance:
 
     def spent(self, flops: float, tokens: int) -> float:
         """Return the spent share of the budget; 1 for an empty budget."""
+        # The limit that is reached first ends the training; the other may be infinite.
         return max(flops / self.flops, tokens / self.tokens) if self.flops and self.tokens else 1.0
 
 

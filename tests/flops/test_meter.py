@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.backbone.passes import ask
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import TrainStatistics
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from bench.training.loop import train
 from bench.training.task import Allowance, TrainTask
 from tests.world import CONFIG, SEQ_LEN, model, split, windows

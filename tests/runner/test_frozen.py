@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from bench.cli import main
+from bench.config.recipe import TrainConfig
 from bench.config.row import RowConfig
-from bench.config.suite import TrainConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.record import Record, read_records
 from bench.routing.contract import Router
-from bench.routing.registry import RouterCard, find
+from bench.routing.load_routers import find
+from bench.routing.registry import RouterCard
 from bench.runner.frozen import allowance
 from bench.runner.resolve import resolve
 from bench.runner.rows import unmet_needs

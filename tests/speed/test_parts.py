@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone.layers import Attention
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.speed import parts
 from bench.training.loop import advance, begin
 from bench.training.task import TrainTask

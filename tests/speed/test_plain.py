@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.speed.plain import plain_step
 from bench.training.loop import advance, begin
 from bench.training.task import TrainTask

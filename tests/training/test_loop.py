@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.config.recipe import TrainConfig
 from bench.config.row import RouterTraining
-from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model

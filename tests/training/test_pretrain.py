@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import bench.training.pretrain
-from bench.config.suite import PretrainConfig, TrainConfig
+from bench.config.recipe import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone.passes import Pass, ask, make_pass
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model, assemble
