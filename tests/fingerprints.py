@@ -20,7 +20,8 @@ from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.fingerprint import FINGERPRINTS, row_name
-from bench.routing.registry import Entry, find, load_all
+from bench.routing.load_routers import find, load_all
+from bench.routing.registry import Entry
 from bench.study.read_study import load_study, study_names
 from tests import world
 

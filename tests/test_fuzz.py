@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench import cli
 from bench.errors import UserError
 from bench.record import read_record, record_path, write_record
-from bench.routing.registry import load_file
+from bench.routing.load_routers import load_file
 from tests import world
 from tests.record.test_store import cell, record
 

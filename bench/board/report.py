@@ -1,6 +1,6 @@
 """Render `report.html`: all that the records hold about a board, in one file that loads nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -89,7 +89,33 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
     """Return the values that the template shows of one board."""
     # By index: names of rows may hold signs that no anchor may.
     anchors = {row.name: f"{anchor}-{index}" for index, row in enumerate(board.rows)}
-    tokens = board.equal_tokens
+    failed = (row for row in board.unranked if not row.losses)
+    return {
+        "board": board,
+        "anchor": anchor,
+        "title": board.title,
+        "summary": summary(board),
+        "purpose": str(board.config.get("purpose", "")),
+        "headline": board.rows[0].first.headline_domains if board.rows else (),
+        "facts": facts(board),
+        **_tables(board, anchor, anchors),
+        "families": sorted({plain(row.first.cell.family) for row in board.rows}),
+        "remarks": remarks(board, _whole),
+        "waivers": waivers(board, _whole),
+        "disagreements": disagreements(board, _whole),
+        "figures": board_figures(board),
+        "domains": domain_differences(board),
+        "statuses": _STATUS,
+        "out": out(board),
+        "apart": apart(board),
+        "routers": [_router(row, anchors[row.name]) for row in board.rows],
+        "budgets": [_budget(row) for row in board.rows],
+        "provenance": [_provenance(row) for row in (*board.rows, *failed)],
+    }
+
+
+def _tables(board: Board, anchor: str, anchors: Mapping[str, str]) -> dict[str, Any]:
+    """Return the tables of one board; `anchors` has that of each row."""
 
     def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
         # Without lines the template leaves the table out, heading included.
@@ -104,14 +130,8 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "audit": ("Audit", audit_columns(board)),
     }
     watched = [row for row in board.rows if monitors.layers_of(row)]
+    tokens = board.equal_tokens
     return {
-        "board": board,
-        "anchor": anchor,
-        "title": board.title,
-        "summary": summary(board),
-        "purpose": str(board.config.get("purpose", "")),
-        "headline": board.rows[0].first.headline_domains if board.rows else (),
-        "facts": facts(board),
         "first": lines("table", "Board", first_columns(board), board.rows),
         "tables": [lines(slug, *table, board.rows) for slug, table in tables.items()],
         "monitors": lines("monitors", "Routing", monitors.monitor_columns(board), watched),
@@ -121,21 +141,6 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
             [*place_columns(tokens), *verdict_columns(tokens)] if tokens else [],
             tokens.ranked if tokens else [],
         ),
-        "families": sorted({plain(row.first.cell.family) for row in board.rows}),
-        "remarks": remarks(board, _whole),
-        "waivers": waivers(board, _whole),
-        "disagreements": disagreements(board, _whole),
-        "figures": board_figures(board),
-        "domains": domain_differences(board),
-        "statuses": _STATUS,
-        "out": out(board),
-        "apart": apart(board),
-        "routers": [_router(row, anchors[row.name]) for row in board.rows],
-        "budgets": [_budget(row) for row in board.rows],
-        "provenance": [
-            _provenance(row)
-            for row in (*board.rows, *(row for row in board.unranked if not row.losses))
-        ],
     }
 
 

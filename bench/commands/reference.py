@@ -21,8 +21,9 @@ from bench.config.base import Part
 from bench.config.read_suite import load_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.routing.contract import Router
+from bench.routing.load_routers import load_shipped
 from bench.routing.paths import Paths
-from bench.routing.registry import Entry, load_shipped, options_of
+from bench.routing.registry import Entry, options_of
 
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping"}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}

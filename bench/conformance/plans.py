@@ -20,7 +20,8 @@ from bench.conformance.subject import (
     Subject,
 )
 from bench.flops.meter import counts_fault, plan_fault
-from bench.model.assemble import first_plans, layers_used
+from bench.model.blueprint import layers_used
+from bench.model.build_routers import first_plans
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.routing.select import tokens_kept

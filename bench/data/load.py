@@ -51,14 +51,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     source = cast(
         Callable[[DataConfig], Source], import_module(SOURCE_MODULES[config.source]).source
     )(config)
-    # The key names everything that the tokens depend on, also the content of a tokenizer file.
-    given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
-    key = hashlib.sha256(
-        json.dumps([CORPUS_FORMAT, config.canonical(), source.key, *given], sort_keys=True).encode()
-    ).hexdigest()
-    directory = (
-        (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
-    )
+    directory = (cache or default_cache()) / "corpora" / _folder_name(config, source)
     if (corpus := store.read(directory)) is not None:
         return corpus
     with _writing(directory):
@@ -77,6 +70,16 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
             f"The corpus just written to {directory} does not read back: check the disk."
         )
     return corpus
+
+
+def _folder_name(config: DataConfig, source: Source) -> str:
+    """Return the name of a corpus in the cache. It ends in a key of all that the tokens rest on."""
+    # The key covers the content of a tokenizer file too.
+    given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
+    key = hashlib.sha256(
+        json.dumps([CORPUS_FORMAT, config.canonical(), source.key, *given], sort_keys=True).encode()
+    ).hexdigest()
+    return f"{config.source}-{config.tokenizer}-{key[:16]}"
 
 
 def declared_corpus(config: DataConfig) -> Corpus:

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.data import DataConfig
 from bench.errors import UserError, told
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 TOKENIZER_FILE = "tokenizer.json"
 _BPE_TRAINING_BYTES = 2**23
@@ -106,18 +110,7 @@ def load_bpe(serialised: str) -> Tokenizer:
     Raises:
         ValueError: this is no byte-level BPE: it is another model, or a token has no bytes.
     """
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models
-
-    backend = Backend.from_str(serialised)
-    if not isinstance(backend.model, models.BPE):
-        raise ValueError(f"its model is {type(backend.model).__name__}")
-    # Switch off every setting that would change the text or make the ids random.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.model.dropout = None
-    # A special token that occurs in the text is encoded like any other text.
-    backend.encode_special_tokens = True
+    backend = _plain_backend(serialised)
     added = backend.get_added_tokens_decoder()
     written = sorted(
         (id, token)
@@ -145,6 +138,27 @@ def load_bpe(serialised: str) -> Tokenizer:
         return [ids.astype(np.uint16) for ids in found]
 
     return Tokenizer((*pieces, b""), encode, serialised)
+
+
+def _plain_backend(serialised: str) -> "Backend":
+    """Return the library's tokenizer, without settings that change the text or draw ids.
+
+    Raises:
+        ValueError: its model is no BPE.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    backend = Backend.from_str(serialised)
+    if not isinstance(backend.model, models.BPE):
+        raise ValueError(f"its model is {type(backend.model).__name__}")
+    # The file may hold settings that cut, pad or drop, which a model would train with.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.model.dropout = None
+    # A special token that occurs in the text is encoded like any other text.
+    backend.encode_special_tokens = True
+    return backend
 
 
 def _bytes_of(token: str) -> bytes:

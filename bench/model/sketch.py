@@ -7,13 +7,9 @@ import torch
 
 from bench.flops.budget import Solution
 from bench.flops.ledger import Ledger
-from bench.model.assemble import (
-    Blueprint,
-    build_routers,
-    first_plans,
-    shapes_of,
-    solve_size,
-)
+from bench.model.assemble import shapes_of, solve_size
+from bench.model.blueprint import Blueprint
+from bench.model.build_routers import build_routers, first_plans
 from bench.routing.contract import Router
 from bench.routing.inner_router import inside_of
 

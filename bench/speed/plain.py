@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.passes import autocast
 from bench.backbone.sites import PathSet
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.training.optim import Muon
 
 

@@ -165,34 +165,19 @@ def _decide(
     comparison: Comparison, board: Aligned, plan: Plan, used: int, numbers: dict[str, float]
 ) -> tuple[Verdict, str | None, list[str]]:
     """Return verdict, winner and notes of one comparison with `used` common seeds."""
-    pair = (comparison.row, comparison.control)
-    mean, smallest = numbers["difference"], numbers["detectable"]
-    notes = (
-        [f"{used} of {len(board.seeds)} seeds are common to both rows."]
-        if used < len(board.seeds)
-        else []
-    )
-    if used >= 2 and board.look >= 0 and numbers["sd"] == 0.0:
-        notes.append(
-            "Identical losses in every seed."
-            if mean == 0.0
-            else "The difference is the same in every seed."
-        )
+    notes = _seed_notes(board, used, numbers)
     if reason := _no_test(board, plan, used, numbers):
         return "untestable", None, [*notes, reason]
-    winner = (
-        (comparison.row if mean < 0.0 else comparison.control)
-        if numbers["p_adjusted"] <= plan.alpha
-        else None
-    )
+    winner = None
+    if numbers["p_adjusted"] <= plan.alpha:
+        winner = comparison.row if numbers["difference"] < 0.0 else comparison.control
     # A row that failed in some seeds may have failed because of its losses there.
-    failed = [row for row in pair if row in board.failed]
+    failed = [row for row in (comparison.row, comparison.control) if row in board.failed]
+    # A difference within the margin may still be significant, so the winner is kept.
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
-        return (
-            "equivalent",
-            winner,
-            [*notes, "They differ, but by less than the margin."] if winner else notes,
-        )
+        if winner is not None:
+            notes.append("They differ, but by less than the margin.")
+        return "equivalent", winner, notes
     if winner is not None and winner not in failed:
         return "better", winner, notes
     if failed:
@@ -201,14 +186,24 @@ def _decide(
             "on those that are left."
         )
     # Nothing was found, and nothing could have been found.
-    if plan.largest_effect is not None and smallest > plan.largest_effect:
-        return (
-            "untestable",
-            None,
-            [
-                *notes,
-                f"Finds {smallest:.3g} nats at the least; no more than "
-                f"{plan.largest_effect:.3g} is plausible.",
-            ],
+    smallest, largest = numbers["detectable"], plan.largest_effect
+    if largest is not None and smallest > largest:
+        notes.append(
+            f"Finds {smallest:.3g} nats at the least; no more than {largest:.3g} is plausible."
         )
+        return "untestable", None, notes
     return "inconclusive", None, notes
+
+
+def _seed_notes(board: Aligned, used: int, numbers: dict[str, float]) -> list[str]:
+    """Return notes on the common seeds: that some are missing, or that all agree."""
+    notes: list[str] = []
+    if used < len(board.seeds):
+        notes.append(f"{used} of {len(board.seeds)} seeds are common to both rows.")
+    if used >= 2 and board.look >= 0 and numbers["sd"] == 0.0:
+        notes.append(
+            "Identical losses in every seed."
+            if numbers["difference"] == 0.0
+            else "The difference is the same in every seed."
+        )
+    return notes

@@ -1,6 +1,7 @@
 """Judge a board: the entry point from losses and a plan to verdicts."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,28 +78,37 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
             )
         )
     correlation = seed_correlation(board.values)
-    # Leave out the diagonal, which is 1, and pairs with too few seeds.
-    off = correlation[~np.eye(len(correlation), dtype=bool)]
-    off = off[~np.isnan(off)]
-    # Ranks follow from all pairs alone; an equivalent pair does not order its rows.
+    # Ranks follow from all pairs alone.
     secondary = [found[c] for c in plan.family("secondary")]
-    better = {
-        (o.row, o.control) if o.winner == o.row else (o.control, o.row)
-        for o in secondary
-        if o.verdict == "better"
-    }
     return Verdicts(
         outcomes=tuple(found[comparison] for comparison in plan.comparisons),
         rows=board.rows,
         seeds=board.seeds,
-        ranks=rank_intervals(_means(board), better) if secondary else (),
+        ranks=rank_intervals(_means(board), _ordered(secondary)) if secondary else (),
         correlation=correlation,
-        mean_correlation=float(off.mean()) if off.size else math.nan,
+        mean_correlation=_off_diagonal_mean(correlation),
         prior=prior,
         friedman=friedman(board.rows, board.values, plan.alpha),
         noise=_twins(losses, board, plan),
         notes=_board_notes(board, plan),
     )
+
+
+def _off_diagonal_mean(correlation: Floats) -> float:
+    """Return the mean correlation of two rows; NaN if no two have enough seeds."""
+    # Leave out the diagonal, which is 1, and pairs with too few seeds.
+    off = correlation[~np.eye(len(correlation), dtype=bool)]
+    off = off[~np.isnan(off)]
+    return float(off.mean()) if off.size else math.nan
+
+
+def _ordered(outcomes: Iterable[Outcome]) -> set[tuple[str, str]]:
+    """Return (better row, other row) of each pair that differs; an equivalent pair has no order."""
+    return {
+        (o.row, o.control) if o.winner == o.row else (o.control, o.row)
+        for o in outcomes
+        if o.verdict == "better"
+    }
 
 
 def _twins(losses: Losses, board: Aligned, plan: Plan) -> tuple[NoiseFloor, ...]:

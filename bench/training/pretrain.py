@@ -21,7 +21,7 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import autocast, make_pass
 from bench.backbone.sites import PathSet
 from bench.config.base import hash_of
-from bench.config.suite import PretrainConfig
+from bench.config.recipe import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.files import default_cache, file_lock

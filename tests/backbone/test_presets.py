@@ -6,7 +6,7 @@ import torch
 from bench.backbone.decoder import Decoder
 from bench.backbone.presets import PRESETS, decoder_config
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.world import run_of
 
 

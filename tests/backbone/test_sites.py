@@ -4,8 +4,8 @@ import torch
 
 from bench.backbone.sites import PathSet, is_block
 from bench.rng import normal
+from bench.routing.load_routers import find
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
-from bench.routing.registry import find
 
 D, WIDTH, RANK, EXPERT = 8, 12, 2, 6
 

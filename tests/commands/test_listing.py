@@ -11,7 +11,7 @@ from bench.cli import main
 from bench.commands import listing
 from bench.commands.listing import first_line
 from bench.config.read_suite import suite_names
-from bench.routing.registry import ENTRY_POINT_GROUP, load_all
+from bench.routing.load_routers import ENTRY_POINT_GROUP, load_all
 
 
 def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

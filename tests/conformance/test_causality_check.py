@@ -6,7 +6,7 @@ from bench.conformance.causality_check import batch_invariant, causal, tags_are_
 from bench.conformance.check import Check, examine_one
 from bench.conformance.subject import Subject
 from bench.record import Causality
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 
 
 def examine(check: Check, detail: str, passed: bool = False) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import torch
 
 from bench.config.read_suite import load_suite
 from bench.conformance import CHECKS, run_checks
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from tests.fingerprints import rows
 
 SEEDS, MORE_SEEDS = range(1), range(1, 20)

@@ -8,8 +8,9 @@ from bench.conformance.life import Life
 from bench.conformance.subject import Subject
 from bench.flops.counter import UncountedOp
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 

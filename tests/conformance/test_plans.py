@@ -16,8 +16,9 @@ from bench.conformance.plans import (
 )
 from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE, experts
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 

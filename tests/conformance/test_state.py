@@ -12,8 +12,9 @@ from bench.conformance.state import (
 )
 from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 

@@ -5,7 +5,7 @@ import torch
 
 from bench.conformance.life import content_digest
 from bench.conformance.subject import BATCH_SIZE, NUM_DOMAINS, SEQ_LEN, Subject
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 
 
 def test_right_paths_are_paths_and_a_few_tokens_have_none() -> None:

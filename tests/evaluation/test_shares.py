@@ -13,7 +13,7 @@ from bench.routing.paths import FFN_GATE, Paths, Site, experts
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell
-from bench.training.step import Trained
+from bench.training.task import Trained
 from tests import world
 
 PLUGIN = Path(__file__).resolve().parent.parent / "gallery" / "own_shares.py"

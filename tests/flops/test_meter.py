@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.backbone.passes import ask
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
@@ -31,7 +31,8 @@ from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell
 from bench.training.checkpoint import Checkpoints
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from tests.world import (
     CONFIG,
     SEQ_LEN,
@@ -136,7 +137,7 @@ def build(router: type[Router]) -> Model:
 
 def steps(found: Model, count: int, **options: Any) -> None:
     allowance = Allowance(float("inf"), count * RECIPE.batch_size * SEQ_LEN)
-    train(found, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0, **options)
+    train(found, TrainTask(split(), RECIPE, SEQ_LEN, seed=0), allowance, **options)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests import world
 
 

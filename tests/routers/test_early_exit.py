@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.routers import naive
 from tests.world import fit, model, run_of, tokens
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.world import SEQ_LEN, model, run_of, tokens
 
 

@@ -10,7 +10,7 @@ from bench.backbone.presets import decoder_config
 from bench.errors import UserError
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.routers import naive
 from tests.routers.asking import BATCH, SEQ, built, inputs, plan
 from tests.world import CONFIG, SEQ_LEN, fit, model, tokens, windows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.conformance import run_checks
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.routers import naive
 from tests.world import CONFIG, model, run_of, tokens
 

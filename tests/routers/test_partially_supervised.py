@@ -17,7 +17,7 @@ from bench.data import train_batch
 from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.runner.rows import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import world

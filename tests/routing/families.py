@@ -18,8 +18,8 @@ from bench.routing.contract import (
     RoutingPlan,
     TrainStatistics,
 )
+from bench.routing.load_routers import find
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
-from bench.routing.registry import find
 from bench.routing.select import gate_plan, hash_noise, upgrade
 
 

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from bench.routing import registry
+from bench.routing import load_routers, registry
 from tests import world
 
 PLUGIN = """
@@ -66,7 +66,7 @@ def test_a_helper_beside_a_plugin_is_part_of_its_source(
         )
         monkeypatch.syspath_prepend(folder)
         with world.own_registry():
-            found.append(registry.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
+            found.append(load_routers.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
     assert found[0] != found[1]
 
 
@@ -83,7 +83,7 @@ def test_a_constant_beside_a_plugin_is_part_of_its_source(
         (tmp_path / "constant_of_it.py").write_text(f"SCALE = {scale}\n", encoding="utf-8")
         (tmp_path / f"plugin{scale}.py").write_text(line + PLUGIN, encoding="utf-8")
         with world.own_registry():
-            found.append(registry.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
+            found.append(load_routers.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
     assert found[0] != found[1]
 
 

@@ -10,7 +10,7 @@ from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.model.assemble import solve_size
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.runner.cells import Cell
 from bench.runner.controls import choice_kind, control_of, with_controls
 from bench.runner.resolve import resolve

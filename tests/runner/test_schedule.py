@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from bench.record import read_record
-from bench.routing.registry import find, load_file
+from bench.routing.load_routers import find, load_file
 from bench.runner.cells import Cell
 from bench.runner.executor import Executor, WorkerDied
 from bench.runner.isolation import INTERRUPTS, FreshProcess

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from bench.data import train_batch
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from bench.training.checkpoint import CHECKPOINT_FORMAT, KEPT, LARGEST_SHARE, Checkpoints
 from tests import world
 from tests.world import EQUIPMENT, equipped, fit
@@ -232,6 +232,15 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, [5])
     path.rename(tmp_path / ".writing-xyz")
     assert restored(tmp_path) is None
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:
+    left = tmp_path / ".writing-step-000000005-killed"
+    left.mkdir()
+    (left / "part").write_bytes(b"half")
+    other = tmp_path / ".writing-step-000000006-another"
+    other.mkdir()
+    assert {path.name for path in saved(tmp_path, [5])} == {other.name, "step-000000005"}
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.config.recipe import TrainConfig
 from bench.config.row import RouterTraining
-from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model
@@ -28,9 +28,9 @@ from bench.routing.contract import (
 )
 from bench.routing.paths import experts
 from bench.routing.registry import Entry
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
 from bench.training.optim import trapezoid
-from bench.training.step import Trained
+from bench.training.task import Allowance, Trained, TrainTask
 from tests.world import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4
@@ -59,14 +59,10 @@ def fit(
     def probe(step: int, tokens: int, flops: float, seconds: float, loss: float) -> None:
         points.append((step, tokens, flops, loss))
 
-    fields: dict[str, Any] = {
-        "config": config(),
-        "seq_len": SEQ_LEN,
-        "seed": 0,
-        "probe": probe,
-    } | changes
-    recipe = fields.pop("config")
-    return train(found, split(), recipe, allowance or steps(3), **fields), points
+    meter = changes.pop("meter", None)
+    fields: dict[str, Any] = {"config": config(), "seq_len": SEQ_LEN, "seed": 0} | changes
+    task = TrainTask(split(), **fields)
+    return train(found, task, allowance or steps(3), probe=probe, meter=meter), points
 
 
 def losses(points: list[Point]) -> list[float]:
