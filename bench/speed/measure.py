@@ -15,6 +15,7 @@ from bench.runner.memory import keep_freed_memory
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
 from bench.speed.decode import measure_decode
+from bench.speed.memory import measure_memory
 from bench.speed.parts import shares
 from bench.speed.plain import plain_step
 from bench.speed.subject import PROGRESS, Cost, Subject
@@ -35,6 +36,7 @@ def measure_speeds(
     windows: int,
     command: str,
     decode: bool = False,
+    memory: bool = False,
     told: Callable[[str], None] = lambda text: None,
 ) -> SpeedRun:
     """Time the rows of some cells and the yardsticks.
@@ -46,6 +48,7 @@ def measure_speeds(
         windows: validation windows of an evaluation, for each domain.
         command: the command line, for the file.
         decode: whether to time decoding too.
+        memory: whether to measure the peak memory of training steps too.
         told: called with what is being done.
     """
     # As in the cells of a run.
@@ -64,6 +67,7 @@ def measure_speeds(
     decoding = _decoding(subjects, reference, rounds) if decode else []
     told("parts of a step")
     parts = {name: shares(one.step, one.model.decoder, PROFILED) for name, one in subjects.items()}
+    memories = measure_memory(cells, told) if memory else {}
     told("yardsticks")
     works = {"step": (steps, step_costs), "evaluation": (evaluations, evaluation_costs)}
     rows = [
@@ -71,6 +75,7 @@ def measure_speeds(
             row=name,
             works={kind: _work(*found, name, reference) for kind, found in works.items()},
             parts=parts[name],
+            memory=memories.get(name),
         )
         for name in subjects
     ]
