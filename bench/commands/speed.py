@@ -48,6 +48,11 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="also time decoding token by token, at batch sizes 1, 8 and 64",
     )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="also measure the peak memory of training steps, each row in a process of its own",
+    )
     add_assignments(parser)
     add_device(parser)
     trees = parser.add_mutually_exclusive_group()
@@ -88,7 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
     command = "python -m bench " + shlex.join(sys.argv[1:])
     said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
     found = measure_speeds(
-        cells, corpus, arguments.repeats, arguments.windows, command, arguments.decode, said
+        cells,
+        corpus,
+        arguments.repeats,
+        arguments.windows,
+        command,
+        arguments.decode,
+        arguments.memory,
+        said,
     )
     print(shown(found))
     with writing(root, "run the same command, or give another --out"):

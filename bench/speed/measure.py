@@ -15,6 +15,7 @@ from bench.runner.memory import keep_freed_memory
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
 from bench.speed.decode import measure_decode
+from bench.speed.memory import measure_memory
 from bench.speed.parts import shares
 from bench.speed.plain import plain_step
 from bench.speed.subject import PROGRESS, Cost, Subject
@@ -35,6 +36,7 @@ def measure_speeds(
     windows: int,
     command: str,
     decode: bool = False,
+    memory: bool = False,
     told: Callable[[str], None] = lambda text: None,
 ) -> SpeedRun:
     """Time the rows of some cells and the yardsticks.
@@ -46,6 +48,7 @@ def measure_speeds(
         windows: validation windows of an evaluation, for each domain.
         command: the command line, for the file.
         decode: whether to time decoding too.
+        memory: whether to measure the peak memory of training steps too.
         told: called with the name of each part of the work.
     """
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -61,6 +64,9 @@ def measure_speeds(
     decoding = _decoding(subjects, reference, rounds) if decode else []
     told("parts of a step")
     rows = [_row(name, one, works, reference) for name, one in subjects.items()]
+    if memory:
+        memories = measure_memory(cells, told)
+        rows = [row.model_copy(update={"memory": memories.get(row.row)}) for row in rows]
     told("yardsticks")
     return SpeedRun(
         **_about(subjects[reference]),
