@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     from bench.commands.write_board import board_file, render
-    from bench.data import load_corpus
+    from bench.data import check_windows, load_corpus
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
     from bench.runner.executor import open_executor
@@ -95,20 +95,22 @@ def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     if fixed := launch.overrides(arguments.parallel, suite):
         suite = load_suite(arguments.suite, changes | fixed, arguments.set)
     check_device(suite.device, here=arguments.executor == "local")
+    # Mistakes on the command line are found before a long text is read.
+    seeds = _seeds(arguments, suite)
+    root = _root(arguments)
+    check_suite(suite)
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed = parse_rows(suite, arguments.routers, plugins)
     corpus = load_corpus(suite.data.at(0))
     shown = launch.console()
     shown.print(_about(corpus, suite), markup=False)
-    check_suite(suite, corpus)
-    plugins = plugin_files(suite, arguments.plugin)
-    parsed = parse_rows(suite, arguments.routers, plugins)
+    check_windows(corpus, suite)
     # A row that this corpus or regime cannot serve is skipped with a reason.
     for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
         shown.print(f"skipped  {name}: {reason}", markup=False)
     suite, parsed, said = with_controls(suite, parsed.without(reasons))
     for line in said:
         shown.print(line, markup=False)
-    seeds = _seeds(arguments, suite)
-    root = _root(arguments)
     board = board_file(root)
     cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
     shown.print(

@@ -13,7 +13,7 @@ from bench.config.base import Part
 from bench.config.read_yaml import declared, read_declaration, read_value
 from bench.config.roles import check_matched
 from bench.config.suite import SuiteConfig
-from bench.errors import UserError, unknown
+from bench.errors import UserError, shortened, unknown
 
 
 def suite_names() -> list[str]:
@@ -65,6 +65,7 @@ def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
 
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     """Set fields by their dotted names. Values are YAML."""
+    _refuse_repeats(assignments)
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         if not name or not value.strip():
@@ -90,6 +91,20 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
         # The suite's source belongs to the suite's own path, so infer the source anew.
         data["data"].pop("source", None)
     return data
+
+
+def _refuse_repeats(assignments: Sequence[str]) -> None:
+    """Refuse a field that is assigned twice, also as a part of a group that comes later."""
+    before: dict[str, str] = {}
+    for assignment in assignments:
+        name = assignment.partition("=")[0]
+        for earlier, text in before.items():
+            if f"{earlier}.".startswith(f"{name}."):
+                raise UserError(
+                    f"--set {shortened(text)} and --set {shortened(assignment)} assign the same "
+                    "field. Give one of them."
+                )
+        before[name] = assignment
 
 
 def _first_problem(error: ValidationError) -> str:
