@@ -122,8 +122,10 @@ class Entry:
             paths = getattr(router, "paths", None)
         except BaseException as error:
             let_through(error)
+            usual = ", ".join(f"{name}={known[name]!r}" for name in options)
+            advice = f" By default they are {usual}." if usual else ""
             raise UserError(
-                f"Router {self.name!r} refused the options {options}: {told(error)}"
+                f"Router {self.name!r} refused the options {options}: {told(error)}.{advice}"
             ) from error
         if "_modules" not in vars(router):
             raise UserError(
