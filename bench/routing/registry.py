@@ -25,7 +25,7 @@ from bench.routing.contract import Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
 from bench.routing.inner_router import inside_of
 from bench.routing.paths import Paths
-from bench.routing.plugin_imports import helpers_of
+from bench.routing.plugin_imports import helpers_of, placed
 
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
 # Rows and figures carry this name.
@@ -284,8 +284,8 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
         taken = _entries.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(
-                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and "
-                f"{_origin(router)}. Rename one."
+                f"Router name {name!r} is registered twice: by {placed(taken.router)} and "
+                f"{placed(router)}. Rename one."
             )
         _entries[name] = Entry(name, family, paper, router)
         return router

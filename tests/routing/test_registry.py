@@ -88,9 +88,16 @@ def test_a_name_belongs_to_one_class() -> None:
 
     registry.register("taken", family="tests")(First)
     registry.register("taken", family="tests")(First)
-    with pytest.raises(UserError, match=r"'taken' is registered twice: by .*First and .*Second"):
+    with pytest.raises(UserError, match=r"'taken' is registered twice: by .*First.* and .*Second"):
         registry.register("taken", family="tests")(Second)
     assert registry.find("taken").router is First
+
+
+def test_a_plugin_that_takes_a_name_is_told_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.replace("from_a_file", "mlp_gate"), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"by .*MLPGate in .*gates\.py and .* in {path}\. Rename"):
+        registry.load_all([path])
 
 
 @pytest.mark.parametrize(
