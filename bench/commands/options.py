@@ -21,7 +21,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         "--routers",
         default="all",
         help="comma-separated rows or routers, each with options if wanted, as "
-        "mlp_gate:width_ratio=0.5; all = the suite's roster (default)",
+        "mlp_gate:width_ratio=0.5; all = the suite's roster (default), also beside others",
     )
     parser.add_argument(
         "--plugin",
