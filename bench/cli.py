@@ -37,7 +37,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    # The base class declares overloads, which say the same of these two arguments.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Refuse unknown arguments here. The parser of all commands would name its own help."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_suite(suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
-    corpus = text_of(suite.data.at(0))
+    corpus = text_of(suite.data.at(0), said=lambda line: print(line, flush=True))
     print(f"{_card(corpus, suite.data)}\n")
     if len(corpus.train.tokens):
         check_windows(corpus, suite)

@@ -101,8 +101,8 @@ def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     check_suite(suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
-    corpus = load_corpus(suite.data.at(0))
     shown = launch.console()
+    corpus = load_corpus(suite.data.at(0), said=lambda line: shown.print(line, markup=False))
     shown.print(_about(corpus, suite), markup=False)
     check_windows(corpus, suite)
     # A row that this corpus or regime cannot serve is skipped with a reason.

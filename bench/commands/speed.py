@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     root: Path = OFFICIAL_ROOT if arguments.official else arguments.out or OWN_ROOT
     check_suite(suite)
     parsed = parse_rows(suite, arguments.routers)
-    corpus = load_corpus(suite.data.at(0))
+    said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
+    corpus = load_corpus(suite.data.at(0), said=said)
     check_windows(corpus, suite)
     for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
         print(f"skipped  {name}: {reason}")
@@ -86,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_cells(cells)
     require_folder(root)
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
     found = measure_speeds(
         cells, corpus, arguments.repeats, arguments.windows, command, arguments.decode, said
     )
