@@ -52,6 +52,7 @@ clean: ## remove the environment and all caches, but no runs
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the packages of constraints.txt into .venv, once; this takes minutes."
 	$(INSTALL) --editable '.[corpus,test]'
 	@touch $@
 

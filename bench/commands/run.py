@@ -123,25 +123,27 @@ def _plan(
     Raises:
         UserError: an argument, a row or a plugin that does not fit the suite.
     """
-    from bench.data import load_corpus
+    from bench.data import check_windows, load_corpus
     from bench.runner.cells import plan_cells, sensitivity_rows
     from bench.runner.controls import with_controls
     from bench.runner.plugins import plugin_files
     from bench.runner.preflight import check_cells, check_suite
     from bench.runner.rows import parse_rows, unmet
 
-    corpus = load_corpus(suite.data.at(0))
-    shown.print(_about(corpus, suite), markup=False)
-    check_suite(suite, corpus)
+    # Mistakes on the command line are found before a long text is read.
+    seeds = _seeds(arguments, suite)
+    check_suite(suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
+    corpus = load_corpus(suite.data.at(0), said=lambda line: shown.print(line, markup=False))
+    shown.print(_about(corpus, suite), markup=False)
+    check_windows(corpus, suite)
     # A row that this corpus or regime cannot serve is skipped with a reason.
     for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
         shown.print(f"skipped  {name}: {reason}", markup=False)
     suite, parsed, said = with_controls(suite, parsed.without(reasons))
     for line in said:
         shown.print(line, markup=False)
-    seeds = _seeds(arguments, suite)
     cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
     shown.print(
         f"{suite.name}: {len(parsed.rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "

@@ -34,7 +34,9 @@ SOURCE_MODULES = {
 """Name of a source -> module whose `source(config)` returns the documents, imported at use."""
 
 
-def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
+def load_corpus(
+    config: DataConfig, cache: Path | None = None, said: Callable[[str], None] = lambda _: None
+) -> Corpus:
     """Return the corpus of a configuration, from the cache if it lies there undamaged.
 
     Several processes may call this at once: one builds, the others wait.
@@ -42,6 +44,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     Args:
         config: source, tokenizer and splits.
         cache: folder of the user's cache; None for `default_cache()`.
+        said: called with a line before text is read that is not in the cache, which may take long.
 
     Raises:
         UserError: the text cannot be read, differs from the manifest, or is too short to split.
@@ -54,6 +57,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     directory = (cache or default_cache()) / "corpora" / _folder_name(config, source)
     if (corpus := store.read(directory)) is not None:
         return corpus
+    said(f"reading {config.path or f'the {config.source} text'}; later runs find it in the cache")
     with _writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = file_lock(directory.with_suffix(".lock"))

@@ -61,6 +61,7 @@ def _find(root: Path, intake: Intake) -> list[Path]:
     if not kinds <= set(_KNOWN):
         raise UserError(
             f"Cannot read {str(root)!r}: its ending is {files[0].suffix!r}, allowed are {allowed}."
+            " Unpack or convert it."
         )
     if len(kinds) > 1 and not kinds <= set(TEXT_SUFFIXES):
         raise UserError(

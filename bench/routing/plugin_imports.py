@@ -42,3 +42,10 @@ def helpers_of(file: Path) -> Generator[None]:
         if folder not in _folders:
             _folders.add(folder)
             sys.path.append(folder)
+
+
+def placed(router: type) -> str:
+    """Return a class with its file, since the module of a plugin has a name of our own."""
+    name = f"{router.__module__}.{router.__qualname__}"
+    file = getattr(sys.modules.get(router.__module__), "__file__", None)
+    return f"{name} in {file}" if file else name

@@ -15,6 +15,7 @@ from bench.routing.fingerprint import numerics_hash, source_hash_of
 from bench.routing.inner_router import inside_of
 from bench.routing.load_routers import find, loads_from_outside, registered
 from bench.routing.paths import Paths
+from bench.routing.plugin_imports import placed
 
 # Rows and figures carry this name.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -110,8 +111,10 @@ class Entry:
             paths = getattr(router, "paths", None)
         except BaseException as error:
             let_through(error)
+            usual = ", ".join(f"{name}={known[name]!r}" for name in options)
+            advice = f" By default they are {usual}." if usual else ""
             raise UserError(
-                f"Router {self.name!r} refused the options {options}: {told(error)}"
+                f"Router {self.name!r} refused the options {options}: {told(error)}.{advice}"
             ) from error
         if "_modules" not in vars(router):
             raise UserError(
@@ -256,8 +259,8 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
         taken = registered.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(
-                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and "
-                f"{_origin(router)}. Rename one."
+                f"Router name {name!r} is registered twice: by {placed(taken.router)} and "
+                f"{placed(router)}. Rename one."
             )
         registered[name] = Entry(name, family, paper, router)
         return router

@@ -1,7 +1,7 @@
 """Predict time, memory and disk of a grid of cells, and begin with its longest cells."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -136,9 +136,14 @@ def _work(cell: Cell) -> Work:
     return work_of(cell, text_of(cell.data))
 
 
-def text_of(config: DataConfig) -> Corpus:
-    """Return the text to plan with. A plan downloads no text: sizes alone replace it."""
-    return declared_corpus(config) if config.source == "hub" else load_corpus(config)
+def text_of(config: DataConfig, said: Callable[[str], None] = lambda _: None) -> Corpus:
+    """Return the text to plan with. A plan downloads no text: sizes alone replace it.
+
+    Args:
+        config: the data.
+        said: called with a line before a text is read that is not in the cache.
+    """
+    return declared_corpus(config) if config.source == "hub" else load_corpus(config, said=said)
 
 
 def longest_first(cells: Sequence[Cell], seconds: Mapping[str, float], workers: int) -> list[Cell]:

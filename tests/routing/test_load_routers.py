@@ -136,3 +136,10 @@ def test_entry_points_are_searched_once(monkeypatch: Any) -> None:
         load_routers.find("mod")
     load_routers.installed_points.cache_clear()
     assert asked == [load_routers.ENTRY_POINT_GROUP]
+
+
+def test_a_plugin_that_takes_a_name_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.replace("from_a_file", "mlp_gate"), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"by .*MLPGate in .*gates\.py and .* in {path}\. Rename"):
+        load_routers.load_all([path])

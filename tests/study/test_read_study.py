@@ -24,7 +24,8 @@ def claim(**changes: Any) -> dict[str, Any]:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"titel": "x"}, "titel"),
+    ({"titel": "x"}, "Unknown field 'titel'. Did you mean 'title'?"),
+    ({"settings": {"half": {"suit": "quick"}}}, "Did you mean 'settings.half.suite'?"),
     ({"name": "Made Up"}, "field 'name'"),
     ({"rows": made.DATA["rows"] + ["mlp_gate"]}, "twice"),
     (claim(row="mlp_gat"), "Did you mean 'mlp_gate'?"),
