@@ -1,7 +1,7 @@
 """Simulated boards: does the rule that gives verdicts keep its level, and what can it find?
 
     python benchmarks/null_boards.py [--boards 10000] [--rows 13]
-    [levels|alternatives|power|coverage|cut|looks|bootstrap ...]
+    [levels|alternatives|power|coverage|looks|bootstrap ...]
 
 Each board has two controls and `rows - 2` routers, compared as the suites compare them: every
 router against both controls (primary) and all pairs (secondary). docs/decisions has the figures.
@@ -276,51 +276,6 @@ def interval_coverage(noise: Noise, boards: int, rows: int, seeds: int) -> tuple
     return plain / boards, together / boards
 
 
-def cut_coverage(
-    noise: Noise, boards: int, rows: int, seeds: int, differ: float = 0.5, stream: int = 0
-) -> tuple[float, float]:
-    """Return the share of boards without a false statement, and the share that cut an interval.
-
-    A share `differ` of the routers is 1 to 5 SDs away from the controls. Statements are those of
-    the primary family alone: each interval, ended at 0 where the rule finds a difference.
-    """
-    pairs = design(rows)["primary"]
-    shift = np.zeros(rows)
-    far = np.arange(2, 2 + round(differ * (rows - 2)))
-    shift[far] = np.linspace(1.0, 5.0, len(far)) * np.sqrt(2.0)
-    true = shift[pairs[:, 0]] - shift[pairs[:, 1]]
-    right, cut = 0, 0
-    for values in batches(noise, boards, rows, seeds, stream):
-        values += shift[:, None]
-        tests = compare_family(values, pairs, fit_prior(*row_variances(values)))
-        mean, half = tests.plain.mean, tests.half_width(ALPHA)
-        found = tests.p_difference <= ALPHA
-        covers = np.abs(mean - true) <= half
-        # A difference that is found must have the true sign; 0 has none.
-        signed = ~found | (np.sign(mean) == np.sign(true))
-        right += int((covers & signed).all(-1).sum())
-        cut += int((found & (np.abs(mean) <= half)).any(-1).sum())
-    return right / boards, cut / boards
-
-
-def show_cut(boards: int, rows: int) -> None:
-    noises = ("normal", "unequal variances", "one loud router", "2 clusters")
-    body = (
-        (
-            f"{noise}, n = {n}",
-            [cut_coverage(REGIMES[noise], boards, rows, n, share)[0] for share in (0.25, 0.5, 0.75)]
-            + [cut_coverage(REGIMES[noise], boards, rows, n)[1]],
-        )
-        for noise in noises
-        for n in (3, 5, 10)
-    )
-    show(
-        "Boards whose intervals and signs are all right, by share of routers that differ, %",
-        ("noise", "25", "50", "75", "boards with a cut interval at 50"),
-        body,
-    )
-
-
 def show_coverage(boards: int, rows: int) -> None:
     cases = [(name, n) for name in ("normal", "unequal variances", "t3") for n in (3, 5, 10)]
     body = (
@@ -441,7 +396,6 @@ SHOWN: dict[str, Callable[[int, int], None]] = {
     "alternatives": show_alternatives,
     "power": show_power,
     "coverage": show_coverage,
-    "cut": show_cut,
     "looks": show_looks,
     "equivalence": show_equivalence,
     "bootstrap": show_bootstrap,

@@ -131,6 +131,7 @@ def cut_interval(
     the margin, and so does its interval. The reasons are in docs/decisions, statistics.
     """
     low, high = interval
+    # Both cuts may apply: a difference may be real and smaller than the margin.
     if verdict == "equivalent":
         low, high = max(low, -margin), min(high, margin)
     if winner is not None:
@@ -213,11 +214,7 @@ def _decide(
     # A row that failed in some seeds may have failed because of its losses there.
     failed = [row for row in pair if row in board.failed]
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
-        return (
-            "equivalent",
-            winner,
-            [*notes, "They differ, but by less than the margin."] if winner else notes,
-        )
+        return "equivalent", winner, notes
     if winner is not None and winner not in failed:
         return "better", winner, notes
     if failed:
