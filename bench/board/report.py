@@ -16,12 +16,14 @@ from bench.board.cost_columns import audit_columns, cost_columns
 from bench.board.domains import domain_differences
 from bench.board.drawing import Figure, variables
 from bench.board.figures import board_figures
+from bench.board.legends import Legend, legends, mark
+from bench.board.limits import limits
 from bench.board.load_charts import settling
 from bench.board.model import Board, Row
-from bench.board.pages import apart, facts, out, place_columns
+from bench.board.pages import apart, facts, headline, out, place_columns
 from bench.board.remarks import disagreements, remarks, summary, waivers
 from bench.board.routes import route_columns
-from bench.board.templating import environment, mark
+from bench.board.templating import environment
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.board.truth import truth_columns
 from bench.record import Provenance
@@ -57,6 +59,7 @@ class _Table:
     title: str
     columns: Sequence[Column]
     lines: list[_Line]
+    legends: list[Legend]
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "title": board.title,
         "summary": summary(board),
         "purpose": str(board.config.get("purpose", "")),
-        "headline": board.rows[0].first.headline_domains if board.rows else (),
+        "limits": limits(board, _whole, _whole),
+        "headline": headline(board.rows[0].first) if board.rows else ([], []),
         "facts": facts(board),
         **_tables(board, anchor, anchors),
         "families": sorted({plain(row.first.cell.family) for row in board.rows}),
@@ -120,7 +124,8 @@ def _tables(board: Board, anchor: str, anchors: Mapping[str, str]) -> dict[str, 
     def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
         # Without lines the template leaves the table out, heading included.
         made = [_line(board, row, anchors.get(row.name, ""), columns) for row in rows]
-        return _Table(f"{anchor}-{slug}", title, columns if made else (), made)
+        legend = legends(board, rows, columns) if made else []
+        return _Table(f"{anchor}-{slug}", title, columns if made else (), made, legend)
 
     tables = {
         "comparisons": ("Comparisons", [*place_columns(board), *verdict_columns(board)]),

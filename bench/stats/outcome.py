@@ -33,7 +33,9 @@ class Outcome:
         seeds: common seeds in use.
         excluded: seed -> reason why it is not used.
         difference: mean of row - control; negative is in favour of `row`.
-        interval: simultaneous within the family, at its share of alpha and of this look.
+        interval: `single_step`, cut where the verdict's own test leaves off (`cut_interval`). It
+            holds 0 only without a winner, and sticks out of the margin only if not equivalent.
+        single_step: simultaneous within the family, at its share of alpha and of this look.
         plain_interval: paired t interval at 1 - alpha, for this comparison alone.
         sd: SD of the difference over seeds.
         p_plain: p value of the paired t test.
@@ -58,6 +60,7 @@ class Outcome:
     excluded: dict[int, str]
     difference: float
     interval: tuple[float, float]
+    single_step: tuple[float, float]
     plain_interval: tuple[float, float]
     sd: float
     p_plain: float
@@ -105,12 +108,35 @@ def build_outcomes(
             winner=winner,
             seeds=tuple(seed for seed in board.seeds if seed not in excluded),
             excluded=excluded,
-            interval=(mean - width, mean + width),
+            interval=cut_interval((mean - width, mean + width), mean, verdict, winner, plan.margin),
+            single_step=(mean - width, mean + width),
             plain_interval=(mean - plain, mean + plain),
             p_sign_flip=sign_flip(own[~np.isnan(own)]),
             notes=" ".join(notes),
             **numbers,
         )
+
+
+def cut_interval(
+    interval: tuple[float, float],
+    mean: float,
+    verdict: Verdict,
+    winner: str | None,
+    margin: float,
+) -> tuple[float, float]:
+    """Return a simultaneous interval without the values that the verdict's test excludes.
+
+    The interval is Bonferroni's, in a single step. Holm's test goes on in steps and may exclude 0
+    where the interval does not; then the interval ends at 0. An equivalent difference lies within
+    the margin, and so does its interval. The reasons are in docs/decisions, statistics.
+    """
+    low, high = interval
+    # Both cuts may apply: a difference may be real and smaller than the margin.
+    if verdict == "equivalent":
+        low, high = max(low, -margin), min(high, margin)
+    if winner is not None:
+        low, high = (low, min(high, 0.0)) if mean < 0.0 else (max(low, 0.0), high)
+    return low, high
 
 
 def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
@@ -175,8 +201,6 @@ def _decide(
     failed = [row for row in (comparison.row, comparison.control) if row in board.failed]
     # A difference within the margin may still be significant, so the winner is kept.
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
-        if winner is not None:
-            notes.append("They differ, but by less than the margin.")
         return "equivalent", winner, notes
     if winner is not None and winner not in failed:
         return "better", winner, notes

@@ -30,6 +30,8 @@ class Verdicts:
         prior: family -> (prior degrees of freedom before the cap, prior SD) of the moderation.
         friedman: rank test over complete seeds, if there are enough.
         noise: A/A controls.
+        look: index of the reached look; -1 before the first, 0 if none is declared.
+        absent: planned rows without a loss. Their comparisons still count in the correction.
         notes: remarks on the whole board.
     """
 
@@ -42,6 +44,8 @@ class Verdicts:
     prior: dict[Family, tuple[float, float]]
     friedman: Friedman | None
     noise: tuple[NoiseFloor, ...]
+    look: int
+    absent: tuple[str, ...]
     notes: tuple[str, ...]
 
     def find(self, row: str, control: str, family: Family = "primary") -> Outcome | None:
@@ -90,6 +94,10 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
         prior=prior,
         friedman=friedman(board.rows, board.values, plan.alpha),
         noise=_twins(losses, board, plan),
+        look=board.look,
+        absent=tuple(
+            row for row, own in zip(board.rows, board.values, strict=True) if np.isnan(own).all()
+        ),
         notes=_board_notes(board, plan),
     )
 
@@ -149,21 +157,5 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
         notes.append(
             f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No "
             "verdict before that."
-        )
-    elif len(plan.looks) > 1:
-        ahead = plan.looks[board.look + 1 :]
-        more = (
-            f" An early look decides large differences only; the next is at {ahead[0]} seeds."
-            if ahead
-            else ""
-        )
-        notes.append(
-            f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.{more}"
-        )
-    absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
-    if absent:
-        notes.append(
-            f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in "
-            "the correction."
         )
     return tuple(notes)
