@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bench import conformance
 from bench.cli import main
 from bench.config.row import RowConfig
 from bench.errors import UserError
@@ -43,6 +44,14 @@ ENDS = "import sys; sys.exit(0)"
 
 
 CHECK = plugins._check
+FEW = {"builds_without_arguments", "plan_is_well_formed", "causal", "deterministic"}
+
+
+@pytest.fixture
+def few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run some checks. All of them run in `tests/conformance` and `tests/commands`."""
+    few = tuple(check for check in conformance.CHECKS if check.name in FEW)
+    monkeypatch.setattr(conformance, "CHECKS", few)
 
 
 def counted_check(name: str, options: dict[str, Any], files: list[Path]) -> list[dict[str, Any]]:
@@ -95,7 +104,7 @@ def test_our_routers_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [card.outside for card in cards] == [False, False]
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "few_checks")
 def test_a_plugin_is_checked_once_for_a_source_and_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,11 +122,13 @@ def test_a_plugin_is_checked_once_for_a_source_and_its_options(
     assert {result.status for result in again} == {"kept"}
     (first, *_) = (out / "records").glob("??/*.json")
     checks = read_record(first).checks
-    assert checks and {check.router for check in checks} == {"mine"}
+    assert [(check.router, check.check) for check in checks] == [
+        ("mine", check.name) for check in conformance.CHECKS
+    ]
     assert offence(checks) == ""
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "few_checks")
 def test_a_router_that_breaks_a_rule_gets_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

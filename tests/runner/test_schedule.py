@@ -11,27 +11,15 @@ from filelock import FileLock
 
 from bench.cli import main
 from bench.record import read_record
-from bench.routing.load_routers import find, load_file
 from bench.runner.cells import Cell
 from bench.runner.executor import Executor, WorkerDied
 from bench.runner.isolation import INTERRUPTS, FreshProcess
-from bench.runner.plugins import checks_path
 from bench.runner.pool import Pool
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
 from bench.runner.schedule import run_cells
 from tests import world
-from tests.runner.jobs import from_plugin, job, place, run_here
-
-
-def admit(root: Path, *cells: Cell) -> None:
-    """Leave word that the checks of these plugins found nothing, so that they need not run."""
-    for cell in cells:
-        (file,) = cell.plugin_files
-        load_file(file)
-        path = checks_path(find(cell.row.router), cell.row.options, root)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("[]", encoding="utf-8")
+from tests.runner.jobs import admit, from_plugin, job, place, run_here
 
 
 def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
