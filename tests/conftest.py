@@ -109,6 +109,18 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.runner.isolation.START_METHOD", "fork")
 
 
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Leave all drawings empty, for tests whose subject is no drawing.
+
+    `tests/board` and `tests/study` look at drawings.
+    """
+    from tests import short
+
+    with short.undrawn():
+        yield
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking through torch and all tests again and again.
 

@@ -45,7 +45,8 @@ def bench(
     [
         (signal.SIGINT, "the parent alone"),
         (signal.SIGINT, "the group while a worker starts"),
-        (signal.SIGTERM, "the parent alone"),
+        (signal.SIGTERM, "the group while a worker starts"),
+        pytest.param(signal.SIGTERM, "the parent alone", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupt_ends_a_run_at_once_with_a_word(
@@ -134,7 +135,10 @@ if __name__ == "__main__":
 """The file that an installation writes."""
 
 
-@pytest.mark.parametrize("way", ["-m", "a package of that name", "the script"])
+@pytest.mark.parametrize(
+    "way",
+    ["-m", "a package of that name", pytest.param("the script", marks=pytest.mark.slow)],
+)
 def test_a_folder_that_is_called_as_ours_hides_nothing(tmp_path: Path, way: str) -> None:
     here = tmp_path / "here"
     for name in ("bench", "routers"):

@@ -8,6 +8,7 @@ shares, one factor scales them all. The cost of a router with a given capacity f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 import torch
@@ -76,6 +77,12 @@ class Solution:
 
 def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> DenseCosts:
     """Return the costs of the dense and of the cheap model, from which B follows."""
+    return _dense_costs(config, tuple(routed_layers), seq_len)
+
+
+@lru_cache(maxsize=16)
+def _dense_costs(config: DecoderConfig, routed_layers: tuple[int, ...], seq_len: int) -> DenseCosts:
+    # A cell asks for them about five times.
     ledger = _dense_ledger(config, routed_layers, seq_len)
     return DenseCosts(full=_even_cost(ledger, (0.0, 1.0)), cheap=_even_cost(ledger, (1.0, 0.0)))
 

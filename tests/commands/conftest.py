@@ -28,6 +28,11 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield tmp_path
 
 
+@pytest.fixture(autouse=True)
+def figures_without_drawings(undrawn: None) -> None:
+    """Draw the figures of `trained` alone, which are those of real cells."""
+
+
 @pytest.fixture(scope="session")
 def trained(elsewhere: Path) -> Path:
     """The records that `bench run` makes of `mlp_gate` and `hash` at one seed."""

@@ -93,6 +93,7 @@ def test_a_router_without_a_docstring_is_listed() -> None:
     assert (first_line(Plain), first_line(Said)) == ("", "On the second line.")
 
 
+@pytest.mark.slow
 def test_lists_and_checks_need_no_docstrings() -> None:
     """`python -OO` takes them away."""
     code = "import bench.conformance; from bench.cli import main; main(['list', 'routers'])"

@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -7,16 +6,7 @@ import yaml
 from bench.config.base import hash_of
 from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.errors import UserError
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "train": {"reference_tokens": 100},
-    "rows": ["mlp_gate", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
-}
+from tests.config.suites import SUITE
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -10,17 +10,7 @@ from bench.backbone.presets import decoder_config
 from bench.config.read_suite import load_suite, parse_suite
 from bench.config.row import RowConfig
 from bench.errors import UserError
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "train": {"reference_tokens": 100},
-    "rows": ["mlp_gate", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
-}
-
+from tests.config.suites import SUITE
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"budget": 1}, "field 'budget': Input should be less than 1 (got '1')"),

@@ -16,6 +16,10 @@ OPTIONS = {row.name: (row.router, row.options) for row in load_suite("quick").ro
 ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
 """Every router with its defaults, and every row of the main suite that sets options."""
 
+REPEATED = {"random@ffn", "random@experts", "random@experts-1", "partially_supervised@gate"}
+"""Rows that only repeat a kind of another row: `random`, `random@experts-1.2` and
+`partially_supervised`. The fast tests leave them out."""
+
 EXPECTED = {
     "tag": {
         "capacity_is_kept_in_training": "a domain's sequences take one path throughout; the share "
@@ -43,7 +47,10 @@ def failures(row: str, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=pytest.mark.slow) if row in REPEATED else row for row in ROWS],
+)
 def test_router_conforms(row: str, seed: int) -> None:
     assert not failures(row, seed)
 

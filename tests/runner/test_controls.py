@@ -202,6 +202,7 @@ def test_options_on_the_command_line_may_ask_for_another_control() -> None:
     assert found.rows[-1].name == "random@experts-4-2"
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_control_of_each_kind_of_plugin(tmp_path: Path) -> None:
     """Each makes the choice of its row, inside the block too; of one kind `random` has none."""
     file = tmp_path / "some.py"

@@ -140,6 +140,7 @@ def run(suite: Path) -> dict[str, Record]:
     return {record.cell.row: record for _, record in read_records(out)}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_cell_is_the_same_whoever_pretrained(
     text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

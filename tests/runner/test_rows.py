@@ -25,6 +25,7 @@ def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None
     )
 
 
+@pytest.mark.usefixtures("forked")
 def test_rows_of_a_list_of_names() -> None:
     suite = parse_suite(SUITE, "s")
     assert [row.name for row in parse_rows(suite, "all").rows] == ["mlp_gate", "random@ffn"]
