@@ -166,7 +166,7 @@ def rank_chart(board: Board) -> list[Figure]:
                                alpha=0.35, solid_capstyle="round")  # fmt: skip
             tip(bar, f"{one['row']}: rank {one['low']} to {one['high']}, tier {one['tier']}")
             axes.plot(one["order"], y, "o" if one["row"] in routers else "s", color=shade)
-        name_lines(axes, list(short_names(data["row"]).values()))
+        name_lines(axes, list(short_names(list(data["row"])).values()))
         axes.set(xlabel="rank (mark: order of the means)", ylim=(len(data) - 0.4, -0.6))
         # The first rank is a tick, and one in so many after it.
         axes.set_xticks(range(1, len(data) + 1, max(1, round(len(data) / 8))))

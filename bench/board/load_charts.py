@@ -141,9 +141,8 @@ def _settling(data: "pd.DataFrame") -> "Canvas":
         axes.set(xlabel="share of training", xlim=(0, 1))
         axes.locator_params(axis="x", nbins=4)
         axes.xaxis.set_major_formatter(lambda value, _: percent(value, 0))
-    kinds = {"router": Look("ink"), "paths": Look("ink", hollow=True)}
+    kinds = {"router": Look("ink", marker="o"), "paths": Look("ink", marker="o", hollow=True)}
     keys = [Line2D([], [], **look.line) for look in shades.values()]
-    keys += [Line2D([], [], **{**look.line, "marker": "o", "linestyle": "none"})
-             for look in kinds.values()]  # fmt: skip
+    keys += [Line2D([], [], **look.point) for look in kinds.values()]
     key_below(right, keys, [*(f"layer {layer}" for layer in layers), *kinds])
     return canvas

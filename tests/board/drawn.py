@@ -6,6 +6,7 @@ from itertools import combinations
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
 from bench.board.drawing import Figure, style
@@ -47,7 +48,7 @@ def text_faults(figure: Figure) -> list[str]:
     return faults + [f"{name} is cut" for name in outside]
 
 
-def _texts(canvas: "mpl.figure.Figure") -> Iterator[Text]:
+def _texts(canvas: Canvas) -> Iterator[Text]:
     """Yield the texts that are drawn: ticks outside the limits are not."""
     for legend in canvas.legends:
         yield from legend.get_texts()
