@@ -6,10 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.board.columns import verdict_text
-from bench.board.drawing import LOSS, Figure, colour, legend, subplots, tip
+from bench.board.drawing import LOSS, WIDTH, Figure, colour, subplots, tip
 from bench.board.frames import tidy
+from bench.board.labels import key_below, name_lines, short_names
 from bench.board.model import Board, comparison
-from bench.board.text import BITS, number, plain, whole
+from bench.board.text import BITS, MISSING, number, plain, whole
 from bench.board.verdicts import word
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-ROW = 24
+ROW = 27
 """Height of a line in pixels."""
 
 # Verdict -> colour, marker and whether it is filled, so that it can be read in greyscale.
@@ -59,7 +60,7 @@ def forest(board: Board) -> list[Figure]:
         "Mean difference to each control, paired by seed, with the simultaneous interval; left of "
         "zero the row is better. The grey zone is the margin of equivalence. The shape of a mark "
         "shows the verdict. An interval that ends at zero excludes zero. An arrow marks an "
-        "interval that goes on."
+        "interval that goes on. A row without a mark was not compared, unless it says untestable."
     )
     margin = BITS * float(comparison(board.config)["margin"])
     draw = partial(_forest, margin=margin)
@@ -68,7 +69,7 @@ def forest(board: Board) -> list[Figure]:
 
 def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
     names, controls = list(data["row"].unique()), list(data["control"].unique())
-    canvas, panels = subplots(740, 110 + ROW * len(names), len(controls), sharey=True)
+    canvas, panels = subplots(WIDTH, 135 + ROW * len(names), len(controls), sharey=True)
     for axes, control in zip(panels, controls, strict=True):
         part = data[data["control"] == control]
         # One huge interval must not squeeze all others: the axis holds three quarters of the ends.
@@ -77,29 +78,35 @@ def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
         reach = max([2.5 * margin, *means, *ends[: 3 * len(ends) // 4][-1:]])
         axes.axvspan(-margin, margin, color=colour("muted"), alpha=0.14, linewidth=0)
         axes.axvline(0, color=colour("ink"), linewidth=1)
+        # Each side has the room that its own intervals need.
+        sides = [-part["low"].min(), part["high"].max()]
+        left, right = (min(reach, max(2.5 * margin, 1.08 * side)) for side in sides)
         for one in part.to_dict("records"):
-            _interval(axes, names.index(one["row"]), one, reach)
-        axes.set(xlim=(-reach, reach), ylim=(len(names) - 0.4, -0.6))
-        axes.set_title(f"to {plain(control, 24)}", fontweight="bold", pad=8)
-        axes.set_xlabel(f"better ← {LOSS} → worse")
-        axes.locator_params(axis="x", nbins=5)
+            _interval(axes, names.index(one["row"]), one, (-left, right))
+        axes.set(xlim=(-left, right), ylim=(len(names) - 0.4, -0.6))
+        axes.set_title(f"difference to\n{plain(control, 24)}", fontweight="bold", pad=8)
+        # Em spaces, because SVG joins others.
+        axes.set_xlabel(f"← better\u2003worse →\n{LOSS}")
+        axes.locator_params(axis="x", nbins=4)
         axes.xaxis.set_major_formatter(lambda value, _: number(value, 2, signed=True))
         axes.grid(axis="y", linestyle=":")
-    panels[0].set_yticks(range(len(names)), [plain(name, 22) for name in names])
+    name_lines(panels[0], list(short_names(names).values()))
     _verdict_key(panels[-1], set(data["verdict"]))
     return canvas
 
 
-def _interval(axes: "Axes", y: int, one: Mapping[str, Any], reach: float) -> None:
+def _interval(axes: "Axes", y: int, one: Mapping[str, Any], frame: tuple[float, float]) -> None:
     """Draw an interval with caps, its mean, and an arrow if it leaves the axes."""
     shade, marker, filled = _VERDICTS[one["verdict"]]
     if not math.isfinite(one["difference"]):
+        axes.text(0, y, one["verdict"], ha="center", va="center", fontsize=12,
+                  color=colour("muted"))  # fmt: skip
         return
     said = f"{one['row']} to {one['control']}: {number(one['difference'], signed=True)}"
     said += f" [{number(one['low'], signed=True)}, {number(one['high'], signed=True)}]"
     said += f", {one['verdict (p)']}, n = {one['seeds']}"
     low, high = (
-        max(-reach, min(reach, end)) if math.isfinite(end) else one["difference"]
+        max(frame[0], min(frame[1], end)) if math.isfinite(end) else one["difference"]
         for end in (one["low"], one["high"])
     )
     (bar,) = axes.plot([low, high], [y, y], color=colour(shade), linewidth=1.75, marker="|",
@@ -123,7 +130,7 @@ def _verdict_key(axes: "Axes", present: set[str]) -> None:
                markerfacecolor=colour(shade if filled else "surface"))
         for shade, marker, filled in (_VERDICTS[name] for name in shown)
     ]  # fmt: skip
-    legend(axes, marks, shown)
+    key_below(axes, marks, shown)
 
 
 def rank_chart(board: Board) -> list[Figure]:
@@ -145,22 +152,24 @@ def rank_chart(board: Board) -> list[Figure]:
     )
     words = (
         "From the best to the worst rank that the simultaneous comparison of all pairs leaves "
-        "open; the dot is the order of the mean losses. The comparison does not tell rows of one "
-        "tier, numbered at the right, apart from the tier's first row."
+        "open; the mark is the order of the mean losses, round for routers and square for rows "
+        "beside them. The comparison does not tell rows of one tier, numbered at the right, apart "
+        "from the tier's first row."
     )
     routers = {row.label for row in board.ranked if row.role == "ranked"}
 
     def draw(data: "pd.DataFrame") -> "Canvas":
-        canvas, (axes,) = subplots(660, 90 + ROW * len(data))
+        canvas, (axes,) = subplots(WIDTH, 90 + ROW * len(data))
         for y, one in enumerate(data.to_dict("records")):
             shade = colour("s0" if one["row"] in routers else "muted")
             (bar,) = axes.plot([one["low"], one["high"]], [y, y], color=shade, linewidth=8,
                                alpha=0.35, solid_capstyle="round")  # fmt: skip
             tip(bar, f"{one['row']}: rank {one['low']} to {one['high']}, tier {one['tier']}")
             axes.plot(one["order"], y, "o" if one["row"] in routers else "s", color=shade)
-        axes.set_yticks(range(len(data)), [plain(name, 22) for name in data["row"]])
-        axes.set(xlabel="rank (dot: order of the means)", ylim=(len(data) - 0.4, -0.6))
-        axes.locator_params(axis="x", integer=True)
+        name_lines(axes, list(short_names(list(data["row"])).values()))
+        axes.set(xlabel="rank (mark: order of the means)", ylim=(len(data) - 0.4, -0.6))
+        # The first rank is a tick, and one in so many after it.
+        axes.set_xticks(range(1, len(data) + 1, max(1, round(len(data) / 8))))
         tiers = axes.secondary_yaxis("right")
         tiers.set_yticks(range(len(data)), [f"tier {tier}" for tier in data["tier"]])
         tiers.tick_params(length=0)
@@ -184,25 +193,35 @@ def domains(board: Board) -> list[Figure]:
     words = (
         "Bits per byte in each domain, mean over seeds; within a column, the stronger the colour "
         f"the lower the loss. The headline is the mean over {', '.join(headline)}; the others "
-        "stand apart."
+        "stand apart. Below the first line are brackets, and below the next rows with side "
+        "information."
     )
     # Pages show the table with one column per domain; the figure draws the long form.
     wide = data.pivot(index="row", columns="domain", values="loss").reindex(list(order))
     wide = wide[list(dict.fromkeys(data["domain"]))].reset_index()
-    draw = partial(_domains, apart=set(data["domain"][~data["headline"]]))
+    ends = {len(board.ranked), len(board.ranked) + len(board.brackets)} - {0, len(rows)}
+    draw = partial(_domains, apart=set(data["domain"][~data["headline"]]), ends=ends)
     data = data.reset_index(drop=True)
     return [Figure("domains", "Loss by domain", words, data, draw, wide)]
 
 
-def _domains(data: "pd.DataFrame", apart: set[str]) -> "Canvas":
+def _domains(data: "pd.DataFrame", apart: set[str], ends: set[int]) -> "Canvas":
     names, rows = list(dict.fromkeys(data["domain"])), list(dict.fromkeys(data["row"]))
     wide = data.pivot(index="row", columns="domain", values="loss").loc[rows, names]
     # A domain in which all rows are equal has no span to divide by.
     span = (wide.max() - wide.min()).replace(0, 1)
-    canvas, (axes,) = subplots(180 + 82 * max(4, len(names)), 90 + ROW * len(rows))
+    # A single domain needs no wide cell; many make a wider figure.
+    canvas, (axes,) = subplots(240 + 64 * max(3, len(names)), 100 + ROW * len(rows))
     shown = [f"{plain(name, 12)}{chr(10)}(apart)" if name in apart else plain(name, 12)
              for name in names]  # fmt: skip
-    heat(axes, (wide.max() - wide) / span, wide, ".3f", rows, shown)
+    labels = list(short_names(rows).values())
+    heat(axes, (wide.max() - wide) / span, wide, ".3f", labels, shown)
+    for end in ends:
+        axes.axhline(end, color=colour("ink"), linewidth=1)
+    if max(map(len, names)) > 8:
+        axes.tick_params(axis="x", rotation=30)
+        for one in axes.get_xticklabels():
+            one.set(ha="left", rotation_mode="anchor")
     return canvas
 
 
@@ -215,6 +234,7 @@ def heat(
     columns: Sequence[str],
 ) -> None:
     """Draw a heat map in one colour, of strength `shade` (0 to 1), with `values` as text."""
+    import numpy as np
     import seaborn as sns
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
@@ -224,10 +244,14 @@ def heat(
     sns.heatmap(
         shade.to_numpy(float), annot=values.to_numpy(float), fmt=form, cmap=ramp, vmin=0, vmax=1,
         cbar=False, ax=axes, linewidths=1, linecolor=colour("surface"),
-        annot_kws={"color": colour("ink"), "fontsize": 11},
-        yticklabels=[plain(name, 26) for name in rows], xticklabels=list(columns),
+        annot_kws={"color": colour("ink"), "fontsize": 13},
+        yticklabels=[], xticklabels=list(columns),
     )  # fmt: skip
     axes.collections[0].set_clip_on(False)
+    # A cell without a value is not a share of zero.
+    for y, x in np.argwhere(np.isnan(values.to_numpy(float))):
+        axes.text(x + 0.5, y + 0.5, MISSING, ha="center", va="center", color=colour("muted"))
+    name_lines(axes, rows, centre=0.5)
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.tick_params(axis="x", rotation=0)
     axes.tick_params(axis="y", rotation=0)

@@ -9,7 +9,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,14 @@ NUM_SERIES = 8
 
 LOSS = "bits per byte"
 
+WIDTH = 600
+"""Width of a figure in pixels. On a phone, text of 13 pixels then keeps 8."""
+
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 # Style of most text, stated once at the root.
-_COMMON = "fill:var(--ink);font-size:11px"
+_COMMON = "fill:var(--ink);font-size:13px"
 _TIP = "tip:"
+_HEADING = 28
 
 
 def colour(name: str) -> str:
@@ -102,12 +106,14 @@ class Figure:
         return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-{self.slug}-", text)
 
     def standalone(self) -> str:
-        """Return the figure as a separate file, with both palettes."""
+        """Return the figure as a separate file, with its title above and with both palettes."""
         light, dark = variables(False), variables(True)
-        style = f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
-        text = ET.tostring(self.element, encoding="unicode")
+        palette = f"svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
+        text = ET.tostring(_headed(self.element, self.title), encoding="unicode")
         head = f'<svg xmlns="http://www.w3.org/2000/svg" data-digest="{self.digest}" '
-        return text.replace("<svg ", head, 1).replace("<desc>", f"<style>{style}</style><desc>", 1)
+        return text.replace("<svg ", head, 1).replace(
+            "<desc>", f"<style>{palette}</style><desc>", 1
+        )
 
 
 def digest_of(svg: str) -> str:
@@ -138,29 +144,18 @@ def subplots(width: int, height: int, columns: int = 1, **more: Any) -> "tuple[C
     return figure, list(axes[0])
 
 
-def legend(axes: "Axes", handles: "Sequence[Artist]", names: Sequence[str]) -> None:
-    """List lines or marks to the right of the axes, where the legend covers nothing."""
-    axes.legend(
-        list(handles),
-        [plain(name, 24) for name in names],
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        handlelength=3,
-    )
-
-
-def _style() -> dict[Any, Any]:
+def style() -> dict[Any, Any]:
+    """Return the settings of matplotlib that figures are drawn with."""
     import seaborn as sns
 
     own: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
-        "font.size": 12,
-        "axes.titlesize": 12,
-        "axes.labelsize": 12,
-        "xtick.labelsize": 11,
-        "ytick.labelsize": 11,
-        "legend.fontsize": 11,
+        "font.size": 13,
+        "axes.titlesize": 13,
+        "axes.labelsize": 13,
+        "xtick.labelsize": 13,
+        "ytick.labelsize": 13,
+        "legend.fontsize": 13,
         "axes.unicode_minus": True,
         "svg.fonttype": "none",
         "svg.hashsalt": "token-routing-bench",
@@ -182,12 +177,29 @@ def _svg(draw: "Callable[[pd.DataFrame], Canvas]", data: "pd.DataFrame") -> str:
     import matplotlib as mpl
 
     stream = io.StringIO()
-    with mpl.rc_context(_style()), warnings.catch_warnings():
+    with mpl.rc_context(style()), warnings.catch_warnings():
         # Names may have letters that this font lacks; the reader's own font has them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         draw(data).savefig(stream, format="svg", metadata=nothing)
     return stream.getvalue()
+
+
+def _headed(drawing: ET.Element, title: str) -> ET.Element:
+    """Write the title above a drawing. On the page of the report it is a heading instead."""
+    root = ET.Element(drawing.tag, dict(drawing.attrib))
+    root.extend(drawing)
+    left, _, width, height = root.get("viewBox", "0 0 1 1").split()
+    root.attrib.update(
+        viewBox=f"{left} {-_HEADING} {width} {float(height) + _HEADING:g}",
+        height=str(int(root.get("height", "0")) + _HEADING),
+    )
+    # The page may be light where the reader's system is dark, so the heading has a surface.
+    place = {"x": left, "y": str(-_HEADING), "width": width, "height": str(_HEADING + 1)}
+    heading = ET.Element("text", x="8", y="-8", style="font-size:15px;font-weight:600")
+    heading.text = plain(title, 70)
+    root.extend((ET.Element("rect", place, style="fill:var(--surface)"), heading))
+    return root
 
 
 def _polish(text: str, figure: Figure) -> ET.Element:
@@ -226,8 +238,8 @@ def _clean(element: ET.Element, used: set[str]) -> None:
         elif short != "id" or value in used:
             element.set(short, _ATTRIBUTES.get(short, str)(value))
     if element.tag == "text":
-        style = element.get("style", "")
-        own = [one for one in style.split(";") if one not in _COMMON.split(";")]
+        given = element.get("style", "")
+        own = [one for one in given.split(";") if one not in _COMMON.split(";")]
         element.set("style", ";".join(own))
     # A rotation by nothing.
     if element.get("transform", "").startswith("rotate(-0 "):
@@ -257,13 +269,13 @@ def _placed(value: str) -> str:
     return re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.1f}", value)
 
 
-def _themed(style: str) -> str:
+def _themed(given: str) -> str:
     """Replace the colours of a style by the palette's variables, and its font by the page's."""
     for name, (light, _) in PALETTE.items():
-        style = style.replace(light, f"var(--{name})")
-    style = re.sub(r"font: (.*?px) [^;]*", r"font-size: \1", style)
-    style = re.sub(r"font-family: [^;]*; |stroke-dashoffset: 0; ", "", style)
-    return style.replace(": ", ":").replace("; ", ";")
+        given = given.replace(light, f"var(--{name})")
+    given = re.sub(r"font: (.*?px) [^;]*", r"font-size: \1", given)
+    given = re.sub(r"font-family: [^;]*; |stroke-dashoffset: 0; ", "", given)
+    return given.replace(": ", ":").replace("; ", ";")
 
 
 _ATTRIBUTES: dict[str, Callable[[str], str]] = {

@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from bench.board import measures
 from bench.board.charts import domains, forest, rank_chart
-from bench.board.drawing import LOSS, Figure, colour, legend, subplots, tip
+from bench.board.drawing import LOSS, WIDTH, Figure, colour, subplots
 from bench.board.frames import resampled, tidy
-from bench.board.lines import Look, draw_lines, label, late, looks
+from bench.board.lines import (
+    NUM_BANDS,
+    NUM_LOOKS,
+    OTHERS,
+    Look,
+    draw_lines,
+    label,
+    late,
+    looks,
+    tick,
+)
 from bench.board.load_charts import loads
-from bench.board.model import Board, Row
-from bench.board.text import BITS, number, percent, quantity
+from bench.board.model import Board, comparison
+from bench.board.pareto import pareto
+from bench.board.text import BITS, number, percent
 from bench.files import write_atomically
 
 if TYPE_CHECKING:
@@ -60,6 +71,9 @@ _AXES = (
     ("seconds", "wall-clock seconds of training"),
 )
 
+_LONGER = 1.35
+"""How far the frame of the curves goes beyond the last ranked row, as a multiple."""
+
 
 def loss_curves(board: Board) -> list[Figure]:
     """Show the probe loss during training against FLOPs, tokens and time."""
@@ -79,28 +93,44 @@ def loss_curves(board: Board) -> list[Figure]:
         shown = ends[["x", "loss"]].mean().reset_index()
         words = (
             f"Loss on a fixed part of the validation split during training against {name}, a line "
-            "a row: the mean over seeds, and a band from the best seed to the worst. Controls are "
-            "dashed and brackets dotted. The early part above the frame is cut off."
+            f"a row: the mean over seeds. Up to {NUM_BANDS} lines have a band from the best seed "
+            "to the worst. Names stand at the heights of the ends. Controls are dashed and "
+            "brackets dotted. The early part above the frame is cut off, and so is what a bracket "
+            "trains for longer. Dotted levels are those that the cost table counts FLOPs to."
         )
-        draw = partial(_curves, styles=looks(board), limits=limits, name=name)
+        # Times of seeds differ more than their losses, so their bands would cover everything.
+        draw = partial(
+            _curves,
+            styles=looks(board),
+            limits=limits,
+            name=name,
+            bands=axis != "seconds",
+            ranked={row.label for row in board.ranked},
+        )
         made.append(Figure(f"loss-{axis}", f"Loss against {name}", words, data, draw, shown))
     return made
 
 
 def _curves(
-    data: "pd.DataFrame", styles: Mapping[str, Look], limits: Sequence[float], name: str
+    data: "pd.DataFrame",
+    styles: Mapping[str, Look],
+    limits: Sequence[float],
+    name: str,
+    bands: bool,
+    ranked: set[str],
 ) -> "Canvas":
-    canvas, (axes,) = subplots(720, 400)
-    draw_lines(data, axes, styles)
+    canvas, (axes,) = subplots(WIDTH, 400)
+    # A bracket may train for several times the budget and would squeeze all others.
+    ours = data["x"][data["row"].isin(ranked)]
+    right = min(data["x"].max() * 1.03, _LONGER * (ours.max() if len(ours) else math.inf))
     low, high = late(data)
-    axes.set_ylim(low, high)
-    axes.set_xlim(0, None)
+    draw_lines(data, axes, styles, bands=bands, right=right, limits=(low, high))
     for limit in (limit for limit in limits if low < limit < high):
         axes.axhline(limit, color=colour("muted"), linestyle=(0, (1, 3)), linewidth=1)
-        axes.annotate(number(limit, 2), (1, limit), (-2, 3), ha="right", fontsize=11,
+        axes.annotate(number(limit, 2), (0, limit), (3, 3), fontsize=12,
                       xycoords=("axes fraction", "data"), textcoords="offset points",
                       color=colour("muted"))  # fmt: skip
-    label(axes, name, LOSS, quantity)
+    label(axes, name, LOSS, tick)
     return canvas
 
 
@@ -127,12 +157,19 @@ def spend_sweep(board: Board) -> list[Figure]:
     )
 
     def draw(data: "pd.DataFrame") -> "Canvas":
-        canvas, (axes,) = subplots(720, 400)
+        canvas, (axes,) = subplots(WIDTH, 400)
         axes.axvline(1, color=colour("muted"), linestyle=(0, (1, 3)), linewidth=1.25)
-        draw_lines(data, axes, looks(board), x="spend")
+        axes.annotate("the budget", (1, 1), (4, -4), va="top", fontsize=12, color=colour("muted"),
+                      xycoords=("data", "axes fraction"), textcoords="offset points")  # fmt: skip
+        low, high = data["loss"].min(), data["loss"].max()
+        # A smaller span would blow up differences that no verdict counts.
+        room = max(0.06 * (high - low), margin - (high - low) / 2)
+        styles = looks(board, NUM_LOOKS)
+        draw_lines(data, axes, styles, x="spend", limits=(low - room, high + room))
         label(axes, "spend, share of the budget", LOSS, partial(percent, digits=0))
         return canvas
 
+    margin = BITS * float(comparison(board.config)["margin"])
     kept = data[["row", "target", "spend", "loss"]]
     return [Figure("spend", "Loss against spend around the budget", words, kept, draw)]
 
@@ -159,90 +196,17 @@ def sensitivity(board: Board) -> list[Figure]:
     )
 
     def draw(data: "pd.DataFrame") -> "Canvas":
-        canvas, (axes,) = subplots(720, 380)
-        styles = {name: looks(board).get(name, Look(faint=True)) for name in data["row"]}
-        draw_lines(data, axes, styles, x="factor", y="above")
+        canvas, (axes,) = subplots(WIDTH, 380)
+        known = looks(board, NUM_LOOKS)
+        styles = {name: known.get(name, OTHERS) for name in data["row"]}
         axes.set_xscale("log", base=2)
+        draw_lines(data, axes, styles, x="factor", y="above")
         axes.set(xlabel="factor on the learning rate", ylabel=f"{LOSS} above own best")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}×")
         return canvas
 
     title = "Sensitivity to the learning rate"
     return [Figure("learning-rate", title, words, data.reset_index(drop=True), draw)]
-
-
-def pareto(board: Board) -> list[Figure]:
-    """Show the loss against inference FLOPs, measured time and parameters, with the front."""
-    rows = (*board.ranked, *board.brackets, *board.other_budgets)
-    # Without the latency of every row, the time per training token takes its place.
-    timed = all(row.mean(measures.latency) is not None for row in rows)
-    token = "token of inference" if timed else "training token"
-    read = measures.latency if timed else measures.training_latency
-    share = partial(percent, digits=0)
-    kinds = (
-        ("flops", "inference FLOPs a token, share of dense", measures.active_share, share),
-        ("latency", f"measured time a {token}, µs", read, quantity),
-        ("parameters", "parameters in all", measures.from_training("parameters_total"), quantity),
-    )
-    made = (_pareto(board, rows, *kind) for kind in kinds)
-    return [figure for figure in made if figure]
-
-
-def _pareto(
-    board: Board,
-    rows: Sequence[Row],
-    kind: str,
-    name: str,
-    read: Callable[[Any], float | None],
-    show: Callable[[float], str],
-) -> Figure | None:
-    import pandas as pd
-
-    points = [
-        {"row": row.label, "budget": row.first.cell.budget, "cost": cost, "loss": BITS * loss}
-        for row in rows
-        if (cost := row.mean(read)) is not None and (loss := row.shown_loss) is not None
-    ]
-    if len(points) < 2:
-        return None
-    data = pd.DataFrame(points)
-    places = list(zip(data["cost"], data["loss"], strict=True))
-    # Rows calibrated to one budget differ in cost by the tolerance only.
-    front = measures.frontier(places, same=SAME_COST)
-    data["front"] = [place in front for place in places]
-    words = (
-        f"Headline loss of each row against {name}; lower left is better. The line joins the rows "
-        f"that no other beats in both; costs within {percent(SAME_COST, 0)} count as equal."
-    )
-    draw = partial(_points, board=board, name=name, show=show)
-    return Figure(f"pareto-{kind}", f"Loss against {name}", words, data, draw)
-
-
-SAME_COST = 0.01
-"""Costs within this share count as equal. It is the tolerance of the budget."""
-
-
-def _points(
-    data: "pd.DataFrame", board: Board, name: str, show: Callable[[float], str]
-) -> "Canvas":
-    canvas, (axes,) = subplots(720, 420)
-    best = data[data["front"]].sort_values("cost")
-    axes.plot(best["cost"], best["loss"], "--", color=colour("muted"), linewidth=1.25, zorder=1)
-    styles, marks = looks(board), dict[str, Any]()
-    for one in data.to_dict("records"):
-        # Rows of other budgets are faint; brackets belong to every budget.
-        own = math.isclose(one["budget"], board.budget) or styles[one["row"]].colour == "ink"
-        look = styles[one["row"]] if own else Look(faint=True)
-        (mark,) = axes.plot(
-            one["cost"], one["loss"], marker="o" if look.faint else look.marker, linestyle="none",
-            color=colour(look.colour), markersize=5 if look.faint else 9, zorder=3,
-            alpha=0.5 if look.faint else 0.9, markeredgecolor=colour("surface"),
-        )  # fmt: skip
-        tip(mark, f"{one['row']}: {show(one['cost'])}, {number(one['loss'])} {LOSS}")
-        marks.setdefault("others" if look.faint else one["row"], mark)
-    legend(axes, list(marks.values()), list(marks))
-    label(axes, name, LOSS, show)
-    return canvas
 
 
 _MAKERS: tuple[Callable[[Board], list[Figure]], ...] = (

@@ -1,64 +1,120 @@
-"""Draw the lines of a board's figures: the look of each row, seed bands, axes and legend."""
+"""Draw the lines of a board's figures: the look of each row, seed bands, axes and names."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.board.drawing import NUM_SERIES, colour, legend, tip
+from bench.board.drawing import colour, tip
+from bench.board.labels import name_beside
 from bench.board.model import Board
-from bench.board.text import whole
+from bench.board.text import quantity, whole
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 NUM_FOCUS = 6
-"""Routers drawn in colour. A reader cannot distinguish more; the others are faint."""
+"""Routers drawn in colour among many lines. The others are faint."""
+
+NUM_BANDS = 4
+"""Lines that may have a band of seeds. More bands would cover each other."""
+
+NUM_LOOKS = 12
+"""Series that can be distinguished, by colour, dashes and marker together."""
 
 # Colour, dashes and marker differ together, so that rows can be distinguished in greyscale.
-_DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1)), (0, (6, 2, 1, 2)), "-", (0, (4, 1)))
-_MARKERS = "os^DvPX*<>dph8"
-# The last colour is the grey of controls.
-_SERIES = {f"s{index}" for index in range(NUM_SERIES - 1)}
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (6, 2)),
+    (0, (2, 1)),
+    (0, (6, 2, 1, 2)),
+    (0, (12, 3)),
+    (0, (8, 2, 2, 2, 2, 2)),
+)
+_MARKERS = "os^DvP<>dph8"
+# Rows beside the routers keep their marks on every board.
+_BRACKETS, _CONTROLS = "s^Dvp", "XH"
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, dashes and marker of one row."""
+    """Colour, dashes and marker of one row.
+
+    Attributes:
+        colour: name in the palette.
+        dashes: dash pattern of matplotlib.
+        marker: marker of matplotlib.
+        faint: the row stands in the background, among the "others".
+        hollow: the marker is not filled.
+        group: name of all rows of this look, if they share one.
+    """
 
     colour: str = "muted"
     dashes: Any = "-"
     marker: str = "."
     faint: bool = False
+    hollow: bool = False
+    group: str = ""
 
     @property
     def line(self) -> dict[str, Any]:
         """Arguments for a line."""
         made = {"color": colour(self.colour), "linestyle": self.dashes}
         if self.faint:
-            return {**made, "linewidth": 1, "alpha": 0.4}
-        return {**made, "linewidth": 1.75, "marker": self.marker, "markersize": 6}
+            return {**made, "linewidth": 1, "alpha": 0.45}
+        return {**made, **self._mark(6.5), "linewidth": 1.75}
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Arguments for a single point."""
+        made = {"color": colour(self.colour), "linestyle": "none"}
+        return {**made, **self._mark(6 if self.faint else 9), "alpha": 0.5 if self.faint else 0.9}
+
+    def _mark(self, size: float) -> dict[str, Any]:
+        edge, face = self.colour if self.hollow else "surface", "surface" if self.hollow else ""
+        return {
+            "marker": "o" if self.faint else self.marker,
+            "markersize": size,
+            "markeredgewidth": 1.5 if self.hollow else 0.75,
+            "markeredgecolor": colour(edge),
+            "markerfacecolor": colour(face or self.colour),
+        }
+
+
+OTHERS = Look(faint=True, group="others")
+_RANDOM = Look("s7", (0, (3, 2)), "o", hollow=True, group="random, same paths")
 
 
 def series(index: int) -> Look:
-    """Return the look of the series at a place in a figure. Beyond the eighth it is faint."""
-    # More colours could not be told apart.
-    if index >= NUM_SERIES:
-        return Look(faint=True)
-    return Look(f"s{index}", _DASHES[index % len(_DASHES)], _MARKERS[index])
+    """Return the look of the series at a place in a figure. Beyond the twelfth it is faint."""
+    if index >= NUM_LOOKS:
+        return OTHERS
+    # The second round through the colours has other dashes.
+    turn = index + index // len(_DASHES)
+    return Look(f"s{index % 6}", _DASHES[turn % len(_DASHES)], _MARKERS[index])
 
 
-def looks(board: Board) -> dict[str, Look]:
-    """Return the look of each row: colours for the best routers, grey controls, black brackets."""
-    found = {row.label: Look(faint=True) for row in (*board.other_budgets, *board.rows)}
-    routers = [row.label for row in board.ranked if row.role == "ranked"][:NUM_FOCUS]
-    found |= {name: series(index) for index, name in enumerate(routers)}
+def looks(board: Board, focus: int = NUM_FOCUS) -> dict[str, Look]:
+    """Return the look of each row, the same in all figures of a board.
+
+    The best `focus` routers have colours. Random controls share one look, brackets are black.
+    """
+    found = {row.label: OTHERS for row in (*board.other_budgets, *board.rows)}
+    routers = [row for row in board.ranked if row.role == "ranked"]
+    found |= {row.label: series(index) for index, row in enumerate(routers[:focus])}
+    matched = whole(board.matched_control)
+    random = {whole(row.control) for row in routers if row.control} - {matched}
     controls = [row.label for row in board.ranked if row.role == "control"]
-    for index, name in enumerate(controls):
-        shade = "s6" if name == whole(board.matched_control) else "s7"
-        found[name] = Look(shade, (0, (5, 2)), _MARKERS[(NUM_FOCUS + index) % len(_MARKERS)])
-    for index, row in enumerate(board.brackets, NUM_FOCUS + len(controls)):
-        found[row.label] = Look("ink", (0, (1, 2)), _MARKERS[index % len(_MARKERS)])
+    found |= {name: _RANDOM for name in controls if name in random}
+    apart = [name for name in controls if name not in random and name != matched]
+    for name, marker in zip((matched, *apart), _CONTROLS + _MARKERS[::-1], strict=False):
+        if name in found:
+            shade, dashes = ("s6", (0, (5, 2))) if name == matched else ("s7", (0, (9, 2)))
+            found[name] = Look(shade, dashes, marker)
+    for index, row in enumerate(board.brackets):
+        marker = _BRACKETS[index % len(_BRACKETS)]
+        found[row.label] = Look("ink", (0, (1, 2)), marker, hollow=True)
     return found
 
 
@@ -69,8 +125,11 @@ def draw_lines(
     *,
     x: str = "x",
     y: str = "loss",
+    bands: bool = True,
+    right: float | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draw a line for each row: the mean over seeds, and a band from the best to the worst.
+    """Draw and name a line for each row: the mean over seeds, and a band from best to worst.
 
     Args:
         data: tidy data with the columns `row`, `x` and `y`, and one line per seed or one for all.
@@ -78,30 +137,54 @@ def draw_lines(
         styles: look of each row.
         x: column of the horizontal axis.
         y: column of the vertical axis.
+        bands: draw the bands, if there are at most `NUM_BANDS` lines.
+        right: where the frame ends, if lines go on.
+        limits: of the vertical axis.
     """
+    import numpy as np
     import seaborn as sns
 
-    handles: dict[str, Any] = {}
+    names = list(data["row"].unique())
+    bands = bands and len(names) <= NUM_BANDS
+    ends: dict[str, float] = {}
     # Faint lines come last in the data and are drawn first, below the others.
-    for name in sorted(data["row"].unique(), key=lambda name: not styles[name].faint):
-        look = styles[name]
-        band = None if look.faint else ("pi", 100)
+    for name in sorted(names, key=lambda name: not styles[name].faint):
         where = data[data["row"] == name]
         every = max(1, where[x].nunique() // 5)
         sns.lineplot(
-            where, x=x, y=y, errorbar=band, ax=axes, legend=False, markevery=every,
-            err_kws={"alpha": 0.16 if look.colour in _SERIES else 0.06, "linewidth": 0},
-            **look.line,
+            where, x=x, y=y, errorbar=("pi", 100) if bands else None, ax=axes, legend=False,
+            markevery=every, err_kws={"alpha": 0.14, "linewidth": 0}, **styles[name].line,
         )  # fmt: skip
-        handles[name] = axes.lines[-1]
         tip(axes.lines[-1], name)
-    # One entry stands for all faint lines.
-    shown = [name for name in data["row"].unique() if not styles[name].faint]
-    if any(look.faint for name, look in styles.items() if name in handles):
-        other = next(name for name in handles if styles[name].faint)
-        legend(axes, [handles[name] for name in (*shown, other)], [*shown, "others"])
-    else:
-        legend(axes, [handles[name] for name in shown], shown)
+        mean = where.groupby(x)[y].mean()
+        last = mean.index[-1] if right is None else min(right, mean.index[-1])
+        ends[name] = float(np.interp(last, mean.index, mean))
+    axes.set_ylim(limits or axes.get_ylim())
+    if right is not None:
+        axes.set_xlim(0, right)
+    name_rows(axes, {name: styles[name].line for name in names}, styles, ends)
+
+
+def name_rows(
+    axes: "Axes",
+    samples: Mapping[str, Mapping[str, Any]],
+    styles: Mapping[str, Look],
+    heights: Mapping[str, float],
+) -> None:
+    """Name rows beside the axes. Rows that share a look have one name, in their middle."""
+    groups: dict[str, list[str]] = {}
+    for name in samples:
+        groups.setdefault(styles[name].group or name, []).append(name)
+    name_beside(
+        axes,
+        {group: samples[members[0]] for group, members in groups.items()},
+        {group: _mean(heights[name] for name in members) for group, members in groups.items()},
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)
 
 
 def late(data: "pd.DataFrame") -> tuple[float, float]:
@@ -115,9 +198,16 @@ def late(data: "pd.DataFrame") -> tuple[float, float]:
     return low - 0.06 * room, high + 0.04 * room
 
 
+def tick(value: float) -> str:
+    """Write the number of a tick: `50G`, `1T`, `2.5T`."""
+    text = quantity(value)
+    return re.sub(r"\.?0+(?=[a-zA-Z]?$)", "", text) if "." in text else text
+
+
 def label(axes: "Axes", x: str, y: str, show: Callable[[float], str] | None = None) -> None:
     """Name the axes. `show` formats the numbers of the horizontal axis."""
     axes.set(xlabel=x, ylabel=y)
     if show:
         axes.xaxis.set_major_formatter(lambda value, _: show(value))
-    axes.locator_params(axis="x", nbins=6)
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=5)

@@ -1,13 +1,16 @@
 """Draw the figures of single layers: loads of paths, and how routing settles."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.board.charts import ROW, heat
-from bench.board.drawing import Figure, colour, subplots
+from bench.board.drawing import WIDTH, Figure, colour, subplots, tip
 from bench.board.frames import tidy
+from bench.board.labels import key_below, short_names
+from bench.board.lines import Look, series
 from bench.board.model import Board, Row
-from bench.board.text import percent, plain
+from bench.board.text import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +22,9 @@ MOST_ROWS = 24
 
 def loads(board: Board) -> list[Figure]:
     """Show the share of tokens on each path: by layer and expert, and for gates by layer."""
-    rows = (*board.ranked, *board.informed)[:MOST_ROWS]
+    # Loads of random controls are even by construction, and a twin repeats its router.
+    routers = [row for row in board.ranked if row.role == "ranked"]
+    rows = (*routers, *board.informed)[:MOST_ROWS]
     frame = tidy((record for row in rows for record in row.good), "loads")
     if frame.empty:
         return []
@@ -49,22 +54,31 @@ def loads(board: Board) -> list[Figure]:
 def _experts(data: "pd.DataFrame") -> "Canvas":
     wide = data.pivot(index=["row", "layer"], columns="index", values="load")
     wide = wide.reindex(list(dict.fromkeys(zip(data["row"], data["layer"], strict=True))))
-    names = [f"{plain(row, 22)} · {layer}" for row, layer in wide.index]
+    # A name stands once, at the first of its layers.
+    shown, before = short_names(list(dict.fromkeys(data["row"]))), ""
+    names: list[str] = []
+    for row, layer in wide.index:
+        names.append(f"{shown[row] + ', ' if row != before else ''}layer {layer}")
+        before = row
     # The mean is more than 1 / experts if a token takes several.
     even = wide.mean(axis=1)
-    canvas, (axes,) = subplots(200 + 56 * max(6, len(wide.columns)), 80 + ROW * len(wide))
+    canvas, (axes,) = subplots(250 + 46 * max(6, len(wide.columns)), 80 + ROW * len(wide))
     columns = [str(index) for index in wide.columns]
     heat(axes, wide.div(2 * even, axis=0), 100 * wide, ".1f", names, columns)
-    axes.set(ylabel="router · layer", title="share of tokens on each expert, %")
+    axes.set_title("share of tokens on each expert, %", loc="right")
+    for end in range(1, len(names)):
+        if wide.index[end][0] != wide.index[end - 1][0]:
+            axes.axhline(end, color=colour("muted"), linewidth=1)
     return canvas
 
 
 def _gates(data: "pd.DataFrame") -> "Canvas":
     wide = data.pivot(index="row", columns="layer", values="load")
     wide = wide.reindex(list(dict.fromkeys(data["row"])))
-    canvas, (axes,) = subplots(200 + 82 * max(4, len(wide.columns)), 80 + ROW * len(wide))
-    heat(axes, wide, 100 * wide, ".1f", list(wide.index), [f"layer {at}" for at in wide.columns])
-    axes.set_title("share of tokens on the upgraded path, %")
+    canvas, (axes,) = subplots(240 + 72 * max(4, len(wide.columns)), 80 + ROW * len(wide))
+    names = list(short_names(list(wide.index)).values())
+    heat(axes, wide, 100 * wide, ".1f", names, [f"layer {at}" for at in wide.columns])
+    axes.set_title("share of tokens on the upgraded path, %", loc="right")
     return canvas
 
 
@@ -106,27 +120,29 @@ def settling(row: Row) -> list[Figure]:
 
 
 def _settling(data: "pd.DataFrame") -> "Canvas":
-    import seaborn as sns
+    from matplotlib.lines import Line2D
 
-    canvas, (left, right) = subplots(760, 300, 2)
+    canvas, (left, right) = subplots(WIDTH, 320, 2)
     layers = sorted(data["layer"].unique())
-    shades = {layer: colour(f"s{place % 8}") for place, layer in enumerate(layers)}
-    named = data.assign(layer=data["layer"])
-    choices = named[named["part"] == "choices"]
-    gradients = named[named["part"] != "choices"]
-    if len(choices):
-        sns.lineplot(choices, x="training", y="value", hue="layer", style="layer", palette=shades,
-                     ax=left, errorbar=None, legend=False)  # fmt: skip
-    if len(gradients):
-        sns.lineplot(gradients, x="training", y="value", hue="layer", style="part",
-                     palette=shades, ax=right, errorbar=None)  # fmt: skip
-        sns.move_legend(right, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    shades = {layer: series(place) for place, layer in enumerate(layers)}
+    for (layer, part), one in data.groupby(["layer", "part"], sort=True):
+        # Both gradients of a layer have its colour and dashes; those of the paths are hollow.
+        look = replace(shades[layer], hollow=part == "paths")
+        axes = left if part == "choices" else right
+        axes.plot(one["training"], one["value"], **look.line, markevery=max(1, len(one) // 4))
+        tip(axes.lines[-1], f"layer {layer}, {part}")
+    left.set(ylim=(0, 1.02), ylabel="share of final choices")
+    right.set(ylabel="norm of the gradient")
+    if (data["part"] != "choices").any():
         right.set_yscale("log")
         for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
             which(lambda value, _: f"{value:.2g}")
-    left.set(ylim=(0, 1.02), ylabel="share of final choices")
-    right.set(ylabel="norm of the gradient")
     for axes in (left, right):
         axes.set(xlabel="share of training", xlim=(0, 1))
+        axes.locator_params(axis="x", nbins=4)
         axes.xaxis.set_major_formatter(lambda value, _: percent(value, 0))
+    kinds = {"router": Look("ink", marker="o"), "paths": Look("ink", marker="o", hollow=True)}
+    keys = [Line2D([], [], **look.line) for look in shades.values()]
+    keys += [Line2D([], [], **look.point) for look in kinds.values()]
+    key_below(right, keys, [*(f"layer {layer}" for layer in layers), *kinds])
     return canvas

@@ -6,12 +6,13 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.board.drawing import Figure, colour, subplots, tip
+from bench.board.drawing import WIDTH, Figure, colour, subplots, tip
 from bench.board.frames import resampled, tidy
-from bench.board.lines import draw_lines, label, late, series
+from bench.board.labels import name_lines, short_names
+from bench.board.lines import NUM_BANDS, draw_lines, label, late, series, tick
 from bench.board.measures import mean_interval
 from bench.board.model import Row
-from bench.board.text import BITS, interval, number, plain, quantity
+from bench.board.text import BITS, interval, number, percent
 from bench.study.config import StudyConfig
 from bench.study.measures import Measure, find_measure
 from bench.study.results import SizeResults
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Canvas
 
-_ROW, _NAME = 24, 40
+_ROW, _NAME = 27, 38
 
 
 def study_figures(study: StudyConfig, results: SizeResults) -> dict[str, Figure]:
@@ -51,38 +52,51 @@ def _losses(setting: str, rows: Sequence[Row]) -> Figure | None:
     )
     words = (
         "Headline loss of each row in nats: small dots are seeds, the large one their mean, the "
-        "bar its 95 % t interval. An interval much wider than all losses is cut at the frame."
+        "bar its 95 % t interval, grey and square for controls and brackets. An arrow marks an "
+        "interval that goes on. Differences have narrower intervals, because they are paired by "
+        "seed."
     )
-    return Figure("losses", f"Losses in {setting}", words, data, _draw_losses)
+    controls = {row.label for row in rows if row.role in ("control", "bracket")}
+    draw = partial(_draw_losses, controls=controls)
+    return Figure("losses", f"Losses at the budget, setting {setting}", words, data, draw)
 
 
-def _draw_losses(data: "pd.DataFrame") -> "Canvas":
+def _draw_losses(data: "pd.DataFrame", controls: set[str]) -> "Canvas":
     import seaborn as sns
 
     names = list(dict.fromkeys(data["row"]))
-    canvas, (axes,) = subplots(720, 70 + _ROW * len(names))
+    canvas, (axes,) = subplots(WIDTH, 75 + _ROW * len(names))
     # Seeds lie a little above the interval, which would hide them.
     places = data["row"].map(names.index) - 0.28
     sns.scatterplot(data, x="loss", y=places, ax=axes, color=colour("muted"), s=22, alpha=0.7)
     # The frame holds all seeds; an interval may leave it.
-    ends = [data["loss"].min(), data["loss"].max()]
+    ends, spans = [data["loss"].min(), data["loss"].max()], list[tuple[int, float, float, str]]()
     room = 0.3 * (ends[1] - ends[0]) or 0.01
     for y, name in enumerate(names):
         losses = data["loss"][data["row"] == name].tolist()
         # A single seed has no interval: its ends are NaN, and only the dot is drawn.
         mean, (left, right) = sum(losses) / len(losses), mean_interval(losses)
-        (bar,) = axes.plot([left, right], [y, y], color=colour("s0"), linewidth=1.75, marker="|",
+        aside = name in controls
+        shade = colour("s7" if aside else "s0")
+        (bar,) = axes.plot([left, right], [y, y], color=shade, linewidth=1.75, marker="|",
                            markersize=9, markeredgewidth=1.75)  # fmt: skip
-        (dot,) = axes.plot(mean, y, "o", color=colour("s0"), markersize=6)
+        (dot,) = axes.plot(mean, y, "s" if aside else "o", color=shade, markersize=6)
+        spans.append((y, left, right, shade))
         for mark in (bar, dot):
             tip(mark, f"{name}: {number(mean, 4)} {interval(left, right, 4)}")
         ends += [end for end in (left, right) if math.isfinite(end)]
     low, high = data["loss"].min() - room, data["loss"].max() + room
     shown = max(low, min(ends)), min(high, max(ends))
     edge = 0.03 * (shown[1] - shown[0]) or 0.01
-    axes.set(xlim=(shown[0] - edge, shown[1] + edge), ylim=(len(names) - 0.4, -0.7))
+    least, most = shown[0] - edge, shown[1] + edge
+    for y, left, right, shade in spans:
+        for end, at, arrow in ((left, least, "<"), (right, most, ">")):
+            if (end < at) if arrow == "<" else (end > at):
+                axes.plot(at, y, arrow, color=shade, markersize=7, clip_on=False)
+    axes.set(xlim=(least, most), ylim=(len(names) - 0.4, -0.7))
     axes.set(xlabel="loss at the budget, nats", ylabel="")
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.locator_params(axis="x", nbins=5)
+    name_lines(axes, list(short_names(names, _NAME).values()), _NAME)
     return canvas
 
 
@@ -99,21 +113,18 @@ def _curves(setting: str, rows: Sequence[Row]) -> Figure | None:
     data["loss"] = data["loss"] / BITS
     words = (
         "Loss on a fixed part of the validation split during training, a line a row: mean over "
-        "the seeds, and a band from the best to the worst. The early part above the frame is cut "
-        "off."
+        f"the seeds. Up to {NUM_BANDS} lines have a band from the best seed to the worst. Names "
+        "stand at the heights of the ends. The early part above the frame is cut off."
     )
-    return Figure("curves", f"Training in {setting}", words, data, _draw_curves)
+    return Figure("curves", f"Loss during training, setting {setting}", words, data, _draw_curves)
 
 
 def _draw_curves(data: "pd.DataFrame") -> "Canvas":
-    canvas, (axes,) = subplots(760, 400)
-    data = data.assign(row=[_short(name, 24) for name in data["row"]])
+    canvas, (axes,) = subplots(WIDTH, 400)
     # Each row keeps its colour and dash in the order of the study.
     styles = {name: series(place) for place, name in enumerate(dict.fromkeys(data["row"]))}
-    draw_lines(data, axes, styles)
-    axes.set_ylim(*late(data))
-    axes.set_xlim(0, None)
-    label(axes, "training FLOPs", "nats", quantity)
+    draw_lines(data, axes, styles, right=1.03 * data["x"].max(), limits=late(data))
+    label(axes, "training FLOPs", "loss, nats", tick)
     return canvas
 
 
@@ -138,19 +149,23 @@ def _along(
         f"{measure.meaning} against {study.axis}: mean over the seeds, and a band from the lowest "
         "to the highest."
     )
-    title = f"{measure.title.capitalize()} in {setting}"
-    draw = partial(_draw_along, axis=study.axis, name=measure.title)
+    title = f"{measure.title[:1].upper()}{measure.title[1:]}, setting {setting}"
+    draw = partial(_draw_along, axis=study.axis, measure=measure)
     return Figure(f"{measure.name.replace('_', '-')}-along", title, words, data, draw)
 
 
-def _draw_along(data: "pd.DataFrame", axis: str, name: str) -> "Canvas":
+def _draw_along(data: "pd.DataFrame", axis: str, measure: Measure) -> "Canvas":
     """Space the places evenly in their order, because shares differ by factors."""
+    from matplotlib.ticker import PercentFormatter
+
     # The axis shows ranks, labelled with the real values.
     places = sorted(data["at"].unique())
-    canvas, (axes,) = subplots(680, 340)
+    canvas, (axes,) = subplots(WIDTH, 360)
     styles = {one: series(place) for place, one in enumerate(dict.fromkeys(data["row"]))}
     draw_lines(data.assign(x=data["at"].map(places.index)), axes, styles, y="value")
-    axes.set(xlabel=axis, ylabel=name)
+    axes.set(xlabel=axis, ylabel=f"{measure.title}, nats" if measure.is_loss else measure.title)
+    if measure.show is percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xticks(range(len(places)), [f"{place:g}" for place in places])
     return canvas
 
@@ -183,19 +198,12 @@ def _across(study: StudyConfig, measure: Measure, results: SizeResults) -> Figur
 def _draw_across(data: "pd.DataFrame", name: str) -> "Canvas":
     from matplotlib.ticker import LogLocator, NullLocator
 
-    canvas, (axes,) = subplots(760, 400)
+    canvas, (axes,) = subplots(WIDTH, 400)
     styles = {one: series(place) for place, one in enumerate(dict.fromkeys(data["row"]))}
+    axes.set_xscale("log")
     draw_lines(data, axes, styles)
-    axes.set(xlabel=name, ylabel="nats", xscale="log")
+    axes.set(xlabel=name, ylabel="loss, nats")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes.xaxis.set_major_formatter(lambda value, _: tick(value))
     axes.xaxis.set_minor_locator(NullLocator())
     return canvas
-
-
-def _short(name: str, limit: int = _NAME) -> str:
-    """Cut a name in its middle, because rows of a study differ at their ends."""
-    name = plain(name, 200)
-    if len(name) <= limit:
-        return name
-    return f"{name[: limit // 2 - 2]}…{name[limit // 2 - 1 - limit :]}"

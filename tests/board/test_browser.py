@@ -192,3 +192,51 @@ def test_a_link_to_a_router_opens_it(browser: Any, report: Path):
         browser.execute_script("return document.querySelectorAll('details.router[open]').length")
         == 1
     )
+
+
+def test_a_phone_begins_with_the_first_table_and_a_link_opens_the_others(
+    browser: Any, report: Path
+):
+    opened = "return [...document.querySelectorAll('details.part')].map(one => one.open)"
+    visit(browser, report, 1280)
+    assert all(browser.execute_script(opened))
+    high = browser.execute_script("return document.documentElement.scrollHeight")
+    visit(browser, report, 390)
+    assert not any(browser.execute_script(opened))
+    # Cards of every table would make a page of more than a hundred screens.
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 2 * high
+    browser.execute_script("document.querySelector('nav.sections a[href$=cost-part]').click()")
+    target = "document.querySelector('h3[id$=cost-part]')"
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert browser.execute_script(f"return {target}.closest('details').open")
+    assert 0 <= browser.execute_script(f"return {target}.getBoundingClientRect().top") < 900
+
+
+def test_cards_leave_out_cells_without_a_value(browser: Any, report: Path):
+    visit(browser, report, 390)
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('table.first td')]"
+        ".filter(cell => cell.offsetHeight).map(cell => cell.textContent.trim())"
+    )
+    assert shown and "–" not in shown
+
+
+@pytest.mark.parametrize(("width", "columns"), [(390, 1), (1280, 2)])
+def test_figures_stand_side_by_side_where_there_is_room(
+    browser: Any, report: Path, width: int, columns: int
+):
+    visit(browser, report, width)
+    lefts = browser.execute_script(
+        "return [...document.querySelectorAll('.figures > figure')]"
+        ".map(one => Math.round(one.getBoundingClientRect().left))"
+    )
+    assert len(set(lefts)) == columns
+
+
+def test_every_jump_link_has_its_place(browser: Any, report: Path):
+    visit(browser, report)
+    dead = browser.execute_script(
+        "return [...document.querySelectorAll('a[href^=\"#\"]')]"
+        ".filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.hash)"
+    )
+    assert dead == []

@@ -1,11 +1,16 @@
-"""Digests and colours of figures."""
+"""Digests, colours and headings of figures."""
+
+import re
+import xml.etree.ElementTree as ET
 
 import pandas as pd
 import pytest
 
 from bench.board.build import boards_of
-from bench.board.charts import rank_chart
+from bench.board.charts import forest, rank_chart
 from bench.board.drawing import PALETTE, Figure
+from bench.board.figures import loss_curves
+from bench.board.pareto import pareto
 from tests.board.synthetic import records
 
 BOARD = boards_of(records())[0]
@@ -38,3 +43,39 @@ def luminance(colour: str) -> float:
 def test_colours_reach_the_contrast_for_text(name: str, dark: int) -> None:
     pair = sorted(luminance(PALETTE[key][dark]) for key in (name, "surface"))
     assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("dark", [0, 1])
+def test_numbers_can_be_read_on_the_strongest_heat(dark: int) -> None:
+    heat, ink, surface = (PALETTE[name][dark] for name in ("heat", "ink", "surface"))
+    mixed = "#" + "".join(
+        f"{round(0.6 * int(heat[at : at + 2], 16) + 0.4 * int(surface[at : at + 2], 16)):02x}"
+        for at in (1, 3, 5)
+    )
+    pair = sorted((luminance(mixed), luminance(ink)))
+    assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+
+
+def test_a_file_has_its_title_above_on_a_surface_and_a_page_has_it_as_a_heading() -> None:
+    (figure,) = rank_chart(BOARD)
+    root = ET.fromstring(figure.standalone())
+    space = "{http://www.w3.org/2000/svg}"
+    _, top, _, height = map(float, root.attrib["viewBox"].split())
+    texts = {
+        one.text: float(one.attrib["y"]) for one in root.iter(f"{space}text") if "y" in one.attrib
+    }
+    assert top < texts[figure.title] < 0
+    rect = root.find(f"{space}rect")
+    assert rect is not None and float(rect.attrib["y"]) == top
+    assert rect.attrib["style"] == "fill:var(--surface)"
+    inside = figure.element.attrib["viewBox"].split()
+    assert height - float(inside[3]) == -top
+    assert figure.title not in [one.text for one in figure.element.iter("text")]
+
+
+def test_a_figure_fits_a_phone() -> None:
+    """Text keeps 7 pixels in the 358 that a phone of 390 leaves."""
+    for figure in (*rank_chart(BOARD), *forest(BOARD), *loss_curves(BOARD), *pareto(BOARD)):
+        width = float(figure.element.attrib["width"])
+        sizes = re.findall(r"font-size:(\d+)px", ET.tostring(figure.element, encoding="unicode"))
+        assert min(map(int, sizes)) * 358 / width >= 7

@@ -12,7 +12,8 @@ import pytest
 from bench.board import write_figures
 from bench.board.build import boards_of
 from bench.board.drawing import Figure, digest_of
-from bench.board.figures import board_figures, loss_curves, pareto, sensitivity, spend_sweep
+from bench.board.figures import board_figures, loss_curves, sensitivity, spend_sweep
+from bench.board.pareto import pareto
 from tests.board.synthetic import QUICK, Kind, record, records, swept
 from tests.board.test_pages import NASTY
 
@@ -42,18 +43,6 @@ def test_a_curve_is_the_mean_over_seeds_at_its_end() -> None:
     ends = [one.curve[-1].loss for one in records() if one.cell.row == "hash"]
     shown = figure.table.set_index("row")
     assert shown.loc["hash", "loss"] == pytest.approx(np.mean(ends) / math.log(2))
-
-
-def test_the_front_joins_no_rows_of_equal_cost() -> None:
-    for figure in pareto(BOARD):
-        best = figure.data[figure.data["front"]].sort_values("cost")
-        assert (best["cost"].to_numpy()[1:] > 1.0099 * best["cost"].to_numpy()[:-1]).all()
-        assert (np.diff(best["loss"]) < 0).all()
-        for one in figure.data.to_dict("records"):
-            beaten = (best["cost"] <= one["cost"] * 1.011) & (best["loss"] <= one["loss"])
-            assert beaten.any(), one["row"]
-    flops = pareto(BOARD)[0].data
-    assert flops[flops["cost"].between(0.6, 0.64)]["front"].sum() == 1, "the best at the budget"
 
 
 def test_sensitivity_is_drawn_where_it_was_measured() -> None:

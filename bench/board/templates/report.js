@@ -66,8 +66,15 @@
 
   const open = () => {
     const target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target instanceof HTMLDetailsElement) target.open = true;
+    for (let part = target; part; part = part.parentElement) {
+      if (part instanceof HTMLDetailsElement) part.open = true;
+    }
+    if (target) target.scrollIntoView();
   };
+  // On a phone a table is a card per row, so the tables after the first begin closed.
+  if (matchMedia("(max-width: 40rem)").matches) {
+    for (const part of document.querySelectorAll("details.part")) part.open = false;
+  }
   addEventListener("hashchange", open);
   open();
 })();
