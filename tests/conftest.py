@@ -106,7 +106,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For tests of the work in such a process, and not of its start.
     """
-    monkeypatch.setattr("bench.runner.isolation.START_METHOD", "fork")
+    monkeypatch.setattr("bench.executors.isolation.START_METHOD", "fork")
 
 
 @pytest.fixture

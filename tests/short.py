@@ -34,7 +34,7 @@ def short_cells() -> Generator[None]:
 @contextmanager
 def undrawn() -> Generator[None]:
     """Leave all drawings empty. Data, words and files of a figure stay; drawing takes most time."""
-    with patch("bench.board.drawing._svg", lambda draw, data: '<svg viewBox="0 0 1 1"/>'):
+    with patch("bench.figures.drawing._svg", lambda draw, data: '<svg viewBox="0 0 1 1"/>'):
         yield
 
 

@@ -93,7 +93,7 @@ def no_corpus(monkeypatch: Any) -> None:
     def refuse(_: object) -> None:
         raise UserError(NO_DATA)
 
-    monkeypatch.setattr("bench.runner.prediction.text_of", refuse)
+    monkeypatch.setattr("bench.planning.prediction.text_of", refuse)
 
 
 @given(data=st.data())

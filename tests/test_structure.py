@@ -27,8 +27,23 @@ ROOMS = (
     *("bench.config", "bench.record", "bench.routing", "routers"),
     *("bench.backbone", "bench.flops", "bench.model", "bench.decoding"),
     *("bench.data", "bench.training"),
-    *("bench.evaluation", "bench.conformance", "bench.runner", "bench.speed"),
-    *("bench.stats", "bench.board", "bench.study", "bench.commands", "bench.cli"),
+    *(
+        "bench.evaluation",
+        "bench.conformance",
+        "bench.executors",
+        "bench.runner",
+        "bench.planning",
+        "bench.speed",
+    ),
+    *(
+        "bench.stats",
+        "bench.board",
+        "bench.figures",
+        "bench.pages",
+        "bench.study",
+        "bench.commands",
+        "bench.cli",
+    ),
     "bench.__main__",
 )
 """The rooms from low to high: none imports a room after it, anywhere in a file."""

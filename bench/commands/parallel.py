@@ -14,7 +14,7 @@ from bench.errors import UserError
 from bench.files import console
 
 if TYPE_CHECKING:
-    from bench.runner.executor import ExecutorName
+    from bench.executors.executor import ExecutorName
 
 Value = TypeVar("Value")
 KINDS = ("ddp", "fsdp")

@@ -39,11 +39,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a line per row and the cost of the grid. Return 1 if a row cannot be built."""
     from bench.data import check_windows
+    from bench.executors.isolation import in_fresh_process
+    from bench.planning.prediction import text_of
     from bench.runner.cells import plan_cells
     from bench.runner.controls import with_controls
-    from bench.runner.isolation import in_fresh_process
     from bench.runner.plugins import plugin_files
-    from bench.runner.prediction import text_of
     from bench.runner.preflight import check_suite
     from bench.runner.rows import parse_rows, unmet
 
@@ -97,7 +97,7 @@ def size_of(cell: "Cell") -> tuple[object, ...]:
         UserError: no size of the router meets the budget, or its cost cannot be counted.
     """
     from bench.model.assemble import assemble
-    from bench.runner.prediction import text_of
+    from bench.planning.prediction import text_of
     from bench.runner.resolve import resolve
 
     # Sizes do not depend on the seed.
@@ -121,8 +121,8 @@ def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     """Return lines on the budget, on the cells, and on the planted task if the suite has one."""
     from bench.data.optimum import best_loss, best_loss_at, hard_share
     from bench.flops.budget import dense_costs
+    from bench.planning.prediction import text_of
     from bench.runner.frozen import training_budget
-    from bench.runner.prediction import text_of
     from bench.runner.resolve import decoder_of
 
     config = decoder_of(suite, text_of(suite.data.at(0)).vocab_size)

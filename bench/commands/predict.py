@@ -8,9 +8,9 @@ from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.progress import in_words
 
 if TYPE_CHECKING:
+    from bench.planning.prediction import Grid
+    from bench.planning.rates import Measured, Rates
     from bench.runner.cells import Cell
-    from bench.runner.prediction import Grid
-    from bench.runner.rates import Measured, Rates
 
 QUANTITIES = ("seconds", "memory")
 
@@ -19,8 +19,8 @@ def rates_here(device: str, dtype: str) -> "Rates":
     """Return the rates of a device of this machine, from your records and the official ones."""
     import torch
 
+    from bench.planning.rates import rates_for, read_measured
     from bench.runner.provenance import machine_of, processor
-    from bench.runner.rates import rates_for, read_measured
 
     name = machine_of(torch.device(device), dtype)["device"]
     return rates_for(name, dtype, list(read_measured(OWN_ROOT, OFFICIAL_ROOT)), processor())
@@ -28,8 +28,8 @@ def rates_here(device: str, dtype: str) -> "Rates":
 
 def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
     """Return the cells in the order in which they begin, by the records of their own store."""
-    from bench.runner.prediction import longest_first, works_of
-    from bench.runner.rates import Rates, read_measured
+    from bench.planning.prediction import longest_first, works_of
+    from bench.planning.rates import Rates, read_measured
 
     # Assumed speeds do not change the order, so any device will do.
     suites = {cell.suite.name for cell in cells}
@@ -40,9 +40,9 @@ def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
 
 def dry_run(cells: Sequence["Cell"], store: Path, workers: int | None) -> list[str]:
     """Return a line for each cell, kept or to run, and the sum of a run that trains nothing."""
-    from bench.runner.forecast import expect
-    from bench.runner.prediction import Grid, works_of
-    from bench.runner.slots import cores
+    from bench.executors.slots import cores
+    from bench.planning.forecast import expect
+    from bench.planning.prediction import Grid, works_of
 
     _, kept = expect(cells, store)
     missing = [cell for cell in cells if cell.digest not in kept]
@@ -72,10 +72,10 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
     Raises:
         UserError: nothing is known of the device.
     """
-    from bench.runner.prediction import Grid, longest_first, works_of
+    from bench.executors.slots import cores
+    from bench.planning.prediction import Grid, longest_first, works_of
+    from bench.planning.rates import rates_for, read_measured
     from bench.runner.provenance import processor
-    from bench.runner.rates import rates_for, read_measured
-    from bench.runner.slots import cores
 
     suite, measured = cells[0].suite, list(read_measured(OWN_ROOT, OFFICIAL_ROOT))
     if machine is None:
@@ -112,7 +112,7 @@ def grid_lines(grid: "Grid") -> list[str]:
 
 def error_lines(measured: Sequence["Measured"]) -> list[str]:
     """Return a line on the error of predictions for each suite and processor with records."""
-    from bench.runner.rates import leave_one_out
+    from bench.planning.rates import leave_one_out
 
     groups: dict[tuple[str, str], list[Measured]] = {}
     for one in measured:

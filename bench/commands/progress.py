@@ -49,7 +49,7 @@ class Progress:
     def __init__(
         self, console: Console, cells: Sequence["Cell"], store: Path, folder: Path, workers: int
     ) -> None:
-        from bench.runner.forecast import Forecast, expect
+        from bench.planning.forecast import Forecast, expect
 
         expected, kept = expect(cells, store)
         self.console, self.total, self.folder = console, len(cells), folder
@@ -65,7 +65,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         """Start the live display, on a terminal."""
         if self._live:
-            from bench.runner.isolation import start_tracker
+            from bench.executors.isolation import start_tracker
 
             # The tracker of resources outlives the display, so it keeps the real stderr.
             start_tracker()

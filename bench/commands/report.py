@@ -22,7 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the page."""
-    from bench.board import build_board, render_report
+    from bench.board import build_board
+    from bench.pages import render_report
     from bench.record.speed import read_speeds
 
     target: Path = arguments.out or arguments.results / "report.html"

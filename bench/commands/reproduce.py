@@ -43,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run again, compare, print. Return 0 only if the row is confirmed."""
-    from bench.runner.pool import local_executor
+    from bench.executors.pool import local_executor
     from bench.runner.resume_cell import Job
     from bench.runner.schedule import run_cells
     from bench.stats.reproduction import compare

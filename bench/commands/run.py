@@ -162,7 +162,7 @@ def _run_cells(
     arguments: argparse.Namespace, launch: Launch, device: str, cells: list["Cell"], root: Path
 ) -> list["CellResult"]:
     """Run the cells that have no record, and show the progress."""
-    from bench.runner.executor import open_executor
+    from bench.executors.executor import open_executor
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.schedule import run_cells
 

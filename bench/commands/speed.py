@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def shown(run: "SpeedRun") -> str:
     """Return the tables of a run as text."""
-    from bench.board.speed import tables, title
+    from bench.pages.speed import tables, title
 
     made = (tabulate(lines, header) for header, lines in tables(run))
     return "\n\n".join((title(run), *made))

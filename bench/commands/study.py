@@ -104,7 +104,7 @@ def _run_cells(
     shown: Console,
 ) -> bool:
     """Run the missing cells of one size, setting after setting. Return whether a cell failed."""
-    from bench.runner.executor import open_executor
+    from bench.executors.executor import open_executor
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.schedule import run_cells
     from bench.study.results import study_folder

@@ -14,7 +14,7 @@ from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from bench.board import Board
-    from bench.board.drawing import Figure
+    from bench.figures.drawing import Figure
     from bench.study.config import StudyConfig
 
 COMMAND = "python -m bench leaderboard"
@@ -25,7 +25,8 @@ SHOWN = 40
 
 def render(root: Path, target: Path, console: Console) -> None:
     """Write the board and the figures, and print their places."""
-    from bench.board import build_board, write_figures
+    from bench.board import build_board
+    from bench.figures.board_figures import write_figures
 
     boards = build_board(root)
     text, again = _page(boards, root, target), f"run `{command_for(root, target)}`"
@@ -73,7 +74,7 @@ def _seen_from(folder: Path | None, path: Path) -> Path:
 
 def _page(boards: "list[Board]", root: Path, target: Path) -> str:
     """Render the text of the board."""
-    from bench.board import render_leaderboard
+    from bench.pages import render_leaderboard
 
     # Links and the command start at the folder of the page, so that both may move together.
     folder = os.path.relpath(root, target.parent).replace(os.sep, "/")
@@ -94,7 +95,7 @@ def stale_board(root: Path, target: Path) -> list[str]:
     The page is compared byte for byte, a figure by the digest of its data.
     """
     from bench.board import build_board
-    from bench.board.figures import figure_files, figures_there
+    from bench.figures.board_figures import figure_files, figures_there
 
     boards, command = build_board(root), command_for(root, target)
     lines = _changed(target, _page(boards, root, target), command)
@@ -122,7 +123,7 @@ def _changed(path: Path, text: str, command: str) -> list[str]:
 
 def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
     """Return a fault if a figure on disk shows other data, else nothing."""
-    from bench.board.drawing import digest_of
+    from bench.figures.drawing import digest_of
 
     # Compare the data alone: another version of a library may draw them differently.
 

@@ -10,11 +10,11 @@ from bench.config.base import hash_of
 from bench.config.row import RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import unknown
+from bench.executors.isolation import in_fresh_process
 from bench.files import file_lock, write_atomically
 from bench.record import RULES_VERSION, CheckOutcome
 from bench.routing.load_routers import load_all, load_file, load_shipped
 from bench.routing.registry import Entry, RouterCard
-from bench.runner.isolation import in_fresh_process
 
 OUTCOMES_FOLDER = ".checks"
 """Folder of a tree of records for the results of checks, by source and options."""

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
 
+from bench.executors.executor import Executor, WorkerDied
+from bench.executors.isolation import hold_back_interrupts, start_tracker
 from bench.runner.cells import Cell
-from bench.runner.executor import Executor, WorkerDied
-from bench.runner.isolation import hold_back_interrupts, start_tracker
 from bench.runner.resume_cell import CellResult, Job, resume_cell
 
 ATTEMPTS = 3

@@ -12,9 +12,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from bench.data import load_corpus
+from bench.executors.isolation import FreshProcess
 from bench.record.speed import Memory
 from bench.runner.cells import Cell
-from bench.runner.isolation import FreshProcess
 from bench.runner.memory import PeakMemory, keep_freed_memory
 from bench.runner.resolve import ResolvedCell, resolve
 from bench.speed.subject import Subject

@@ -6,13 +6,13 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.board.drawing import WIDTH, Figure, colour, subplots, tip
 from bench.board.frames import resampled, tidy
-from bench.board.labels import name_lines, short_names
-from bench.board.lines import NUM_BANDS, draw_lines, label, late, series, tick
 from bench.board.measures import mean_interval
 from bench.board.model import Row
 from bench.board.text import BITS, interval, number, percent
+from bench.figures.drawing import WIDTH, Figure, colour, subplots, tip
+from bench.figures.labels import name_lines, short_names
+from bench.figures.lines import NUM_BANDS, draw_lines, label, late, series, tick
 from bench.study.config import StudyConfig
 from bench.study.measures import Measure, find_measure
 from bench.study.results import SizeResults

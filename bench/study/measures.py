@@ -10,9 +10,9 @@ from functools import partial
 from typing import Literal
 
 from bench.board.measures import above_best, active_flops, active_share, cost_to_reach
-from bench.board.monitors import max_violation, purity
 from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
+from bench.pages.monitors import max_violation, purity
 from bench.record import Record
 from bench.study.readings import (
     Reading,

@@ -11,11 +11,11 @@ from typing import Any
 from bench.board.conditions import processors
 from bench.board.measures import mean_interval
 from bench.board.model import Row
-from bench.board.pages import provenance_of
-from bench.board.remarks import pretraining_apart
-from bench.board.templating import markdown, shown_figure, source_link
 from bench.board.text import MISSING, code, escape, interval, listing, number, probability
 from bench.board.text import seeds as seed_runs
+from bench.pages.leaderboard import provenance_of
+from bench.pages.remarks import pretraining_apart
+from bench.pages.templating import markdown, shown_figure, source_link
 from bench.study.config import StudyComparison, StudyConfig
 from bench.study.figures import study_figures
 from bench.study.measures import Measure, find_measure

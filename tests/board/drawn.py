@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
-from bench.board.drawing import Figure, style
+from bench.figures.drawing import Figure, style
 
 
 def titled(figure: Figure) -> dict[str, ET.Element]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bench.board import render_report
 from bench.board.build import boards_of
+from bench.pages import render_report
 from tests.board.synthetic import QUICK, Kind, record, records
-from tests.board.test_pages import NASTY
+from tests.pages.test_leaderboard import NASTY
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

@@ -6,8 +6,8 @@ import pytest
 
 from bench.board.build import boards_of
 from bench.board.model import Row
-from bench.board.remarks import remarks
 from bench.board.rows import checked_row, common_seeds, group_rows, preferring
+from bench.pages.remarks import remarks
 from bench.record import Record
 from tests.board.synthetic import CONFIG, QUICK, Kind, record, records, replicas, row_of
 

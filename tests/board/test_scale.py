@@ -11,7 +11,9 @@ from tests.board.synthetic import many, records, write
 RENDER = """
 import resource, sys
 from pathlib import Path
-from bench.board import build_board, render_leaderboard, render_report, write_figures
+from bench.board import build_board
+from bench.figures.board_figures import write_figures
+from bench.pages import render_leaderboard, render_report
 out = Path(sys.argv[2])
 boards = build_board(Path(sys.argv[1]))
 (out / "leaderboard.md").write_text(render_leaderboard(boards, command="x"))

@@ -7,7 +7,7 @@ import pytest
 
 from bench.cli import main
 from bench.commands.predict import error_lines
-from tests.runner.test_rates import grid
+from tests.planning.test_rates import grid
 
 
 def test_a_dry_run_lists_kept_and_missing_cells_and_writes_nothing(

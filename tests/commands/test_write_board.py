@@ -39,7 +39,9 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
     def refuse(path: Path, text: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    module = "bench.commands.write_board" if what == "leaderboard.md" else "bench.board.figures"
+    module = (
+        "bench.commands.write_board" if what == "leaderboard.md" else "bench.figures.board_figures"
+    )
     monkeypatch.setattr(f"{module}.write_atomically", refuse)
     before = list(read_records(runs))
     with pytest.raises(UserError) as caught:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.executors.executor import Executor
 from bench.record import read_record
 from bench.runner import schedule
-from bench.runner.executor import Executor
 from bench.runner.schedule import run_cells
 from tests import world
 from tests.runner import dying

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.executors.pool import local_executor
 from bench.record import store_path
 from bench.routing.load_routers import find, load_file
 from bench.runner.cells import Cell
 from bench.runner.plugins import checks_path
-from bench.runner.pool import local_executor
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CellResult, Job
 from bench.runner.schedule import run_cells

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.executors.isolation import in_fresh_process
 from bench.record import read_record
 from bench.runner import memory
-from bench.runner.isolation import in_fresh_process
 from bench.runner.memory import PeakMemory
 from bench.runner.resume_cell import resume_cell
 from tests import world

@@ -10,11 +10,11 @@ import pytest
 from filelock import FileLock
 
 from bench.cli import main
+from bench.executors.executor import Executor, WorkerDied
+from bench.executors.isolation import INTERRUPTS, FreshProcess
+from bench.executors.pool import Pool
 from bench.record import read_record
 from bench.runner.cells import Cell
-from bench.runner.executor import Executor, WorkerDied
-from bench.runner.isolation import INTERRUPTS, FreshProcess
-from bench.runner.pool import Pool
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
 from bench.runner.schedule import run_cells

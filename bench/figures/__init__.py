@@ -1,0 +1,1 @@
+"""Draw the figures of boards and studies with seaborn, as SVG for light and dark."""

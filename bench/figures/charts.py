@@ -1,0 +1,259 @@
+"""Draw the figures with one line per row: differences, ranks and domains."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench.board.columns import verdict_text
+from bench.board.frames import tidy
+from bench.board.model import Board, comparison
+from bench.board.text import BITS, MISSING, number, plain, whole
+from bench.board.verdicts import word
+from bench.figures.drawing import LOSS, WIDTH, Figure, colour, subplots, tip
+from bench.figures.labels import key_below, name_lines, short_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+ROW = 27
+"""Height of a line in pixels."""
+
+# Verdict -> colour, marker and whether it is filled, so that it can be read in greyscale.
+_VERDICTS = {
+    "better": ("good", "o", True),
+    "worse": ("bad", "s", True),
+    "equivalent": ("s0", "D", True),
+    "inconclusive": ("muted", "o", False),
+    "untestable": ("muted", "X", False),
+}
+
+
+def forest(board: Board) -> list[Figure]:
+    """Show differences to both controls, with simultaneous intervals and the margin."""
+    import pandas as pd
+
+    pairs = [
+        (row.label, title, outcome)
+        for title, own in (("random, same paths", True), (board.matched_control, False))
+        for row in board.ranked
+        if (outcome := board.outcome(row, row.control if own else title))
+    ]
+    if not pairs:
+        return []
+    data = pd.DataFrame(
+        {
+            "row": name,
+            "control": whole(control),
+            "difference": BITS * outcome.difference,
+            "low": BITS * outcome.interval[0],
+            "high": BITS * outcome.interval[1],
+            "verdict": word(outcome),
+            "verdict (p)": verdict_text(board, outcome),
+            "seeds": outcome.n,
+        }
+        for name, control, outcome in pairs
+    )
+    words = (
+        "Mean difference to each control, paired by seed, with the simultaneous interval; left of "
+        "zero the row is better. The grey zone is the margin of equivalence. The shape of a mark "
+        "shows the verdict. An interval that ends at zero excludes zero. An arrow marks an "
+        "interval that goes on. A row without a mark was not compared, unless it says untestable."
+    )
+    margin = BITS * float(comparison(board.config)["margin"])
+    draw = partial(_forest, margin=margin)
+    return [Figure("forest", "Differences to the controls", words, data, draw)]
+
+
+def _forest(data: "pd.DataFrame", margin: float) -> "Canvas":
+    names, controls = list(data["row"].unique()), list(data["control"].unique())
+    canvas, panels = subplots(WIDTH, 135 + ROW * len(names), len(controls), sharey=True)
+    for axes, control in zip(panels, controls, strict=True):
+        part = data[data["control"] == control]
+        # One huge interval must not squeeze all others: the axis holds three quarters of the ends.
+        ends = sorted(abs(end) for end in (*part["low"], *part["high"]) if math.isfinite(end))
+        means = [1.3 * abs(mean) for mean in part["difference"] if math.isfinite(mean)]
+        reach = max([2.5 * margin, *means, *ends[: 3 * len(ends) // 4][-1:]])
+        axes.axvspan(-margin, margin, color=colour("muted"), alpha=0.14, linewidth=0)
+        axes.axvline(0, color=colour("ink"), linewidth=1)
+        # Each side has the room that its own intervals need.
+        sides = [-part["low"].min(), part["high"].max()]
+        left, right = (min(reach, max(2.5 * margin, 1.08 * side)) for side in sides)
+        for one in part.to_dict("records"):
+            _interval(axes, names.index(one["row"]), one, (-left, right))
+        axes.set(xlim=(-left, right), ylim=(len(names) - 0.4, -0.6))
+        axes.set_title(f"difference to\n{plain(control, 24)}", fontweight="bold", pad=8)
+        # Em spaces, because SVG joins others.
+        axes.set_xlabel(f"← better\u2003worse →\n{LOSS}")
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value, 2, signed=True))
+        axes.grid(axis="y", linestyle=":")
+    name_lines(panels[0], list(short_names(names).values()))
+    _verdict_key(panels[-1], set(data["verdict"]))
+    return canvas
+
+
+def _interval(axes: "Axes", y: int, one: Mapping[str, Any], frame: tuple[float, float]) -> None:
+    """Draw an interval with caps, its mean, and an arrow if it leaves the axes."""
+    shade, marker, filled = _VERDICTS[one["verdict"]]
+    if not math.isfinite(one["difference"]):
+        axes.text(0, y, one["verdict"], ha="center", va="center", fontsize=12,
+                  color=colour("muted"))  # fmt: skip
+        return
+    said = f"{one['row']} to {one['control']}: {number(one['difference'], signed=True)}"
+    said += f" [{number(one['low'], signed=True)}, {number(one['high'], signed=True)}]"
+    said += f", {one['verdict (p)']}, n = {one['seeds']}"
+    low, high = (
+        max(frame[0], min(frame[1], end)) if math.isfinite(end) else one["difference"]
+        for end in (one["low"], one["high"])
+    )
+    (bar,) = axes.plot([low, high], [y, y], color=colour(shade), linewidth=1.75, marker="|",
+                       markersize=9, markeredgewidth=1.75)  # fmt: skip
+    tip(bar, said)
+    for end, at, arrow in ((one["low"], low, "<"), (one["high"], high, ">")):
+        if math.isfinite(end) and end != at:
+            axes.plot(at, y, arrow, color=colour(shade), markersize=7, clip_on=False)
+    (dot,) = axes.plot(one["difference"], y, marker, color=colour(shade), markersize=6,
+                       markerfacecolor=colour(shade if filled else "surface"),
+                       markeredgewidth=1.25)  # fmt: skip
+    tip(dot, said)
+
+
+def _verdict_key(axes: "Axes", present: set[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    shown = [name for name in _VERDICTS if name in present]
+    marks = [
+        Line2D([], [], color=colour(shade), marker=marker, markersize=6, linewidth=1.75,
+               markerfacecolor=colour(shade if filled else "surface"))
+        for shade, marker, filled in (_VERDICTS[name] for name in shown)
+    ]  # fmt: skip
+    key_below(axes, marks, shown)
+
+
+def rank_chart(board: Board) -> list[Figure]:
+    """Show the possible ranks of each row, from simultaneous comparisons of all pairs."""
+    import pandas as pd
+
+    if len(board.ranked) < 2:
+        return []
+    ranks = [board.judgement.ranks[row.name] for row in board.ranked]
+    data = pd.DataFrame(
+        {
+            "row": whole(one.row),
+            "order": place + 1,
+            "low": one.low,
+            "high": one.high,
+            "tier": one.tier,
+        }
+        for place, one in enumerate(ranks)
+    )
+    words = (
+        "From the best to the worst rank that the simultaneous comparison of all pairs leaves "
+        "open; the mark is the order of the mean losses, round for routers and square for rows "
+        "beside them. The comparison does not tell rows of one tier, numbered at the right, apart "
+        "from the tier's first row."
+    )
+    routers = {row.label for row in board.ranked if row.role == "ranked"}
+
+    def draw(data: "pd.DataFrame") -> "Canvas":
+        canvas, (axes,) = subplots(WIDTH, 90 + ROW * len(data))
+        for y, one in enumerate(data.to_dict("records")):
+            shade = colour("s0" if one["row"] in routers else "muted")
+            (bar,) = axes.plot([one["low"], one["high"]], [y, y], color=shade, linewidth=8,
+                               alpha=0.35, solid_capstyle="round")  # fmt: skip
+            tip(bar, f"{one['row']}: rank {one['low']} to {one['high']}, tier {one['tier']}")
+            axes.plot(one["order"], y, "o" if one["row"] in routers else "s", color=shade)
+        name_lines(axes, list(short_names(list(data["row"])).values()))
+        axes.set(xlabel="rank (mark: order of the means)", ylim=(len(data) - 0.4, -0.6))
+        # The first rank is a tick, and one in so many after it.
+        axes.set_xticks(range(1, len(data) + 1, max(1, round(len(data) / 8))))
+        tiers = axes.secondary_yaxis("right")
+        tiers.set_yticks(range(len(data)), [f"tier {tier}" for tier in data["tier"]])
+        tiers.tick_params(length=0)
+        return canvas
+
+    return [Figure("ranks", "Ranks that each row may hold", words, data, draw)]
+
+
+def domains(board: Board) -> list[Figure]:
+    """Show the loss by domain, shaded within each domain from its best row to its worst."""
+    rows = (*board.ranked, *board.brackets, *board.informed)
+    frame = tidy((record for row in rows for record in row.good), "domains")
+    if frame.empty:
+        return []
+    finite = frame[frame["loss"].map(math.isfinite)]
+    means = finite.groupby(["row", "headline", "domain"], sort=False)["loss"].mean()
+    data = means.reset_index().sort_values(["headline", "domain"], ascending=[False, True])
+    order = {row.label: place for place, row in enumerate(rows)}
+    data = data.sort_values("row", key=lambda names: names.map(order), kind="stable")
+    headline = [plain(name, 30) for name in rows[0].first.headline_domains]
+    words = (
+        "Bits per byte in each domain, mean over seeds; within a column, the stronger the colour "
+        f"the lower the loss. The headline is the mean over {', '.join(headline)}; the others "
+        "stand apart. Below the first line are brackets, and below the next rows with side "
+        "information."
+    )
+    # Pages show the table with one column per domain; the figure draws the long form.
+    wide = data.pivot(index="row", columns="domain", values="loss").reindex(list(order))
+    wide = wide[list(dict.fromkeys(data["domain"]))].reset_index()
+    ends = {len(board.ranked), len(board.ranked) + len(board.brackets)} - {0, len(rows)}
+    draw = partial(_domains, apart=set(data["domain"][~data["headline"]]), ends=ends)
+    data = data.reset_index(drop=True)
+    return [Figure("domains", "Loss by domain", words, data, draw, wide)]
+
+
+def _domains(data: "pd.DataFrame", apart: set[str], ends: set[int]) -> "Canvas":
+    names, rows = list(dict.fromkeys(data["domain"])), list(dict.fromkeys(data["row"]))
+    wide = data.pivot(index="row", columns="domain", values="loss").loc[rows, names]
+    # A domain in which all rows are equal has no span to divide by.
+    span = (wide.max() - wide.min()).replace(0, 1)
+    # A single domain needs no wide cell; many make a wider figure.
+    canvas, (axes,) = subplots(240 + 64 * max(3, len(names)), 100 + ROW * len(rows))
+    shown = [f"{plain(name, 12)}{chr(10)}(apart)" if name in apart else plain(name, 12)
+             for name in names]  # fmt: skip
+    labels = list(short_names(rows).values())
+    heat(axes, (wide.max() - wide) / span, wide, ".3f", labels, shown)
+    for end in ends:
+        axes.axhline(end, color=colour("ink"), linewidth=1)
+    if max(map(len, names)) > 8:
+        axes.tick_params(axis="x", rotation=30)
+        for one in axes.get_xticklabels():
+            one.set(ha="left", rotation_mode="anchor")
+    return canvas
+
+
+def heat(
+    axes: "Axes",
+    shade: "pd.DataFrame",
+    values: "pd.DataFrame",
+    form: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> None:
+    """Draw a heat map in one colour, of strength `shade` (0 to 1), with `values` as text."""
+    import numpy as np
+    import seaborn as sns
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    # Strength is opacity, so that one map serves light and dark pages.
+    hue = to_rgb(colour("heat"))
+    ramp = LinearSegmentedColormap.from_list("heat", [(*hue, 0.0), (*hue, 0.55)])
+    sns.heatmap(
+        shade.to_numpy(float), annot=values.to_numpy(float), fmt=form, cmap=ramp, vmin=0, vmax=1,
+        cbar=False, ax=axes, linewidths=1, linecolor=colour("surface"),
+        annot_kws={"color": colour("ink"), "fontsize": 13},
+        yticklabels=[], xticklabels=list(columns),
+    )  # fmt: skip
+    axes.collections[0].set_clip_on(False)
+    # A cell without a value is not a share of zero.
+    for y, x in np.argwhere(np.isnan(values.to_numpy(float))):
+        axes.text(x + 0.5, y + 0.5, MISSING, ha="center", va="center", color=colour("muted"))
+    name_lines(axes, rows, centre=0.5)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.tick_params(axis="x", rotation=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.grid(visible=False)
+    axes.set(xlabel="", ylabel="")

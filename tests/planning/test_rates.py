@@ -1,0 +1,112 @@
+"""Rates, from trainings whose seconds follow a rule of the test's own."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.planning.rates import (
+    CORE_FLOPS,
+    UTILISATION,
+    Measured,
+    Rates,
+    leave_one_out,
+    rates_for,
+    read_measured,
+)
+from bench.planning.work import Work
+from bench.runner.resume_cell import resume_cell
+from tests import world
+from tests.runner.jobs import job
+
+
+def work(row: str, flops: float = 1e12, parameters: float = 3e5, experts: int = 0) -> Work:
+    return Work("s", row, flops, 340.0, parameters, experts, batch_bytes=5e7)
+
+
+def seconds(done: Work) -> float:
+    """The rule: 50 GFLOP/s, an optimiser, dispatches to experts, and a time for each step."""
+    steps = done.steps
+    return done.flops / 5e10 + steps * (1e-8 * done.parameters + 2e-3 * done.expert_layers + 0.01)
+
+
+def measured(done: Work, noise: float = 1.0, device: str = "cpu") -> Measured:
+    took = noise * seconds(done)
+    memory = 7e8 + done.memory
+    return Measured(done, took, took / 10, memory, device, "made up", "float32", 20_000)
+
+
+def grid(noise: float = 0.0, device: str = "cpu") -> list[Measured]:
+    draw = random.Random(0)
+    return [
+        measured(
+            work(f"row{number}", draw.uniform(5e11, 3e12), draw.uniform(2e5, 8e5), number % 3),
+            draw.uniform(1 - noise, 1 + noise),
+            device,
+        )
+        for number in range(12)
+    ]
+
+
+def test_the_rule_is_found_and_holds_for_another_row() -> None:
+    rates, other = Rates(grid()), work("other", 7e12, 1e6, 3)
+    assert rates.training_seconds(other) == pytest.approx(seconds(other), rel=1e-6)
+    assert rates.seconds(other) == pytest.approx(1.1 * seconds(other), rel=1e-6)
+    assert rates.memory(other) == pytest.approx(7e8 + other.memory)
+    assert rates.stored() == 20_000
+
+
+def test_a_row_with_records_is_predicted_from_them() -> None:
+    slow = measured(work("slow"), noise=3.0)
+    rates = Rates([*grid(), slow])
+    twice = work("slow", flops=2e12)
+    assert rates.training_seconds(twice) == pytest.approx(2 * slow.seconds)
+
+
+def test_the_error_is_that_of_rows_that_were_left_out() -> None:
+    exact = leave_one_out(grid())
+    assert exact is not None and exact.rows == 12 and exact.largest < 1e-6
+    slow = measured(work("slow", 1e12, 4e5, 1), noise=2.0)
+    found = leave_one_out([*grid(), slow])
+    assert found is not None and found.worst == "slow"
+    assert found.largest == pytest.approx(0.5, abs=1e-6), "half of the time that it took"
+    assert found.typical < 0.3
+    memory = leave_one_out(grid(), "memory")
+    assert memory is not None and memory.largest < 1e-6
+    assert leave_one_out(grid()[:4]) is None, "too few rows"
+
+
+def test_a_device_without_records_is_assumed_and_says_so() -> None:
+    for device, dtype, peak in (
+        ("h100", "bfloat16", 989e12),
+        ("cuda:NVIDIA H100 80GB HBM3", "float32", 67e12),
+        ("cuda:made up", "bfloat16", 312e12),
+    ):
+        rates = rates_for(device, dtype, grid())
+        assert "assumed" in rates.basis and not rates.measured
+        expected = 1e15 / (UTILISATION * peak)
+        assert rates.training_seconds(work("a", 1e15)) == pytest.approx(expected)
+        assert rates.pretraining_seconds(1e15) == pytest.approx(expected)
+    assert rates_for("cpu", "float32", []).training_seconds(work("a")) == 1e12 / CORE_FLOPS
+    with pytest.raises(UserError, match=r"--device is 'k80'.*Give cpu or one of"):
+        rates_for("k80", "float32", [])
+
+
+def test_records_of_the_device_and_the_processor_are_preferred() -> None:
+    own, other = grid(), [measured(one.work, 5.0) for one in grid(device="cuda:NVIDIA H100")]
+    gpu = grid(device="cuda:NVIDIA H100")
+    assert rates_for("h100", "float32", [*own, *gpu]).measured == gpu
+    assert "assumed" in rates_for("h100", "bfloat16", [*own, *gpu]).basis
+    assert len(rates_for("cpu", "float32", [*own, *gpu, *other], "made up").measured) == 24
+    assert len(rates_for("cpu", "float32", own, "another").measured) == 12
+
+
+def test_records_are_read_once_and_damaged_ones_passed_over(text: Path, tmp_path: Path) -> None:
+    resume_cell(world.cell(text), job(tmp_path))
+    (path,) = (tmp_path / "records").glob("*/*.json")
+    (found,) = read_measured(tmp_path, tmp_path)
+    assert found.work.row == "mlp_gate" and found.seconds > 0 and found.evaluation > 0
+    assert found.stored > path.stat().st_size
+    path.write_text("{", encoding="utf-8")
+    assert not list(read_measured(tmp_path))
