@@ -90,7 +90,7 @@ def no_corpus(monkeypatch: Any) -> None:
     A hub may be asked, or a corpus built.
     """
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise UserError(NO_DATA)
 
     monkeypatch.setattr("bench.planning.prediction.text_of", refuse)

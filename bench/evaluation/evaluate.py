@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _booked(
-    ledger: Ledger, nats: Float[Tensor, "window seq"], batches: Sequence[tuple[list[Counts], int]]
+    ledger: Ledger, nats: Float[Tensor, "window seq"], batches: Sequence[tuple[list[Tensor], int]]
 ) -> Evaluation:
     """Charge the batches of an evaluation, and return its losses with the cost per token.
 

@@ -210,7 +210,8 @@ def test_run_shows_the_card_of_own_text_and_a_line_of_other(
     suite: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(suite, "--routers", "dense_matched", "--seeds", "1") == 0
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("reading ") and first.endswith("later runs find it in the cache")
     assert "1 file, " in lines[0] and " bytes per token" in lines[0]
     assert lines[1] == "left out: nothing"
     assert any(line.startswith("domain ") and line.endswith(" overlap") for line in lines[:8])

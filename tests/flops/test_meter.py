@@ -1,5 +1,6 @@
 """A router is charged its cost in use, and a malformed plan stops the run."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,15 @@ def build(router: type[Router]) -> Model:
     return assemble(replace(blueprint("mlp_gate"), entry=Entry("x", "gate", "", router)), 0)
 
 
-def steps(found: Model, count: int, **options: Any) -> None:
+def steps(
+    found: Model,
+    count: int,
+    statistics: Callable[[], TrainStatistics] | None = None,
+    **options: Any,
+) -> None:
     allowance = Allowance(float("inf"), count * RECIPE.batch_size * SEQ_LEN)
-    train(found, TrainTask(split(), RECIPE, SEQ_LEN, seed=0), allowance, **options)
+    task = TrainTask(split(), RECIPE, SEQ_LEN, seed=0, statistics=statistics)
+    train(found, task, allowance, **options)
 
 
 @pytest.mark.parametrize(
