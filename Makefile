@@ -1,7 +1,9 @@
-# Every target sets up what it needs; a second call does no work twice. PYTHON chooses the interpreter of a new .venv.
+# Every target sets up its needs; a second call does no work twice.
+# PYTHON chooses the interpreter of a new .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
 
 # One thread a process: the runner and pytest-xdist fill the cores with processes.
 export OMP_NUM_THREADS := 1
@@ -39,7 +41,7 @@ docs: .venv/.installed ## write the generated pages of docs/
 	$(BIN)/python -m bench.commands.reference routers > docs/routers.md
 	$(BIN)/python -m bench.flops.prices > docs/priced-operations.md
 
-leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is not what results/ give
+leaderboard-check: .venv/.installed ## fail if leaderboard.md or a study's page is out of date
 	$(BIN)/python -m bench leaderboard --check --official
 
 constraints: .venv/.installed-dev ## pin what is installed now, and the executors of clusters
@@ -50,6 +52,7 @@ clean: ## remove the environment and all caches, but no runs
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the packages of constraints.txt into .venv, once; this takes minutes."
 	$(INSTALL) --editable '.[corpus,test]'
 	@touch $@
 
@@ -59,5 +62,6 @@ clean: ## remove the environment and all caches, but no runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or later is needed; $(PYTHON) is older. Give another: make PYTHON=python3.12 ..." >&2; exit 2; }
+		{ echo "Python 3.11 or later is needed; $(PYTHON) is older." \
+		"Give another: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv

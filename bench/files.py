@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then rename it into place."""
+    """Write `content` to a temporary file next to `path`, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -154,7 +154,7 @@ def live_display(console: "Console") -> bool:
 def stderr_lines(show: Callable[[str], None]) -> Generator[None]:
     """Send the stderr of this process and its children to `show`, line by line.
 
-    So their prints stand above a live display, and do not break it. A stderr that is no terminal
+    So their prints appear above a live display, and do not break it. A stderr that is no terminal
     is left as it is.
     """
     if sys.platform == "win32" or not sys.stderr.isatty():

@@ -18,7 +18,7 @@ from bench.config.looks import without_impossible
 from bench.config.read_suite import parse_suite
 from bench.config.row import RowConfig
 from bench.record import Record, digest, record_path, refer, store_path, write_record
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.runner.cells import Cell
 from bench.runner.resolve import config_hash, content_key
 

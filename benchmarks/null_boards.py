@@ -1,4 +1,4 @@
-"""Simulated boards: does the rule that gives verdicts keep its level, and what can it find?
+"""Simulated boards: does the rule for verdicts keep its level, and which differences does it find?
 
     python benchmarks/null_boards.py [--boards 10000] [--rows 13]
     [levels|alternatives|power|coverage|looks|bootstrap ...]
@@ -293,7 +293,7 @@ def wrong_over_looks(
 ) -> float:
     """Share of null boards with a false difference at any look.
 
-    Without correction, what looking again and again does.
+    Without correction, the effect of looking again and again.
     """
     pairs = design(rows)
     wrong = 0

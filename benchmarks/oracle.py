@@ -4,7 +4,7 @@
 
 Trains `mlp_gate` by the recipe of the suite `quick` for a number of tokens. Then some tokens of a
 few validation windows are flipped alone at each routed layer, which is exact, and random shares of
-all tokens are flipped together, which is what training can afford.
+all tokens are flipped together, which training can afford.
 """
 
 import argparse
@@ -25,8 +25,10 @@ from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
-from bench.training.loop import Allowance, train
-from bench.training.utility import Oracle, all_upgraded, imposed, random_flips, takes_upgrade
+from bench.training.imposed import all_upgraded, imposed, takes_upgrade
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
+from bench.training.utility import Oracle, random_flips
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 FORKS = 16
@@ -41,14 +43,8 @@ def trained(tokens: int, seed: int, per_domain: int) -> tuple[Model, Tensor]:
     resolved = resolve(cell)
     corpus = resolved.corpus
     model = assemble(resolved.blueprint(), seed)
-    train(
-        model,
-        corpus.train,
-        suite.train,
-        Allowance(float("inf"), tokens),
-        seq_len=suite.seq_len,
-        seed=seed,
-    )
+    task = TrainTask(corpus.train, suite.train, suite.seq_len, seed)
+    train(model, task, Allowance(float("inf"), tokens))
     return model, torch.from_numpy(
         windows(corpus.validation, seq_len=suite.seq_len, per_domain=per_domain).tokens
     )
@@ -122,7 +118,7 @@ class Window:
 def compare(name: object, exact: Tensor, estimate: Tensor) -> list[object]:
     """Return a line of the table: agreement, slope, bias and error of the estimate.
 
-    The slope is that of the estimate on the exact value; bias and error are in units of its SD.
+    The slope is of the estimate on the exact value; bias and error are in units of its SD.
     """
     x, y = exact.double().numpy(), estimate.double().numpy()
     slope = float(np.cov(x, y)[0, 1] / x.var(ddof=1))

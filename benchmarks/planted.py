@@ -6,8 +6,8 @@ Each seed is a task of its own.
 
 For each suite: the distance of `planted_oracle` from `random` in standard deviations of the paired
 difference, how far the dense model, the oracle, random choice and `cheap` stay above the best loss
-that is possible, whether their order holds in every seed, and the accuracy of random choice beside
-chance.
+that is possible, whether their order holds in every seed, and the accuracy of random choice next
+to chance.
 """
 
 import sys

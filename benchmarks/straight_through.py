@@ -100,7 +100,7 @@ def mixture(routed: Routed, like: list[Tensor]) -> list[Tensor]:
 
 
 def compare(routed: Routed, wish: list[Tensor], positions: Tensor) -> list[list[object]]:
-    """Return each signal beside the truth, over all tokens and over those on each path.
+    """Return each signal with the truth, over all tokens and over those on each path.
 
     Half of the tokens are routed by a wish.
     """

@@ -138,10 +138,12 @@ class Random(Router):
             raise ValueError(f"num_shared is {num_shared}; it must be at least 0.")
         self.over, self.num_experts, self.active_experts = over, num_experts, active_experts
         self.num_shared, self.mean_experts = num_shared, float(active_experts + num_shared)
+        # With `skip`, a gate skips in place of the cheap path, and a bank gets a path `skip`.
         bank, beside = experts(num_experts, shared=num_shared), ("skip",) * skip
         gate = Paths(Site.FFN, ("skip", "full"), base="skip") if skip else FFN_GATE
         bank = Paths(Site.FFN, (*bank.names, *beside), always=bank.always)
         self.paths = {"ffn": gate, "block": BLOCK_GATE, "experts": bank}[over]
+        # Below one expert per token, some tokens take none unless another path is there.
         self.allows_none = over == "experts" and active_experts < 1 and not (skip or num_shared)
         self.within: Literal["ffn", "experts"] | None = inside
         self.skip, self.capacity = skip, capacity

@@ -17,7 +17,7 @@ PUBLISHED: BalanceOption = [
 
 @register("deepseek_v3", family="experts", paper="arXiv:2412.19437")
 class DeepSeekV3(TokenChoice):
-    """Experts with the highest sigmoid affinity plus bias, beside shared ones (section 2.1.2).
+    """Experts with the highest sigmoid affinity plus bias, and shared ones (section 2.1.2).
 
     The affinity without the bias weighs them.
 

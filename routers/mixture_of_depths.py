@@ -31,7 +31,7 @@ class MixtureOfDepths(TopTokens):
     Args:
         layers: routed layers to use; the paper's best choice is every other block.
         capacity: share of tokens in a block; the paper's best is 0.125. None to solve it from the
-            budget; a row with a given capacity costs what comes of it, and is not ranked.
+            budget; the cost of a given capacity follows from it, and the row is not ranked.
         gate: part of the block that r scales: all of its update, or the output of its FFN.
         score: "linear" as in the paper; "mlp", a perceptron; "gaussian", the paper's control, which
             draws r. `random` over blocks chooses alike, but scales by 1.

@@ -22,7 +22,6 @@ from bench.routing import (
     perturb,
     register,
     tokens_kept,
-    top_experts,
     top_k_mask,
     upgrade,
 )
@@ -33,7 +32,7 @@ from bench.routing.balance import balance_loss, load_shares
 class MoDE(Router):
     """Mixture-of-Depths with experts: a token takes one expert or none.
 
-    "integrated": a no-op expert stands among the experts of an FFN, and attention runs for all
+    "integrated": a no-op expert is among the experts of an FFN, and attention runs for all
     tokens. The experts have the width that the budget leaves. "staged": tokens take a block or skip
     it, and those in the block choose an expert in place of its FFN, as wide as that.
 
@@ -68,6 +67,7 @@ class MoDE(Router):
         if layers not in (None, "every", "other"):
             raise ValueError(f"layers is {layers!r}; allowed are 'every', 'other'.")
         self.mode, self.num_experts, self.balance = mode, num_experts, balance
+        # Staged routes blocks and has its experts inside; integrated routes FFNs alone.
         staged = mode == "staged"
         self.layers = layers or ("other" if staged else "every")
         self.paths = (
@@ -96,13 +96,16 @@ class MoDE(Router):
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         """Choose the tokens of the block, or an expert or none for each token."""
-        scores = perturb(self.score(inputs.hidden), inputs)
+        scores = self.score(inputs.hidden)
         if self.mode == "staged":
-            scores = scores.squeeze(-1)
+            # The score of an upgrade is `[batch, seq]`, for the noise of the recipe too.
+            scores = perturb(scores.squeeze(-1), inputs)
             chosen, count = upgrade(scores, inputs, self.spec, self.knob)
             return gate_plan(chosen, count, scores, (scores.new_ones(scores.shape), scores))
         # A token takes its best expert if that leads the no-op expert by enough.
-        best = top_experts(scores[..., :-1], 1, inputs)
+        scores = perturb(scores, inputs)
+        # No bias of the recipe moves the choice: it would count the no-op expert's load.
+        best = scores[..., :-1].topk(1).indices
         lead = scores.gather(-1, best).squeeze(-1) - scores[..., -1]
         if inputs.selection == "causal":
             assert self.knob is not None

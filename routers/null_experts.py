@@ -80,8 +80,8 @@ class NullExperts(ThresholdChoice):
         super().make_scores(count + 1)
 
     def affinity(self, logits: Float[Tensor, "batch seq path"]) -> Affinity:
-        """Return the probabilities of the experts, and that of one null expert."""
-        # One logit stands for N copies, so it is raised by log N, and its probability divided by N.
+        """Return the probabilities of the experts, and the probability of one null expert."""
+        # One logit represents N copies, so it is raised by log N, and its probability divided by N.
         copies = torch.ones_like(logits[0, 0])
         copies[-1] = self.num_null
         return (logits + copies.log()).softmax(-1) / copies
@@ -106,6 +106,6 @@ class NullExperts(ThresholdChoice):
         """Return `sum_i f_i P_i` over experts and copies, times their number."""
         p = self.affinity(self.logits_of(trace)).mean((0, 1))
         load = trace.plan.mask[..., :-1].float().mean((0, 1)) / self.active
-        # The copies share what the experts leave of the choices, and so do their probabilities.
+        # The copies share the choices that the experts leave, and so do their probabilities.
         working, idle = (load * p[:-1]).sum(), (1 - load.sum()) * p[-1]
         return (self.num_experts + self.num_null) * (working + idle)

@@ -97,7 +97,8 @@ class PartiallySupervised(Router):
     def _ask_for_labels(self, heuristic: Router) -> None:
         if self.source == "heuristic":
             if self.paths.segment is not None:
-                raise ValueError("inner merges its experts, so that there is no choice to be told.")
+                raise ValueError("inner merges its experts, so there is no choice to supervise.")
+            # Labels are indices of paths, so both routers must have the same ones.
             if heuristic.paths != self.paths:
                 ours, theirs = (
                     f"{'/'.join(paths.names)} at the {paths.site.value} site"

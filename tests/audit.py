@@ -1,5 +1,5 @@
 """Audit of the ledger: a real training step and a real evaluation, counted operation by operation,
-beside what is charged.
+next to the charges.
 
 The ledger prices products by formula. Here the same pass runs under the counter, attention on its
 plain kernel so that its products show, and each product is attributed to the component whose code
@@ -48,8 +48,8 @@ class Line:
         component: "backbone", "paths" or "router"; "oracle", the products of forked passes, where
             routers ask for utility.
         phase: "forward" or "backward".
-        ledger: what the ledger says.
-        counted: what was counted.
+        ledger: FLOPs by the ledger.
+        counted: FLOPs by the counter.
     """
 
     component: str
@@ -71,7 +71,7 @@ class _Attributed(OpCounter):
 
     @contextmanager
     def within(self, component: str) -> Generator[None]:
-        """Attribute what runs inside to a component."""
+        """Attribute the work inside to a component."""
         self._enter(component)
         try:
             yield
@@ -124,8 +124,8 @@ def audit(
     tags: Int[Tensor, "batch seq_plus_1"],
     progress: float = 1.0,
 ) -> dict[Selection, list[Line]]:
-    """Count a training step and an evaluation of these sequences beside what the ledger says of
-    them.
+    """Count a training step and an evaluation of these sequences, and return the ledger's charges
+    too.
 
     Args:
         model: the model; gradients are dropped, nothing else changes.
@@ -203,7 +203,7 @@ def _count(
 def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
     """The forks of a training step.
 
-    Their routers are left out: they cost there what they cost in any pass.
+    Their routers are left out: they cost the same in any pass.
     """
     oracle = Oracle(model, 0, torch.float32)
     if not oracle.sites:
@@ -237,7 +237,7 @@ def _count_oracle(model: Model, tokens: Tensor, tags: Tensor) -> list[Line]:
 def _paths(model: Model) -> Iterator[nn.Module]:
     """The modules that are paths.
 
-    Whole layers where blocks are routed, else what a routed site holds.
+    Whole layers where blocks are routed, else the paths of a routed site.
     """
     for layer in model.decoder.layers:
         assert isinstance(layer, Layer)

@@ -1,4 +1,4 @@
-"""Set up what every test runs under: one thread, shapes checked, reproducible examples."""
+"""Set up the conditions of every test: one thread, shapes checked, reproducible examples."""
 
 import gc
 import os
@@ -42,7 +42,7 @@ def check_shapes() -> None:
         conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError)
     )
     sys.modules[checker.__name__] = checker
-    # The hook decorates every function with what it finds under this name.
+    # The hook decorates every function with the decorator of this name.
     jaxtyping.jaxtyped = partial(check_types_or_shapes, jaxtyping.jaxtyped)
     install_import_hook(["bench", "routers"], f"{checker.__name__}.check")
 
@@ -74,7 +74,7 @@ def check_types_or_shapes(jaxtyped: Callable[..., Any], *, typechecker: Any) -> 
 
 
 def has_shape(annotation: Any) -> bool:
-    """Return whether an array with its shape stands anywhere in an annotation."""
+    """Return whether an annotation holds an array with its shape."""
     return (
         isinstance(annotation, str)
         or hasattr(annotation, "dim_str")
@@ -84,7 +84,7 @@ def has_shape(annotation: Any) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_cells() -> Iterator[None]:
-    """Shorten what a cell measures after its training."""
+    """Shorten the measurements of a cell after its training."""
     from tests import short
 
     with short.short_cells():
@@ -104,9 +104,21 @@ def full_proof() -> Iterator[None]:
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin fresh processes as copies of this one, which need not load torch again.
 
-    For tests of what happens in such a process, and not of how it begins.
+    For tests of the work in such a process, and not of its start.
     """
     monkeypatch.setattr("bench.runner.isolation.START_METHOD", "fork")
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Leave all drawings empty, for tests whose subject is no drawing.
+
+    `tests/board` and `tests/study` look at drawings.
+    """
+    from tests import short
+
+    with short.undrawn():
+        yield
 
 
 def pytest_collection_finish() -> None:
@@ -125,7 +137,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     config.update("jaxtyping_disable", without)
 
 
-# TOKEN_ROUTING_BENCH_CHECK_SHAPES=0 shows what runs without.
+# TOKEN_ROUTING_BENCH_CHECK_SHAPES=0 runs the tests without.
 if os.environ.get("TOKEN_ROUTING_BENCH_CHECK_SHAPES", "1") != "0":
     check_shapes()
 

@@ -1,4 +1,4 @@
-"""What each router, and each row of a suite or study, computes in a few steps, kept in
+"""Losses and FLOPs of each router, and of each row of a suite or study, in a few steps, kept in
 `fingerprints.json`.
 
     python -m tests.fingerprints        write the file anew
@@ -20,7 +20,8 @@ from bench.data import Split, windows
 from bench.evaluation.evaluate import evaluate
 from bench.record import RULES_VERSION
 from bench.routing.fingerprint import FINGERPRINTS, row_name
-from bench.routing.registry import Entry, find, load_all
+from bench.routing.load_routers import find, load_all
+from bench.routing.registry import Entry
 from bench.study.read_study import load_study, study_names
 from tests import world
 
@@ -54,8 +55,8 @@ def split() -> Split:
 
 
 def rows() -> dict[str, tuple[str, dict[str, Any], RouterTraining]]:
-    """Every combination of router, options and training that a bundled suite or study runs, by what
-    is said of it.
+    """Every combination of router, options and training that a bundled suite or study runs, by
+    its name.
     """
     listed = [row for name in suite_names() for row in load_suite(name).rows]
     listed += [row for name in study_names() for row in load_study(name).rows]

@@ -14,7 +14,7 @@ from bench import ranks
 
 
 def on_ranks(function: Callable[..., Any], *arguments: Any, size: int = 2) -> list[Any]:
-    """Return the answer of each rank; what a rank raises is raised here."""
+    """Return the answer of each rank; an exception of a rank is raised here."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(size)]

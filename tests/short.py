@@ -2,7 +2,7 @@
 
 Two thirds of a tiny cell are its proof of causality and its timing. Both have tests of their own.
 Imported by processes that run cells, so it holds no test. `python -m tests.short` is the bench with
-short cells.
+short cells and figures without drawings.
 """
 
 import sys
@@ -31,6 +31,13 @@ def short_cells() -> Generator[None]:
         yield
 
 
+@contextmanager
+def undrawn() -> Generator[None]:
+    """Leave all drawings empty. Data, words and files of a figure stay; drawing takes most time."""
+    with patch("bench.board.drawing._svg", lambda draw, data: '<svg viewBox="0 0 1 1"/>'):
+        yield
+
+
 def resume_shortly(*arguments: Any) -> resume_cell.CellResult:
     """Run a short cell, in any process."""
     with short_cells():
@@ -38,5 +45,5 @@ def resume_shortly(*arguments: Any) -> resume_cell.CellResult:
 
 
 if __name__ == "__main__":
-    with short_cells():
+    with short_cells(), undrawn():
         sys.exit(main())

@@ -97,7 +97,7 @@ def relative_imports(text: str) -> list[str]:
 
 
 def torch_chains(modules: dict[str, str], roots: tuple[str, ...]) -> list[str]:
-    """Rule: what judges records runs anywhere the JSON lies, so no import chain from the roots
+    """Rule: code that judges records needs the JSON alone, so no import chain from the roots
     reaches torch.
     """
     chains: list[str] = []

@@ -68,7 +68,7 @@ def test_executed_flops_are_the_counters_for_every_router(
 ) -> None:
     """Forward to the last FLOP.
 
-    Backward likewise for everything but routers, and those within half of what is charged.
+    Backward likewise for everything but routers, and those within half of the charge.
     """
     found = at_work(model(name, options))
     for selection, lines in audit(found, TEXT, torch.zeros_like(TEXT)).items():
@@ -151,7 +151,7 @@ class Gate(Router):
 
 
 class Straight(torch.autograd.Function):
-    """Passes on what it gets, and multiplies matrices on the way back."""
+    """Passes on its input, and multiplies matrices on the way back."""
 
     @staticmethod
     def forward(ctx: object, *args: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class Straight(torch.autograd.Function):
 
 
 class WorksBackward(Gate):
-    """Does in the backward pass what it was not priced for."""
+    """Does work in the backward pass that has no price."""
 
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)

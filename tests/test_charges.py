@@ -1,6 +1,4 @@
-"""What the ledger charges for paths is what plans said when they were made, whatever happens to
-them later.
-"""
+"""The ledger charges plans as they were made, whatever happens to them later."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model, assemble
@@ -19,7 +17,8 @@ from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, Rou
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from tests.world import ROWS, SEQ_LEN, blueprint, model, row_id, split, windows
 
 RECIPE = TrainConfig(reference_tokens=1, batch_size=3)
@@ -28,7 +27,7 @@ STEPS = 2
 
 def fit(found: Model) -> None:
     allowance = Allowance(math.inf, STEPS * RECIPE.batch_size * SEQ_LEN)
-    train(found, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0)
+    train(found, TrainTask(split(), RECIPE, SEQ_LEN, seed=0), allowance)
 
 
 def booked(found: Model) -> list[list[Tensor]]:

@@ -35,7 +35,7 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: Any) -> Path:
 WRONG = [
     ([], "required: COMMAND"),
     (["rum"], "invalid choice: 'rum'"),
-    (["run", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+    (["run", "--no-such-option"], "--no-such-option. See `python -m bench run --help`"),
     (["run", "--suite", "quik"], "Did you mean 'quick'?"),
     (["run", "--suite", "absent.yaml"], "does not exist"),
     (
@@ -121,6 +121,16 @@ WRONG = [
                 "evaluation.validation_windows=10000",
                 "validation_windows is 10000, and the validation split of domain 'odd' has",
             ),
+        )
+    ),
+    # and the command line is checked before a long text is read
+    *(
+        ([command, "--suite", "tiny.yaml", "--set", "data.path=absent.jsonl", *rest], said)
+        for command, rest, said in (
+            ("run", ["--seeds", "x"], "--seeds is 'x'"),
+            ("run", ["--routers", ","], "--routers is ','"),
+            ("plan", ["--routers", ","], "--routers is ','"),
+            ("speed", ["--backbone", "huge"], "Unknown backbone preset 'huge'"),
         )
     ),
     (["run", "--suite", "tiny.yaml", "--budget", "0.01"], " at budget 0.01: "),

@@ -1,12 +1,17 @@
-"""The hand-written pages: links lead somewhere, examples work, no field of a study is missing."""
+"""The hand-written pages: links lead somewhere, examples work, figures follow from the records."""
 
+import math
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
+from bench.board import Board, build_board, measures
+from bench.board.model import Row, comparison
 from bench.config.base import Part
 from bench.config.row import RowConfig
+from bench.stats import judge_board
 from bench.study.config import Claim, Setting, Size, StudyComparison, StudyConfig, StudyRow
 from bench.study.read_study import load_study, suites_of
 from tests.test_structure import ROOMS
@@ -69,3 +74,111 @@ def test_questions_lead_to_files() -> None:
     text = (ROOT / "docs/folders.md").read_text("utf-8")
     files = re.findall(r"`((?:bench|routers)/[a-z_/]+\.py)`", text)
     assert files and all((ROOT / name).is_file() for name in files)
+
+
+def test_findings_quote_every_study_as_its_page_does() -> None:
+    text = (ROOT / "docs/findings.md").read_text("utf-8")
+    quoted = re.findall(r"^\| \[([a-z0-9-]+)\] \| (.*) \|$", text, re.MULTILINE)
+    studies = ROOT / "results/studies"
+    assert {name for name, _ in quoted} == {
+        page.parent.name for page in studies.glob("*/README.md")
+    }
+    for name, cells in quoted:
+        seeds, row, other, found, _, verdict = cells.split(" | ")
+        page = (studies / name / "README.md").read_text("utf-8")
+        assert f"At size small, {seeds} seeds" in page
+        shown = [line for line in page.splitlines() if row in line and other in line]
+        assert any(found in line and verdict in line for line in shown), f"{name}: {found}"
+
+
+@pytest.fixture(scope="module")
+def quick() -> Board:
+    """The committed board."""
+    (board,) = build_board(ROOT / "results", "quick")
+    return board
+
+
+def readme() -> str:
+    """The README on one line, with the signs of Python."""
+    return " ".join((ROOT / "README.md").read_text("utf-8").split()).replace("−", "-")
+
+
+def bits(board: Board, row: str, other: str) -> float:
+    """Mean over seeds of row minus other row, from the losses alone."""
+    losses = {each.name: each.losses for each in board.ranked}
+    return fmean(losses[row][seed] - losses[other][seed] for seed in losses[row]) / math.log(2)
+
+
+def test_the_readme_compares_hash_and_memory_as_the_records_do(quick: Board) -> None:
+    text = readme()
+    learned = {row for row, _ in quick.judgement.outcomes} - {"hash", "surprisal"}
+    lead = min(bits(quick, row, "dense_memory") for row in learned)
+    assert f"beats every learned router**, by {lead:.3f} or more" in text
+    for row in ("hash", "dense_memory"):
+        gain = -bits(quick, row, "dense_matched")
+        assert re.search(rf"`{row}` is {gain:.3f} better", text)
+
+    plan = quick.judgement.plan
+    assert plan is not None
+    verdicts = judge_board({row.name: row.losses for row in quick.ranked}, plan)
+    for row in learned:
+        # A pair of the secondary family is in the order of the names.
+        first, second = sorted((row, "dense_memory"))
+        pair = verdicts.find(first, second, "secondary")
+        assert pair is not None and pair.winner == "dense_memory"
+    found = verdicts.find("dense_memory", "hash", "secondary")
+    assert found is not None
+    low, high = (-end / math.log(2) for end in reversed(found.interval))
+    shown = f"{bits(quick, 'hash', 'dense_memory'):.3f} [{low:+.3f}, {high:+.3f}]"
+    assert f"`hash` minus `dense_memory` is {shown}: *{found.verdict}*" in text
+
+
+def test_the_readme_counts_wins_as_the_records_do(quick: Board) -> None:
+    text, outcomes = readme(), quick.judgement.outcomes
+    to_dense = {row for row, control in outcomes if control == "dense_matched"} - {"hash"}
+    to_random = [pair for pair in outcomes if pair[1] != "dense_matched"]
+    won = {row for row in to_dense if outcomes[row, "dense_matched"].winner == row}
+    assert won == {"top1_moe", "top2_moe", "adaptive_moe"}
+    gains = sorted(-bits(quick, row, "dense_matched") for row in won)
+    assert f"are {gains[0]:.3f} to {gains[-1]:.3f} better" in text
+
+    experts = {"smear", "partially_supervised@experts"}
+    lost = to_dense - won
+    assert all(outcomes[row, "dense_matched"].winner == "dense_matched" for row in lost)
+    assert f"`smear` is {bits(quick, 'smear', 'dense_matched'):.3f} worse" in text
+    last = bits(quick, "partially_supervised@experts", "dense_matched")
+    assert f"`partially_supervised@experts` {last:.3f}." in text
+    losses = sorted(bits(quick, row, "dense_matched") for row in lost - experts)
+    assert f"are {losses[0]:.3f} to {losses[-1]:.3f} worse" in text
+
+    plan = quick.judgement.plan
+    assert plan is not None
+    first = {row.name: {seed: row.losses[seed] for seed in range(3)} for row in quick.ranked}
+    early = [judge_board(first, plan).find(*pair) for pair in outcomes]
+    decided = sum(found is not None and found.winner is not None for found in early)
+    assert f"Three seeds decide only {decided} of the {len(outcomes)} comparisons" in text
+
+    better = sorted(-bits(quick, *pair) for pair in to_random if outcomes[pair].winner == pair[0])
+    assert (len(better), len(to_random)) == (10, 11) and "**Ten of eleven" in text
+    assert f"by {better[0]:.3f} to {better[-1]:.3f}." in text
+
+
+def test_the_readme_states_parameters_times_and_cost_as_the_records_do(quick: Board) -> None:
+    text, rows = readme(), {row.name: row for row in quick.rows}
+    winners = [rows[name] for name in ("top1_moe", "top2_moe", "adaptive_moe")]
+    dense = rows["dense_matched"]
+    larger = sorted(_parameters(row) / _parameters(dense) for row in winners)
+    assert f"{larger[0]:.1f} to {larger[-1]:.1f} times the parameters" in text
+    counts = sorted(_parameters(row) / 1e6 for row in quick.ranked)
+    assert f"{counts[0]:.1f}M to {counts[-1]:.1f}M parameters" in text
+
+    speeds = [measures.relative_throughput(row, dense) or math.nan for row in winners]
+    slower = sorted(1 / speed for speed in speeds)
+    assert f"{slower[0]:.1f} to {slower[-1]:.1f} times as long to train" in text
+    shares = {f"{100 * (row.mean(measures.active_share) or 0):.0f} %" for row in quick.ranked}
+    assert shares == {"77 %"} and "77 % of the FLOPs" in text
+    assert f"below {comparison(quick.config)['margin'] / math.log(2):.3f}" in text
+
+
+def _parameters(row: Row) -> float:
+    return row.mean(lambda record: record.training and record.training.parameters_total) or math.nan

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from bench.record import RULES_VERSION
-from bench.routing.registry import find, load_all
+from bench.routing.load_routers import find, load_all
 from tests.fingerprints import PATH, agrees, fingerprint, kept, rows
 
 STORED: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))

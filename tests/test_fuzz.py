@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench import cli
 from bench.errors import UserError
 from bench.record import read_record, record_path, write_record
-from bench.routing.registry import load_file
+from bench.routing.load_routers import load_file
 from tests import world
 from tests.record.test_store import cell, record
 
@@ -85,7 +85,7 @@ NO_DATA = "The suite is sound; its data are refused by the test."
 
 @pytest.fixture
 def no_corpus(monkeypatch: Any) -> None:
-    """Refuses the data of every suite, which are not what is broken here.
+    """Refuses the data of every suite; other parts are broken here.
 
     A hub may be asked, or a corpus built.
     """
@@ -131,7 +131,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 @given(data=st.data())
 @fuzz
 def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> None:
-    """A broken record stops the board by name; the good ones beside it stay as they are."""
+    """A broken record stops the board by name; the good ones stay as they are."""
     path = tree / "quick" / "mlp_gate" / "b50-flops" / "seed-2.json"
     good = record(cell=cell(seed=2))
     write_record(good, path)
@@ -149,7 +149,7 @@ def test_records(tree: Path, told: Callable[..., str], data: st.DataObject) -> N
         assert "seed-2.json" in said
         assert not (tree / "leaderboard.md").exists()
     else:
-        assert json.loads(content) == json.loads(text), "what is read is what was written"
+        assert json.loads(content) == json.loads(text), "the written text is read back"
     assert path.read_bytes() == content
     path.unlink()
 

@@ -1,6 +1,6 @@
 """The project's own description of itself.
 
-What is packaged, declared and pinned is what the sources use.
+The sources use exactly the packaged, declared and pinned distributions.
 """
 
 import ast

@@ -63,7 +63,7 @@ CROSS_CUTTING = {
     "runner/test_kill.py": "recovery",
     "stats/test_null_boards.py": "simulation",
 }
-"""Tests that belong to no single module -> what they look at across modules."""
+"""Tests that belong to no single module -> their subject across modules."""
 
 
 def test_few_modules_lie_flat() -> None:

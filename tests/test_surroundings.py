@@ -45,7 +45,8 @@ def bench(
     [
         (signal.SIGINT, "the parent alone"),
         (signal.SIGINT, "the group while a worker starts"),
-        (signal.SIGTERM, "the parent alone"),
+        (signal.SIGTERM, "the group while a worker starts"),
+        pytest.param(signal.SIGTERM, "the parent alone", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupt_ends_a_run_at_once_with_a_word(
@@ -91,7 +92,7 @@ def interrupt(
             assert run.poll() is None
             time.sleep(0.1)
     else:
-        while len(children(run.pid)) < 2:  # the worker, beside the tracker of resources
+        while len(children(run.pid)) < 2:  # the worker, and the tracker of resources
             assert run.poll() is None
             time.sleep(0.01)
     started = children(run.pid)
@@ -131,10 +132,13 @@ from bench.__main__ import start
 if __name__ == "__main__":
     sys.exit(start())
 """
-"""What an installation writes."""
+"""The file that an installation writes."""
 
 
-@pytest.mark.parametrize("way", ["-m", "a package of that name", "the script"])
+@pytest.mark.parametrize(
+    "way",
+    ["-m", "a package of that name", pytest.param("the script", marks=pytest.mark.slow)],
+)
 def test_a_folder_that_is_called_as_ours_hides_nothing(tmp_path: Path, way: str) -> None:
     here = tmp_path / "here"
     for name in ("bench", "routers"):

@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,22 +17,24 @@ import torch
 import yaml
 from torch import Tensor
 
-import bench.routing.registry
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import Pass
 from bench.config.read_suite import parse_suite
+from bench.config.recipe import TrainConfig
 from bench.config.row import RouterTraining
-from bench.config.suite import SuiteConfig, TrainConfig
+from bench.config.suite import SuiteConfig
 from bench.data import Split, Windows
-from bench.model.assemble import Blueprint, Model, assemble
+from bench.model.assemble import Model, assemble
+from bench.model.blueprint import Blueprint
 from bench.record import Record
 from bench.rng import generator
 from bench.routing.contract import Selection, TrainStatistics
-from bench.routing.registry import Entry, find, load_all
+from bench.routing.load_routers import find, load_all, registered
+from bench.routing.registry import Entry
 from bench.runner.cells import Cell
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
 from bench.training.pretrain import Pretrained, adopt
-from bench.training.step import Trained
+from bench.training.task import Allowance, Trained, TrainTask
 
 SUITE = """
 name: tiny
@@ -64,7 +67,7 @@ UNLEARNED = {"bracket", "control", "heuristic"}
 LEARNED = [row for row in ROWS if find(row[0]).family not in UNLEARNED]
 SHARED = {"cheap", "full", "skip", "block"}
 FROZEN_ROWS = [row for row in ROWS if set(find(row[0]).make(row[1]).paths.names) <= SHARED]
-"""Every registered router that can stand on a frozen backbone."""
+"""Every registered router that can use a frozen backbone."""
 
 
 EQUIPMENT: dict[str, Any] = {"noise": "gaussian", "balance_bias": 0.01, "expert_dropout": 0.2}
@@ -76,7 +79,7 @@ def own_registry() -> Generator[None]:
     """Forget outside the routers that are registered inside."""
     load_all()
     before = set(sys.modules)
-    with patch.dict(bench.routing.registry._entries):
+    with patch.dict(registered):
         yield
     for name in {name for name in sys.modules if name.startswith("router_plugin_")} - before:
         del sys.modules[name]
@@ -124,7 +127,7 @@ def write_suite(path: Path, text: Path, **changes: Any) -> Path:
 
 
 def without_clock(record: Record) -> dict[str, Any]:
-    """Return a record less what clock, process, command line and source tree put in."""
+    """Return a record without the parts from clock, process, command line and source tree."""
     data = record.model_dump(mode="json")
     clock: dict[str, dict[str, Any]] = {
         "provenance": {"started": "", "command": "", "commit": "", "dirty": False},
@@ -182,7 +185,7 @@ def model(
 
 
 def trained_like(decoder: Decoder, scale: float = 0.1) -> Decoder:
-    """Add noise to every weight, so that what starts at zero does something."""
+    """Add noise to every weight, so that weights that start at zero do something."""
     noise = generator(0, "trained_like")
     for parameter in decoder.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=noise), alpha=scale)
@@ -241,16 +244,18 @@ def statistics(text: Split, vocab: int = CONFIG.vocab_size) -> TrainStatistics:
 def fit(built: Model, steps: int, text: Split | None = None, **changes: Any) -> Trained:
     """Train for so many steps of `BATCH` sequences, at rates under which a lot is learnt.
 
-    `changes` go to the recipe if it has such a field, and else to `train`.
+    `changes` go to the recipe or the task if it has such a field, and else to `train`.
     """
     text = split() if text is None else text
     recipe: dict[str, Any] = {"reference_tokens": 1, "batch_size": BATCH, "probes": 2}
     recipe |= {"adam_lr": 0.05, "muon_lr": 0.05, "warmup": 0.0}
     recipe |= {name: changes.pop(name) for name in [*changes] if name in TrainConfig.model_fields}
     vocab, seq_len = built.decoder.config.vocab_size, changes.pop("seq_len", SEQ_LEN)
-    options = {"seed": 0, "statistics": lambda: statistics(text, vocab)} | changes
-    allowance = Allowance(math.inf, steps * BATCH * seq_len)
-    return train(built, text, TrainConfig(**recipe), allowance, seq_len=seq_len, **options)
+    terms: dict[str, Any] = {"seed": 0, "statistics": lambda: statistics(text, vocab)}
+    known = {field.name for field in fields(TrainTask)}
+    terms |= {name: changes.pop(name) for name in [*changes] if name in known}
+    task = TrainTask(text, TrainConfig(**recipe), seq_len, **terms)
+    return train(built, task, Allowance(math.inf, steps * BATCH * seq_len), **changes)
 
 
 def equipped(

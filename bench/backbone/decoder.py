@@ -184,7 +184,7 @@ class Decoder(nn.Module):
     def reset(self, seed: int) -> None:
         """Draw every weight of the backbone and the paths by (seed, name).
 
-        Routers keep what they drew in `build`.
+        Routers keep their draws of `build`.
         """
         self.embedding.weight.data.copy_(normal(seed, "embedding", *self.embedding.weight.shape))
         # A zero head predicts the uniform distribution: every seed starts at the same loss.

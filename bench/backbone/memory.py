@@ -30,7 +30,7 @@ class PairMemory(nn.Module):
         self.table.data.zero_()
 
     def rows_of(self, tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-        """Return the row of each token and the token before it; -1 stands before the first."""
+        """Return the row of each token and the token before it; -1 comes before the first."""
         before = F.pad(tokens[:, :-1], (1, 0), value=-1)
         rows = len(self.table)
         return (hash_uniform(self.layer, before, tokens) * rows).long().clamp_max(rows - 1)

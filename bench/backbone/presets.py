@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 """tiny: seconds per cell on one core. tiny-32 to tiny-96: the same at other widths, for questions
 about the best size at a training budget. wide: as tiny, with most parameters in its two FFNs, for
-the planted task. 1m and 4m: about as many parameters beside embedding and head. 30m: about 30M
+the planted task. 1m and 4m: about as many parameters besides embedding and head. 30m: about 30M
 parameters with a vocabulary of 4096. paper: 157.5M parameters with GPT-2's vocabulary of 50257, the
 size of arXiv:2604.17228, which does not publish its layout.
 """

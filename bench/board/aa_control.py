@@ -17,10 +17,10 @@ def aa_control(floors: Sequence[NoiseFloor], shown: Callable[[str], str]) -> lis
     """
     lines: list[str] = []
     for floor in floors:
-        limits = f"{number(BITS * floor.difference, 4, signed=True)} "
-        limits += f"± {number(BITS * floor.floor, 4)} bits per byte"
+        limits = f"{number(BITS * floor.difference, 4, signed=True)} bits per byte "
+        limits += f"(95 % interval ± {number(BITS * floor.floor, 4)})"
         lines.append(
-            f"A/A control: {shown(floor.row)} minus {shown(floor.twin)} is {limits}; "
+            f"A/A control: {shown(floor.row)} minus its copy {shown(floor.twin)} is {limits}; "
             f"{_told(floor)}."
         )
     return [*lines, *_in_all(floors)]
@@ -30,10 +30,10 @@ def _told(floor: NoiseFloor) -> str:
     if floor.passed is None:
         return "too few seeds to say"
     if not floor.passed:
-        return "told apart"
+        return "a significant difference"
     # The 95 % interval may exclude 0 while the stricter level of several twins or looks does not.
     corrected = abs(floor.difference) > floor.floor
-    return "not told apart" + " at the corrected level of this look" * corrected
+    return "not significant" + " at the corrected level of this look" * corrected
 
 
 def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:
@@ -42,14 +42,14 @@ def _in_all(floors: Sequence[NoiseFloor]) -> list[str]:
     apart = [floor for floor in tested if not floor.passed]
     many = f"of {len(tested)} twin{'s' * (len(tested) > 1)}"
     if not apart:
-        return [f"None {many} is told apart from its row."] * (len(tested) > 1)
+        return [f"None {many} differs significantly from its row."] * (len(tested) > 1)
     largest = number(BITS * max(abs(floor.difference) for floor in apart), 4)
     return [
-        f"The A/A control fails: {len(apart)} {many} {'is' if len(apart) == 1 else 'are'} told "
-        "apart, though a twin repeats its row and the true difference is 0. Either the harness "
-        "treats the two differently, or the design cannot tell a row from itself, with too few "
-        "router seeds or seeds for the spread of first weights. Differences between learned rows "
-        f"up to {largest} bits per byte are not to be believed."
+        f"The A/A control fails: {len(apart)} {many} {'differs' if len(apart) == 1 else 'differ'} "
+        "significantly from its row, though a twin repeats the row and the true difference is 0. "
+        "Either the harness treats the two differently, or there are too few seeds or router seeds "
+        "for the spread of first weights. Do not believe differences between learned rows up to "
+        f"{largest} bits per byte."
     ]
 
 
@@ -63,7 +63,7 @@ def router_seeds(board: Board, shown: Callable[[str], str]) -> list[str]:
     if not said:
         return []
     return [
-        "A seed is the mean over several router seeds (their number, and the SD between them "
-        f"within a seed, bits per byte) of {listing(said, 12)}. Their spread is part of the "
-        "intervals."
+        f"Means over several router seeds in each seed: {listing(said, 12)}. In brackets are their "
+        "number and the SD between them within a seed, in bits per byte. Their spread is part of "
+        "the intervals."
     ]

@@ -3,14 +3,14 @@
 Every choice depends on the records alone, so that equal records make equal boards.
 """
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.board.conditions import separate
+from bench.board.declarations import declaration_of
 from bench.board.model import Board, Row, comparison
 from bench.board.rows import (
     Match,
@@ -21,7 +21,6 @@ from bench.board.rows import (
     with_two_seeds,
 )
 from bench.board.verdicts import Entrant, Judgement, judge_rows
-from bench.config.looks import possible, without_impossible
 from bench.config.roles import sensitivity_name, twin_original
 from bench.config.row import Role, RowConfig
 from bench.errors import UserError, unknown
@@ -139,7 +138,8 @@ def _ranking(
     brackets = _beside(records, "bracket", "tokens")
     informed = _beside(records, "informed", match)
     declaring = [row for row in checked if row.status == "ok"] or checked or brackets or informed
-    config, notes = _declaration([record for row in declaring for record in row.records])
+    declared = declaration_of([record for row in declaring for record in row.records])
+    config = declared.config
     checked = with_two_seeds(checked, comparison(config).get("looks") or ())
     ranked = [row for row in checked if row.status == "ok"]
     listed = [row.first.row for row in checked]
@@ -165,7 +165,8 @@ def _ranking(
         unranked=tuple(row for row in (*checked, *brackets, *informed) if row.status != "ok"),
         sensitivity=tuple(group_rows(sensitivity)),
         apart=tuple(apart),
-        judgement=replace(judgement, notes=(*judgement.notes, *notes)),
+        schedules=declared.schedules,
+        judgement=replace(judgement, notes=(*judgement.notes, *declared.notes)),
     )
 
 
@@ -178,40 +179,6 @@ def _beside(records: Sequence[Record], role: Role, match: Match) -> list[Row]:
 def _official(records: Sequence[Record]) -> bool:
     """Return whether an official run made a record. Only such a run promises the whole roster."""
     return any("--official" in record.provenance.command.split() for record in records)
-
-
-def _declaration(records: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
-    """Return the configuration with the declared comparisons, and notes on other declarations.
-
-    Comparisons are no condition of a run, so records that differ in them stay together, and the
-    declaration of most records holds.
-    """
-    # A declaration with impossible looks has no vote beside others. Alone, it is read without its
-    # looks, so that a slip does not spoil good records.
-    sound = [
-        possible(comparison(record.provenance.config).get("looks") or ()) for record in records
-    ]
-    declared = [
-        json.dumps(comparison(record.provenance.config), sort_keys=True) for record in records
-    ]
-    votes = Counter(text for text, holds in zip(declared, sound, strict=True) if holds) or Counter(
-        declared
-    )
-    most = min(votes, key=lambda text: (-votes[text], text))
-    others = len(declared) - votes[most]
-    said = (
-        f"{others} of {len(declared)} records were made when other comparisons were declared; "
-        "those of most records hold."
-    )
-    notes = [said] if others else []
-    config = records[declared.index(most)].provenance.config
-    if not any(sound):
-        looks = ", ".join(map(str, comparison(config)["looks"]))
-        notes.append(
-            f"Looks were declared at seeds {looks}, which cannot be held; there is a single look, "
-            "at all seeds."
-        )
-    return without_impossible(config) if not any(sound) else config, notes
 
 
 def _not_run(config: Mapping[str, Any], run: set[str]) -> list[Entrant]:

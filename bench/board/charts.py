@@ -50,7 +50,7 @@ def forest(board: Board) -> list[Figure]:
             "low": BITS * outcome.interval[0],
             "high": BITS * outcome.interval[1],
             "verdict": word(outcome),
-            "verdict (p)": verdict_text(outcome),
+            "verdict (p)": verdict_text(board, outcome),
             "seeds": outcome.n,
         }
         for name, control, outcome in pairs
@@ -58,7 +58,8 @@ def forest(board: Board) -> list[Figure]:
     words = (
         "Mean difference to each control, paired by seed, with the simultaneous interval; left of "
         "zero the row is better. The grey zone is the margin of equivalence. The shape of a mark "
-        "shows the verdict. An arrow marks an interval that goes on."
+        "shows the verdict. An interval that ends at zero excludes zero. An arrow marks an "
+        "interval that goes on."
     )
     margin = BITS * float(comparison(board.config)["margin"])
     draw = partial(_forest, margin=margin)

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.board import measures
-from bench.board.model import Board, Row
+from bench.board.model import Board, Row, comparison
 from bench.board.text import BITS, MISSING, interval, number, probability, quantity
 from bench.board.verdicts import word
 from bench.record import Record
 from bench.stats import Outcome
+
+SMALL, REAL = "≈", "≠"
+"""Signs of a significant difference whose mean lies within the margin, and of an equivalent one."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class TableCell:
         text: the shown text.
         value: number for sorting; None sorts last.
         foreign: the text comes from a plugin and must be escaped.
+        name: the text is the name of a row.
         link: address behind the text.
         verdict: verdict in the text, for its colour.
     """
@@ -29,6 +33,7 @@ class TableCell:
     text: str
     value: float | int | None = None
     foreign: bool = False
+    name: bool = False
     link: str | None = None
     verdict: str = ""
 
@@ -56,26 +61,31 @@ def first_columns(board: Board) -> list[Column]:
         def cell(row: Row) -> TableCell:
             if (outcome := board.outcome(row, control(row))) is None:
                 return TableCell(MISSING)
-            said = f"{number(BITS * outcome.difference, signed=True)} {word(outcome)}"
+            said = f"{number(BITS * outcome.difference, signed=True)} {signed_word(board, outcome)}"
             return TableCell(said, outcome.difference, verdict=word(outcome))
 
         return cell
 
+    def chance(row: Row) -> TableCell:
+        if row.control is None or board.outcome(row, row.control) is None:
+            return TableCell(MISSING)
+        return TableCell(row.control, name=True)
+
     return [
         family_column(),
-        Column("bits per byte", "headline loss, mean over seeds", loss),
+        Column("bits per byte", "mean loss over seeds, lower is better", loss),
+        Column("random control", "the row that chooses at random on the same paths", chance, False),
         Column(
-            "against random",
-            "difference to random choice on the same paths, bits per byte, and its verdict",
+            "against it",
+            "difference to the random control on the same seeds, bits per byte, negative is better",
             against(lambda row: row.control),
         ),
         Column(
             f"against {matched}",
-            "difference to the unrouted model that costs the budget, and its verdict",
+            f"the same against {matched}, the unrouted model of the same cost",
             against(lambda row: matched),
             foreign=True,
         ),
-        Column("verdict", "which of the two controls the row beats", _beaten(board), False, True),
         Column(
             "parameters", "in all", mean_of(measures.from_training("parameters_total"), quantity)
         ),
@@ -98,33 +108,27 @@ def part_of(row: Row) -> str:
     return _PARTS.get(row.role, MISSING)
 
 
-def _beaten(board: Board) -> Callable[[Row], TableCell]:
-    """Return a reader for the controls that a row beats."""
+def signed_word(board: Board, outcome: Outcome) -> str:
+    """Return the verdict from the row's side, with the sign for a case that surprises.
 
-    def cell(row: Row) -> TableCell:
-        # A row may have one control or both; a control itself may have none.
-        controls = {"random": row.control, board.matched_control: board.matched_control}
-        found = {name: board.outcome(row, control) for name, control in controls.items()}
-        judged = {name: word(outcome) for name, outcome in found.items() if outcome}
-        beaten = [name for name, verdict in judged.items() if verdict == "better"]
-        if not judged:
-            return TableCell(part_of(row))
-        # A verdict over one control must not read as a verdict over both.
-        if len(beaten) == len(judged) > 1:
-            return TableCell("beats both", verdict="better")
-        if not beaten:
-            return TableCell(
-                "beats neither" if len(judged) > 1 else f"no win over {next(iter(judged))}"
-            )
-        return TableCell(f"beats {beaten[0]}", verdict="better" if len(judged) == 1 else "")
-
-    return cell
+    A real difference may be measured smaller than the margin, and be real though it is equivalent.
+    """
+    # A test against 0 knows no margin, so a small difference may be significant.
+    small = abs(outcome.difference) <= float(comparison(board.config)["margin"])
+    if outcome.verdict == "better" and small:
+        return f"{word(outcome)} {SMALL}"
+    if outcome.verdict == "equivalent" and outcome.winner is not None:
+        return f"{word(outcome)} {REAL}"
+    return word(outcome)
 
 
 def family_column() -> Column:
     """Return the column of a router's family."""
     return Column(
-        "family", "of routers", lambda row: TableCell(row.first.cell.family, foreign=True), False
+        "family",
+        "kind of router",
+        lambda row: TableCell(row.first.cell.family, foreign=True),
+        False,
     )
 
 
@@ -135,7 +139,9 @@ def speed_column(board: Board) -> Column:
         ratio = measures.relative_throughput(row, board.dense)
         return TableCell(MISSING if ratio is None else f"{number(ratio, 2)}×", ratio)
 
-    return Column("speed", "training tokens a second, as a multiple of the dense bracket's", speed)
+    dense = board.dense.name if board.dense else "dense"
+    meaning = f"training tokens per second, as a multiple of {dense}'s"
+    return Column("speed", meaning, speed, foreign=True)
 
 
 def verdict_columns(board: Board) -> list[Column]:
@@ -153,12 +159,19 @@ def verdict_columns(board: Board) -> list[Column]:
 
     matched = board.matched_control
     return [
-        Column("bits per byte", "headline loss, mean over seeds [95 % t interval]", loss),
-        *_comparison(board, "random", "random choice on the same paths", lambda row: row.control),
+        Column("bits per byte", "mean loss over seeds, with the 95 % t interval of the mean", loss),
+        *_comparison(
+            board,
+            "random",
+            "difference to the random control on the same seeds, bits per byte, negative is "
+            "better, with an interval (all intervals to controls hold together; a round bracket "
+            "excludes its end, where the test is finer than the interval)",
+            lambda row: row.control,
+        ),
         *_comparison(
             board,
             matched,
-            "the unrouted model that costs the budget",
+            f"the same to {matched}, the unrouted model of the same cost",
             lambda row: matched,
             foreign=True,
         ),
@@ -166,7 +179,11 @@ def verdict_columns(board: Board) -> list[Column]:
 
 
 def _comparison(
-    board: Board, title: str, what: str, control: Callable[[Row], str | None], foreign: bool = False
+    board: Board,
+    title: str,
+    meaning: str,
+    control: Callable[[Row], str | None],
+    foreign: bool = False,
 ) -> list[Column]:
     def found(row: Row) -> Outcome | None:
         return board.outcome(row, control(row))
@@ -174,8 +191,9 @@ def _comparison(
     def difference(row: Row) -> TableCell:
         if (outcome := found(row)) is None:
             return TableCell(MISSING)
-        low, high = outcome.interval
-        limits = interval(BITS * low, BITS * high, signed=True)
+        (low, high), uncut = outcome.interval, outcome.single_step
+        ends = (low == uncut[0], high == uncut[1])
+        limits = interval(BITS * low, BITS * high, signed=True, closed=ends)
         return TableCell(
             f"{number(BITS * outcome.difference, signed=True)} {limits}".strip(), outcome.difference
         )
@@ -184,7 +202,7 @@ def _comparison(
         return (
             TableCell(MISSING)
             if (outcome := found(row)) is None
-            else TableCell(verdict_text(outcome), outcome.p_adjusted, verdict=word(outcome))
+            else TableCell(verdict_text(board, outcome), outcome.p_adjusted, verdict=word(outcome))
         )
 
     def won(row: Row) -> TableCell:
@@ -196,29 +214,35 @@ def _comparison(
         return TableCell(f"{count}/{of}", count)
 
     return [
-        Column(
-            f"to {title}",
-            f"difference to {what}, bits per byte [simultaneous interval]",
-            difference,
-            foreign=foreign,
-        ),
+        Column(f"to {title}", meaning, difference, foreign=foreign),
         Column(
             "verdict (p)",
-            f"against {what}; p corrected over the declared family",
+            f"p is adjusted for all {_family_size(board)} declared comparisons with controls and "
+            f"for the looks, and a difference with p up to {_alpha(board)} is significant",
             verdict,
             numeric=False,
         ),
-        Column("wins", f"seeds in which the row beats {what}", won),
+        Column("wins", "seeds in which the row has the lower loss, of the common seeds", won),
     ]
 
 
-def verdict_text(outcome: Outcome) -> str:
-    """Return the verdict from the row's side with its corrected p value."""
+def _family_size(board: Board) -> int:
+    plan = board.judgement.plan
+    return len(plan.family("primary")) if plan else 0
+
+
+def _alpha(board: Board) -> str:
+    return f"{float(comparison(board.config)['alpha']):g}"
+
+
+def verdict_text(board: Board, outcome: Outcome) -> str:
+    """Return the verdict from the row's side with its adjusted p value."""
     # The p value belongs to the verdict: of equivalence, or of a difference.
     p = probability(
         outcome.p_equivalence_adjusted if outcome.verdict == "equivalent" else outcome.p_adjusted
     )
-    return word(outcome) if p == MISSING else f"{word(outcome)} ({p})"
+    said = signed_word(board, outcome)
+    return said if p == MISSING else f"{said} ({p})"
 
 
 def with_values(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:

@@ -21,29 +21,29 @@ def cost_columns(board: Board) -> list[Column]:
     # Records of older versions have no latency, and then the column is left out.
     timed = any(row.mean(measures.latency) is not None for row in board.rows)
     latency = Column(
-        "latency",
-        "median time of a causal forward pass, µs a token",
+        "latency, µs",
+        "median time of a causal forward pass per token",
         mean_of(measures.latency, quantity),
     )
     return [
         Column(
             "inference FLOPs",
-            "active FLOPs a token, forward",
+            "active FLOPs per token of a forward pass",
             mean_of(measures.active_flops, quantity),
         ),
         Column(
             "of dense",
-            "active FLOPs as a share of the dense model's",
+            "the same as a share of the dense model's",
             mean_of(measures.active_share, percent),
         ),
         Column(
             "executed",
-            "FLOPs with padding and full-square attention, share of dense",
+            "FLOPs with padding and full-square attention, as the same share",
             mean_of(measures.executed_share, percent),
         ),
         Column(
             "training FLOPs",
-            "charged over the whole of training",
+            "all that training was charged",
             mean_of(measures.training_flops, quantity),
         ),
         Column("tokens", "seen in training", mean_of(measures.from_training("tokens"), quantity)),
@@ -52,12 +52,12 @@ def cost_columns(board: Board) -> list[Column]:
         ),
         Column(
             "active",
-            "parameters that a token meets, mean",
+            "parameters that a token meets on average",
             mean_of(measures.from_training("parameters_active"), quantity),
         ),
         speed_column(board),
         *([latency] if timed else []),
-        Column("memory", "peak, in training", memory),
+        Column("memory", "peak of the process in training", memory),
     ]
 
 
@@ -85,25 +85,33 @@ def audit_columns(board: Board) -> list[Column]:
         Column("paper", "the source", paper, numeric=False),
         Column(
             "spend",
-            "of the budget, on the validation split at the calibrated setting",
+            "share of the budget that the calibrated model spends on the validation split",
             mean_of(measures.validation_spend, _fine),
         ),
-        Column("headline", "how the loss at the budget was read", headline, numeric=False),
+        Column(
+            "headline",
+            "interpolated if the loss was read at a spend of exactly 100 %, single if there is no "
+            "threshold to calibrate or no setting on either side of 100 %",
+            headline,
+            numeric=False,
+        ),
         Column(
             "causality",
-            "trials of changing the future of the trained router without changing its past",
+            "in trials that replace later tokens, no earlier decision may change (number of "
+            "trials)",
             _causality,
             numeric=False,
         ),
         *(
             Column(
                 f"FLOPs to {number(BITS * limit, 2)}",
-                f"training FLOPs to {number(BITS * limit, 2)} bits per byte",
+                "training FLOPs until the loss falls to that many bits per byte (and the share of "
+                "runs that get there, if not all do)",
                 reached(limit),
             )
             for limit in measures.thresholds(board)
         ),
-        Column("seeds", "that the means are over", _seeds, numeric=False),
+        Column("seeds", "seeds of the means", _seeds, numeric=False),
     ]
 
 

@@ -130,6 +130,7 @@ class Board:
         unranked: rows that would be ranked but for their `status`.
         sensitivity: the learning-rate variants of rows, `row@lr...`.
         apart: (record, difference) for records of other rules, data, configuration or machine.
+        schedules: the looks of each declaration that some ranked record was made under.
         judgement: the statistics' judgement of the ranked rows.
         equal_tokens: the same suite and budget ranked at equal tokens, where it was run.
         other_budgets: ranked rows of the suite at other budgets.
@@ -146,6 +147,7 @@ class Board:
     unranked: tuple[Row, ...]
     sensitivity: tuple[Row, ...]
     apart: tuple[tuple[Record, str], ...]
+    schedules: tuple[tuple[int, ...], ...]
     judgement: Judgement
     equal_tokens: "Board | None" = None
     other_budgets: tuple[Row, ...] = ()

@@ -90,7 +90,7 @@ MONITORS = (
     ),
     Monitor(
         "MaxVio",
-        "largest load over the mean load, minus 1",
+        "most tokens of an expert over the mean number, minus 1 (0 is balanced)",
         lambda layer: max_violation(layer.chosen_load),
         lambda value: number(value, 2),
     ),
@@ -152,13 +152,13 @@ MONITORS = (
     ),
     Monitor(
         "purity",
-        "choices of a path that are of its most frequent domain",
+        "share of an expert's tokens that are of its most frequent domain",
         purity,
         percent,
     ),
     Monitor(
         "co-activation",
-        "an expert's tokens that also take its most frequent partner",
+        "share of an expert's tokens that also take its most frequent partner",
         lambda layer: layer.co_activation,
         percent,
     ),

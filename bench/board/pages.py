@@ -19,14 +19,16 @@ from bench.board.columns import (
 from bench.board.conditions import processors
 from bench.board.cost_columns import audit_columns, cost_columns
 from bench.board.figures import board_figures
+from bench.board.legends import WAIVED
+from bench.board.limits import limits
 from bench.board.model import Board, Row, comparison
 from bench.board.remarks import disagreements, remarks, summary, waivers
 from bench.board.routes import route_columns
-from bench.board.templating import WAIVED, markdown, row_table
+from bench.board.templating import explained, markdown
 from bench.board.text import BITS, MISSING, code, escape, number, percent
 from bench.board.text import seeds as seed_runs
 from bench.board.truth import truth_columns
-from bench.record import Provenance
+from bench.record import Provenance, Record
 from bench.stats import Rank
 
 MATCHES = {"flops": "training FLOPs", "tokens": "training tokens"}
@@ -62,7 +64,8 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
     return {
         "board": board,
         "title": escape(board.title),
-        "summary": escape(summary(board), 600),
+        "summary": summary(board, code),
+        "limits": limits(board, escape, code),
         "purpose": escape(str(board.config.get("purpose", "")).strip(), 600),
         "pictures": [
             (slugs[slug].title, f"{folder}/{board.suite}/figures{at}/{slug}.svg")
@@ -71,19 +74,23 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
         ],
         "facts": facts(board),
         "cell": first.cell,
-        "headline": first.headline_domains,
+        "headline": headline(first),
         "machine": first.provenance,
         "processors": processors([r for row in board.rows or board.unranked for r in row.records]),
         "remarks": remarks(board, escape),
         "waivers": waivers(board, escape),
-        "first": row_table(board.ranked, first_columns(board)),
-        "comparisons": row_table(board.ranked, [*place_columns(board), *verdict_columns(board)]),
-        "truth": row_table(board.rows, truth) if (truth := truth_columns(board)) else "",
-        "routes": row_table(board.rows, routes) if (routes := route_columns(board)) else "",
-        "cost": row_table(board.rows, cost_columns(board)),
-        "audit": row_table(board.rows, audit_columns(board)),
+        "first": explained(board, board.ranked, first_columns(board)),
+        "comparisons": explained(
+            board, board.ranked, [*place_columns(board), *verdict_columns(board)]
+        ),
+        "truth": explained(board, board.rows, truth_columns(board)),
+        "routes": explained(board, board.rows, route_columns(board)),
+        "cost": explained(board, board.rows, cost_columns(board)),
+        "audit": explained(board, board.rows, audit_columns(board)),
         "disagreements": disagreements(board, code),
-        "tokens": row_table(tokens.ranked, [*place_columns(tokens), *verdict_columns(tokens)])
+        "tokens": explained(
+            tokens, tokens.ranked, [*place_columns(tokens), *verdict_columns(tokens)]
+        )
         if tokens
         else "",
         "beside": beside(board),
@@ -110,13 +117,19 @@ def provenance_of(made: Sequence[Provenance]) -> dict[str, Any]:
     }
 
 
+def headline(record: Record) -> tuple[list[str], list[str]]:
+    """Return the domains of the headline loss, and those that were measured and left out."""
+    chosen = list(record.headline_domains)
+    return chosen, [name for name in record.domain_loss if name not in chosen] if chosen else []
+
+
 def facts(board: Board) -> dict[str, Any]:
-    """Return the declaration before the run, as words."""
+    """Return the declaration of the suite, as words."""
     declared = comparison(board.config)
     return {
         "budget": percent(board.budget, 0),
         "match": MATCHES[board.match],
-        "level": f"{declared['alpha']:g}",
+        "level": f"{100 * declared['alpha']:g} %",
         "margin": number(BITS * declared["margin"], 4),
         "margin_nats": f"{declared['margin']:g}",
     }
@@ -142,8 +155,16 @@ def place_columns(board: Board) -> list[Column]:
         return lambda row: read(row) if row.name in ranked else TableCell(MISSING)
 
     return [
-        Column("tier", "rows of one tier are not told apart from its first row", known(tier)),
-        Column("rank", "the ranks that the row may hold", known(rank)),
+        Column(
+            "tier",
+            "a tier holds its first row and the rows that are not significantly worse than it",
+            known(tier),
+        ),
+        Column(
+            "rank",
+            "the ranks that the comparisons of all pairs leave open, also across tiers",
+            known(rank),
+        ),
     ]
 
 
@@ -155,7 +176,7 @@ def beside(board: Board) -> list[list[str]]:
     ]
     return [
         [
-            code(row.name) + (WAIVED if row.waived else ""),
+            code(row.name) + f" {WAIVED}" * bool(row.waived),
             why,
             number(BITS * fmean(row.losses.values())),
             percent(row.mean(measures.active_share)),
@@ -187,7 +208,7 @@ def out(board: Board) -> list[Out]:
             known += [] if spend is None else [f"spend {percent(spend, 2)}"]
             known += ["at equal tokens"] * (group is not board)
             shown = MISSING if loss is None else number(BITS * loss)
-            mark = WAIVED if row.waived else ""
+            mark = f" {WAIVED}" * bool(row.waived)
             made.append(Out(row.name, mark, row.status, shown, tuple(known), row.reason))
     return made
 

@@ -1,66 +1,74 @@
 """Write the sentences that stand beside the numbers.
 
-Their subjects are the resolution, the A/A control, disagreement and exceptions.
+Their subjects are the findings, the A/A control, disagreement and exceptions.
 """
 
 import math
-from collections.abc import Callable
-from statistics import fmean, median
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
-from bench.board import measures
 from bench.board.aa_control import aa_control, router_seeds
-from bench.board.model import Board, Row, comparison
-from bench.board.text import BITS, listing, number, plain, probability, quantity
+from bench.board.limits import left_out
+from bench.board.model import Board, Row
+from bench.board.text import listing, number, probability, quantity
 from bench.board.verdicts import Judgement, word
 
 
-def summary(board: Board) -> str:
-    """Sum up the board in one sentence, with its seeds, size and data."""
+def summary(board: Board, shown: Callable[[str], str] = str) -> str:
+    """Sum up the board in short sentences, one finding each.
+
+    Args:
+        board: the board.
+        shown: escapes foreign text.
+    """
     routers = [row for row in board.ranked if row.role == "ranked"]
     if not routers:
         return "No router can be ranked yet."
-    matched = board.matched_control
+    matched, many = board.matched_control, len(board.seeds)
+    found = [
+        *_count(board, routers, lambda row: row.control, "random choice on the same paths", shown),
+        *_count(
+            board,
+            routers,
+            lambda row: matched,
+            f"{shown(matched)}, the unrouted model of the same cost",
+            shown,
+        ),
+    ]
+    none = f"{len(routers)} router{'s' * (len(routers) > 1)}, and no control to compare with."
+    return " ".join([f"{many} seed{'s' * (many != 1)}.", *(found or [none]), *_best(board, shown)])
 
-    def beaten(control: Callable[[Row], str | None]) -> list[str]:
-        found = [board.outcome(row, control(row)) for row in routers]
-        return [outcome.row for outcome in found if outcome and word(outcome) == "better"]
 
-    def made(control: Callable[[Row], str | None]) -> bool:
-        return any(board.outcome(row, control(row)) for row in routers)
+def _count(
+    board: Board,
+    routers: Sequence[Row],
+    control: Callable[[Row], str | None],
+    name: str,
+    shown: Callable[[str], str],
+) -> list[str]:
+    """Count the routers that beat a control, of those that could be compared with it."""
+    made = [one for row in routers if (one := board.outcome(row, control(row)))]
+    # A comparison that was not made is no defeat.
+    tested = [one for one in made if one.verdict != "untestable"]
+    untested = [shown(one.row) for one in made if one.verdict == "untestable"]
+    if not tested:
+        return [f"No router could be tested against {name}."] if made else []
+    wins = sum(word(one) == "better" for one in tested)
+    of = f"{len(tested)}{' tested' * bool(untested)} router{'s' * (len(tested) > 1)}"
+    said = f"{wins} of {of} {'beats' if wins == 1 else 'beat'} {name}"
+    return [f"{said}; {listing(untested)} could not be tested." if untested else f"{said}."]
 
-    many, found = f"{len(routers)} router{'s' * (len(routers) > 1)}", list[str]()
-    # "0 of 3" is a finding only if the comparison was made.
-    if made(lambda row: row.control):
-        count = len(beaten(lambda row: row.control))
-        found.append(f"{count} of {many} beat random choice on the same paths")
-    if made(lambda row: matched):
-        count = len(beaten(lambda row: matched))
-        of = "" if found else f" of {many}"
-        found.append(f"{count}{of} beat {matched}, the unrouted model of the same cost")
-    said = ", and ".join(found) or f"{many} and no control to compare with"
-    best = [row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1]
+
+def _best(board: Board, shown: Callable[[str], str]) -> list[str]:
+    """Name the row of lowest loss, and the rows of the first tier beside it."""
+    first, *others = (row.name for row in board.ranked if board.judgement.ranks[row.name].tier == 1)
     # The whole list is no finding when every row is in it.
-    shared = len(best) == len(board.ranked)
-    tiers = "all rows share one tier" if shared else f"the first tier holds {listing(best)}"
-    return f"{_reach(board)}, {said}; {tiers}."
-
-
-def _reach(board: Board) -> str:
-    """Write how far the findings of a board reach: seeds, size and data."""
-    rows = board.ranked
-    sizes = [row.mean(measures.from_training("parameters_active")) for row in rows]
-    tokens = [row.mean(measures.from_training("tokens")) for row in rows]
-    # The largest of each: rows at equal FLOPs differ in tokens and in size.
-    active, seen = (max((one for one in some if one), default=None) for some in (sizes, tokens))
-    data = board.config.get("data") or {}
-    kind = "a generated task" if data.get("planted") else "text"
-    if data.get("path") or data.get("name"):
-        kind = f"text of {plain(str(data.get('path') or data['name']), 60)}"
-    many = f"{len(board.seeds)} seed{'s' * (len(board.seeds) != 1)}"
-    if active is None or seen is None:
-        return f"Over {many} on {kind}"
-    size = f"models of {quantity(active)} active parameters"
-    return f"Over {many} of {size}, trained on {quantity(seen)} tokens of {kind}"
+    if len(others) + 1 == len(board.ranked):
+        return ["No row is significantly worse than the first."] if others else []
+    if not others:
+        return [f"Lowest loss: {shown(first)}. The next row is significantly worse."]
+    names = listing([shown(name) for name in others])
+    return [f"Lowest loss: {shown(first)}. Not significantly worse: {names}."]
 
 
 def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
@@ -71,7 +79,7 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
         shown: escapes foreign text.
     """
     judgement = board.judgement
-    lines = _detectable(judgement)
+    lines = [shown(note) for note in judgement.notes]
     apart = [
         record.flops.pretraining
         for row in board.rows
@@ -81,38 +89,18 @@ def remarks(board: Board, shown: Callable[[str], str]) -> list[str]:
     if apart:
         lines.append(pretraining_apart(fmean(apart)))
     lines += aa_control(judgement.noise, shown)
-    if declared := str(comparison(board.config).get("remark") or ""):
-        lines.append(shown(declared))
     lines += router_seeds(board, shown)
     lines += _over_seeds(judgement)
-    lines += [shown(note) for note in judgement.notes]
+    lines += left_out(board, shown)
     lines += [f"{shown(row.name)}: {shown(row.reason)}." for row in board.ranked if row.reason]
     # Pairs with the same note share one sentence.
     noted: dict[str, list[str]] = {}
     ranked = {row.name for row in board.ranked}
     for (name, control), outcome in judgement.outcomes.items():
-        if outcome.notes and name in ranked:
+        # A row without any loss is explained above.
+        if outcome.notes and name in ranked and control not in judgement.absent:
             noted.setdefault(outcome.notes, []).append(f"{shown(name)} against {shown(control)}")
     return lines + [f"{listing(pairs)}: {shown(note)}" for note, pairs in noted.items()]
-
-
-def _detectable(judgement: Judgement) -> list[str]:
-    """Return the smallest difference that the seeds could have found, if it is known.
-
-    A margin is of use only if it is no smaller.
-    """
-    found = [
-        outcome.detectable
-        for outcome in judgement.outcomes.values()
-        if math.isfinite(outcome.detectable)
-    ]
-    if not found:
-        return []
-    smallest = number(BITS * median(found))
-    return [
-        f"The smallest difference found with 80 % power is {smallest} bits per byte "
-        "(median over the declared comparisons)."
-    ]
 
 
 def _over_seeds(judgement: Judgement) -> list[str]:
@@ -120,13 +108,14 @@ def _over_seeds(judgement: Judgement) -> list[str]:
     lines: list[str] = []
     if math.isfinite(judgement.correlation):
         lines.append(
-            "Losses of two rows correlate over seeds with "
-            f"{number(judgement.correlation, 2)} on average; comparisons are paired."
+            "Comparisons are paired by seed. The losses of two rows correlate over seeds with "
+            f"{number(judgement.correlation, 2)} on average."
         )
     if judgement.friedman:
         lines.append(
-            f"Friedman test that all rows are alike, over {judgement.friedman.n} seeds: "
-            f"p {probability(judgement.friedman.p)}."
+            f"Friedman's rank test of no difference among all rows, over "
+            f"{judgement.friedman.n} seeds, has p {probability(judgement.friedman.p)}. No verdict "
+            "depends on it."
         )
     return lines
 

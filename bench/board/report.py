@@ -1,6 +1,6 @@
 """Render `report.html`: all that the records hold about a board, in one file that loads nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -16,12 +16,14 @@ from bench.board.cost_columns import audit_columns, cost_columns
 from bench.board.domains import domain_differences
 from bench.board.drawing import Figure, variables
 from bench.board.figures import board_figures
+from bench.board.legends import Legend, legends, mark
+from bench.board.limits import limits
 from bench.board.load_charts import settling
 from bench.board.model import Board, Row
-from bench.board.pages import apart, facts, out, place_columns
+from bench.board.pages import apart, facts, headline, out, place_columns
 from bench.board.remarks import disagreements, remarks, summary, waivers
 from bench.board.routes import route_columns
-from bench.board.templating import environment, mark
+from bench.board.templating import environment
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.board.truth import truth_columns
 from bench.record import Provenance
@@ -57,6 +59,7 @@ class _Table:
     title: str
     columns: Sequence[Column]
     lines: list[_Line]
+    legends: list[Legend]
 
 
 @dataclass(frozen=True)
@@ -89,38 +92,17 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
     """Return the values that the template shows of one board."""
     # By index: names of rows may hold signs that no anchor may.
     anchors = {row.name: f"{anchor}-{index}" for index, row in enumerate(board.rows)}
-    tokens = board.equal_tokens
-
-    def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
-        # Without lines the template leaves the table out, heading included.
-        made = [_line(board, row, anchors.get(row.name, ""), columns) for row in rows]
-        return _Table(f"{anchor}-{slug}", title, columns if made else (), made)
-
-    tables = {
-        "comparisons": ("Comparisons", [*place_columns(board), *verdict_columns(board)]),
-        "paths": ("Right paths", truth_columns(board)),
-        "routes": ("Routes", route_columns(board)),
-        "cost": ("Cost", cost_columns(board)),
-        "audit": ("Audit", audit_columns(board)),
-    }
-    watched = [row for row in board.rows if monitors.layers_of(row)]
+    failed = (row for row in board.unranked if not row.losses)
     return {
         "board": board,
         "anchor": anchor,
         "title": board.title,
         "summary": summary(board),
         "purpose": str(board.config.get("purpose", "")),
-        "headline": board.rows[0].first.headline_domains if board.rows else (),
+        "limits": limits(board, _whole, _whole),
+        "headline": headline(board.rows[0].first) if board.rows else ([], []),
         "facts": facts(board),
-        "first": lines("table", "Board", first_columns(board), board.rows),
-        "tables": [lines(slug, *table, board.rows) for slug, table in tables.items()],
-        "monitors": lines("monitors", "Routing", monitors.monitor_columns(board), watched),
-        "tokens": lines(
-            "tokens",
-            "Equal FLOPs and equal tokens",
-            [*place_columns(tokens), *verdict_columns(tokens)] if tokens else [],
-            tokens.ranked if tokens else [],
-        ),
+        **_tables(board, anchor, anchors),
         "families": sorted({plain(row.first.cell.family) for row in board.rows}),
         "remarks": remarks(board, _whole),
         "waivers": waivers(board, _whole),
@@ -132,10 +114,38 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
         "apart": apart(board),
         "routers": [_router(row, anchors[row.name]) for row in board.rows],
         "budgets": [_budget(row) for row in board.rows],
-        "provenance": [
-            _provenance(row)
-            for row in (*board.rows, *(row for row in board.unranked if not row.losses))
-        ],
+        "provenance": [_provenance(row) for row in (*board.rows, *failed)],
+    }
+
+
+def _tables(board: Board, anchor: str, anchors: Mapping[str, str]) -> dict[str, Any]:
+    """Return the tables of one board; `anchors` has that of each row."""
+
+    def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
+        # Without lines the template leaves the table out, heading included.
+        made = [_line(board, row, anchors.get(row.name, ""), columns) for row in rows]
+        legend = legends(board, rows, columns) if made else []
+        return _Table(f"{anchor}-{slug}", title, columns if made else (), made, legend)
+
+    tables = {
+        "comparisons": ("Comparisons", [*place_columns(board), *verdict_columns(board)]),
+        "paths": ("Right paths", truth_columns(board)),
+        "routes": ("Routes", route_columns(board)),
+        "cost": ("Cost", cost_columns(board)),
+        "audit": ("Audit", audit_columns(board)),
+    }
+    watched = [row for row in board.rows if monitors.layers_of(row)]
+    tokens = board.equal_tokens
+    return {
+        "first": lines("table", "Board", first_columns(board), board.rows),
+        "tables": [lines(slug, *table, board.rows) for slug, table in tables.items()],
+        "monitors": lines("monitors", "Routing", monitors.monitor_columns(board), watched),
+        "tokens": lines(
+            "tokens",
+            "Equal FLOPs and equal tokens",
+            [*place_columns(tokens), *verdict_columns(tokens)] if tokens else [],
+            tokens.ranked if tokens else [],
+        ),
     }
 
 

@@ -20,29 +20,31 @@ def route_columns(board: Board) -> list[Column]:
     columns = [
         _bits(
             "recalled",
-            "loss of tokens that end an n-gram seen earlier",
+            "loss of tokens that end an n-gram seen earlier in the window",
             field_of("recall", "recalled"),
         ),
         _bits("rest", "loss of the other tokens", field_of("recall", "rest")),
         _bits(
             "other routes",
-            "mean loss of sampled routes of equal cost, minus the own",
+            "mean loss if tokens of a sequence exchange their plans, at equal cost, minus the "
+            "own loss",
             _above_own("sampled"),
             signed=True,
         ),
         _bits(
             "regret",
-            "own loss minus the best sampled route's, by sequence",
+            "own loss minus that of the best of eight such exchanges per sequence",
             field_of("other_routes", "regret"),
         ),
         Column(
             "fragile",
-            "tokens whose loss half of the sampled routes raise by over 0.1 nats",
+            "share of tokens whose loss rises by over 0.1 nats in half of these exchanges",
             mean_of(field_of("other_routes", "fragile"), percent),
         ),
         _bits(
             "second choice",
-            "loss with each token's best expert replaced, minus the own",
+            "loss if each token's best expert is replaced by the best one not chosen, minus the "
+            "own loss",
             _above_own("second"),
             signed=True,
         ),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.board.text import percent
+from bench.board.text import MISSING, percent
 from bench.record.speed import SpeedRun
 
 Table = tuple[list[str], list[list[str]]]
@@ -18,11 +18,12 @@ def title(run: SpeedRun) -> str:
 
 
 def tables(run: SpeedRun) -> list[Table]:
-    """Return all tables of a run: each kind of work, decoding, the parts and the yardsticks."""
+    """Return all tables of a run: each kind of work, memory, decoding, parts, yardsticks."""
     kinds = dict.fromkeys(kind for row in run.rows for kind in row.works)
     works = [work_table(run, kind) for kind in kinds]
     decoding = [decode_table(run)] if run.decoding else []
-    return [*works, *decoding, part_table(run), yardstick_table(run)]
+    memory = [memory_table(run)] if any(row.memory for row in run.rows) else []
+    return [*works, *memory, *decoding, part_table(run), yardstick_table(run)]
 
 
 def work_table(run: SpeedRun, kind: str) -> Table:
@@ -36,6 +37,19 @@ def work_table(run: SpeedRun, kind: str) -> Table:
         figures = [work.relative, work.active, work.executed, *[work.optimizer] * optimised]
         lines.append([name, f"{work.milliseconds:.2f}", *(f"{one:.2f}" for one in figures)])
     return [*header, *["optimiser FLOPs"] * optimised], lines
+
+
+def memory_table(run: SpeedRun) -> Table:
+    """Return the peak memory of training steps: of the tensors alone, and of the process."""
+    found = {row.row: row.memory for row in run.rows if row.memory}
+    base = found[run.reference]
+    header = ["memory of a step", "tensors MiB", f"/ {run.reference}", "process MiB"]
+    lines: list[list[str]] = []
+    for name, one in found.items():
+        ratio = f"{one.tensors_mb / base.tensors_mb:.2f}"
+        process = MISSING if one.process_mb is None else f"{one.process_mb:.0f}"
+        lines.append([name, f"{one.tensors_mb:.1f}", ratio, process])
+    return header, lines
 
 
 def decode_table(run: SpeedRun) -> Table:

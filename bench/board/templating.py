@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.board import text
 from bench.board.columns import Column, TableCell
-from bench.board.model import Row
+from bench.board.legends import legends, mark
+from bench.board.model import Board, Row
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-ROLE_MARKS = {"control": " †", "twin": " ‡", "informed": " §", "bracket": " ¶"}
-WAIVED = " ‖"
 
 
 def environment(package: str, folder: str, html: bool = False) -> "Environment":
@@ -55,11 +53,6 @@ def markdown(package: str, folder: str, name: str, context: Mapping[str, Any]) -
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
-def mark(row: Row) -> str:
-    """Return the signs after a row's name: its role, and failed checks that were waived."""
-    return ROLE_MARKS.get(row.role, "") + (WAIVED if row.waived else "")
-
-
 def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Write a Markdown table of rows by columns, each row's name first."""
     header = [text.escape(one.title) if one.foreign else one.title for one in columns]
@@ -72,9 +65,22 @@ def row_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return text.table(lines, ["router", *header], "l" + align)
 
 
+def explained(board: Board, rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Write a Markdown table, and below it the legends of its marks, verdicts and columns."""
+    if not rows or not columns:
+        return ""
+    lines = [
+        f"{legend.name}. " + " ".join(f"*{name}*: {meaning}." for name, meaning in legend.entries)
+        for legend in legends(board, rows, columns, text.escape)
+    ]
+    return "\n\n".join([row_table(rows, columns), *lines])
+
+
 def _cell(cell: TableCell) -> str:
     if cell.link:
         return f"[{cell.text}]({cell.link})"
+    if cell.name:
+        return text.code(cell.text)
     return text.escape(cell.text) if cell.foreign else cell.text
 
 

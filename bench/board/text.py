@@ -70,11 +70,21 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     return shown.lstrip("+-") if zero else shown.replace("-", "−")
 
 
-def interval(low: float | None, high: float | None, digits: int = 3, signed: bool = False) -> str:
-    """Write `[low, high]`, or nothing if an end is unknown."""
+def interval(
+    low: float | None,
+    high: float | None,
+    digits: int = 3,
+    signed: bool = False,
+    closed: tuple[bool, bool] = (True, True),
+) -> str:
+    """Write `[low, high]`, or nothing if an end is unknown.
+
+    An end that is not `closed` does not belong to the interval, and has a round bracket.
+    """
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"[{number(low, digits, signed)}, {number(high, digits, signed)}]"
+    first, last = "[" if closed[0] else "(", "]" if closed[1] else ")"
+    return f"{first}{number(low, digits, signed)}, {number(high, digits, signed)}{last}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -10,11 +10,11 @@ from bench.board.text import BITS, MISSING, number, percent
 from bench.record import Record
 
 ORACLE = "planted_oracle"
-"""Router that knows the right paths; regret is measured against its row."""
+"""Router that knows the right paths; the loss above its row is shown."""
 
 
 def truth_columns(board: Board) -> list[Column]:
-    """Return the columns of accuracy, regret and distance from the best possible loss.
+    """Return the columns of accuracy and of distances from the oracle and the best possible loss.
 
     There are none if no record has the truth.
     """
@@ -26,19 +26,19 @@ def truth_columns(board: Board) -> list[Column]:
     return [
         Column(
             "right paths",
-            "tokens on their right path, site by site; one may matter little (what ignoring the "
-            "token would reach)",
+            "share of tokens on their planted path in the first / second routed layer, and in "
+            "brackets the share if no token is looked at (other choices may be as good)",
             _accuracy,
         ),
         Column(
-            "regret",
-            f"loss above that of `{ORACLE}`, paired by seed, bits a token",
-            partial(_regret, oracle=oracle),
+            "above oracle",
+            f"loss above that of {ORACLE} on the same seeds, bits per token",
+            partial(_above_oracle, oracle=oracle),
         ),
         Column(
             "above best",
-            "loss above the least that any choice can reach at the budget, as a share of it",
-            _above,
+            "loss above the lowest possible loss at the budget, as a share of it",
+            _above_best,
         ),
     ]
 
@@ -63,7 +63,7 @@ def _accuracy(row: Row) -> TableCell:
     )
 
 
-def _regret(row: Row, oracle: Row | None) -> TableCell:
+def _above_oracle(row: Row, oracle: Row | None) -> TableCell:
     """Return the loss above the row that knows the right paths."""
     # Paired over the seeds that both rows have: seeds differ more than routers do.
     common = sorted(row.losses.keys() & oracle.losses.keys()) if oracle else []
@@ -73,7 +73,7 @@ def _regret(row: Row, oracle: Row | None) -> TableCell:
     return TableCell(number(BITS * value, signed=True), value)
 
 
-def _above(row: Row) -> TableCell:
+def _above_best(row: Row) -> TableCell:
     """Return the loss above the least possible one."""
     value = row.mean(above_best)
     return TableCell(MISSING if value is None else percent(value), value)

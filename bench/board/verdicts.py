@@ -48,6 +48,8 @@ class Judgement:
     noise: tuple[NoiseFloor, ...] = ()
     friedman: Friedman | None = None
     correlation: float = float("nan")
+    look: int = 0
+    absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     plan: Plan | None = None
 
@@ -123,6 +125,8 @@ def judge_rows(entrants: Sequence[Entrant], declared: Mapping[str, Any]) -> Judg
         noise=said.noise,
         friedman=said.friedman,
         correlation=said.mean_correlation,
+        look=said.look,
+        absent=said.absent,
         notes=said.notes,
         plan=plan,
     )

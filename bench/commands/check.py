@@ -64,7 +64,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check every router of the name or file. Return 1 if a check fails."""
-    from bench.routing.registry import load_shipped
+    from bench.routing.load_routers import load_shipped
     from bench.runner.isolation import in_fresh_process
 
     if not 0 <= arguments.seed < LARGEST_SEED:

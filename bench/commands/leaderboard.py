@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--out",
         type=place,
-        help="file to write (default: leaderboard.md in the tree; with --official, beside it)",
+        help="file to write (default: leaderboard.md in the tree; with --official, next to it)",
     )
     parser.add_argument(
         "--check",
@@ -44,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not target.is_file():
         raise UserError(
-            f"{target} does not exist. Run `{command_for(root, target)}` and commit what it writes."
+            f"{target} does not exist. Run `{command_for(root, target)}` and commit the result."
         )
     # All faults at once, of the board, its figures and the study pages.
     stale = [*stale_board(root, target), *stale_pages(root)]
-    said = stale or [f"{target} is what {root}/ gives."]
+    said = stale or [f"{target} agrees with the records in {root}/."]
     print("\n".join([*said, *unknown_studies_in(root)]))
     return int(bool(stale))

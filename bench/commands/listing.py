@@ -18,7 +18,7 @@ from bench.files import default_cache, write_atomically
 Rows = list[list[Any]]
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY_POINT_GROUP = "token_routing_bench.routers"
-"""That of `bench.routing.registry`, whose import takes seconds."""
+"""That of `bench.routing.load_routers`, whose import takes seconds."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables."""
     tables: dict[str, tuple[Callable[[], Rows], tuple[str, ...], Any]] = {
-        "routers": (_routers, ("router", "family", "paper", "what it does", "options"), _FOLDED),
+        "routers": (_routers, ("router", "family", "paper", "description", "options"), _FOLDED),
         # The purpose is the longest column, so it is folded.
         "suites": (_suites, ("suite", "rows", "seeds", "purpose"), 100),
         "studies": (_studies, ("study", "size", "seeds", "cells", "core-minutes", "question"), 80),
@@ -104,7 +104,8 @@ def _folded(widths: Any) -> Any:
 
 
 def _routers() -> Rows:
-    from bench.routing.registry import load_all, options_of
+    from bench.routing.load_routers import load_all
+    from bench.routing.registry import options_of
 
     return [
         [

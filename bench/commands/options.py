@@ -21,7 +21,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         "--routers",
         default="all",
         help="comma-separated rows or routers, each with options if wanted, as "
-        "mlp_gate:width_ratio=0.5; all = the suite's roster (default)",
+        "mlp_gate:width_ratio=0.5; all = the suite's roster (default), also beside others",
     )
     parser.add_argument(
         "--plugin",
@@ -188,9 +188,18 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the suite that the command line replaces."""
     # Subcommands declare only some of these; a value of None leaves the suite's own.
     found = {
-        name: getattr(arguments, name, None) for name in ("budget", "match", "device", "dtype")
+        name: getattr(arguments, name, None)
+        for name in ("budget", "match", "device", "dtype", "backbone")
     }
-    return {name: value for name, value in found.items() if value is not None}
+    given = {name: value for name, value in found.items() if value is not None}
+    for assignment in getattr(arguments, "set", ()):
+        # The field would be set twice, and the option would lose.
+        if (name := assignment.partition("=")[0]) in given:
+            raise UserError(
+                f"--{name} is {given[name]!r}, and --set {shortened(assignment)} assigns the same "
+                "field. Give one of them."
+            )
+    return given
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -59,7 +59,7 @@ class Launch:
             yield
 
     def console(self) -> Console:
-        """Return the console of rank 0, and one that prints nothing for the others."""
+        """Return the console of rank 0, and a silent console for the others."""
         return Console(quiet=True, force_terminal=False) if self.rank else console()
 
     def agreed(self, value: Value) -> Value:

@@ -44,17 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.runner.isolation import in_fresh_process
     from bench.runner.plugins import plugin_files
     from bench.runner.prediction import text_of
-    from bench.runner.resolve import check_layers, decoder_of
+    from bench.runner.preflight import check_suite
     from bench.runner.rows import parse_rows, unmet
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
-    corpus = text_of(suite.data.at(0))
-    print(f"{_card(corpus, suite.data)}\n")
-    check_layers(suite, decoder_of(suite, corpus.vocab_size))
-    if len(corpus.train.tokens):
-        check_windows(corpus, suite)
+    check_suite(suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
+    corpus = text_of(suite.data.at(0), said=lambda line: print(line, flush=True))
+    print(f"{_card(corpus, suite.data)}\n")
+    if len(corpus.train.tokens):
+        check_windows(corpus, suite)
     reasons = unmet(suite, corpus, parsed)
     suite, parsed, said = with_controls(suite, parsed.without(reasons))
     planned = plan_cells(suite, parsed.rows, range(suite.seeds), plugins, parsed.outside)

@@ -117,7 +117,7 @@ def _print_looks(plan: "Plan", num_seeds: int) -> None:
 
 
 def _effect(text: str) -> Effect:
-    # Two words stand for differences that the board knows.
+    # Two words name differences that the board knows.
     if text == "margin":
         return "margin"
     if text == "observed":

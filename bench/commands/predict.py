@@ -1,4 +1,4 @@
-"""Show what a grid of cells costs before it runs: for `bench plan` and `--dry-run`."""
+"""Show the cost of a grid of cells before it runs: for `bench plan` and `--dry-run`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
 
     Args:
         cells: all cells of the grid.
-        machine: device to predict for; None for that of the suite on this machine.
+        machine: device to predict for; None for the suite's own device on this machine.
         workers: cells at once; None for the cores or the one GPU of this machine.
 
     Raises:
@@ -82,7 +82,9 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
         rates = rates_here(suite.device, suite.dtype)
     else:
         rates = rates_for(machine, suite.dtype, measured, processor())
+    # On a GPU one cell runs at a time, unless --workers says more.
     count = workers or (cores() if workers is None and suite.device == "cpu" else 1)
+    # Sizes first: the time of a cell follows from its work and the rates.
     works = works_of(cells, look_up_plugins=True)
     seconds = {digest: rates.seconds(work) for digest, work in works.items()}
     grid = Grid(longest_first(cells, seconds, count), works, rates, count)
@@ -117,6 +119,7 @@ def error_lines(measured: Sequence["Measured"]) -> list[str]:
         groups.setdefault((one.work.suite, one.processor), []).append(one)
     lines: list[str] = []
     for (suite, processor), records in sorted(groups.items()):
+        # Each row is predicted from all others, so this is the error for a new row.
         found = {quantity: leave_one_out(records, quantity) for quantity in QUANTITIES}
         said = [
             f"{quantity} {error.typical:.0%} (at most {error.largest:.0%}, {error.worst})"

@@ -35,7 +35,7 @@ LEAST_NAME = 8
 class Progress:
     """Show the cells of a run, and the time left.
 
-    On a terminal the running cells stand below the lines of the finished ones. Elsewhere there is a
+    On a terminal the running cells are below the lines of the finished ones. Elsewhere there is a
     line at the start and at the end of each cell.
 
     Args:

@@ -21,8 +21,9 @@ from bench.config.base import Part
 from bench.config.read_suite import load_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.routing.contract import Router
+from bench.routing.load_routers import load_shipped
 from bench.routing.paths import Paths
-from bench.routing.registry import Entry, load_shipped, options_of
+from bench.routing.registry import Entry, options_of
 
 NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping"}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -105,7 +106,7 @@ def shown(value: Any) -> str:
 def places() -> dict[type[Part], str]:
     """Return the parts of a suite -> their place in its file, in the order of the fields.
 
-    A part that stands in two places has the first.
+    A part that occurs in two places has the first.
     """
     found: dict[type[Part], str] = {SuiteConfig: ""}
     pending: list[type[Part]] = [SuiteConfig]
@@ -218,7 +219,7 @@ def routers_page() -> str:
     parts = [
         "# Routers",
         "Routers of the package `routers/`, with their options. An option follows the name on the "
-        "command line, `--routers 'mlp_gate:width_ratio=0.5'`, or stands in a row of a suite, "
+        "command line, `--routers 'mlp_gate:width_ratio=0.5'`, or is in a row of a suite, "
         "`{name: mlp_gate@wide, options: {width_ratio: 0.5}}`. The paths are those of the default "
         "options. [Add a router](../routers/README.md) says how to write one.",
         "`make docs` writes this page from the docstrings in `routers/`.",

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
 from bench.commands.options import (
     Subparsers,
@@ -30,6 +32,8 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.data import Corpus
+    from bench.runner.cells import Cell
+    from bench.runner.resume_cell import CellResult
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -80,36 +84,66 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     from bench.commands.write_board import board_file, render
-    from bench.data import load_corpus
-    from bench.runner.cells import plan_cells, sensitivity_rows
-    from bench.runner.controls import with_controls
-    from bench.runner.executor import open_executor
-    from bench.runner.plugins import plugin_files
-    from bench.runner.preflight import check_cells, check_suite
-    from bench.runner.resume_cell import CHECKPOINTS, Job
-    from bench.runner.rows import parse_rows, unmet
-    from bench.runner.schedule import run_cells
 
+    shown, suite, root = launch.console(), _suite(arguments, launch), _root(arguments)
+    cells = _plan(arguments, suite, root, shown)
+    if arguments.dry_run:
+        if not launch.rank:
+            print("\n".join(dry_run(cells, root, arguments.workers)))
+        return 0
+    # Find unwritable places now, and not after hours of training.
+    board = board_file(root)
+    for folder in dict.fromkeys((root, board.parent)):
+        require_folder(folder)
+    require_file(board)
+    results = _run_cells(arguments, launch, suite.device, cells, root)
+    # If every cell crashed, there is nothing new to show.
+    if not launch.rank and any(result.status != "crashed" for result in results):
+        render(root, board, shown)
+    bad = ("crashed", "failed", "diverged", "invalid")
+    return int(any(result.status in bad for result in results))
+
+
+def _suite(arguments: argparse.Namespace, launch: Launch) -> SuiteConfig:
+    """Return the suite with the fields that the command line and the launch replace."""
     changes = overrides(arguments)
     suite = load_suite(arguments.suite, changes, arguments.set)
+    # The launch fixes fields that depend on the suite, so the suite is read again with them.
     if fixed := launch.overrides(arguments.parallel, suite):
         suite = load_suite(arguments.suite, changes | fixed, arguments.set)
     check_device(suite.device, here=arguments.executor == "local")
-    corpus = load_corpus(suite.data.at(0))
-    shown = launch.console()
-    shown.print(_about(corpus, suite), markup=False)
-    check_suite(suite, corpus)
+    return suite
+
+
+def _plan(
+    arguments: argparse.Namespace, suite: SuiteConfig, root: Path, shown: Console
+) -> list["Cell"]:
+    """Return the cells of a run after all checks, and print what they are.
+
+    Raises:
+        UserError: an argument, a row or a plugin that does not fit the suite.
+    """
+    from bench.data import check_windows, load_corpus
+    from bench.runner.cells import plan_cells, sensitivity_rows
+    from bench.runner.controls import with_controls
+    from bench.runner.plugins import plugin_files
+    from bench.runner.preflight import check_cells, check_suite
+    from bench.runner.rows import parse_rows, unmet
+
+    # Mistakes on the command line are found before a long text is read.
+    seeds = _seeds(arguments, suite)
+    check_suite(suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
+    corpus = load_corpus(suite.data.at(0), said=lambda line: shown.print(line, markup=False))
+    shown.print(_about(corpus, suite), markup=False)
+    check_windows(corpus, suite)
     # A row that this corpus or regime cannot serve is skipped with a reason.
     for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
         shown.print(f"skipped  {name}: {reason}", markup=False)
     suite, parsed, said = with_controls(suite, parsed.without(reasons))
     for line in said:
         shown.print(line, markup=False)
-    seeds = _seeds(arguments, suite)
-    root = _root(arguments)
-    board = board_file(root)
     cells = plan_cells(suite, parsed.rows, seeds, plugins, parsed.outside)
     shown.print(
         f"{suite.name}: {len(parsed.rows)} rows x {len(seeds)} seeds, {len(cells)} cells, "
@@ -120,38 +154,31 @@ def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     if arguments.official:
         swept = sensitivity_rows(suite, parsed.rows)
         cells += plan_cells(suite, swept, [suite.sensitivity.seed])
-    # Find bad input and unwritable places now, and not after hours of training.
     check_cells(cells)
-    if arguments.dry_run:
-        if not launch.rank:
-            print("\n".join(dry_run(cells, root, arguments.workers)))
-        return 0
-    for folder in dict.fromkeys((root, board.parent)):
-        require_folder(folder)
-    require_file(board)
+    return cells
+
+
+def _run_cells(
+    arguments: argparse.Namespace, launch: Launch, device: str, cells: list["Cell"], root: Path
+) -> list["CellResult"]:
+    """Run the cells that have no record, and show the progress."""
+    from bench.runner.executor import open_executor
+    from bench.runner.resume_cell import CHECKPOINTS, Job
+    from bench.runner.schedule import run_cells
+
     command = "python -m bench " + shlex.join(sys.argv[1:])
     job = Job(
         root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
     )
-    executor_name, workers = launch.executor(arguments.executor, arguments.workers)
-    chosen = (executor_name, workers, suite.device, cluster_settings(arguments))
-    with (
-        open_executor(*chosen, root) as executor,
-        Progress(
-            shown,
-            cells := launch.agreed(ordered(cells, root, executor.workers)),
-            root,
-            root / CHECKPOINTS,
-            executor.workers,
-        ) as progress,
-    ):
-        known = launch.agreed(progress.expected_kept)
-        results = run_cells(cells, job, executor, progress, progress.starting, known)
-    # If every cell crashed, there is nothing new to show.
-    if not launch.rank and any(result.status != "crashed" for result in results):
-        render(root, board, shown)
-    bad = ("crashed", "failed", "diverged", "invalid")
-    return int(any(result.status in bad for result in results))
+    name, workers = launch.executor(arguments.executor, arguments.workers)
+    settings = cluster_settings(arguments)
+    with open_executor(name, workers, device, settings, root) as executor:
+        # Ranks share each cell, so all of them take the order of rank 0.
+        cells = launch.agreed(ordered(cells, root, executor.workers))
+        shown, kept = launch.console(), root / CHECKPOINTS
+        with Progress(shown, cells, root, kept, executor.workers) as progress:
+            known = launch.agreed(progress.expected_kept)
+            return run_cells(cells, job, executor, progress, progress.starting, known)
 
 
 def _about(corpus: "Corpus", suite: SuiteConfig) -> str:

@@ -78,12 +78,14 @@ def _continued(decoder: "Decoder", corpus: "Corpus", arguments: argparse.Namespa
     from bench.decoding.sample import sample
 
     ids = torch.from_numpy(corpus.encode(arguments.prompt).astype("int64"))
+    # The table of rotary positions ends here, and no window slides.
     room = decoder.config.max_seq_len
     if len(ids) + arguments.tokens > room:
         raise UserError(
             f"--prompt has {len(ids)} tokens and --tokens is {arguments.tokens}; the model has "
             f"{room} positions. Shorten one of them."
         )
+    # A router that reads the domain needs one; all others ignore it.
     domain = arguments.domain
     if domain is not None and domain not in corpus.domains:
         raise unknown("domain", domain, corpus.domains)

@@ -48,6 +48,11 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="also time decoding token by token, at batch sizes 1, 8 and 64",
     )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="also measure the peak memory of training steps, each row in a process of its own",
+    )
     add_assignments(parser)
     add_device(parser)
     trees = parser.add_mutually_exclusive_group()
@@ -60,22 +65,23 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Time the rows, write the file and print its tables."""
-    from bench.data import load_corpus
+    from bench.data import check_windows, load_corpus
     from bench.record.speed import write_speed
     from bench.runner.cells import plan_cells
     from bench.runner.preflight import check_cells, check_suite
     from bench.runner.rows import parse_rows, unmet
     from bench.speed.measure import measure_speeds
 
-    backbone = {"backbone": arguments.backbone} if arguments.backbone else {}
-    suite = load_suite(arguments.suite, {**overrides(arguments), **backbone}, arguments.set)
+    suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_device(suite.device)
     if arguments.official:
         require_clean_tree()
     root: Path = OFFICIAL_ROOT if arguments.official else arguments.out or OWN_ROOT
-    corpus = load_corpus(suite.data.at(0))
-    check_suite(suite, corpus)
+    check_suite(suite)
     parsed = parse_rows(suite, arguments.routers)
+    said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
+    corpus = load_corpus(suite.data.at(0), said=said)
+    check_windows(corpus, suite)
     for name, reason in (reasons := unmet(suite, corpus, parsed)).items():
         print(f"skipped  {name}: {reason}")
     # A twin has the speed of its original.
@@ -86,9 +92,15 @@ def run(arguments: argparse.Namespace) -> int:
     check_cells(cells)
     require_folder(root)
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
     found = measure_speeds(
-        cells, corpus, arguments.repeats, arguments.windows, command, arguments.decode, said
+        cells,
+        corpus,
+        arguments.repeats,
+        arguments.windows,
+        command,
+        arguments.decode,
+        arguments.memory,
+        said,
     )
     print(shown(found))
     with writing(root, "run the same command, or give another --out"):

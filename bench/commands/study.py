@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             shown.print(line, markup=False)
     if arguments.check:
         stale = stale_pages(out, arguments.study)
-        print("\n".join(stale) or f"The pages of studies below {out} are what their records give.")
+        print("\n".join(stale) or f"The pages of studies below {out} agree with their records.")
         return 1 if stale else 0
     if arguments.render:
         for study in [load_study(arguments.study)] if arguments.study else studies_in(out):

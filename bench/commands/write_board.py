@@ -64,7 +64,7 @@ def command_for(root: Path, target: Path, folder: Path | None = None) -> str:
 
 
 def _seen_from(folder: Path | None, path: Path) -> Path:
-    """Return a path relative to a folder; from the working directory, the whole path if beside."""
+    """Return a path relative to a folder; from the working directory, the whole path if outside."""
     whole, here = path.resolve(), (folder or Path.cwd()).resolve()
     if folder is None and not whole.is_relative_to(here):
         return whole
@@ -116,8 +116,8 @@ def _changed(path: Path, text: str, command: str) -> list[str]:
     sides = there.splitlines(), text.splitlines()
     # Show the beginning of the difference, which usually tells the cause.
     changes = list(difflib.unified_diff(*sides, str(path), "from its records", n=0, lineterm=""))
-    fault = f"{path} is not what its records give: {len(changes)} lines of difference."
-    return [*changes[:SHOWN], f"{fault} Run `{command}` and commit what it writes."]
+    fault = f"{path} does not agree with its records: {len(changes)} lines of difference."
+    return [*changes[:SHOWN], f"{fault} Run `{command}` and commit the result."]
 
 
 def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
@@ -129,7 +129,7 @@ def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
     there = path.read_text(encoding="utf-8") if path.is_file() else ""
     if digest_of(there) == figure.digest:
         return []
-    return [f"{path} does not show what its records give. Run `{command}`."]
+    return [f"{path} does not agree with its records. Run `{command}`."]
 
 
 def write_page(study: "StudyConfig", out: Path, console: Console) -> None:

@@ -5,15 +5,15 @@ Every problem is reported in one line.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
-from bench.config.base import Part
+from bench.config.problems import first_problem
 from bench.config.read_yaml import declared, read_declaration, read_value
 from bench.config.roles import check_matched
 from bench.config.suite import SuiteConfig
-from bench.errors import UserError, unknown
+from bench.errors import UserError, shortened
 
 
 def suite_names() -> list[str]:
@@ -48,7 +48,7 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
     try:
         return SuiteConfig.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"Suite {origin!r}: {_first_problem(error)}") from None
+        raise UserError(f"Suite {origin!r}: {first_problem(error, SuiteConfig)}") from None
 
 
 def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
@@ -65,12 +65,13 @@ def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:
 
 def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     """Set fields by their dotted names. Values are YAML."""
+    _refuse_repeats(assignments)
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         if not name or not value.strip():
             raise UserError(
                 f"--set {assignment!r} assigns nothing: write field=value, e.g. "
-                "train.batch_size=8; null stands for none."
+                "train.batch_size=8; null means none."
             )
         *parents, last = name.split(".")
         target = data
@@ -92,32 +93,15 @@ def _assign(data: dict[Any, Any], assignments: Sequence[str]) -> dict[Any, Any]:
     return data
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "value_error":
-        # One of our own checks, perhaps of several fields: its message has the values.
-        said = problem["msg"].removeprefix("Value error, ").rstrip(".")
-        return f"field {where!r}: {said}." if where else f"{said}."
-    if problem["type"] == "extra_forbidden":
-        return str(unknown("field", where, _fields_at(problem["loc"][:-1])))
-    # Of a missing field, pydantic gives the whole group as its input.
-    value = "" if problem["type"] == "missing" else f" (got {str(problem['input'])[:80]!r})"
-    if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
-        value += f", which YAML reads as no text: put it in quotes, '\"{problem['input']}\"'"
-    return f"field {where!r}: {problem['msg']}{value}."
-
-
-def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """Return the dotted names of the fields that exist at a place of the suite."""
-    model: Any = SuiteConfig
-    for part in place:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            # The annotation of an optional group is a union; take the part in it.
-            model = next(
-                kind
-                for kind in (annotation, *get_args(annotation))
-                if isinstance(kind, type) and issubclass(kind, Part)
-            )
-    return [".".join(str(part) for part in (*place, name)) for name in model.model_fields]
+def _refuse_repeats(assignments: Sequence[str]) -> None:
+    """Refuse a field that is assigned twice, also as a part of a group that comes later."""
+    before: dict[str, str] = {}
+    for assignment in assignments:
+        name = assignment.partition("=")[0]
+        for earlier, text in before.items():
+            if f"{earlier}.".startswith(f"{name}."):
+                raise UserError(
+                    f"--set {shortened(text)} and --set {shortened(assignment)} assign the same "
+                    "field. Give one of them."
+                )
+        before[name] = assignment

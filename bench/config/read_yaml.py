@@ -90,7 +90,7 @@ def read_value(assignment: str, option: str = "--set") -> Any:
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """Load YAML and refuse a key that stands twice in one mapping.
+    """Load YAML and refuse a key that occurs twice in one mapping.
 
     PyYAML's own loader keeps the last value of such a key.
     """
@@ -103,7 +103,7 @@ class _OnceLoader(yaml.SafeLoader):
                 line, name = key.start_mark.line + 1, (key.tag, key.value)
                 if name in lines:
                     raise ValueError(
-                        f"the key {shortened(key.value)} stands twice, on lines {lines[name]} "
+                        f"the key {shortened(key.value)} occurs twice, on lines {lines[name]} "
                         f"and {line}"
                     )
                 lines[name] = line

@@ -102,7 +102,7 @@ def matched_row(matched: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """
     if matched in rows or matched != DENSE_MATCHED:
         return matched
-    # No row has the default name: the only control of that router stands in for it.
+    # No row has the default name: the only control of that router replaces it.
     found = [
         name
         for name, row in rows.items()

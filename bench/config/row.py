@@ -149,7 +149,7 @@ class RowConfig(Part):
         given = self.router_seeds
         if len(set(given)) < len(given):
             raise ValueError(
-                f"router_seeds is {list(given)}; no number may stand twice, so drop the repeats"
+                f"router_seeds is {list(given)}; no number may occur twice, so drop the repeats"
             )
         if given and self.router_seed:
             raise ValueError(

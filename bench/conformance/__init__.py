@@ -19,7 +19,8 @@ from typing import Any
 from bench.conformance import causality_check, construction, costs, learning, plans, state
 from bench.conformance.check import Check, CheckResult, Examination
 from bench.conformance.subject import Subject
-from bench.routing.registry import Entry, find, load_all, load_file
+from bench.routing.load_routers import find, load_all, load_file
+from bench.routing.registry import Entry
 
 __all__ = [
     "CHECKS",

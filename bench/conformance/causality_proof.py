@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from bench.backbone.decoder import Decoder, device_of
 from bench.backbone.merge import merge_by_token
-from bench.backbone.passes import autocast, make_pass
+from bench.backbone.passes import autocast, make_pass, token_losses
 from bench.conformance.unchanged import state_sums
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors
@@ -87,7 +86,7 @@ def prove(
         proof.change_shapes()
         for setting in beside:
             proof.repeat_official(setting, dtype)
-            proof.replace_text(min(batch_size, TRIALS), dtype, " at a knob setting beside B")
+            proof.replace_text(min(batch_size, TRIALS), dtype, " at a knob setting near B")
         # All trials together must leave no trace in parameters or buffers.
         if state_sums(decoder) != state:
             raise Offence("State: a parameter or buffer changed during evaluation.")
@@ -230,10 +229,10 @@ def _losses(
     logits: Float[Tensor, "batch seq vocab"], targets: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq 1"]:
     """Return the loss of each target, as `evaluate` computes it."""
-    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    nats = token_losses(logits, targets)
     if not nats.isfinite().all():
         raise Offence("Predictions: a loss is NaN or infinite.")
-    return nats.view(*targets.shape, 1)
+    return nats.unsqueeze(-1)
 
 
 def _weights(trace: LayerTrace) -> Float[Tensor, "batch seq path"]:

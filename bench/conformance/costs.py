@@ -39,7 +39,7 @@ def budget_is_met(subject: Subject) -> None:
     if subject.is_bracket:
         raise Exempt("a bracket ignores the budget")
     if subject.probe.capacity is not None:
-        raise Exempt("its capacity is given, and the model costs what comes of it")
+        raise Exempt("its capacity is given, and the cost follows from it")
     spend, solution = mean(_spends(subject)), subject.model.solution
     costs = dense_costs(subject.blueprint.decoder, subject.blueprint.routed_layers, SEQ_LEN)
     # The solver must not have moved the target.

@@ -54,9 +54,11 @@ def live(make: Callable[[], Model], run: Callable[[Model], None]) -> Life:
         before = _unsaved(model)
         run(model)
         after = _unsaved(model)
+    # Plugins may raise anything, also SystemExit; the check reports it.
     except BaseException as raised:
         let_through(raised)
         error = raised
+    # Read after the run: a router that draws from a global generator moves its state.
     now = _global_randomness()
     return Life(
         error,

@@ -20,7 +20,8 @@ from bench.conformance.subject import (
     Subject,
 )
 from bench.flops.meter import counts_fault, plan_fault
-from bench.model.assemble import first_plans, layers_used
+from bench.model.blueprint import layers_used
+from bench.model.build_routers import first_plans
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
 from bench.routing.select import tokens_kept
@@ -108,8 +109,8 @@ def plan_is_well_formed(subject: Subject) -> None:
 
 
 @rule(
-    "Leave `counts` out unless the numbers are fixed beforehand: the dispatcher runs what they "
-    "say, the ledger charges what the mask says.",
+    "Leave `counts` out unless the numbers are fixed beforehand: the dispatcher runs "
+    "them, and the ledger charges the mask.",
     essential=True,
 )
 def counts_match_mask(subject: Subject) -> None:
@@ -130,7 +131,7 @@ def every_token_has_a_path(subject: Subject) -> None:
             name = trace.paths.names[path]
             demand(
                 without == 0,
-                f"{name!r}, which stands in `always`, for every token in layer {trace.layer}, "
+                f"{name!r}, which is in `always`, for every token in layer {trace.layer}, "
                 f"{selection}",
                 f"{without} tokens without",
             )
@@ -157,7 +158,7 @@ def capacity_is_kept_in_training(subject: Subject) -> None:
         raise Exempt("without a base there is no capacity: training is charged as it comes")
     if subject.probe.trains_dense or subject.is_bracket:
         raise Exempt(
-            "a bracket, or a router that declares trains_dense, is charged for what it runs"
+            "a bracket, or a router that declares trains_dense, is charged for all it runs"
         )
     draws = torch.arange(MOMENTS) + torch.rand(
         MOMENTS, generator=generator(subject.seed, "moments")

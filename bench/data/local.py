@@ -53,6 +53,7 @@ def _find(root: Path, intake: Intake) -> list[Path]:
     if not (root.is_file() or root.is_dir()):
         raise UserError(f"{str(root)!r} is neither a file nor a folder: give one of these.")
     files = [root] if root.is_file() else _visible(root, intake)
+    # One kind for all files: text, or one format of rows, which has one reader.
     kinds = {file.suffix.lower() for file in files}
     allowed = ", ".join(_KNOWN)
     if not files:
@@ -60,6 +61,7 @@ def _find(root: Path, intake: Intake) -> list[Path]:
     if not kinds <= set(_KNOWN):
         raise UserError(
             f"Cannot read {str(root)!r}: its ending is {files[0].suffix!r}, allowed are {allowed}."
+            " Unpack or convert it."
         )
     if len(kinds) > 1 and not kinds <= set(TEXT_SUFFIXES):
         raise UserError(
@@ -70,7 +72,7 @@ def _find(root: Path, intake: Intake) -> list[Path]:
 
 
 def _visible(root: Path, intake: Intake) -> list[Path]:
-    """Return the known files below a folder in order of name, and count what is not read."""
+    """Return the known files below a folder in order of name, and count the other files."""
 
     def hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(root).parts)
@@ -103,7 +105,7 @@ def _left_out(path: Path, hidden: bool) -> str:
 
 
 def does_not_exist(root: Path) -> str:
-    """Say that a path does not exist, with the nearest one that does."""
+    """Say that a path does not exist, with the nearest path that does."""
     place = Path(root.anchor)
     rest = root.parts[len(place.parts) :]
     # Walk down as long as the names exist; the first that does not may be a typing error.

@@ -3,7 +3,7 @@
 The order of hashes is a shuffle without a seed. It does not depend on the order of the documents.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bench.config.data import DataConfig
 from bench.data.documents import Document, Intake
@@ -38,21 +38,14 @@ def divide(
     """
     intake = Intake() if intake is None else intake
     domains = _distinct(documents, intake)
-    if not domains:
-        raise UserError(
-            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}"
-            f" (left out: {intake.left_out()}): check path, text_column and domain_column."
-        )
-    if len(domains) > MAX_DOMAINS:
-        raise UserError(
-            f"domain_column {config.domain_column!r} has {len(domains)} values:"
-            f" at most {MAX_DOMAINS} are allowed."
-        )
+    _check_number(domains, config, intake)
     splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for domain in sorted(domains):
+        # A longer document would take more than its split may have, so it is only counted here.
         largest = _largest(domains[domain], config.validation_bytes, config.max_holdout)
         intake.long += sum(len(document.data) > largest for document in domains[domain])
         held, rest = _take(domains[domain], config.validation_bytes, config.max_holdout)
+        # Calibration takes from the rest of validation, so no document is in both.
         calibration, train = _take(rest, config.calibration_bytes, config.max_holdout)
         if not (held and calibration and train):
             raise UserError(
@@ -88,6 +81,20 @@ def _distinct(documents: Iterable[Document], intake: Intake) -> dict[str, list[D
         home = homes[int(digest[-8:], 16) % len(homes)]
         domains[home].append(copies[digest][home])
     return domains
+
+
+def _check_number(domains: Collection[str], config: DataConfig, intake: Intake) -> None:
+    """Raise a `UserError` if there is no domain, or too many for a tag of one byte."""
+    if not domains:
+        raise UserError(
+            f"The data {config.path or config.source!r} holds no text in {config.text_column!r}"
+            f" (left out: {intake.left_out()}): check path, text_column and domain_column."
+        )
+    if len(domains) > MAX_DOMAINS:
+        raise UserError(
+            f"domain_column {config.domain_column!r} has {len(domains)} values:"
+            f" at most {MAX_DOMAINS} are allowed."
+        )
 
 
 def _largest(documents: list[Document], limit: int, share: float) -> float:

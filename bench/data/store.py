@@ -48,22 +48,17 @@ def write(
             (building / TOKENIZER_FILE).write_text(tokenizer.file, encoding="utf-8")
         for split in SPLITS:
             _write_split(building, split, splits[split], domains, tokenizer)
-        # The content hash covers the domains and all arrays, but neither names nor counts.
-        hashes = {file.name: _sha256(file) for file in sorted(building.iterdir())}
         names = {split: [document.name for document in splits[split]] for split in SPLITS}
-        content = hashlib.sha256(json.dumps([domains, hashes]).encode()).hexdigest()
         meta = {
             "domains": domains,
             "headline": list(headline),
             "overlap": overlap,
             "names": names,
             "intake": {**vars(intake), "dropped": dict(intake.dropped)},
-            "content": content,
-            "files": hashes,
+            **_hashes(building, domains),
         }
-        (building / META_FILE).write_text(
-            json.dumps({"digest": _digest(meta), **meta}), encoding="utf-8"
-        )
+        text = json.dumps({"digest": _digest(meta), **meta})
+        (building / META_FILE).write_text(text, encoding="utf-8")
         if directory.exists():
             shutil.rmtree(directory)
         building.rename(directory)
@@ -136,6 +131,14 @@ def _read_split(directory: Path, split: str, names: list[str]) -> Split:
         np.load(directory / f"{split}-{name}.npy", mmap_mode="r") for name in _ARRAYS
     )
     return Split(tokens, np.asarray(offsets), np.asarray(tags), tuple(names))
+
+
+def _hashes(directory: Path, domains: list[str]) -> dict[str, Any]:
+    """Return the hash of each file, and that of the content: the domains and all files."""
+    files = {file.name: _sha256(file) for file in sorted(directory.iterdir())}
+    # Neither the names of documents nor the counts belong to the content.
+    content = hashlib.sha256(json.dumps([domains, files]).encode()).hexdigest()
+    return {"content": content, "files": files}
 
 
 def _sha256(file: Path) -> str:

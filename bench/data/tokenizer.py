@@ -1,6 +1,6 @@
 """Encode text to token ids and back: UTF-8 bytes, or a byte-level BPE.
 
-In both, every id stands for a run of bytes, so losses can be compared in bits per byte. The last id
+In both, every id is a run of bytes, so losses can be compared in bits per byte. The last id
 ends a document.
 """
 
@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.data import DataConfig
 from bench.errors import UserError, told
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 TOKENIZER_FILE = "tokenizer.json"
 _BPE_TRAINING_BYTES = 2**23
@@ -28,7 +32,7 @@ class Tokenizer:
     Attributes:
         pieces: the bytes of each id. The last is empty: end of document.
         encode_batch: texts -> ids, one array per text, without the end of document.
-        file: serialised form to store beside the tokens, or None if there is nothing to store.
+        file: serialised form to store with the tokens, or None if there is nothing to store.
     """
 
     pieces: tuple[bytes, ...]
@@ -106,18 +110,7 @@ def load_bpe(serialised: str) -> Tokenizer:
     Raises:
         ValueError: this is no byte-level BPE: it is another model, or a token has no bytes.
     """
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models
-
-    backend = Backend.from_str(serialised)
-    if not isinstance(backend.model, models.BPE):
-        raise ValueError(f"its model is {type(backend.model).__name__}")
-    # Switch off every setting that would change the text or make the ids random.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.model.dropout = None
-    # A special token that stands in the text is encoded like any other text.
-    backend.encode_special_tokens = True
+    backend = _plain_backend(serialised)
     added = backend.get_added_tokens_decoder()
     written = sorted(
         (id, token)
@@ -145,6 +138,27 @@ def load_bpe(serialised: str) -> Tokenizer:
         return [ids.astype(np.uint16) for ids in found]
 
     return Tokenizer((*pieces, b""), encode, serialised)
+
+
+def _plain_backend(serialised: str) -> "Backend":
+    """Return the library's tokenizer, without settings that change the text or draw ids.
+
+    Raises:
+        ValueError: its model is no BPE.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    backend = Backend.from_str(serialised)
+    if not isinstance(backend.model, models.BPE):
+        raise ValueError(f"its model is {type(backend.model).__name__}")
+    # The file may hold settings that cut, pad or drop, which a model would train with.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.model.dropout = None
+    # A special token that occurs in the text is encoded like any other text.
+    backend.encode_special_tokens = True
+    return backend
 
 
 def _bytes_of(token: str) -> bytes:
@@ -192,7 +206,7 @@ def make_tokenizer(config: DataConfig, training: Iterable[str]) -> Tokenizer:
     if len(found.pieces) != config.vocab_size:
         raise UserError(
             f"vocab_size is {config.vocab_size}; tokenizer_file {config.tokenizer_file!r} has"
-            f" {len(found.pieces)} ids (tokens of text, and one that ends a document):"
+            f" {len(found.pieces)} ids (tokens of text, and the end of a document):"
             f" set vocab_size to {len(found.pieces)}."
         )
     return found
@@ -217,7 +231,7 @@ def stored_tokenizer(directory: Path) -> Tokenizer:
 
 def _byte_characters() -> dict[int, str]:
     """Return the printable character that byte-level BPE writes for each byte (GPT-2)."""
-    # Printable bytes stand for themselves; the others take the characters from 256 on.
+    # Printable bytes are their own characters; the others take the characters from 256 on.
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in plain]
     return {value: chr(value) for value in plain} | {

@@ -125,6 +125,7 @@ class Decoding:
         self.tokens = torch.cat((self.tokens, column), dim=1)
         self.tags = torch.cat((self.tags, tags.unsqueeze(1)), dim=1)
         rows = torch.arange(len(tokens))
+        # The pass holds the new token alone; caches hold the tokens before it.
         run = Pass(
             column,
             torch.full_like(column, self.tokens.shape[1] - 1),
@@ -132,6 +133,7 @@ class Decoding:
             truth=self._truth(),
             decide=partial(self._decide, rows),
         )
+        # Counters and the plan of the layer before begin anew with each token.
         self.work, self._previous = Work(len(tokens)), None
         x = rms_norm(self.decoder.embedding(column))
         for layer in self.layers:

@@ -87,12 +87,14 @@ def last_column(plan: RoutingPlan, at: Int[Tensor, " batch"], segment: int | Non
         segment: tokens that share a merged expert, or None.
     """
     at = at.to(plan.mask.device)
+    # Sequences may have different lengths: each has its own index of the token.
     rows = torch.arange(len(at), device=at.device)
 
     def column(values: Tensor | None) -> Tensor | None:
         return None if values is None else values[rows, at].unsqueeze(1)
 
     merge = plan.merge
+    # A merged expert belongs to a segment of tokens, not to one token.
     if merge is not None and segment is not None:
         merge = merge[rows, at // segment].unsqueeze(1)
     return RoutingPlan(

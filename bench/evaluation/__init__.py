@@ -1,1 +1,1 @@
-"""Evaluate one trained model: calibration, causal loss at B, and measurements beside the loss."""
+"""Evaluate one trained model: calibration, causal loss at B, and other measurements."""

@@ -45,7 +45,28 @@ def calibrate(
     Returns:
         The actual spend, as a multiple of B.
     """
-    ledger, target = model.evaluation_ledger, model.solution.target
+    ledger, device = model.evaluation_ledger, device_of(model.decoder)
+    tokens, tags = window_tensors(windows, device)
+    aims = zip(ledger.sites, _site_targets(model, spend), strict=True)
+    aim_of = dict(zip(model.decoder.routers, aims, strict=True))
+
+    def set_knob(router: Router, inputs: RouterInput) -> RoutingPlan:
+        # Later sites see the plan at this knob, so they are calibrated on its effects.
+        if router.knob is not None:
+            _bisect(router, inputs, *aim_of[router], tokens[:, :-1].numel())
+        return decide(router, inputs)
+
+    run = make_pass(tokens[:, :-1], tags, decide=set_knob)
+    with autocast(device, dtype):
+        model.decoder(run)
+    spent = ledger.active(run.counts, run.tokens.numel())
+    ledger.charge("calibration", "forward", spent)
+    return spent / run.tokens.numel() / model.solution.target
+
+
+def _site_targets(model: Model, spend: float) -> list[Float[Tensor, " path"]]:
+    """Return the FLOPs per token that each path of each site costs at a multiple of B."""
+    ledger = model.evaluation_ledger
     shares = [torch.tensor([share], dtype=torch.float64) for share in model.solution.shares]
     nominal = [
         site.by_path(share * ledger.seq_len) / ledger.seq_len
@@ -53,23 +74,9 @@ def calibrate(
     ]
     total = sum(float(cost.sum()) for cost in nominal) + ledger.inside(shares)
     # Attention and routers cost the same at any knob, so the paths alone take up the difference.
-    factor = (spend * target - ledger.fixed - ledger.routers) / total if total else 1.0
-    sites = dict(zip(model.decoder.routers, zip(ledger.sites, nominal, strict=True), strict=True))
-
-    def set_knob(router: Router, inputs: RouterInput) -> RoutingPlan:
-        site, cost = sites[router]
-        if router.knob is not None:
-            _bisect(router, inputs, site, cost * factor, tokens[:, :-1].numel())
-        return decide(router, inputs)
-
-    device = device_of(model.decoder)
-    tokens, tags = window_tensors(windows, device)
-    run = make_pass(tokens[:, :-1], tags, decide=set_knob)
-    with autocast(device, dtype):
-        model.decoder(run)
-    spent = ledger.active(run.counts, run.tokens.numel())
-    ledger.charge("calibration", "forward", spent)
-    return spent / run.tokens.numel() / target
+    left = spend * model.solution.target - ledger.fixed - ledger.routers
+    factor = left / total if total else 1.0
+    return [cost * factor for cost in nominal]
 
 
 def _bisect(

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, ask, autocast, make_pass
+from bench.backbone.passes import Decide, ask, autocast, make_pass, token_losses
 from bench.data import Windows
+from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model
 from bench.routing.contract import LayerTrace, Selection
 
@@ -76,38 +76,39 @@ def evaluate(
     decoder, ledger, device = model.decoder, model.evaluation_ledger, device_of(model.decoder)
     tokens, tags = window_tensors(windows, device)
     nats: list[Tensor] = []
-    booked: list[tuple[list[Tensor], int]] = []
+    booked: list[tuple[list[Counts], int]] = []
     kept: list[list[LayerTrace]] = []
     for start in range(0, len(tokens), batch_size):
         # The last token of a window is a target only.
-        batch = tokens[start : start + batch_size]
+        rows = slice(start, start + batch_size)
         run = make_pass(
-            batch[:, :-1],
-            tags[start : start + batch_size],
-            decide=decide,
-            selection=selection,
-            generator=noise,
+            tokens[rows, :-1], tags[rows], decide=decide, selection=selection, generator=noise
         )
         with autocast(device, dtype):
             logits = decoder(run)
-        nats.append(
-            F.cross_entropy(
-                logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-            ).view(batch[:, 1:].shape)
-        )
+        nats.append(token_losses(logits, tokens[rows, 1:]))
         booked.append((run.counts, run.tokens.numel()))
         if keep:
             kept.append(run.traces)
-    # A meter may raise a price in any batch; charging at the end makes all batches pay it.
-    active = sum((ledger.active(*batch) for batch in booked), 0.0)
-    executed = sum((ledger.executed(*batch, padded=True) for batch in booked), 0.0)
-    total = tokens[:, :-1].numel()
-    ledger.charge("evaluation", "forward", active)
-    result = Evaluation(torch.cat(nats).double().cpu().numpy(), active / total, executed / total)
+    result = _booked(ledger, torch.cat(nats), booked)
     # There are no traces unless `keep` is set.
     for site, traces in enumerate(zip(*kept, strict=True)):
         _join(result, site, traces, tokens[:, :-1], ledger.sites[site].inside)
     return result
+
+
+def _booked(
+    ledger: Ledger, nats: Float[Tensor, "window seq"], batches: Sequence[tuple[list[Counts], int]]
+) -> Evaluation:
+    """Charge the batches of an evaluation, and return its losses with the cost per token.
+
+    A meter may raise a price in any batch. Charging at the end makes all batches pay it.
+    """
+    active = sum((ledger.active(*batch) for batch in batches), 0.0)
+    executed = sum((ledger.executed(*batch, padded=True) for batch in batches), 0.0)
+    ledger.charge("evaluation", "forward", active)
+    total = nats.numel()
+    return Evaluation(nats.double().cpu().numpy(), active / total, executed / total)
 
 
 def _join(

@@ -55,6 +55,15 @@ class _Sweep:
     points: list[SpendPoint] = field(default_factory=list[SpendPoint])
     domains: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
+    def interpolated(self, at: float) -> tuple[float, dict[str, float]]:
+        """Return the mean loss and the loss of each domain at a spend."""
+        x = [point.spend for point in self.points]
+        loss = interpolate(x, [point.loss for point in self.points], at)
+        return loss, {
+            name: interpolate(x, [losses[name] for losses in self.domains], at)
+            for name in self.domains[0]
+        }
+
 
 def knobs_of(decoder: Decoder) -> list[Tensor | None]:
     """Return a copy of each router's knob, or None."""
@@ -122,38 +131,32 @@ def measure(
     headline is interpolated at the spend B of the validation split. A router without knobs is
     evaluated once. `decide` asks the routers for plans.
     """
-    has_knob = any(router.knob is not None for router in model.decoder.routers)
-    targets = sorted({*config.sweep, 1.0}) if has_knob else [1.0]
-    sweep, spends, visited = _Sweep(), dict[float, float](), list[Visited]()
-    at_budget: Evaluation | None = None
-    # B comes last, so that its knobs stay set.
-    for target in sorted(targets, key=lambda t: t == 1.0):
-        spends[target] = calibrate(model, calibration, target, dtype, decide)
+    sweep, visited = _Sweep(), list[Visited]()
+
+    def at(target: float) -> tuple[Evaluation, float]:
+        """Return the evaluation at a spend, and the spend on the calibration split."""
+        calibrated = calibrate(model, calibration, target, dtype, decide)
+        # Metrics read the plans at B, so they are kept there alone.
         found = evaluate(model, validation, config.batch_size, dtype, target == 1.0, decide)
-        at_budget = found
         visited.append(Visited(knobs_of(model.decoder), found.nats))
         losses = domain_losses(found.nats, validation, corpus)
-        sweep.points.append(
-            SpendPoint(
-                target=target,
-                spend=found.active / model.solution.target,
-                loss=mean_loss(losses, corpus),
-            )
-        )
+        spend = found.active / model.solution.target
+        sweep.points.append(SpendPoint(target=target, spend=spend, loss=mean_loss(losses, corpus)))
         sweep.domains.append(losses)
-    assert at_budget is not None
+        return found, calibrated
+
+    has_knob = any(router.knob is not None for router in model.decoder.routers)
+    for target in sorted({*config.sweep} - {1.0}) if has_knob else ():
+        at(target)
+    # B comes last, so that its knobs stay set.
+    at_budget, calibrated = at(1.0)
     # Interpolate only between spends on both sides of B; otherwise take the point for B as it is.
     x = [point.spend for point in sweep.points]
     bracketed = has_knob and min(x) <= 1.0 <= max(x)
-    at = 1.0 if bracketed else x[-1]
     return Headline(
-        loss=interpolate(x, [point.loss for point in sweep.points], at),
-        domain_loss={
-            name: interpolate(x, [losses[name] for losses in sweep.domains], at)
-            for name in corpus.domains
-        },
+        *sweep.interpolated(1.0 if bracketed else x[-1]),
         evaluation=at_budget,
-        audit=_audit(model, sweep, spends[1.0], config.tolerance, bracketed),
+        audit=_audit(model, sweep, calibrated, config.tolerance, bracketed),
         visited=visited,
     )
 
@@ -193,7 +196,7 @@ def off_budget(audit: BudgetAudit) -> str:
     if audit.own is not None and abs(audit.own - 1) > audit.tolerance:
         return (
             f"costs {audit.own:.4f} of the suite's budget at its given capacity; give it the role "
-            "'informed' to show it beside the ranking"
+            "'informed' to show it next to the ranking"
         )
     checks = {"calibration": audit.calibration_spend}
     if audit.headline == "single":

@@ -1,6 +1,6 @@
 """Measure the time of inference on this machine.
 
-Wall-clock time is reported beside the FLOPs and never ranks a row.
+Wall-clock time is reported with the FLOPs and never ranks a row.
 """
 
 import numpy as np

@@ -48,11 +48,8 @@ def other_routes(
         seed: seed of the sampled routes.
         dtype: precision of matrix products.
     """
-    routers = model.decoder.routers
-    layers = [site.layer for site in model.evaluation_ledger.sites]
-    if not routers or len(set(layers)) < len(layers) or any(r.paths.segment for r in routers):
+    if not _exchangeable(model):
         return None
-
     plans: list[tuple[RoutingPlan, Router]] = []
 
     def note(router: Router, inputs: RouterInput) -> RoutingPlan:
@@ -76,6 +73,15 @@ def other_routes(
     if all(plan.scores is not None and _has_second(router) for plan, router in plans):
         second = nats(instead(lambda plan, router: second_choice(plan, router.paths)))
     return summary(own, np.stack(sampled), None if second is None else float(second.mean()))
+
+
+def _exchangeable(model: Model) -> bool:
+    """Return whether each layer has at most one router, and none merges experts."""
+    routers = model.decoder.routers
+    layers = [site.layer for site in model.evaluation_ledger.sites]
+    # Two routers in a layer choose together: one plan alone cannot be exchanged.
+    one_each = len(set(layers)) == len(layers)
+    return bool(routers) and one_each and not any(r.paths.segment for r in routers)
 
 
 def summary(
@@ -114,8 +120,8 @@ def exchanged(plan: RoutingPlan, draws: torch.Generator) -> RoutingPlan:
 def second_choice(plan: RoutingPlan, paths: Paths) -> RoutingPlan:
     """Replace each token's best expert by the best that it did not choose, with the same weight.
 
-    DeepSeekMoE (arXiv:2401.06066, section 4.5) disables the best experts to see how far others can
-    stand in for them.
+    DeepSeekMoE (arXiv:2401.06066, section 4.5) disables the best experts to measure how well others
+    replace them.
     """
     assert plan.scores is not None
     free = torch.zeros(len(paths.names), dtype=torch.bool, device=plan.mask.device)

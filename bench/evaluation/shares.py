@@ -7,7 +7,7 @@ experts is learnt and differs between texts. So experts count together, unless e
 from collections.abc import Mapping, Sequence
 
 from bench.routing.contract import Router
-from bench.training.step import Trained
+from bench.training.task import Trained
 
 SHARE_TOLERANCE = 0.1
 """Allowed difference: of all tokens, or of the trained share where that is above 1.

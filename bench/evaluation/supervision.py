@@ -57,9 +57,7 @@ def measure_supervision(
         documents = torch.from_numpy(split.documents_at(positions[:, :-1])).to(device)
         run = _pass(model, tokens, document_tags[documents], oracle, noise)
         for site, told in chosen.items():
-            right, known = _right(model.decoder.routers[site], run.traces[site])
-            for group, inside in enumerate((~told[documents], told[documents])):
-                hits[site][group] += torch.stack(((right & inside).sum(), (known & inside).sum()))
+            hits[site] += _hits(model.decoder.routers[site], run.traces[site], told[documents])
     return tuple(
         SupervisionMonitor(
             layer=model.ledger.sites[site].layer,
@@ -71,15 +69,24 @@ def measure_supervision(
     )
 
 
-def _right(
-    router: Router, trace: LayerTrace
-) -> tuple[Bool[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    """Return the tokens on the path of their label, and the tokens with a known label."""
+def _hits(
+    router: Router, trace: LayerTrace, supervised: Bool[Tensor, "batch seq"]
+) -> Int[Tensor, "group hit"]:
+    """Count the tokens on the path of their label, and the tokens with a known label.
+
+    Returns:
+        The counts `[unsupervised, supervised] x [right, known]`.
+    """
     labels = router.label(trace)
     # Unknown labels are gathered as path 0 and masked out.
     known = labels != UNKNOWN
-    taken = trace.plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
-    return taken & known, known
+    right = trace.plan.mask.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2) & known
+    return torch.stack(
+        [
+            torch.stack(((right & inside).sum(), (known & inside).sum()))
+            for inside in (~supervised, supervised)
+        ]
+    )
 
 
 def _pass(

@@ -90,7 +90,7 @@ def _scores_and_utilities(
             flip = random_flips(run.tokens, request_of(routers[site]).flip_fraction, noise)
             utility, costs = oracle.fork(run, site, flip, batch[:, 1:], loss, policy)
             ledger.charge("oracle", "forward", sum(cost.active for cost in costs))
-            # Only flipped tokens have a utility. A gate's score is that of its upgrade.
+            # Only flipped tokens have a utility. A gate scores its upgrade only.
             found[site].append(
                 torch.stack(((scores[..., 1] - scores[..., 0])[flip], utility[flip]))
             )

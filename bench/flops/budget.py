@@ -3,11 +3,12 @@
 B = fixed part + rho * full + (1 - rho) * cheap over the routed sites, in active FLOPs per token of
 the whole model. A router with a base path gets a capacity. A router without one gets an expert
 width. The cost of the model includes the router's own work. If layers or paths have relative
-shares, one factor scales them all. A router with a given capacity costs what comes of it.
+shares, one factor scales them all. The cost of a router with a given capacity follows from it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 import torch
@@ -76,6 +77,12 @@ class Solution:
 
 def dense_costs(config: DecoderConfig, routed_layers: Sequence[int], seq_len: int) -> DenseCosts:
     """Return the costs of the dense and of the cheap model, from which B follows."""
+    return _dense_costs(config, tuple(routed_layers), seq_len)
+
+
+@lru_cache(maxsize=16)
+def _dense_costs(config: DecoderConfig, routed_layers: tuple[int, ...], seq_len: int) -> DenseCosts:
+    # A cell asks for them about five times.
     ledger = _dense_ledger(config, routed_layers, seq_len)
     return DenseCosts(full=_even_cost(ledger, (0.0, 1.0)), cheap=_even_cost(ledger, (1.0, 0.0)))
 

@@ -148,4 +148,4 @@ def _place() -> str:
 
 
 _BETWEEN = frozenset({"torch", "beartype", "jaxtyping"})
-"""Packages whose frames stand between a caller and the counter."""
+"""Packages whose frames lie between a caller and the counter."""

@@ -109,7 +109,7 @@ def wanted(options: RouterTraining) -> set[str]:
 
 def _scale_last_layer(router: Router, factor: float, name: str) -> None:
     """Scale the module with the last registered matrix, including its bias."""
-    # Modules are listed in the order of registration, which is usually that of use.
+    # Modules are listed in the order of registration, usually also the order of use.
     last = next(
         (module for module in reversed(list(router.modules())) if _has_matrix(module)), None
     )
@@ -136,7 +136,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
     """
     if router.supervised and plan.scores is None:
         raise UserError(
-            f"Router {name!r} cannot be told right paths: plans of the router it wraps have no "
+            f"Router {name!r} cannot learn right paths: plans of the router it wraps have no "
             "scores. Wrap a learned one."
         )
     if not is_trained(router):

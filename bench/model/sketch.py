@@ -7,13 +7,9 @@ import torch
 
 from bench.flops.budget import Solution
 from bench.flops.ledger import Ledger
-from bench.model.assemble import (
-    Blueprint,
-    build_routers,
-    first_plans,
-    shapes_of,
-    solve_size,
-)
+from bench.model.assemble import shapes_of, solve_size
+from bench.model.blueprint import Blueprint
+from bench.model.build_routers import build_routers, first_plans
 from bench.routing.contract import Router
 from bench.routing.inner_router import inside_of
 
@@ -46,6 +42,7 @@ def sketch(blueprint: Blueprint) -> Sketch:
     """
     solution, prices = solve_size(blueprint)
     used = solution.layers
+    # All layers have the same kind of router, so one of each is enough for shapes.
     outer = blueprint.entry.make(dict(blueprint.options))
     inner = inside_of(outer, blueprint.entry.name)
     decoder = shapes_of(blueprint, used, [inner, outer], solution.expert_width)
@@ -53,6 +50,7 @@ def sketch(blueprint: Blueprint) -> Sketch:
         build_routers(blueprint, layer, used, solution.of_layer(layer), 0, 0)[0] for layer in used
     ]
     routers = [router for layer in layers for router in layer]
+    # The decoder has placeholders for routers, so their parameters are added.
     own = sum(p.numel() for router in routers for p in router.parameters())
     return Sketch(
         solution,

@@ -1,26 +1,28 @@
 """Define the records of cells, and store them."""
 
+from bench.record.monitors import (
+    CausalChoice,
+    LayerMonitor,
+    OtherRoutes,
+    Passage,
+    Recall,
+    RightPaths,
+    SupervisionMonitor,
+)
 from bench.record.schema import (
     RULES_VERSION,
     SCHEMA_VERSION,
     BudgetAudit,
-    CausalChoice,
     Causality,
     CellId,
     CheckOutcome,
     CurvePoint,
     Flops,
-    LayerMonitor,
-    OtherRoutes,
-    Passage,
     Provenance,
-    Recall,
     Record,
-    RightPaths,
     Speed,
     SpendPoint,
     Status,
-    SupervisionMonitor,
     Training,
 )
 from bench.record.store import (

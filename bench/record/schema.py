@@ -5,9 +5,19 @@ Imports no torch, so that statistics and board can read records anywhere.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.config.row import Role, RowConfig
+from bench.record.monitors import (
+    CausalChoice,
+    LayerMonitor,
+    OtherRoutes,
+    Passage,
+    Recall,
+    RightPaths,
+    SupervisionMonitor,
+)
+from bench.record.part import Part
 
 SCHEMA_VERSION = 2
 
@@ -17,14 +27,7 @@ RULES_VERSION = 1
 Status = Literal["ok", "off_budget", "invalid", "diverged", "failed"]
 
 
-class _Part(BaseModel):
-    # A diverged run has infinite losses and NaN: they must survive the file.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants"
-    )
-
-
-class CellId(_Part):
+class CellId(Part):
     """Identification of a cell: the row's name, its plugin, and the conditions of the run."""
 
     suite: str
@@ -43,7 +46,7 @@ class CellId(_Part):
     )
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """Origin of the record, enough to run it again."""
 
     command: str
@@ -65,7 +68,7 @@ class Provenance(_Part):
     data_hash: str
 
 
-class SpendPoint(_Part):
+class SpendPoint(Part):
     """One causal evaluation on the validation split, at one knob setting."""
 
     target: float = Field(description="target spend of the calibration, as a multiple of B")
@@ -75,7 +78,7 @@ class SpendPoint(_Part):
     loss: float = Field(description="headline loss at this spend, nats per byte")
 
 
-class BudgetAudit(_Part):
+class BudgetAudit(Part):
     """The budget and the spend. FLOPs are per token, of a forward pass of the whole model."""
 
     target_flops: float = Field(description="B")
@@ -105,7 +108,7 @@ class BudgetAudit(_Part):
     )
 
 
-class Flops(_Part):
+class Flops(Part):
     """FLOPs per token forward, and totals of training by component and phase."""
 
     active: float = Field(description="active FLOPs at the headline: B if interpolated, else spend")
@@ -125,7 +128,7 @@ class Flops(_Part):
     )
 
 
-class Training(_Part):
+class Training(Part):
     """The cost of training, and the size of the model."""
 
     steps: int
@@ -144,7 +147,7 @@ class Training(_Part):
     )
 
 
-class Speed(_Part):
+class Speed(Part):
     """Speed of the trained model on its machine, by wall-clock time."""
 
     forward_us_per_token: float = Field(
@@ -158,7 +161,7 @@ class Speed(_Part):
     )
 
 
-class CurvePoint(_Part):
+class CurvePoint(Part):
     """A causal probe on a fixed small part of the validation split during training."""
 
     step: int
@@ -171,174 +174,7 @@ class CurvePoint(_Part):
     loss: float = Field(description="causal loss after calibration at that moment, nats per byte")
 
 
-class LayerMonitor(_Part):
-    """Routing of one layer at the headline setting, on the validation split, from its plans."""
-
-    layer: int
-    paths: tuple[str, ...]
-    load: tuple[float, ...] = Field(description="share of tokens on each path")
-    trained_load: tuple[float, ...] = Field(
-        default=(),
-        description="the same at the end of training; none where that runs more than was chosen",
-    )
-    load_by_domain: dict[str, tuple[float, ...]]
-    load_by_position: tuple[tuple[float, ...], ...] = Field(
-        description="16 equal bins of position x path"
-    )
-    load_by_frequency: tuple[tuple[float, ...], ...] = Field(
-        description="10 equal-mass bins of token frequency x path"
-    )
-    entropy: float | None = Field(
-        description="entropy of softmax(scores) over paths, nats; none without scores"
-    )
-    churn: float | None = Field(
-        description="share of tokens whose path set changed since the previous probe"
-    )
-    domain_information: float = Field(description="mutual information of path set and domain, nats")
-    # Older records lack the fields with a default.
-    margin: float | None = Field(
-        default=None, description="mean difference of the two largest values of softmax(scores)"
-    )
-    max_logit: float | None = Field(default=None, description="largest score of any token and path")
-    dropped: float | None = Field(
-        default=None, description="share of tokens that took no path at all"
-    )
-    always: tuple[str, ...] = Field(default=(), description="paths that every token takes")
-    several: tuple[float, ...] = Field(
-        default=(),
-        description="share of tokens that took more than one expert beside those, at each probe of "
-        "training; none where all tokens take equally many",
-    )
-    saturation: tuple[float, ...] = Field(
-        default=(),
-        description="for each probe but the last, share of the last probe's choices that it had "
-        "made already (arXiv:2409.02060)",
-    )
-    router_gradient: tuple[float, ...] = Field(
-        default=(),
-        description="L2 norm of the router's gradient, unclipped, in the step before each probe; "
-        "empty without parameters",
-    )
-    paths_gradient: tuple[float, ...] = Field(
-        default=(),
-        description="L2 norm of the gradient of the paths, in the step before each probe",
-    )
-    utility_correlation: float | None = Field(
-        default=None,
-        description="rank correlation of score and oracle utility over tokens; the oracle uses the "
-        "row's own policy",
-    )
-    on_policy_correlation: float | None = Field(
-        default=None, description="the same with later layers routed as in evaluation, for all rows"
-    )
-    latent_variance: float | None = Field(
-        default=None, description="variance of predicted latents of length 1; 0 if collapsed"
-    )
-    latent_rank: float | None = Field(
-        default=None, description="effective rank of predicted latents, 1 to their size"
-    )
-
-    co_activation: float | None = Field(
-        default=None,
-        description="share of an expert's tokens that also take its most frequent partner, mean "
-        "over experts by load; none where tokens take one expert",
-    )
-
-    @property
-    def chosen_load(self) -> tuple[float, ...]:
-        """The load of the paths that a token may take or not."""
-        loads = zip(self.paths, self.load, strict=True)
-        return tuple(load for name, load in loads if name not in self.always)
-
-
-class SupervisionMonitor(_Part):
-    """Agreement of one routed layer with labels, on the training split, in causal evaluation."""
-
-    layer: int
-    documents: int = Field(description="training documents with labels")
-    supervised: float | None = Field(
-        description="share of their tokens on the path of the label; none without any"
-    )
-    unsupervised: float | None = Field(description="the same for the other training documents")
-
-
-class Recall(_Part):
-    """Loss on tokens that the context has shown before, and on the rest, validation split."""
-
-    order: int = Field(description="length in tokens of the n-gram that stood earlier")
-    share: float = Field(description="share of tokens that end such an n-gram")
-    recalled: float | None = Field(description="their loss, nats per token")
-    rest: float | None = Field(description="loss of the other tokens, nats per token")
-
-
-class OtherRoutes(_Part):
-    """Loss of the trained model on other routes of equal cost, nats per token.
-
-    In a sampled route each token takes the plan of another token of its sequence.
-    """
-
-    samples: int
-    own: float = Field(description="loss on the router's own route")
-    sampled: float = Field(description="mean loss over the sampled routes")
-    regret: float = Field(
-        description="mean over sequences of the own loss above that of the best sampled route; 0 "
-        "if the own route is best everywhere"
-    )
-    fragile: float = Field(
-        description="share of tokens whose loss half of the sampled routes raise by over 0.1 nats"
-    )
-    second: float | None = Field(
-        description="loss if each token's best expert is replaced by the best that it did not "
-        "choose; none for other paths"
-    )
-
-
-class CausalChoice(_Part):
-    """The causal choice of a router with a base, compared with its choice in training.
-
-    On windows of the validation split. The model runs with the choice of training, and both are
-    made on its inputs.
-    """
-
-    loss: float = Field(description="loss with the causal choice at the budget, nats per token")
-    topk_loss: float = Field(description="loss with the choice of training, nats per token")
-    accuracy: tuple[float, ...] = Field(
-        description="for each site, share of tokens with the same choice, at the calibrated knob"
-    )
-    own_accuracy: tuple[float, ...] = Field(
-        description="the same at knob 0, the own threshold of the router's mechanism"
-    )
-    own_spend: float = Field(description="spend at knob 0, as a multiple of B")
-
-
-class Passage(_Part):
-    """A passage of validation text with the path each token took, for the report."""
-
-    domain: str
-    tokens: tuple[str, ...]
-    choices: dict[str, tuple[int, ...]] = Field(
-        description="layer -> index of the chosen path set per token"
-    )
-    legend: dict[str, tuple[str, ...]] = Field(description="layer -> name of each path set")
-
-
-class RightPaths(_Part):
-    """Comparison of routing with the right paths, per site, in the order of `monitors`."""
-
-    accuracy: tuple[float | None, ...] = Field(
-        description="share of tokens with a right path that take it, experts matched to domains "
-        "one to one; none if the paths do not fit"
-    )
-    chance: tuple[float | None, ...] = Field(
-        description="the same for choices with the same loads that ignore the token"
-    )
-    best_loss: float = Field(
-        description="smallest loss at the budget if only full paths, or right experts, hold the "
-        "tables, nats per token"
-    )
-
-
-class Causality(_Part):
+class Causality(Part):
     """Result of the causality proof of the trained router."""
 
     passed: bool
@@ -346,7 +182,7 @@ class Causality(_Part):
     detail: str = Field(description="the first offence, or the power of the trials")
 
 
-class CheckOutcome(_Part):
+class CheckOutcome(Part):
     """Result of one check of a router from outside."""
 
     router: str
@@ -355,7 +191,7 @@ class CheckOutcome(_Part):
     reason: str = ""
 
 
-class Record(_Part):
+class Record(Part):
     """The record of one cell. `status` says whether it may be ranked, and `reason` why not."""
 
     schema_version: int = SCHEMA_VERSION

@@ -23,7 +23,9 @@ class Work(_Part):
     """The cost of one kind of work of a row, such as a training step."""
 
     milliseconds: float = Field(description="median time of one call")
-    relative: float = Field(description="median over rounds of the time divided by that of dense")
+    relative: float = Field(
+        description="median over rounds of the time divided by the time of dense"
+    )
     active: float = Field(description="active FLOPs per token, divided by those of dense")
     executed: float = Field(
         description="executed FLOPs per token, divided by those of dense; without the optimiser"
@@ -35,6 +37,19 @@ class Work(_Part):
     )
 
 
+class Memory(_Part):
+    """Peak memory of training steps, measured in a process of its own."""
+
+    tensors_mb: float = Field(
+        description="most memory of tensors at one time, MiB: weights, optimisers, activations, "
+        "gradients"
+    )
+    process_mb: float | None = Field(
+        description="largest resident memory of the process, MiB, with code and text; None where "
+        "the system does not say"
+    )
+
+
 class RowSpeed(_Part):
     """The speed of one row."""
 
@@ -43,6 +58,7 @@ class RowSpeed(_Part):
     parts: dict[str, float] = Field(
         description="part of a training step -> its share of the time; they add up to 1"
     )
+    memory: Memory | None = Field(default=None, description="None unless asked for")
 
 
 class DecodeSpeed(_Part):

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, told
 from bench.files import write_atomically
 from bench.record.schema import SCHEMA_VERSION, CellId, Record
 
@@ -27,7 +27,7 @@ STORE = "records"
 REPRODUCED = "reproduce"
 """Folder of a tree for reruns, which are compared with the records that they repeat."""
 DETAILS = ("documents", "monitors", "passage", "curve")
-"""Fields that are stored beside the record, compressed. They are nine tenths of its size."""
+"""Fields that are stored next to the record, compressed. They are nine tenths of its size."""
 _REFERENCE = "record"
 
 
@@ -98,7 +98,9 @@ def read_record(path: Path) -> Record:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if _REFERENCE in data:
-            data, path = _follow(path, str(data[_REFERENCE]))
+            # From here on the record itself is named in errors.
+            path = _target(path, str(data[_REFERENCE]))
+            data = json.loads(path.read_text(encoding="utf-8"))
         if int(data.get("schema_version", 0)) > SCHEMA_VERSION:
             raise _from_the_future(path, data["schema_version"])
         # Validate an edited record too: the error about its schema comes first.
@@ -106,9 +108,8 @@ def read_record(path: Path) -> Record:
         sound = _hash(data) == said
         record = Record.model_validate(_joined(data, path) if sound else _without_details(data))
     except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError) as error:
-        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
         raise UserError(
-            f"{path} is not a record of schema {SCHEMA_VERSION}: {found}. "
+            f"{_plain(path)} is not a record of schema {SCHEMA_VERSION}: {_problem(error)}. "
             "Delete it and run its cell again."
         ) from None
     if not sound:
@@ -143,20 +144,36 @@ def _joined(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     try:
         text = gzip.decompress(_beside(path).read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"its details {_beside(path).name} cannot be read ({error})") from None
+        said = getattr(error, "strerror", None) or error
+        raise ValueError(f"its details {_beside(path).name} cannot be read ({said})") from None
     # The gzip bytes may differ between versions of zlib, so the hash is of the text.
     if hashlib.sha256(text).hexdigest() != data["details"]:
         raise _edited(_beside(path))
     return {**_without_details(data), **json.loads(text)}
 
 
-def _follow(path: Path, target: str) -> tuple[dict[str, Any], Path]:
+def _target(path: Path, target: str) -> Path:
     there = path.parent / target
     if not there.is_file():
         raise UserError(
             f"{path} refers to {target}, which is not there. Restore it or run its cell again."
         )
-    return json.loads(there.read_text(encoding="utf-8")), there
+    return there
+
+
+def _plain(path: Path) -> Path:
+    """Return a path without the `..` of a reference, unless a link makes that another file."""
+    plain = Path(os.path.normpath(path))
+    return plain if plain.exists() else path
+
+
+def _problem(error: Exception) -> str:
+    """Return the first problem of a record, with its field if it has one."""
+    if not isinstance(error, ValidationError):
+        return told(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"field {where!r}: {first['msg']}" if where else first["msg"]
 
 
 def _beside(path: Path) -> Path:
@@ -165,7 +182,7 @@ def _beside(path: Path) -> Path:
 
 def _edited(path: Path) -> UserError:
     return UserError(
-        f"{path} does not match its own digest: it was changed after it was written. "
+        f"{_plain(path)} does not match its own digest: it was changed after it was written. "
         "Restore it or run its cell again."
     )
 

@@ -81,7 +81,7 @@ def read_balance(given: Any) -> tuple[Balance, ...]:
         ValueError: an unknown field, a value that is not allowed, or two rules that exclude each
             other.
     """
-    # One method, or one mapping, stands for a list of one.
+    # One method, or one mapping, is a list of one.
     listed = [given] if isinstance(given, str | Mapping) else given
     if not isinstance(listed, list | tuple):
         raise ValueError(
@@ -97,6 +97,7 @@ def read_balance(given: Any) -> tuple[Balance, ...]:
 
 def _read_one(given: str | Mapping[str, Any]) -> Balance:
     named = {"method": given} if isinstance(given, str) else given
+    # A field that is None is left at its default, so that a suite can reset it.
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     known = [field.name for field in fields(Balance)]
     if strange := sorted(set(values) - set(known)):
@@ -106,6 +107,7 @@ def _read_one(given: str | Mapping[str, Any]) -> Balance:
         raise ValueError(
             f"balance has method {method!r}; allowed are {', '.join(get_args(Method))}."
         )
+    # Only some methods count the load over a sequence or over the run.
     allowed = SCOPES.get(method, ("batch",))
     if scope not in allowed:
         raise ValueError(

@@ -274,7 +274,7 @@ class Router(nn.Module):
         mean_experts: mean number of experts per token (routers without a base); `skip`, `cheap` and
             `full` are no experts.
         capacity: None, or a given share of tokens to upgrade, a mean over the layers in use. Then
-            the model costs what comes of it, and not B.
+            the cost follows from it, and is not B.
         needs: inputs beyond the default: "tags", "truth", "utility", "token_loss", "attention",
             "received", "stream".
         trains_dense: whether training runs more paths than evaluation; both are charged.
@@ -284,7 +284,7 @@ class Router(nn.Module):
             one number per path for thresholds of each expert. The harness bisects it.
         oracle: rule for its utility labels, if its `needs` has "utility"; None for the defaults.
         supervised: share of the training documents whose tokens get labels, from `label`.
-        wraps: names of options that stand for routers. A suite gives a name, or {router: name,
+        wraps: names of options that hold routers. A suite gives a name, or {router: name,
             options: {...}}. The harness makes the router and passes it in place of the option.
         memory: size of a table that each layer of the router adds to the stream, one vector for
             each hashed pair of tokens, in parameters of an expert (of the full FFN where there is

@@ -1,4 +1,4 @@
-"""Define the base of Mixture-of-Depths: the top tokens of a sequence, with a causal stand-in.
+"""Define the base of Mixture-of-Depths: the top tokens of a sequence, with a causal substitute.
 
 Top-k over a sequence compares a token with later ones, so evaluation needs another choice. Section
 3.5 of arXiv:2404.02258 has two, and a running quantile is a third. All have a threshold of their
@@ -26,7 +26,7 @@ MOMENTUM = 0.9
 class TopTokens(Router):
     """Base of routers that upgrade the tokens of a sequence with the highest scores.
 
-    A subclass makes what it scores with in `make_score`, and passes its scores to `plan`.
+    A subclass makes the parameters of its score in `make_score`, and passes its scores to `plan`.
 
     Args:
         capacity: share of tokens to upgrade; None to solve it from the budget.
@@ -66,8 +66,8 @@ class TopTokens(Router):
         """Make the knob, the score, and the state of the causal choice."""
         super().build(spec)
         if self.causal == "predictor":
-            # Registered before the score, which `init_scale` must find last, and drawn beside it,
-            # so that rows with other mechanisms have the same score.
+            # Registered before the score, because `init_scale` takes the last matrix. Drawn from
+            # its own stream, so that rows with other mechanisms have the same score.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(spec.seed ^ 1)
                 self.predictor = self.perceptron()
@@ -114,7 +114,7 @@ class TopTokens(Router):
         return replace(gate_plan(chosen, count, scores, weights), extras=extras)
 
     def after_step(self, trace: LayerTrace) -> None:
-        """Move the quantile towards that of the last batch."""
+        """Move the quantile towards the quantile of the last batch."""
         if self.causal != "quantile":
             return
         assert trace.plan.scores is not None

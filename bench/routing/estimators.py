@@ -185,7 +185,7 @@ def dselect_k(
     """Return the weights of a selector that names a path by its binary code.
 
     From DSelect-k (arXiv:2106.03760), section 3.2. Exact zeros are common. If the number of paths
-    is no power of 2, the codes left over stand for the first paths again, which keeps the sum at 1
+    is no power of 2, the codes left over select the first paths again, which keeps the sum at 1
     (our choice).
 
     Args:

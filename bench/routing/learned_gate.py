@@ -130,7 +130,7 @@ class Gate(Router):
         return losses.budget(trace, self.spec.capacity)
 
     def build(self, spec: RouterSpec) -> None:
-        """Make the knob and the parameters that the estimator needs beside the score."""
+        """Make the knob and the parameters that the estimator needs besides the score."""
         super().build(spec)
         if self.estimator != "soft":
             self.enable_knob()

@@ -65,6 +65,7 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
             f"names has {strange[0]!r}; allowed at an FFN site are {known} and names that begin "
             f"with 'expert'. Rename it. {SEE_PAGE}"
         )
+    # A base makes it a gate: two paths, and the budget fixes the capacity.
     if base is not None:
         if names in GATES and base == names[0] and segment is None:
             return ""
@@ -73,6 +74,7 @@ def _ffn_fault(names: tuple[str, ...], base: Any, segment: int | None) -> str:
             "('cheap', 'full') and ('skip', 'full'), the first being the base, without a segment. "
             f"Experts have no base: leave it out. {SEE_PAGE}"
         )
+    # Without a base the width of an expert is the only free size.
     if not any(map(is_expert, names)):
         return (
             f"names={names!r} without a base; the budget then fixes the width of experts, so one "

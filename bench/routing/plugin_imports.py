@@ -1,7 +1,7 @@
-"""Let a plugin file import the modules beside it.
+"""Let a plugin file import the modules of its folder.
 
-A plugin imports torch, jaxtyping, the standard library, `bench.routing` and the modules beside its
-own file. Only the last need help: their folder is not on the path of modules.
+A plugin imports torch, jaxtyping, the standard library, `bench.routing` and the modules of its own
+folder. Only the last need help: their folder is not on the path of modules.
 """
 
 import sys
@@ -17,7 +17,7 @@ _folders: set[str] = set()
 
 @contextmanager
 def helpers_of(file: Path) -> Generator[None]:
-    """Let a plugin import the modules beside it, inside the `with` block and later.
+    """Let a plugin import the modules of its folder, inside the `with` block and later.
 
     Inside the block they come before all other modules, later after them.
 
@@ -42,3 +42,10 @@ def helpers_of(file: Path) -> Generator[None]:
         if folder not in _folders:
             _folders.add(folder)
             sys.path.append(folder)
+
+
+def placed(router: type) -> str:
+    """Return a class with its file, since the module of a plugin has a name of our own."""
+    name = f"{router.__module__}.{router.__qualname__}"
+    file = getattr(sys.modules.get(router.__module__), "__file__", None)
+    return f"{name} in {file}" if file else name

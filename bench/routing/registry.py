@@ -1,33 +1,22 @@
-"""Find and register routers: in the sibling package `routers`, by entry points, in single files.
-
-All three use one decorator: `@register(name, family=..., paper=...)`.
-"""
+"""Register routers, by one decorator: `@register(name, family=..., paper=...)`."""
 
 # Code from outside may pass anything, whatever the signatures say.
 # pyright: reportUnnecessaryIsInstance=false
 import hashlib
-import importlib
-import importlib.util
 import inspect
-import pkgutil
 import re
-import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from bench.errors import UserError, let_through, told, unknown
 from bench.routing.contract import Router
 from bench.routing.fingerprint import numerics_hash, source_hash_of
 from bench.routing.inner_router import inside_of
+from bench.routing.load_routers import find, loads_from_outside, registered
 from bench.routing.paths import Paths
-from bench.routing.plugin_imports import helpers_of
+from bench.routing.plugin_imports import placed
 
-ENTRY_POINT_GROUP = "token_routing_bench.routers"
 # Rows and figures carry this name.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
@@ -88,8 +77,8 @@ class Entry:
         paper: source of the router, e.g. "arXiv:2404.02258"; empty for our own controls.
         router: the class.
         plugin_hash: SHA-256 of the source that defines it, at the time of loading.
-        outside: whether it came from a plugin file or an entry point, not from the package beside
-            the bench.
+        outside: whether it came from a plugin file or an entry point, not from the package
+            `routers` of the bench.
     """
 
     name: str
@@ -101,7 +90,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "plugin_hash", source_hash_of(self.router))
-        object.__setattr__(self, "outside", bool(_loading))
+        object.__setattr__(self, "outside", loads_from_outside())
 
     def make(self, options: dict[str, Any]) -> Router:
         """Construct the router with options by name.
@@ -122,8 +111,10 @@ class Entry:
             paths = getattr(router, "paths", None)
         except BaseException as error:
             let_through(error)
+            usual = ", ".join(f"{name}={known[name]!r}" for name in options)
+            advice = f" By default they are {usual}." if usual else ""
             raise UserError(
-                f"Router {self.name!r} refused the options {options}: {told(error)}"
+                f"Router {self.name!r} refused the options {options}: {told(error)}.{advice}"
             ) from error
         if "_modules" not in vars(router):
             raise UserError(
@@ -150,6 +141,7 @@ class Entry:
         """
         router = self.make(dict(options))
         inner = inside_of(router, self.name)
+        # A router inside a block adds its needs and losses to those of the outer one.
         both = [router] if inner is None else [inner, router]
         return RouterCard(
             name=self.name,
@@ -227,7 +219,7 @@ class Entry:
                     f"Option {name!r} of router {self.name!r} is {value!r}; allowed is {allowed}."
                 )
             found[name] = (
-                _entries.get(given["router"]) or find(given["router"]),
+                registered.get(given["router"]) or find(given["router"]),
                 dict(given.get("options") or {}),
             )
         return found
@@ -240,20 +232,6 @@ def _holds_strings(value: object, kind: Any) -> bool:
     )
 
 
-@contextmanager
-def _from_outside() -> Generator[None]:
-    _loading.append(True)
-    try:
-        yield
-    finally:
-        _loading.pop()
-
-
-_loading: list[bool] = []
-"""Not empty while a plugin file or an entry point is being loaded."""
-_entries: dict[str, Entry] = {}
-
-
 def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClass], RouterClass]:
     """Register a router class under `name`.
 
@@ -264,7 +242,7 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
     def decorate(router: RouterClass) -> RouterClass:
         if not isinstance(router, type) or not issubclass(router, Router):
             raise UserError(
-                f"@register({name!r}) stands on {router!r}; it belongs on a subclass of "
+                f"@register({name!r}) decorates {router!r}; it belongs on a subclass of "
                 "bench.routing.Router."
             )
         for what, value in (("name", name), ("family", family), ("paper", paper)):
@@ -278,13 +256,13 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
                 "_, - and ., as in mlp_gate."
             )
         # The same class may be registered again, when its module is imported again.
-        taken = _entries.get(name)
+        taken = registered.get(name)
         if taken and _origin(taken.router) != _origin(router):
             raise UserError(
-                f"Router name {name!r} is registered twice: by {_origin(taken.router)} and "
-                f"{_origin(router)}. Rename one."
+                f"Router name {name!r} is registered twice: by {placed(taken.router)} and "
+                f"{placed(router)}. Rename one."
             )
-        _entries[name] = Entry(name, family, paper, router)
+        registered[name] = Entry(name, family, paper, router)
         return router
 
     return decorate
@@ -292,124 +270,3 @@ def register(name: str, *, family: str, paper: str = "") -> Callable[[RouterClas
 
 def _origin(router: type[Router]) -> str:
     return f"{router.__module__}.{router.__qualname__}"
-
-
-def load_all(plugin_files: list[Path] | None = None) -> dict[str, Entry]:
-    """Import all routers and return them by name.
-
-    Args:
-        plugin_files: further Python files with routers.
-
-    Raises:
-        UserError: a plugin cannot be imported, or another package is called `routers`.
-    """
-    load_shipped()
-    # An installed package may offer routers, too.
-    for point in installed_points():
-        try:
-            with _from_outside():
-                point.load()
-        except BaseException as error:
-            let_through(error)
-            raise UserError(
-                f"Entry point {point.name!r} ({point.value}) failed to load: {told(error)}. "
-                "Correct or uninstall it."
-            ) from error
-    for file in plugin_files or []:
-        load_file(file)
-    return dict(sorted(_entries.items()))
-
-
-@cache
-def installed_points() -> tuple[EntryPoint, ...]:
-    """Return the entry points of other distributions.
-
-    They are searched once, because nothing is installed while a process runs.
-    """
-    return tuple(entry_points(group=ENTRY_POINT_GROUP))
-
-
-def find(name: str, advice: str = "Give a plugin's file with --plugin FILE.py.") -> Entry:
-    """Return the router registered as `name`, or raise a `UserError` with advice."""
-    entries = load_all()
-    if name not in entries:
-        raise unknown("router", name, entries, advice)
-    return entries[name]
-
-
-def load_file(file: Path) -> list[Entry]:
-    """Import a plugin file, or each file of a folder, and return its routers.
-
-    A plugin may import the modules beside it.
-
-    Raises:
-        UserError: no such file, a file that cannot be imported, or a file without a router.
-    """
-    if not file.exists():
-        raise UserError(
-            f"Plugin file {str(file)!r} does not exist. Give the path of a Python file that "
-            "registers a router, or of a folder of such files."
-        )
-    files = sorted(file.glob("[!_.]*.py")) if file.is_dir() else [file]
-    found = [entry for one in files for entry in _load_one(one)]
-    if not found:
-        kind = "folder" if file.is_dir() else "file"
-        raise UserError(
-            f"Plugin {kind} {str(file)!r} registers no router. Decorate its class with "
-            "@register(name, family=...)."
-        )
-    return found
-
-
-def _load_one(file: Path) -> list[Entry]:
-    """Import one plugin file, unless that was done before, and return its routers."""
-    # Two plugins may have the same file name, so the module's name comes from the whole path.
-    name = f"router_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise UserError(
-                f"Plugin file {str(file)!r} is not a Python file: its name must end in .py."
-            )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            with _from_outside(), helpers_of(file):
-                spec.loader.exec_module(module)
-        except BaseException as error:
-            # Leave no trace of a plugin that failed half-way.
-            del sys.modules[name]
-            for entry in [entry for entry in _entries.values() if entry.router.__module__ == name]:
-                del _entries[entry.name]
-            let_through(error)
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"Plugin file {str(file)!r} failed to import: {told(error)}."
-            ) from error
-    return [entry for entry in _entries.values() if entry.router.__module__ == name]
-
-
-def load_shipped() -> dict[str, Entry]:
-    """Import the package `routers` beside `bench`, and return its routers by name.
-
-    Raises:
-        UserError: Python found another package of that name.
-    """
-    sibling = Path(__file__).resolve().parents[2] / "routers"
-    if not sibling.is_dir():
-        return {}
-    # Any folder `routers` on the path would be found by this name.
-    package = importlib.import_module("routers")
-    # A namespace package has no __file__, a module no __path__.
-    origin = Path(
-        next(iter(getattr(package, "__path__", None) or [package.__file__ or ""]))
-    ).resolve()
-    if origin != sibling:
-        raise UserError(
-            f"The package 'routers' found at {origin} is not the one beside bench ({sibling}). "
-            "Remove it from the path."
-        )
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"routers.{module.name}")
-    return {name: entry for name, entry in sorted(_entries.items()) if not entry.outside}

@@ -275,7 +275,7 @@ class ThresholdChoice(TokenChoice):
         super().after_step(trace)
         if self.mode == "controlled":
             # By the mask, which is charged: `mean_experts` is the number in the budget. A skip
-            # beside the experts is none.
+            # is no expert.
             taken = trace.plan.mask[..., : self.num_experts].sum(-1).float().mean()
             step = self.control_rate * (self.mean_experts - taken)
             self.threshold.add_(step).clamp_(*self.limits)

@@ -1,4 +1,4 @@
-"""Write and read the phase of a running cell, in a small file beside its checkpoints."""
+"""Write and read the phase of a running cell, in a small file next to its checkpoints."""
 
 import json
 import time

@@ -10,9 +10,10 @@ from typing import Any
 from bench.config.row import Role, RowConfig
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
-from bench.model.assemble import layers_used
+from bench.model.blueprint import layers_used
+from bench.routing.load_routers import load_shipped
 from bench.routing.paths import Paths, Site
-from bench.routing.registry import Entry, RouterCard, load_shipped
+from bench.routing.registry import Entry, RouterCard
 from bench.runner.rows import Rows
 
 CHANCE = "random"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from bench.data import Windows
+from bench.data import Corpus, Windows
 from bench.evaluation.causal_choice import causal_choice
 from bench.evaluation.headline import (
     Headline,
@@ -13,7 +13,7 @@ from bench.evaluation.headline import (
     mean_loss,
 )
 from bench.evaluation.latency import measure_speed
-from bench.evaluation.monitors import monitors, passage
+from bench.evaluation.monitors import TrainingHistory, monitors, passage
 from bench.evaluation.other_routes import other_routes
 from bench.evaluation.recall import recall
 from bench.evaluation.right_paths import right_paths
@@ -22,13 +22,12 @@ from bench.evaluation.utility import utility_correlation
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.record import Causality, Flops, Provenance, Training
-from bench.routing.contract import Policy
 from bench.runner.frozen import training_budget
 from bench.runner.memory import PeakMemory
 from bench.runner.probes import Watch
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import ResolvedCell
-from bench.training.loop import Trained
+from bench.training.task import Trained
 
 
 @dataclass(frozen=True)
@@ -74,51 +73,33 @@ def measured(
 ) -> dict[str, Any]:
     """Return the measured fields of the record."""
     cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
-    model, watch, dtype = trained.model, trained.watch, resolved.dtype
-    headline, validation = evaluated.headline, evaluated.validation
-    evaluation, decoder, ledger = headline.evaluation, model.decoder, model.evaluation_ledger
-    batch_size = suite.evaluation.batch_size
+    model, result, watch = trained.model, trained.trained, trained.watch
+    headline, validation, dtype = evaluated.headline, evaluated.validation, resolved.dtype
+    evaluation, probed = headline.evaluation, watch.validation
+    # Further evaluations of the trained model, on the windows of the probes.
+    again = (model, probed, suite.evaluation.batch_size, cell.seed, dtype)
+    history = TrainingHistory(watch.masks, result.gradients, result.shares)
     # Utility once as the router's own labels have it, and once with later layers as in use.
-    policies: tuple[Policy | None, ...] = (None, "on_policy")
-    utility = [
-        utility_correlation(model, watch.validation, batch_size, cell.seed, dtype, policy)
-        for policy in policies
-    ]
-    gradients, shares = trained.trained.gradients, trained.trained.shares
+    utility, in_use = utility_correlation(*again), utility_correlation(*again, "on_policy")
     return {
-        "loss": headline.loss,
-        "calibrated_loss": mean_loss(domain_losses(evaluation.nats, validation, corpus), corpus),
-        "domain_loss": headline.domain_loss,
-        "headline_domains": corpus.headline_domains,
-        "documents": document_losses(evaluation.nats, validation, corpus),
+        **_losses(headline, validation, corpus),
         "budget": headline.audit,
         "flops": _flops(resolved, trained, headline),
-        "training": _training(model, headline, trained.trained, memory),
+        "training": _training(model, headline, result, memory),
         "speed": measure_speed(model, validation, dtype).model_copy(update={"beside": beside}),
         "causality": evaluated.causality,
         "curve": tuple(watch.curve),
-        "monitors": monitors(
-            decoder,
-            ledger,
-            corpus,
-            validation,
-            evaluation,
-            watch.masks,
-            gradients,
-            shares,
-            *utility,
-        ),
+        "monitors": monitors(model, corpus, validation, evaluation, history, utility, in_use),
         "supervision": measure_supervision(
             model, corpus.train, suite.seq_len, suite.evaluation, cell.seed, dtype
         ),
-        "truth": right_paths(decoder, suite, corpus, validation, evaluation),
+        "truth": right_paths(model.decoder, suite, corpus, validation, evaluation),
         "recall": recall(evaluation.nats, validation, corpus.token_bytes),
-        "other_routes": other_routes(model, watch.validation, batch_size, cell.seed, dtype),
-        "causal_choice": causal_choice(model, watch.validation, batch_size, cell.seed, dtype),
-        "auxiliary": trained.trained.auxiliary,
-        "passage": passage(ledger, decoder, corpus, validation, evaluation)
-        if cell.seed == 0
-        else None,
+        "other_routes": other_routes(*again),
+        "causal_choice": causal_choice(*again),
+        "auxiliary": result.auxiliary,
+        # One seed is enough to show how text is routed.
+        "passage": None if cell.seed else passage(model, corpus, validation, evaluation),
     }
 
 
@@ -139,9 +120,20 @@ def provenance_of(resolved: ResolvedCell, command: str, started: str) -> Provena
     )
 
 
+def _losses(headline: Headline, validation: Windows, corpus: Corpus) -> dict[str, Any]:
+    nats = headline.evaluation.nats
+    return {
+        "loss": headline.loss,
+        "calibrated_loss": mean_loss(domain_losses(nats, validation, corpus), corpus),
+        "domain_loss": headline.domain_loss,
+        "headline_domains": corpus.headline_domains,
+        "documents": document_losses(nats, validation, corpus),
+    }
+
+
 def _flops(resolved: ResolvedCell, found: TrainedCell, headline: Headline) -> Flops:
     model, trained = found.model, found.trained
-    # An interpolated headline stands at B exactly; a single point at its own spend.
+    # An interpolated headline is at B exactly; a single point at its own spend.
     at_budget = headline.audit.headline == "interpolated"
     ledger = model.evaluation_ledger
     return Flops(

@@ -126,6 +126,7 @@ def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozense
         if suite not in budgets:
             vocab_size = read(cell.data).vocab_size
             budgets[suite] = training_budget(cell.suite, decoder_of(cell.suite, vocab_size))
+        # The first cell of a seed may have to train a frozen backbone.
         first = (suite, cell.seed) not in seeds
         seeds.add((suite, cell.seed))
         row = hash_of([suite, cell.row.name])

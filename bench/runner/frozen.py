@@ -8,8 +8,8 @@ from bench.routing.contract import Router
 from bench.runner.cell_phase import Pulse
 from bench.runner.cells import Cell
 from bench.runner.resolve import ResolvedCell
-from bench.training.loop import Allowance
 from bench.training.pretrain import Pretraining, adopt, pretrained
+from bench.training.task import Allowance
 
 
 def pretraining(resolved: ResolvedCell, model: Model) -> Pretraining:

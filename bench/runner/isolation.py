@@ -22,6 +22,9 @@ START_METHOD = "spawn"
 INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM})
 """Signals that end a run. A terminal sends the first, a container or a scheduler the second."""
 
+QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
+"""Filter for the tracker's warning of semaphores that a killed process left."""
+
 PARENT_SECONDS = 2.0
 """Time between two looks of a process at its parent."""
 
@@ -102,8 +105,14 @@ def _interrupts_held_back() -> Generator[None]:
 
 
 def start_tracker() -> None:
-    """Start the process that tracks resources. The thread that starts it unblocks interrupts."""
+    """Start the process that tracks resources. The thread that starts it unblocks interrupts.
+
+    If this process is killed, the tracker removes its semaphores. It takes its filters of warnings
+    from here, and would otherwise print a warning of Python that looks like a fault of the bench.
+    """
     if sys.platform != "win32":
+        if QUIET_TRACKER not in sys.warnoptions:
+            sys.warnoptions.append(QUIET_TRACKER)
         resource_tracker.ensure_running()
 
 

@@ -12,7 +12,8 @@ from bench.config.suite import SuiteConfig
 from bench.errors import unknown
 from bench.files import file_lock, write_atomically
 from bench.record import RULES_VERSION, CheckOutcome
-from bench.routing.registry import Entry, RouterCard, load_all, load_file, load_shipped
+from bench.routing.load_routers import load_all, load_file, load_shipped
+from bench.routing.registry import Entry, RouterCard
 from bench.runner.isolation import in_fresh_process
 
 OUTCOMES_FOLDER = ".checks"

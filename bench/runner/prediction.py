@@ -1,7 +1,7 @@
 """Predict time, memory and disk of a grid of cells, and begin with its longest cells."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -123,6 +123,7 @@ def works_of(cells: Sequence[Cell], look_up_plugins: bool = False) -> dict[str, 
 
     works: dict[str, Work] = {}
     for cell in cells:
+        # The key of a row without its seed.
         row = hash_of([cell.suite.canonical(), cell.row.name])
         if row not in found:
             found[row] = size(cell)
@@ -135,9 +136,14 @@ def _work(cell: Cell) -> Work:
     return work_of(cell, text_of(cell.data))
 
 
-def text_of(config: DataConfig) -> Corpus:
-    """Return the text to plan with. Nobody downloads text for a plan: a stand-in replaces it."""
-    return declared_corpus(config) if config.source == "hub" else load_corpus(config)
+def text_of(config: DataConfig, said: Callable[[str], None] = lambda _: None) -> Corpus:
+    """Return the text to plan with. A plan downloads no text: sizes alone replace it.
+
+    Args:
+        config: the data.
+        said: called with a line before a text is read that is not in the cache.
+    """
+    return declared_corpus(config) if config.source == "hub" else load_corpus(config, said=said)
 
 
 def longest_first(cells: Sequence[Cell], seconds: Mapping[str, float], workers: int) -> list[Cell]:
@@ -157,9 +163,11 @@ def longest_first(cells: Sequence[Cell], seconds: Mapping[str, float], workers: 
     groups: dict[str, int] = {}
     for cell in cells:
         place = (hash_of(cell.suite.canonical()), cell.seed)
+        # The first cell of a seed trains the backbone that the others of the seed wait for.
         if place not in seeds and cell.suite.regime == "controller":
             leading.add(cell.digest)
         groups[cell.digest] = seeds.setdefault(place, len(seeds))
+    # Workers for all rows of a seed leave whole seeds behind in any order.
     wide = workers * len(seeds) >= len(cells)
 
     def rank(cell: Cell) -> tuple[bool, int, float]:

@@ -1,23 +1,21 @@
-"""Check backbone, layers, text and budget before the first step of a run."""
+"""Check backbone, layers and budget before the first step of a run."""
 
 from collections.abc import Sequence
 
 from bench.config.suite import SuiteConfig
-from bench.data import Corpus, check_windows
 from bench.errors import UserError
 from bench.model.assemble import solve_size
 from bench.runner.cells import Cell
 from bench.runner.resolve import check_layers, decoder_of, resolve
 
 
-def check_suite(suite: SuiteConfig, corpus: Corpus) -> None:
-    """Refuse a suite that cannot run with any row.
+def check_suite(suite: SuiteConfig) -> None:
+    """Refuse a suite that cannot run with any row or text.
 
     Raises:
-        UserError: an unknown backbone, a layer that it lacks, or too little text for the windows.
+        UserError: an unknown backbone, or a layer that it lacks.
     """
-    check_layers(suite, decoder_of(suite, corpus.vocab_size))
-    check_windows(corpus, suite)
+    check_layers(suite, decoder_of(suite, suite.data.vocab_size))
 
 
 def check_cells(cells: Sequence[Cell]) -> None:

@@ -29,7 +29,7 @@ PEAKS: dict[str, tuple[float, float]] = {
 }
 """Device -> peak FLOP/s of dense products in 16 bits and in float32, as its maker states them."""
 UNKNOWN_GPU = "a100"
-"""The GPU whose peak is assumed for one that is in no line of the table."""
+"""The GPU whose peak is assumed for a GPU that the table lacks."""
 UTILISATION = 0.2
 """Assumed share of the peak that a training reaches, where there are no records."""
 CORE_FLOPS = 40e9
@@ -84,9 +84,11 @@ def read_measured(*trees: Path) -> Iterator[Measured]:
 
 def _measured(data: dict[str, Any], path: Path) -> Measured | None:
     training, flops, budget = data["training"], data["flops"], data["budget"]
+    # A cell that failed has no work to learn from.
     if not (training and flops and budget and training["steps"]):
         return None
     config, speed = data["provenance"]["config"], data["speed"]
+    # A record has two files, and both take room on the disk.
     details = path.with_name(f"{path.stem}.details.json.gz")
     vocab_size = config["data"].get("vocab_size", 256)
     work = Work(
@@ -98,6 +100,7 @@ def _measured(data: dict[str, Any], path: Path) -> Measured | None:
         expert_layers=len(budget["routed_layers"]) * bool(budget["expert_width"]),
         batch_bytes=batch_bytes(config, vocab_size),
     )
+    # Evaluation is timed per token: its FLOPs over those of a token give its tokens.
     passed = flops["evaluation"] / flops["active"] * speed["forward_us_per_token"] / 1e6
     memory = training["peak_memory_mb"]
     return Measured(
@@ -128,7 +131,7 @@ class Rates:
         rows = {(one.work.suite, one.work.row) for one in measured}
         self._rates = _fit(measured) if len(rows) >= LEAST_ROWS else None
         known = [one.memory - one.work.memory for one in measured if one.memory is not None]
-        # The memory of the process itself: libraries, text, and what an earlier cell left.
+        # The memory of the process itself: libraries, text, and the rest of an earlier cell.
         self._process = median(known) if known else 0.0
         shares = [one.evaluation / one.seconds for one in measured]
         self.evaluation_share = median(shares) if shares else EVALUATION_SHARE
@@ -197,8 +200,10 @@ def rates_for(device: str, dtype: str, measured: Iterable[Measured], processor: 
         for one in measured
         if one.dtype == dtype and (one.device == "cpu") == on_cpu and name in one.device.lower()
     ]
+    # Records of the same processor are preferred, if there are any.
     if on_cpu and (own := [one for one in same if one.processor == processor]):
         same = own
+    # Rates are fitted over rows, so records of a few rows are not enough.
     if len({one.work.row for one in same}) >= LEAST_ROWS:
         where = sorted({one.processor if on_cpu else one.device for one in same})
         return Rates(same, basis=f"rates of {len(same)} records on {', '.join(where)}")

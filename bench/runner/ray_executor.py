@@ -95,7 +95,7 @@ class RayCluster(Executor):
             ray.cancel(reference, force=True)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; a cluster that was started here ends."""
         ray.shutdown()
 
 

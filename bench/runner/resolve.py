@@ -12,9 +12,10 @@ from bench.config.base import hash_of
 from bench.config.suite import SuiteConfig
 from bench.data import Corpus, load_corpus
 from bench.errors import UserError
-from bench.model.assemble import Blueprint
+from bench.model.blueprint import Blueprint
 from bench.record import RULES_VERSION, CellId, record_path
-from bench.routing.registry import Entry, RouterCard, find, load_file
+from bench.routing.load_routers import find, load_file
+from bench.routing.registry import Entry, RouterCard
 from bench.runner.cells import Cell
 from bench.runner.controls import control_of
 from bench.runner.provenance import machine_of

@@ -103,7 +103,7 @@ def _share(cell: Cell, job: Job, wait: bool) -> CellResult:
 
 
 def _follow(cell: Cell, job: Job) -> None:
-    """Run a cell beside rank 0, which writes its record and its checkpoints."""
+    """Run a cell together with rank 0, which writes its record and its checkpoints."""
     from bench.runner.resolve import resolve
     from bench.runner.run_cell import run_cell
     from bench.training.checkpoint import Checkpoints

@@ -50,13 +50,13 @@ class Rows:
 
 
 def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> Rows:
-    """Find the rows of a comma-separated list of names; "all" is the suite's roster.
+    """Find the rows of a comma-separated list of names, where "all" is the suite's roster.
 
     Raises:
         UserError: a name that is neither a row of the suite nor a registered router, or the weight
             of a loss that none of them has.
     """
-    chosen = list(suite.rows) if routers == "all" else _named(suite, routers)
+    chosen = _named(suite, routers)
     if not chosen:
         raise UserError(f"--routers is {routers!r}: name at least one router, or 'all'.")
     known_rows = {row.name for row in suite.rows}
@@ -91,7 +91,11 @@ def _named(suite: SuiteConfig, routers: str) -> list[RowConfig]:
             "See `python -m bench list`."
         )
     # A name that is given twice is one row.
-    rows = {row.name: row for row in (with_options(suite.row(name), own) for name, own in given)}
+    rows: dict[str, RowConfig] = {}
+    for name, own in given:
+        roster = name == "all" and not own
+        found = suite.rows if roster else [with_options(suite.row(name), own)]
+        rows.update((row.name, row) for row in found)
     return list(rows.values())
 
 
@@ -154,6 +158,6 @@ def unmet_needs(
             f"kind {route!r}"
         )
     if "utility" in needs and paths.base is None:
-        return "it needs utility, which is that of an upgrade, and its paths have no base"
+        return "it needs utility, which only an upgrade has, and its paths have no base"
     missing = sorted(needs - PROVIDED)
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""

@@ -36,6 +36,7 @@ from bench.runner.rows import UNRANKED
 from bench.training.checkpoint import Checkpoints
 from bench.training.loop import train
 from bench.training.parallel import spread
+from bench.training.task import TrainTask
 
 DIVERGED = 2.0
 """Training has diverged if the loss is above this multiple of the loss of guessing."""
@@ -52,8 +53,8 @@ def run_cell(
 ) -> Record:
     """Train, calibrate and evaluate a cell, and return its record.
 
-    An error inside the cell is a result too, with its reason. The status is "failed" for a run that
-    breaks off, "diverged" for one that diverges, and "invalid" if its router breaks a rule.
+    An error inside the cell is a result too, with its reason. The status is "failed" if the run
+    breaks off, "diverged" if it diverges, and "invalid" if its router breaks a rule.
 
     Args:
         resolved: the cell.
@@ -65,22 +66,13 @@ def run_cell(
         keep: called with the trained model at the knobs of its evaluation.
     """
     memory = PeakMemory(torch.device(resolved.cell.suite.device))
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    cell = resolved.cell
-    # Every ending fills in this record, also a crash.
-    blank = Record(
-        key=resolved.key,
-        status="failed",
-        cell=resolved.cell_id,
-        row=cell.row,
-        provenance=provenance_of(resolved, command, started),
-    )
+    cell, blank = resolved.cell, _blank(resolved, command)
     try:
         # A plugin that breaks an honest-row rule is refused before it costs any time.
         checks = checks_of(resolved.entry, cell.row.options, cell.plugin_files, store)
         blank = blank.model_copy(update={"checks": checks})
         if broken := offence(checks):
-            return blank.model_copy(update={"status": "invalid", "reason": broken})
+            raise RuleBroken(broken)
         pulse = pulse or Pulse(cell)
         trained = train_cell(resolved, checkpoints, pulse)
         pulse.enter("evaluation")
@@ -89,18 +81,36 @@ def run_cell(
         found = measured(resolved, trained, evaluated, memory, beside)
         judged = judge_cell(resolved, trained, evaluated)
         return Record.model_validate({**dict(blank), **found, **judged})
-    except (RuleBroken, UncountedOp) as error:
-        return blank.model_copy(update={"status": "invalid", "reason": str(error)})
-    except Diverged as error:
-        said = {"status": "diverged", "reason": str(error), "loss": error.loss}
-        return blank.model_copy(update=said)
-    except UserError as error:
-        return blank.model_copy(update={"reason": str(error)})
     except BaseException as error:
-        let_through(error)
-        if world().size > 1:
-            raise  # the other ranks wait for this one, so all of them must end
-        return blank.model_copy(update={"reason": located(error)})
+        return blank.model_copy(update=_ending(error))
+
+
+def _blank(resolved: ResolvedCell, command: str) -> Record:
+    """Return the record that every ending of a cell fills in, also a crash."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Record(
+        key=resolved.key,
+        status="failed",
+        cell=resolved.cell_id,
+        row=resolved.cell.row,
+        provenance=provenance_of(resolved, command, started),
+    )
+
+
+def _ending(error: BaseException) -> dict[str, Any]:
+    """Return the fields of a record whose cell broke off, or raise what ends the run."""
+    # The router broke the rules of an honest row.
+    if isinstance(error, RuleBroken | UncountedOp):
+        return {"status": "invalid", "reason": str(error)}
+    if isinstance(error, Diverged):
+        return {"status": "diverged", "reason": str(error), "loss": error.loss}
+    if isinstance(error, UserError):
+        return {"reason": str(error)}
+    # An interrupt is no result of this cell.
+    let_through(error)
+    if world().size > 1:
+        raise error  # the other ranks wait for this one, so all of them must end
+    return {"reason": located(error)}
 
 
 def train_cell(
@@ -113,7 +123,7 @@ def train_cell(
         RuleBroken: the router broke a rule.
         UserError: no size of the router meets the budget, or its cost cannot be counted.
     """
-    cell, corpus, suite = resolved.cell, resolved.corpus, resolved.cell.suite
+    cell = resolved.cell
     pulse = pulse or Pulse(cell)
     model, pretraining = prepare(resolved, pulse)
     watch, meter = Watch(resolved, model), model.meter(cell.seed)
@@ -123,15 +133,8 @@ def train_cell(
     pulse.enter("training")
     trained = train(
         model,
-        corpus.train,
-        suite.train.model_copy(update={"router": cell.training}),
+        training_task(resolved),
         allowance(cell, model),
-        seq_len=suite.seq_len,
-        seed=cell.seed,
-        router_seed=cell.row.router_seed,
-        lr_scale=cell.row.lr_scale,
-        dtype=resolved.dtype,
-        statistics=lambda: statistics_of(corpus),
         probe=watch.probe,
         report=pulse.report,
         checkpoints=checkpoints,
@@ -155,6 +158,21 @@ def prepare(resolved: ResolvedCell, pulse: Pulse) -> tuple[Model, float]:
     if suite.compile:
         compile_parts(model.decoder)
     return model, pretraining
+
+
+def training_task(resolved: ResolvedCell) -> TrainTask:
+    """Return the terms of a cell's training, but for its budget."""
+    cell, suite = resolved.cell, resolved.cell.suite
+    return TrainTask(
+        split=resolved.corpus.train,
+        config=suite.train.model_copy(update={"router": cell.training}),
+        seq_len=suite.seq_len,
+        seed=cell.seed,
+        router_seed=cell.row.router_seed,
+        lr_scale=cell.row.lr_scale,
+        dtype=resolved.dtype,
+        statistics=lambda: statistics_of(resolved.corpus),
+    )
 
 
 def evaluate_cell(resolved: ResolvedCell, found: TrainedCell) -> EvaluatedCell:

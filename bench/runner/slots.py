@@ -46,7 +46,7 @@ def _groups(system: Path) -> Iterator[Path]:
             elif "cpu" in controllers.split(","):
                 places |= {(mounted / name, group) for name in (controllers, "cpu")}
     for tree, group in places:
-        # In a container the path may be that of the machine: groups that are not there have none.
+        # In a container this may be a path of the machine. Groups that do not exist have no limit.
         path = PurePosixPath(group.lstrip("/"))
         yield from (tree / part for part in (path, *path.parents))
 

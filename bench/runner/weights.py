@@ -1,4 +1,4 @@
-"""Keep the trained weights of a cell beside its record, and make its model again from both.
+"""Keep the trained weights of a cell with its record, and make its model again from both.
 
 The folder `weights/<first two digits of the key>/<key>/` of a tree has the weights and buffers as
 safetensors: knobs, balance biases and tables of routers included. The record of the same key has
@@ -6,7 +6,6 @@ the row, the suite and the seed, from which the model is built.
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,9 +56,6 @@ def keep_weights(decoder: Decoder, store: Path, key: str) -> None:
     target = weights_path(store, key)
     if from_first(target.exists()):
         return
-    # A run that was killed while it wrote left a part.
-    for left in target.parent.glob(f".writing-{key}-*"):
-        shutil.rmtree(left, ignore_errors=True)
     try:
         write_state(target, key, decoder, {})
     except OSError as error:
@@ -118,12 +114,12 @@ def load_model(
         ) from None
     model.decoder.to(cell.suite.device).eval()
     model.decoder.truth = resolved.corpus.truth
-    remarks = (
-        ()
-        if resolved.identity == record.provenance.router_hash
-        else (
-            f"the router {record.row.router!r} has changed since commit "
-            f"{record.provenance.commit[:12]}",
-        )
-    )
-    return KeptModel(model, resolved.corpus, remarks)
+    return KeptModel(model, resolved.corpus, _remarks(record, resolved.identity))
+
+
+def _remarks(record: Record, identity: str) -> tuple[str, ...]:
+    """Return a remark if the router is another one than that of the record."""
+    if identity == record.provenance.router_hash:
+        return ()
+    commit = record.provenance.commit[:12]
+    return (f"the router {record.row.router!r} has changed since commit {commit}",)

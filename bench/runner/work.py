@@ -67,12 +67,14 @@ def work_of(cell: Cell, corpus: Corpus) -> Work:
     suite, found = cell.suite, sketch(resolve(cell, corpus).blueprint())
     config = decoder_of(suite, corpus.vocab_size)
     per_token = _training_cost(found, suite.regime == "controller")
+    # On a frozen backbone a router without parameters has nothing to train.
     if suite.regime == "controller" and not found.learns:
         flops = 0.0
     elif cell.match == "flops":
         flops = training_budget(suite, config)
     else:
         flops = per_token * suite.train.reference_tokens
+    # Forward and backward of the full model: three times the forward pass.
     pretraining = 0.0
     if suite.pretrain is not None and suite.regime == "controller":
         full = dense_costs(config, suite.routed_layers, suite.seq_len).full

@@ -42,7 +42,7 @@ def measure_decode(
         prompt: number of tokens of the prompt; the rest is decoded.
         tags: domains of the tokens.
         batches: batch sizes.
-        repeats: timed decodings of each model, after one that warms up.
+        repeats: timed decodings of each model, after a warm-up.
         dtype: precision of matrix products.
         clock: returns the time in seconds; by default processor time on a CPU.
     """
@@ -94,6 +94,7 @@ def _counted(
     with autocast(tokens.device, dtype):
         for place in range(prompt, tokens.shape[1]):
             step(place)
+            # The price depends on the paths of each token, so it is summed step by step.
             flops += decoding.price(model.evaluation_ledger)
     batch = len(tokens)
     return DecodeSpeed(

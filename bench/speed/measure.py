@@ -15,6 +15,7 @@ from bench.runner.memory import keep_freed_memory
 from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
 from bench.speed.decode import measure_decode
+from bench.speed.memory import measure_memory
 from bench.speed.parts import shares
 from bench.speed.plain import plain_step
 from bench.speed.subject import PROGRESS, Cost, Subject
@@ -35,6 +36,7 @@ def measure_speeds(
     windows: int,
     command: str,
     decode: bool = False,
+    memory: bool = False,
     told: Callable[[str], None] = lambda text: None,
 ) -> SpeedRun:
     """Time the rows of some cells and the yardsticks.
@@ -46,47 +48,43 @@ def measure_speeds(
         windows: validation windows of an evaluation, for each domain.
         command: the command line, for the file.
         decode: whether to time decoding too.
-        told: called with what is being done.
+        memory: whether to measure the peak memory of training steps too.
+        told: called with the name of each part of the work.
     """
-    # As in the cells of a run.
-    torch.set_num_threads(1)
-    keep_freed_memory()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     told(f"preparing {len(cells)} rows")
-    subjects = {cell.row.name: Subject(resolve(cell, corpus)) for cell in cells}
+    subjects = _subjects(cells, corpus)
     reference = cells[0].row.name
     told("training steps")
-    steps, step_costs = _steps(subjects, reference, rounds)
+    works = {"step": _steps(subjects, reference, rounds)}
     told("evaluations")
-    evaluations, evaluation_costs = _evaluations(subjects, rounds, windows)
+    works["evaluation"] = _evaluations(subjects, rounds, windows)
     if decode:
         told("decoding")
     decoding = _decoding(subjects, reference, rounds) if decode else []
     told("parts of a step")
-    parts = {name: shares(one.step, one.model.decoder, PROFILED) for name, one in subjects.items()}
+    rows = [_row(name, one, works, reference) for name, one in subjects.items()]
+    if memory:
+        memories = measure_memory(cells, told)
+        rows = [row.model_copy(update={"memory": memories.get(row.row)}) for row in rows]
     told("yardsticks")
-    works = {"step": (steps, step_costs), "evaluation": (evaluations, evaluation_costs)}
-    rows = [
-        RowSpeed(
-            row=name,
-            works={kind: _work(*found, name, reference) for kind, found in works.items()},
-            parts=parts[name],
-        )
-        for name in subjects
-    ]
-    base = step_costs[reference].active
-    found = _yardsticks(subjects[reference], steps, reference, base, rounds)
-    about = _about(subjects[reference])
     return SpeedRun(
-        **about,
+        **_about(subjects[reference]),
         command=command,
         started=started,
         rounds=rounds,
         reference=reference,
         rows=tuple(rows),
-        yardsticks=tuple(found),
+        yardsticks=tuple(_yardsticks(subjects[reference], *works["step"], reference, rounds)),
         decoding=tuple(decoding),
     )
+
+
+def _subjects(cells: Sequence[Cell], corpus: Corpus) -> dict[str, Subject]:
+    """Return the rows by name, in a process that is set up as for the cells of a run."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return {cell.row.name: Subject(resolve(cell, corpus)) for cell in cells}
 
 
 def _steps(
@@ -127,8 +125,19 @@ def _decoding(subjects: dict[str, Subject], reference: str, rounds: int) -> list
     return measure_decode(models, tokens[:, :-1], prompt, tags, repeats=rounds, dtype=dense.dtype)
 
 
+def _row(
+    name: str, one: Subject, works: dict[str, tuple[Seconds, dict[str, Cost]]], reference: str
+) -> RowSpeed:
+    """Return the figures of one row, and the parts of its step."""
+    return RowSpeed(
+        row=name,
+        works={kind: _work(*found, name, reference) for kind, found in works.items()},
+        parts=shares(one.step, one.model.decoder, PROFILED),
+    )
+
+
 def _work(seconds: Seconds, costs: dict[str, Cost], name: str, reference: str) -> Work:
-    """Return the figures of one row."""
+    """Return the figures of one kind of work of a row."""
     own, other = costs[name], costs[reference]
     return Work(
         milliseconds=median_ms(seconds[name]),
@@ -140,16 +149,18 @@ def _work(seconds: Seconds, costs: dict[str, Cost], name: str, reference: str) -
 
 
 def _yardsticks(
-    dense: Subject, steps: Seconds, reference: str, flops: float, rounds: int
+    dense: Subject, seconds: Seconds, costs: dict[str, Cost], reference: str, rounds: int
 ) -> list[Yardstick]:
+    """Return the yardsticks, and what the reference reaches of them in a training step."""
     suite, device = dense.resolved.cell.suite, dense.loop.device
     tokens = suite.train.batch_size * suite.seq_len
     found = peaks(rounds, device)
     peak = next(one.value for one in found if one.name.endswith(suite.dtype))
     # Both did the same steps on the same batches.
-    plain = relative(steps[PLAIN], steps[reference])
+    plain = relative(seconds[PLAIN], seconds[reference])
+    flops = costs[reference].active * tokens
     return [
-        *rates(median_ms(steps[reference]), flops * tokens, plain, peak),
+        *rates(median_ms(seconds[reference]), flops, plain, peak),
         *found,
         *expert_layers(dense.model.decoder.config, tokens, dense.dtype, rounds, device),
     ]

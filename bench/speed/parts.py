@@ -1,7 +1,7 @@
 """Divide the time of a training step among its parts.
 
 Functions of the harness are replaced by timed ones while a step runs. They nest: the time of an
-inner part is not that of the outer one. In the backward pass each node of the graph belongs to the
+inner part is no time of the outer one. In the backward pass each node of the graph belongs to the
 part that made it. Everything else is `other`, so the shares add up to 1.
 """
 
@@ -24,6 +24,7 @@ from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank, LowRank
 from bench.flops.ledger import Ledger
 from bench.training import step as step_module
+from bench.training.auxiliary import AuxiliaryLosses
 from bench.training.choices import Choices
 from bench.training.curriculum import Curriculum
 from bench.training.step import Stepper
@@ -33,7 +34,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     # A module is timed around its call, so a compiled one is timed too.
     "router": (
         *((Pass, "plan"), (Stepper, "_labelled")),
-        *((Stepper, "_auxiliary"), (Stepper, "_after_step")),
+        *((AuxiliaryLosses, "total"), (Stepper, "_after_step")),
     ),
     "dispatch": (
         *((decoder_module, "dispatch_paths"), (decoder_module, "gather_chosen")),

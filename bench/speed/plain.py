@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.passes import autocast
 from bench.backbone.sites import PathSet
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.training.optim import Muon
 
 
@@ -24,7 +24,7 @@ class PlainLayer(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         attention = layer.attention
-        # A dense row may stand in a routed layer, on its full path.
+        # A dense row may use the full path of a routed layer.
         ffn = layer.ffn.full if isinstance(layer.ffn, PathSet) else layer.ffn
         self.heads = attention.num_heads
         self.qkv, self.out = _copy(attention.qkv), _copy(attention.out)

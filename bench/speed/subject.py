@@ -14,7 +14,7 @@ from bench.model.assemble import Model
 from bench.runner.cell_phase import Pulse
 from bench.runner.probes import cut
 from bench.runner.resolve import ResolvedCell
-from bench.runner.run_cell import prepare, statistics_of
+from bench.runner.run_cell import prepare, training_task
 from bench.training.loop import advance, begin
 
 PROGRESS = 0.5
@@ -38,20 +38,9 @@ class Subject:
     """
 
     def __init__(self, resolved: ResolvedCell) -> None:
-        suite = resolved.cell.suite
         self.resolved, self.dtype = resolved, resolved.dtype
         self.model: Model = prepare(resolved, Pulse(resolved.cell))[0]
-        self.loop, self.order = begin(
-            self.model,
-            resolved.corpus.train,
-            suite.train.model_copy(update={"router": resolved.cell.training}),
-            seq_len=suite.seq_len,
-            seed=resolved.cell.seed,
-            router_seed=resolved.cell.row.router_seed,
-            lr_scale=resolved.cell.row.lr_scale,
-            dtype=resolved.dtype,
-            statistics=lambda: statistics_of(resolved.corpus),
-        )
+        self.loop, self.order = begin(self.model, training_task(resolved))
         self.windows: Windows = cut(resolved, "validation", 1)
 
     def step(self) -> Tensor:
@@ -95,7 +84,7 @@ class Subject:
         run = make_pass(tokens, tags, selection="topk", generator=self.loop.noise)
         with torch.no_grad(), autocast(self.loop.device, self.dtype):
             self.model.decoder(run)
-        optimizer = self.loop.muon_flops / tokens.numel()
+        optimizer = self.loop.optimizer_flops / tokens.numel()
         return Cost(charged, charged * _executed_share(ledger, run), optimizer)
 
 

@@ -48,5 +48,5 @@ def alternate(
 
 
 def relative(seconds: list[float], reference: list[float]) -> float:
-    """Return the median over rounds of the time divided by that of the reference."""
+    """Return the median over rounds of the time divided by the time of the reference."""
     return statistics.median(a / b for a, b in zip(seconds, reference, strict=True))

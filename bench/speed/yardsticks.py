@@ -1,4 +1,4 @@
-"""Measure what the rows are compared with: peaks of this machine, and other expert layers."""
+"""Measure the yardsticks of the rows: peaks of this machine, and other expert layers."""
 
 import importlib
 import statistics
@@ -76,25 +76,29 @@ def expert_layers(
         block.to(device)
         index, factor = chosen[0], weight[0].gather(1, chosen[0])
         layers["experts of Transformers"] = lambda x: block(x[0], index, factor)
-
-    def both(layer: Callable[[Tensor], Tensor]) -> Callable[[], None]:
-        # The input needs a gradient, as it does inside a model.
-        given = x.clone().requires_grad_()
-
-        def work() -> None:
-            with autocast(device, dtype):
-                out = layer(given)
-            out.float().square().sum().backward()
-
-        return work
-
-    works = {name: both(layer) for name, layer in layers.items()}
+    # All layers get the same input and the same choices.
+    works = {name: _both_ways(layer, x, dtype) for name, layer in layers.items()}
     seconds = alternate(works, rounds, device)
     return [
         Yardstick(name=name, value=relative(found, seconds[DENSE]), unit=f"times {DENSE}")
         for name, found in seconds.items()
         if name != DENSE
     ]
+
+
+def _both_ways(
+    layer: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype
+) -> Callable[[], None]:
+    """Return a function that runs a layer forward and backward."""
+    # The input needs a gradient, as it does inside a model.
+    given = x.clone().requires_grad_()
+
+    def work() -> None:
+        with autocast(x.device, dtype):
+            out = layer(given)
+        out.float().square().sum().backward()
+
+    return work
 
 
 def transformers_experts(bank: ExpertBank) -> nn.Module | None:
@@ -122,7 +126,7 @@ def rates(milliseconds: float, flops: float, plain_ratio: float, peak: float) ->
     Args:
         milliseconds: median time of a step.
         flops: training FLOPs of a step, without the optimiser.
-        plain_ratio: time of the plain loop divided by that of the dense row.
+        plain_ratio: time of the plain loop divided by the time of the dense row.
         peak: GFLOP/s of matrix products in the precision of the step.
     """
     speed = flops / milliseconds * 1e-6

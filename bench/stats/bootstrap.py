@@ -70,30 +70,29 @@ def hierarchical_bootstrap(
     rows = [documents] if against is None else [documents, against]
     by_domain = _common_documents(rows, seeds)
     rng = np.random.default_rng(seed)
-    # Resampling with replacement, as counts: how often each replicate picks each seed.
-    picked_seeds = rng.multinomial(
-        len(seeds), np.full(len(seeds), 1.0 / len(seeds)), size=resamples
-    ) / len(seeds)
+    picked_seeds = _picks(rng, len(seeds), resamples) / len(seeds)
+    ends = (1.0 - level) / 2.0, (1.0 + level) / 2.0
     intervals: list[DomainInterval] = []
     for domain, names in sorted(by_domain.items()):
         # Sizes of documents are the same for every seed; a difference takes the second row off.
         size = np.array([documents[seeds[0]][name][2] for name in names])
-        nats = sum(
-            sign * _nats(row, seeds, names) for sign, row in zip((1.0, -1.0), rows, strict=False)
-        )
-        picked = rng.multinomial(
-            len(names), np.full(len(names), 1.0 / len(names)), size=resamples
-        ).astype(np.float64)
+        nats = _nats(documents, seeds, names)
+        if against is not None:
+            nats = nats - _nats(against, seeds, names)
+        picked = _picks(rng, len(names), resamples)
         # Nats over bytes of the picked documents, then the mean over the picked seeds.
-        replicates = ((picked @ np.asarray(nats).T) * picked_seeds).sum(1) / (picked @ size)
-        low, high = np.quantile(replicates, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+        replicates = ((picked @ nats.T) * picked_seeds).sum(1) / (picked @ size)
+        # The ends are percentiles of the replicates, for each domain alone.
+        low, high = map(float, np.quantile(replicates, ends))
         mean = float(np.sum(nats) / len(seeds) / size.sum())
-        intervals.append(
-            DomainInterval(
-                domain, mean, float(low), float(high), len(seeds), len(names), _coverage(len(seeds))
-            )
-        )
+        counts = len(seeds), len(names)
+        intervals.append(DomainInterval(domain, mean, low, high, *counts, _coverage(len(seeds))))
     return tuple(intervals)
+
+
+def _picks(rng: np.random.Generator, count: int, resamples: int) -> Floats:
+    """Draw `count` of `count` things with replacement: how often each, `[resample, thing]`."""
+    return rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
 
 
 def _common_documents(rows: list[Documents], seeds: list[int]) -> dict[str, list[str]]:

@@ -100,7 +100,9 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
     """
     if not predictions:
         return []
+    # One family for the whole study: each p value is corrected for all predictions.
     tests = _family(predictions)
+    # Two p values for each prediction, of the two opposite one-sided claims.
     confirm, refute = _confirm_and_refute(predictions, tests)
     half, smallest = tests.half_width(alpha), tests.detectable(alpha)
     found: list[PredictionResult] = []

@@ -114,6 +114,7 @@ class Plan:
 def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
     seen: set[frozenset[str]] = set()
     for comparison in comparisons:
+        # Both directions are one comparison.
         pair = frozenset((comparison.row, comparison.control))
         name = f"{comparison.row!r} against {comparison.control!r} ({comparison.family})"
         if len(pair) < 2:
@@ -123,7 +124,7 @@ def _refuse_repeats(comparisons: Iterable[Comparison]) -> None:
             )
         if pair in seen:
             raise UserError(
-                f"The plan compares {name} twice; a pair may stand once in a family, in either "
+                f"The plan compares {name} twice; a pair may occur once in a family, in either "
                 "order. Remove one."
             )
         seen.add(pair)

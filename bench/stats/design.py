@@ -1,6 +1,6 @@
 """Compute the power of a design and its smallest detectable differences.
 
-The power is that of the rule for verdicts (`bench.stats.families`): a difference counts if the
+The power belongs to the rule for verdicts (`bench.stats.families`): a difference counts if the
 moderated t test reaches the corrected level and the plain paired t test the family's level.
 """
 

@@ -58,7 +58,7 @@ class FamilyTests:
 
         It is the wider of the Bonferroni interval from the moderated variance and the plain t
         interval at the family's level. It excludes 0 only if the rule finds a difference; Holm may
-        find more differences.
+        find more differences, and `cut_interval` ends their intervals at 0.
         """
         count = max(self.plain.n.shape[-1], 1)
         return np.maximum(self.moderated.half_width(level / count), self.plain.half_width(level))

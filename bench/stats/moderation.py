@@ -1,6 +1,6 @@
 """Moderate variances: with few seeds, the variance of a difference borrows from the other rows.
 
-The model is that of limma (Smyth 2004, Statistical Applications in Genetics and Molecular Biology
+The model is limma's (Smyth 2004, Statistical Applications in Genetics and Molecular Biology
 3, article 3): true variances scatter about a prior s0^2 as s0^2 d0 / chi^2_d0. Three things differ,
 because comparisons on one board share controls, unlike genes, and because boards are small. Without
 each of them, simulated null boards exceeded their level (docs/decisions, statistics).
@@ -119,7 +119,7 @@ def fit_prior(variance: Floats, df: Floats) -> Prior:
         - special.digamma(df / 2.0)
         + np.log(df / 2.0)
     )
-    # Sampling alone scatters the logarithms by trigamma(df / 2). The excess is that of the prior.
+    # Sampling alone scatters the logarithms by trigamma(df / 2). The excess comes from the prior.
     centre = np.nanmean(log, axis=-1)
     excess = np.nanvar(log, axis=-1, ddof=1) - np.nanmean(special.polygamma(1, df / 2.0), axis=-1)
     prior_df = np.where(

@@ -62,30 +62,27 @@ def noise_floor(
     adjusted, half_widths = holm(tests.p), tests.half_width(0.05)
     floors: list[NoiseFloor] = []
     for index, (row, twin) in enumerate(twins):
-        n, sd, p = (
-            int(tests.n[index]),
-            float(np.sqrt(tests.variance[index])),
-            float(adjusted[index]),
-        )
-        floor = float(half_widths[index])
-        # The true SD may be larger than that of a few seeds.
-        upper = (
-            sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
-        )
+        n, p = int(tests.n[index]), float(adjusted[index])
+        sd = float(np.sqrt(tests.variance[index]))
         floors.append(
             NoiseFloor(
-                row,
-                twin,
-                n,
-                float(tests.mean[index]),
-                sd,
-                floor,
-                upper,
-                p,
-                None if math.isnan(p) else p > alpha,
+                row=row,
+                twin=twin,
+                n=n,
+                difference=float(tests.mean[index]),
+                sd=sd,
+                floor=float(half_widths[index]),
+                sd_upper=_sd_upper(sd, n),
+                p=p,
+                passed=None if math.isnan(p) else p > alpha,
             )
         )
     return tuple(floors)
+
+
+def _sd_upper(sd: float, n: int) -> float:
+    """Return the upper 90 % bound: the true SD may be larger than the SD of a few seeds."""
+    return sd * math.sqrt((n - 1.0) / float(special.chdtri(n - 1.0, 0.9))) if n > 1 else math.nan
 
 
 def _differences(losses: Losses, row: str, twin: str) -> list[float]:

@@ -33,7 +33,9 @@ class Outcome:
         seeds: common seeds in use.
         excluded: seed -> reason why it is not used.
         difference: mean of row - control; negative is in favour of `row`.
-        interval: simultaneous within the family, at its share of alpha and of this look.
+        interval: `single_step`, cut where the verdict's own test leaves off (`cut_interval`). It
+            holds 0 only without a winner, and sticks out of the margin only if not equivalent.
+        single_step: simultaneous within the family, at its share of alpha and of this look.
         plain_interval: paired t interval at 1 - alpha, for this comparison alone.
         sd: SD of the difference over seeds.
         p_plain: p value of the paired t test.
@@ -58,6 +60,7 @@ class Outcome:
     excluded: dict[int, str]
     difference: float
     interval: tuple[float, float]
+    single_step: tuple[float, float]
     plain_interval: tuple[float, float]
     sd: float
     p_plain: float
@@ -105,12 +108,35 @@ def build_outcomes(
             winner=winner,
             seeds=tuple(seed for seed in board.seeds if seed not in excluded),
             excluded=excluded,
-            interval=(mean - width, mean + width),
+            interval=cut_interval((mean - width, mean + width), mean, verdict, winner, plan.margin),
+            single_step=(mean - width, mean + width),
             plain_interval=(mean - plain, mean + plain),
             p_sign_flip=sign_flip(own[~np.isnan(own)]),
             notes=" ".join(notes),
             **numbers,
         )
+
+
+def cut_interval(
+    interval: tuple[float, float],
+    mean: float,
+    verdict: Verdict,
+    winner: str | None,
+    margin: float,
+) -> tuple[float, float]:
+    """Return a simultaneous interval without the values that the verdict's test excludes.
+
+    The interval is Bonferroni's, in a single step. Holm's test goes on in steps and may exclude 0
+    where the interval does not; then the interval ends at 0. An equivalent difference lies within
+    the margin, and so does its interval. The reasons are in docs/decisions, statistics.
+    """
+    low, high = interval
+    # Both cuts may apply: a difference may be real and smaller than the margin.
+    if verdict == "equivalent":
+        low, high = max(low, -margin), min(high, margin)
+    if winner is not None:
+        low, high = (low, min(high, 0.0)) if mean < 0.0 else (max(low, 0.0), high)
+    return low, high
 
 
 def _columns(tests: FamilyTests, plan: Plan, level: float) -> dict[str, Any]:
@@ -165,34 +191,17 @@ def _decide(
     comparison: Comparison, board: Aligned, plan: Plan, used: int, numbers: dict[str, float]
 ) -> tuple[Verdict, str | None, list[str]]:
     """Return verdict, winner and notes of one comparison with `used` common seeds."""
-    pair = (comparison.row, comparison.control)
-    mean, smallest = numbers["difference"], numbers["detectable"]
-    notes = (
-        [f"{used} of {len(board.seeds)} seeds are common to both rows."]
-        if used < len(board.seeds)
-        else []
-    )
-    if used >= 2 and board.look >= 0 and numbers["sd"] == 0.0:
-        notes.append(
-            "Identical losses in every seed."
-            if mean == 0.0
-            else "The difference is the same in every seed."
-        )
+    notes = _seed_notes(board, used, numbers)
     if reason := _no_test(board, plan, used, numbers):
         return "untestable", None, [*notes, reason]
-    winner = (
-        (comparison.row if mean < 0.0 else comparison.control)
-        if numbers["p_adjusted"] <= plan.alpha
-        else None
-    )
+    winner = None
+    if numbers["p_adjusted"] <= plan.alpha:
+        winner = comparison.row if numbers["difference"] < 0.0 else comparison.control
     # A row that failed in some seeds may have failed because of its losses there.
-    failed = [row for row in pair if row in board.failed]
+    failed = [row for row in (comparison.row, comparison.control) if row in board.failed]
+    # A difference within the margin may still be significant, so the winner is kept.
     if numbers["p_equivalence_adjusted"] <= plan.alpha and not failed:
-        return (
-            "equivalent",
-            winner,
-            [*notes, "They differ, but by less than the margin."] if winner else notes,
-        )
+        return "equivalent", winner, notes
     if winner is not None and winner not in failed:
         return "better", winner, notes
     if failed:
@@ -201,14 +210,24 @@ def _decide(
             "on those that are left."
         )
     # Nothing was found, and nothing could have been found.
-    if plan.largest_effect is not None and smallest > plan.largest_effect:
-        return (
-            "untestable",
-            None,
-            [
-                *notes,
-                f"Finds {smallest:.3g} nats at the least; no more than "
-                f"{plan.largest_effect:.3g} is plausible.",
-            ],
+    smallest, largest = numbers["detectable"], plan.largest_effect
+    if largest is not None and smallest > largest:
+        notes.append(
+            f"Finds {smallest:.3g} nats at the least; no more than {largest:.3g} is plausible."
         )
+        return "untestable", None, notes
     return "inconclusive", None, notes
+
+
+def _seed_notes(board: Aligned, used: int, numbers: dict[str, float]) -> list[str]:
+    """Return notes on the common seeds: that some are missing, or that all agree."""
+    notes: list[str] = []
+    if used < len(board.seeds):
+        notes.append(f"{used} of {len(board.seeds)} seeds are common to both rows.")
+    if used >= 2 and board.look >= 0 and numbers["sd"] == 0.0:
+        notes.append(
+            "Identical losses in every seed."
+            if numbers["difference"] == 0.0
+            else "The difference is the same in every seed."
+        )
+    return notes

@@ -152,8 +152,8 @@ def sign_flip(differences: Floats) -> float:
 def seed_correlation(values: Floats) -> Floats:
     """Return the Pearson correlation over common seeds between all rows, `[row, row]`.
 
-    It is NaN below three common seeds. It is the gain of pairing: the variance of a difference is
-    that of two unpaired rows times (1 - correlation).
+    It is NaN below three common seeds. It is the gain of pairing: pairing multiplies the variance
+    of a difference by (1 - correlation).
     """
     correlation = np.full((len(values), len(values)), np.nan)
     for i, j in combinations_with_replacement(range(len(values)), 2):

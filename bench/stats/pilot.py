@@ -96,6 +96,25 @@ def power(
     Raises:
         UserError: an impossible effect or power.
     """
+    _check_wanted(effect, target)
+    board = align(losses, plan)
+    found: dict[Comparison, Need] = {}
+    for family, tests in compare_board(board.values, pair_indices(plan)).items():
+        comparisons = plan.family(family)
+        # One wanted difference for each comparison of the family.
+        wanted = (
+            np.abs(tests.plain.mean)
+            if effect == "observed"
+            else np.full(len(comparisons), plan.margin if effect == "margin" else effect)
+        )
+        # The full level of the family: a new design has one look.
+        columns = _columns(tests, wanted, plan.levels()[family], target)
+        found.update((c, _need(c, k, columns, costs)) for k, c in enumerate(comparisons))
+    return tuple(found[comparison] for comparison in plan.comparisons)
+
+
+def _check_wanted(effect: float | str, target: float) -> None:
+    """Raise a `UserError` for an impossible effect or power."""
     if isinstance(effect, float) and not effect > 0.0:
         raise UserError(
             f"The effect to find is {effect}; it must be positive, in nats a byte, or 'margin' or "
@@ -105,18 +124,6 @@ def power(
         raise UserError(
             f"The power asked for is {target}; it must lie between 0 and 1. Common is 0.8."
         )
-    board = align(losses, plan)
-    found: dict[Comparison, Need] = {}
-    for family, tests in compare_board(board.values, pair_indices(plan)).items():
-        comparisons = plan.family(family)
-        wanted = (
-            np.abs(tests.plain.mean)
-            if effect == "observed"
-            else np.full(len(comparisons), plan.margin if effect == "margin" else effect)
-        )
-        columns = _columns(tests, wanted, plan.levels()[family], target)
-        found.update((c, _need(c, k, columns, costs)) for k, c in enumerate(comparisons))
-    return tuple(found[comparison] for comparison in plan.comparisons)
 
 
 def _columns(tests: FamilyTests, wanted: Floats, level: float, target: float) -> dict[str, Floats]:

@@ -6,7 +6,7 @@ Lan and DeMets (1983, Biometrika 70): little early, nearly all at the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import optimize, special
@@ -44,24 +44,84 @@ def nominal_levels(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
         alpha: level of all looks together.
     """
     times = np.asarray(looks, dtype=np.float64) / looks[-1]
-    nodes, weights = np.polynomial.legendre.leggauss(160)
-    # Places of the statistic, and their probabilities, if no look before crossed its bound.
-    points, mass = np.zeros(1), np.ones(1)
+    walk = _Walk()
     levels: list[float] = []
-    spent, before = 0.0, 0.0
+    spent = 0.0
     for time in times.tolist():
-        step, target = float(np.sqrt(time - before)), max(spending(time, alpha) - spent, 1e-250)
-        level = _solve_level(points, mass, step, time, target, alpha)
+        target = max(spending(time, alpha) - spent, 1e-250)
+        level = _solve_level(*walk.before(time), time, target, alpha)
         levels.append(level)
+        walk = walk.after(time, level)
+        spent += target
+    return tuple(levels)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """The test statistic on its way over the looks, as long as it crossed no bound.
+
+    Attributes:
+        points: Gauss-Legendre nodes, places of the statistic (its value times the root of `time`).
+        mass: their probabilities.
+        time: share of the seeds seen.
+    """
+
+    points: Floats = field(default_factory=lambda: np.zeros(1))
+    mass: Floats = field(default_factory=lambda: np.ones(1))
+    time: float = 0.0
+
+    def before(self, time: float) -> tuple[Floats, Floats, float]:
+        """Return places, probabilities, and the SD of the step to the next look."""
+        return self.points, self.mass, float(np.sqrt(time - self.time))
+
+    def crossing(self, time: float, level: float) -> float:
+        """Return the probability to cross the bound of the next look."""
+        return _tails(*self.before(time), time, level)
+
+    def after(self, time: float, level: float) -> "_Walk":
+        """Return the walk after the next look, cut at its bound."""
+        points, mass, step = self.before(time)
+        nodes, weights = np.polynomial.legendre.leggauss(160)
         bound = -float(special.ndtri(level / 2.0)) * float(np.sqrt(time))
-        # The density after this look: a normal step from each place, cut at the bound.
+        # The density after this look: a normal step from each place.
         fresh = bound * nodes
         kernel = np.exp(-(((fresh[:, None] - points) / step) ** 2) / 2.0) / (
             np.sqrt(2.0 * np.pi) * step
         )
-        points, mass = fresh, bound * weights * (kernel @ mass)
-        spent, before = spent + target, time
-    return tuple(levels)
+        return _Walk(fresh, bound * weights * (kernel @ mass), time)
+
+
+def _tails(points: Floats, mass: Floats, step: float, time: float, level: float) -> float:
+    """Return the probability to cross the bound of `level` after a normal step."""
+    edge = -float(special.ndtri(level / 2.0)) * float(np.sqrt(time))
+    tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
+    return float(mass @ tails)
+
+
+def chance_over_schedules(
+    schedules: Sequence[Sequence[int]], alpha: float, comparisons: int
+) -> float:
+    """Return a bound on the chance of a false difference if all looks of all schedules are taken.
+
+    A schedule that is declared after the last look of another spends alpha again. Each look then
+    errs at the milder of its levels. The bound adds up the comparisons, like Bonferroni's.
+
+    Args:
+        schedules: the declared looks, one after the other.
+        alpha: level that each schedule was declared for.
+        comparisons: size of the family.
+    """
+    mildest: dict[int, float] = {}
+    for looks in schedules:
+        for look, level in zip(looks, nominal_levels(looks, alpha / comparisons), strict=True):
+            mildest[look] = max(level, mildest.get(look, 0.0))
+    # Walks that crossed a bound have erred once, and err no second time.
+    walk, chance = _Walk(), 0.0
+    for look, level in sorted(mildest.items()):
+        time = look / max(mildest)
+        chance += walk.crossing(time, level)
+        walk = walk.after(time, level)
+    return min(comparisons * chance, 1.0)
 
 
 def _solve_level(
@@ -70,11 +130,10 @@ def _solve_level(
     """Return the level whose bound is crossed with probability `target` after a normal step."""
 
     def excess(log_level: float) -> float:
-        edge = -float(special.ndtri(np.exp(log_level) / 2.0)) * float(np.sqrt(time))
-        tails = special.ndtr((points - edge) / step) + special.ndtr((-points - edge) / step)
         # Far from the root the tails may underflow to 0.
         with np.errstate(divide="ignore"):
-            return float(np.log(mass @ tails)) - float(np.log(target))
+            crossed = np.log(_tails(points, mass, step, time, float(np.exp(log_level))))
+        return float(crossed) - float(np.log(target))
 
     # A single look needs exactly the target; after others, the level lies above it.
     log_target = float(np.log(target))

@@ -1,6 +1,7 @@
 """Judge a board: the entry point from losses and a plan to verdicts."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ class Verdicts:
         prior: family -> (prior degrees of freedom before the cap, prior SD) of the moderation.
         friedman: rank test over complete seeds, if there are enough.
         noise: A/A controls.
+        look: index of the reached look; -1 before the first, 0 if none is declared.
+        absent: planned rows without a loss. Their comparisons still count in the correction.
         notes: remarks on the whole board.
     """
 
@@ -41,6 +44,8 @@ class Verdicts:
     prior: dict[Family, tuple[float, float]]
     friedman: Friedman | None
     noise: tuple[NoiseFloor, ...]
+    look: int
+    absent: tuple[str, ...]
     notes: tuple[str, ...]
 
     def find(self, row: str, control: str, family: Family = "primary") -> Outcome | None:
@@ -77,28 +82,41 @@ def judge_board(losses: Losses, plan: Plan) -> Verdicts:
             )
         )
     correlation = seed_correlation(board.values)
-    # Leave out the diagonal, which is 1, and pairs with too few seeds.
-    off = correlation[~np.eye(len(correlation), dtype=bool)]
-    off = off[~np.isnan(off)]
-    # Ranks follow from all pairs alone; an equivalent pair does not order its rows.
+    # Ranks follow from all pairs alone.
     secondary = [found[c] for c in plan.family("secondary")]
-    better = {
-        (o.row, o.control) if o.winner == o.row else (o.control, o.row)
-        for o in secondary
-        if o.verdict == "better"
-    }
     return Verdicts(
         outcomes=tuple(found[comparison] for comparison in plan.comparisons),
         rows=board.rows,
         seeds=board.seeds,
-        ranks=rank_intervals(_means(board), better) if secondary else (),
+        ranks=rank_intervals(_means(board), _ordered(secondary)) if secondary else (),
         correlation=correlation,
-        mean_correlation=float(off.mean()) if off.size else math.nan,
+        mean_correlation=_off_diagonal_mean(correlation),
         prior=prior,
         friedman=friedman(board.rows, board.values, plan.alpha),
         noise=_twins(losses, board, plan),
+        look=board.look,
+        absent=tuple(
+            row for row, own in zip(board.rows, board.values, strict=True) if np.isnan(own).all()
+        ),
         notes=_board_notes(board, plan),
     )
+
+
+def _off_diagonal_mean(correlation: Floats) -> float:
+    """Return the mean correlation of two rows; NaN if no two have enough seeds."""
+    # Leave out the diagonal, which is 1, and pairs with too few seeds.
+    off = correlation[~np.eye(len(correlation), dtype=bool)]
+    off = off[~np.isnan(off)]
+    return float(off.mean()) if off.size else math.nan
+
+
+def _ordered(outcomes: Iterable[Outcome]) -> set[tuple[str, str]]:
+    """Return (better row, other row) of each pair that differs; an equivalent pair has no order."""
+    return {
+        (o.row, o.control) if o.winner == o.row else (o.control, o.row)
+        for o in outcomes
+        if o.verdict == "better"
+    }
 
 
 def _twins(losses: Losses, board: Aligned, plan: Plan) -> tuple[NoiseFloor, ...]:
@@ -139,21 +157,5 @@ def _board_notes(board: Aligned, plan: Plan) -> tuple[str, ...]:
         notes.append(
             f"{len(board.seeds)} seeds so far; the first look was declared at {plan.looks[0]}. No "
             "verdict before that."
-        )
-    elif len(plan.looks) > 1:
-        ahead = plan.looks[board.look + 1 :]
-        more = (
-            f" An early look decides large differences only; the next is at {ahead[0]} seeds."
-            if ahead
-            else ""
-        )
-        notes.append(
-            f"Look {board.look + 1} of {len(plan.looks)}: levels are those of alpha spending.{more}"
-        )
-    absent = [row for i, row in enumerate(board.rows) if np.isnan(board.values[i]).all()]
-    if absent:
-        notes.append(
-            f"Not run, or no usable loss: {', '.join(absent)}. Their comparisons still count in "
-            "the correction."
         )
     return tuple(notes)

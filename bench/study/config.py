@@ -166,7 +166,7 @@ class StudyConfig(Part):
         description="probability of any false verdict in the whole study at one size",
     )
     measures: tuple[str, ...] = Field(
-        default=("best_loss", "average_loss"), description="columns beside the headline loss"
+        default=("best_loss", "average_loss"), description="more columns after the headline loss"
     )
     axis: str = Field(default="", description="name of the axis that `at` of a row lies on")
     curves: tuple[str, ...] = Field(default=(), description="measures drawn against `at`")
@@ -195,7 +195,7 @@ class StudyConfig(Part):
         except UserError as error:
             raise ValueError(str(error)) from None
         if "small" not in self.sizes:
-            raise ValueError("sizes lacks 'small', which is the one that is committed")
+            raise ValueError("sizes lacks 'small', which is the committed size")
         return self
 
     def _check_rows(self) -> None:

@@ -159,6 +159,7 @@ def _across(study: StudyConfig, measure: Measure, results: SizeResults) -> Figur
     """Show the loss against a measure, a line for each row and series of settings."""
     import pandas as pd
 
+    # x is a mean over seeds, so that all seeds of a row lie above one place.
     points = [
         {"row": f"{series}: {row.label}", "x": fmean(places), "seed": seed, "loss": loss}
         for setting, rows in results.rows.items()

@@ -4,19 +4,28 @@ A measure reads one number from one record, and knows how to compare and show it
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean, pstdev
 from typing import Literal
 
 from bench.board.measures import above_best, active_flops, active_share, cost_to_reach
 from bench.board.monitors import max_violation, purity
 from bench.board.text import number, percent, quantity
 from bench.errors import UserError, unknown
-from bench.record import LayerMonitor, Record
-
-Reading = Callable[[Record], float | None]
+from bench.record import Record
+from bench.study.readings import (
+    Reading,
+    as_told,
+    ideal_cost,
+    load_cv,
+    mean_of,
+    over_layers,
+    probes,
+    right_paths,
+    share_of,
+    training_cost,
+)
 
 
 @dataclass(frozen=True)
@@ -93,96 +102,6 @@ def find_measure(name: str) -> Measure:
 _REACH: dict[str, Literal["flops", "tokens"]] = {"flops_to": "flops", "tokens_to": "tokens"}
 
 
-def _probes(record: Record) -> list[float]:
-    # A run that diverged may have probes without a finite loss.
-    return [point.loss for point in record.curve if math.isfinite(point.loss)]
-
-
-def _training_cost(record: Record) -> float | None:
-    """Return the charged training FLOPs over those of the full-only model on as many tokens.
-
-    The full-only model gets the run's own ratio of backward to forward FLOPs: 2 in `joint`, less
-    on a frozen backbone.
-    """
-    if record.flops is None or record.training is None or not record.training.tokens:
-        return None
-    # Routers and labels are left out: the ratio describes backbone and paths.
-    forward, backward = (
-        sum(record.flops.training.get(f"{part}/{phase}", 0.0) for part in ("backbone", "paths"))
-        for phase in _PHASES
-    )
-    full_only = (
-        record.flops.dense * (1 + backward / forward) * record.training.tokens if forward else 0.0
-    )
-    return record.flops.training_total / full_only if full_only else None
-
-
-_PHASES = ("forward", "backward")
-
-
-def _ideal_cost(record: Record) -> float | None:
-    """Return `_training_cost` as if training ran each token as sparsely as evaluation does.
-
-    Labels and losses stay as charged.
-    """
-    if record.flops is None or not (executed := _training_cost(record)):
-        return None
-    # Replace the charged passes by the active FLOPs of evaluation, and keep all other charges.
-    parts = ("backbone/", "paths/", "router/forward", "router/backward")
-    passes = sum(flops for part, flops in record.flops.training.items() if part.startswith(parts))
-    return (
-        executed * (1 - passes / record.flops.training_total)
-        + record.flops.active / record.flops.dense
-    )
-
-
-def _share(*components: str) -> Reading:
-    """Return a reader for the share of the training FLOPs of some components."""
-
-    def share(record: Record) -> float | None:
-        if record.flops is None or not record.flops.training_total:
-            return None
-        # Charges are named component/phase, for example paths/backward.
-        spent = sum(
-            flops
-            for part, flops in record.flops.training.items()
-            if part.split("/")[0] in components
-        )
-        return spent / record.flops.training_total
-
-    return share
-
-
-def _over_layers(read: Callable[[LayerMonitor], float | None]) -> Reading:
-    """Return a reader for the mean over the routed layers that have the figure."""
-
-    def mean(record: Record) -> float | None:
-        return _mean(read(monitor) for monitor in record.monitors)
-
-    return mean
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return fmean(known) if known else None
-
-
-def _load_cv(monitor: LayerMonitor) -> float | None:
-    load = monitor.chosen_load
-    mean = fmean(load)
-    return pstdev(load) / mean if mean else None
-
-
-def _right(name: Literal["accuracy", "chance"]) -> Reading:
-    """Return a reader for the mean over the routed sites of a figure of `Record.truth`."""
-    return lambda record: _mean(getattr(record.truth, name)) if record.truth else None
-
-
-def _told(name: Literal["supervised", "unsupervised"]) -> Reading:
-    """Return a reader for the mean over the routed sites of a figure of `Record.supervision`."""
-    return lambda record: _mean(getattr(monitor, name) for monitor in record.supervision)
-
-
 _nats = partial(number, digits=4)
 _two = partial(number, digits=2)
 
@@ -202,22 +121,23 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "best_loss", "best", "lowest loss of the probes during training, nats",
-            lambda r: min(_probes(r), default=None), _nats, is_loss=True,
+            lambda r: min(probes(r), default=None), _nats, is_loss=True,
         ),
         Measure(
             "average_loss", "average", "mean loss of the probes during training, nats",
-            lambda r: _mean(_probes(r)), _nats, is_loss=True,
+            lambda r: mean_of(probes(r)), _nats, is_loss=True,
         ),
         Measure(
             "router_gradient", "router gradient",
             "norm of the routers' gradients, mean over layers and probes",
-            _over_layers(lambda m: _mean(m.router_gradient)), partial(number, digits=5), ratio=True,
+            over_layers(lambda m: mean_of(m.router_gradient)), partial(number, digits=5),
+            ratio=True,
         ),
         Measure(
             "training_cost", "training cost",
             "training FLOPs charged, over those of a full-only model on as many tokens in the same "
             "regime",
-            _training_cost, _factor, ratio=True,
+            training_cost, _factor, ratio=True,
         ),
         Measure(
             "parameters", "parameters", "parameters in all",
@@ -235,23 +155,23 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "ideal_cost", "ideal sparse cost",
             "the training cost had each token run in training only the paths it takes in use",
-            _ideal_cost, _factor, ratio=True,
+            ideal_cost, _factor, ratio=True,
         ),
         Measure(
             "paths_share", "paths", "share of the training FLOPs charged for routed paths",
-            _share("paths"), percent,
+            share_of("paths"), percent,
         ),
         Measure(
             "backbone_share", "backbone", "share charged for all else that the model is made of",
-            _share("backbone"), percent,
+            share_of("backbone"), percent,
         ),
         Measure(
             "router_share", "router", "share charged for routers and their auxiliary losses",
-            _share("router", "auxiliary", "labels"), percent,
+            share_of("router", "auxiliary", "labels"), percent,
         ),
         Measure(
             "oracle_share", "oracle", "share of the training FLOPs spent on oracle labels",
-            _share("oracle"), percent,
+            share_of("oracle"), percent,
         ),
         Measure(
             "above_best", "above best",
@@ -261,12 +181,12 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "latent_variance", "latent variance",
             "of predicted latents of length 1, mean over layers; 0 where they have collapsed",
-            _over_layers(lambda m: m.latent_variance), _two,
+            over_layers(lambda m: m.latent_variance), _two,
         ),
         Measure(
             "latent_rank", "latent rank",
             "effective rank of predicted latents, mean over layers; 1 where they have collapsed",
-            _over_layers(lambda m: m.latent_rank), _two,
+            over_layers(lambda m: m.latent_rank), _two,
         ),
         Measure(
             "seconds", "seconds", "wall-clock seconds of training",
@@ -278,48 +198,48 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "load_cv", "load CV",
             "coefficient of variation of the paths' loads, mean over layers",
-            _over_layers(_load_cv), _two,
+            over_layers(load_cv), _two,
         ),
         Measure(
             "max_violation", "MaxVio",
             "largest load over the mean load, minus 1, mean over layers",
-            _over_layers(lambda m: max_violation(m.chosen_load)), _two,
+            over_layers(lambda m: max_violation(m.chosen_load)), _two,
         ),
         Measure(
             "purity", "purity",
             "share of a path's choices that are of its most frequent domain, mean over layers",
-            _over_layers(purity), percent,
+            over_layers(purity), percent,
         ),
         Measure(
             "curriculum", "complexity corr.",
             "rank correlation of a sequence's complexity with its loss, mean over the windows of "
             "the curriculum",
-            lambda r: _mean(r.training.curriculum) if r.training else None, _two,
+            lambda r: mean_of(r.training.curriculum) if r.training else None, _two,
         ),
         Measure(
             "several", "several",
             "share of tokens on more than one expert at the last probe, mean over layers",
-            _over_layers(lambda m: m.several[-1] if m.several else None), percent,
+            over_layers(lambda m: m.several[-1] if m.several else None), percent,
         ),
         Measure(
             "entropy", "entropy", "entropy of the scores' softmax, nats, mean over layers",
-            _over_layers(lambda m: m.entropy), _two,
+            over_layers(lambda m: m.entropy), _two,
         ),
         Measure(
             "churn", "churn",
             "share of tokens that changed paths between the last two probes, mean over layers",
-            _over_layers(lambda m: m.churn), percent,
+            over_layers(lambda m: m.churn), percent,
         ),
         Measure(
             "utility_correlation", "utility corr.",
             "rank correlation of score and utility by the row's own oracle, mean over layers",
-            _over_layers(lambda m: m.utility_correlation), _two,
+            over_layers(lambda m: m.utility_correlation), _two,
         ),
         Measure(
             "on_policy_correlation", "corr. in use",
             "rank correlation of score and oracle utility, later layers routed as in use, mean "
             "over layers",
-            _over_layers(lambda m: m.on_policy_correlation), _two,
+            over_layers(lambda m: m.on_policy_correlation), _two,
         ),
         Measure(
             "topk_gap", "loss over top-k",
@@ -332,12 +252,12 @@ MEASURES: dict[str, Measure] = {
             "topk_accuracy", "as top-k",
             "share of tokens with the choice of training at the calibrated threshold, mean over "
             "sites",
-            lambda r: _mean(r.causal_choice.accuracy) if r.causal_choice else None, percent,
+            lambda r: mean_of(r.causal_choice.accuracy) if r.causal_choice else None, percent,
         ),
         Measure(
             "own_accuracy", "as top-k, own",
             "the same at the own threshold of the router's mechanism, without calibration",
-            lambda r: _mean(r.causal_choice.own_accuracy) if r.causal_choice else None, percent,
+            lambda r: mean_of(r.causal_choice.own_accuracy) if r.causal_choice else None, percent,
         ),
         Measure(
             "own_spend", "own spend",
@@ -346,22 +266,22 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "accuracy", "right paths", "share of tokens on their right path, mean over layers",
-            _right("accuracy"), percent,
+            right_paths("accuracy"), percent,
         ),
         Measure(
             "chance_accuracy", "by chance",
             "the same of choices with the same loads that ignore the token",
-            _right("chance"), percent,
+            right_paths("chance"), percent,
         ),
         Measure(
-            "supervised_accuracy", "as told",
+            "supervised_accuracy", "as labelled",
             "share of tokens of labelled training documents on the path of the label",
-            _told("supervised"), percent,
+            as_told("supervised"), percent,
         ),
         Measure(
-            "unsupervised_accuracy", "as untold",
+            "unsupervised_accuracy", "as hidden labels",
             "the same of training documents whose labels were kept back",
-            _told("unsupervised"), percent,
+            as_told("unsupervised"), percent,
         ),
     )
 }  # fmt: skip

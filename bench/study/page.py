@@ -25,7 +25,7 @@ _SIGNS = {"lower": "<", "higher": ">", "equal": "=", "not_lower": "not <", "not_
 
 
 def render_page(study: StudyConfig, results: Sequence[SizeResults]) -> str:
-    """Render the page as GitHub Markdown. It names the figures beside it.
+    """Render the page as GitHub Markdown. It names the figures in its folder.
 
     Args:
         study: the declaration.
@@ -130,6 +130,7 @@ def _setting(study: StudyConfig, setting: str, rows: Sequence[Row]) -> dict[str,
     declared = {row.name: row for row in study.rows}
     lines: list[list[str]] = []
     for row in rows:
+        # A row that does not count has its reason as a note.
         kept = row.status in ("ok", "incomplete")
         values = [
             _value(row, measure) + _theirs(declared[row.name].figures.get(measure.name))
@@ -151,7 +152,7 @@ def _setting(study: StudyConfig, setting: str, rows: Sequence[Row]) -> dict[str,
 
 
 def _theirs(figure: str | None) -> str:
-    """Show the source's own figure beside ours."""
+    """Show the source's own figure after ours."""
     return f" (source: {shown_figure(figure)})" if figure else ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.config.problems import first_problem
 from bench.config.read_suite import load_suite
 from bench.config.read_yaml import declared, read_declaration
 from bench.config.suite import SuiteConfig
@@ -33,13 +34,7 @@ def load_study(name_or_file: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        # One problem at a time: the first is usually the cause of the others.
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "study"
-        raise UserError(
-            f"Study {name_or_file!r}: field {where!r}: {problem['msg']} "
-            f"(got {str(problem['input'])[:60]!r})."
-        ) from None
+        raise UserError(f"Study {name_or_file!r}: {first_problem(error, StudyConfig)}") from None
 
 
 def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:

@@ -187,6 +187,7 @@ def _prediction(
     rows: dict[tuple[str, str], Row],
 ) -> Prediction:
     measure = comparison.of
+    # One row for each setting; a prediction with `best` takes the lowest of them.
     row, control = (
         [rows.get((setting, name)) for setting in settings]
         for name in (comparison.row, comparison.control)
@@ -200,6 +201,7 @@ def _prediction(
         expect=comparison.expect,
         least=0.0 if least is None else measure.width(least),
         margin=measure.width(margin),
+        # A failed cell may have failed because of its loss, so nothing is claimed then.
         failed=any(
             one is not None and len(one.good) < len(one.records) for one in (*row, *control)
         ),
@@ -208,6 +210,7 @@ def _prediction(
 
 def _lowest(rows: Sequence[Row | None], measure: Measure) -> dict[int, float]:
     """Return seed -> lowest value over the settings of a row, for the seeds that all have."""
+    # Coordinates may be logarithms; their order is the order of the values.
     found = [coordinates(row, measure) for row in rows]
     return {
         seed: min(values[seed] for values in found)
@@ -222,7 +225,7 @@ def coordinates(row: Row | None, measure: Measure) -> dict[int, float]:
 
 
 def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
-    """Return the note beside a verdict, or an empty text."""
+    """Return the note on a verdict, or an empty text."""
     if found.verdict == "not run":
         return "no seed of both rows has the measure"
     said: list[str] = []
@@ -230,6 +233,7 @@ def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
         said.append(f"{len(found.seeds)} of {size.seeds} seeds have the measure in both rows")
     if prediction.failed:
         said.append("a cell failed or broke a rule, so nothing is claimed")
+    # The interval lies inside the margin on both sides.
     elif (
         found.verdict == "refuted"
         and prediction.expect in ("lower", "higher")

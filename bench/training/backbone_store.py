@@ -18,7 +18,7 @@ class Pretrained:
     """A frozen backbone.
 
     Attributes:
-        weights: parameter name of the dense decoder -> weight; cheap paths stand at
+        weights: parameter name of the dense decoder -> weight; cheap paths are at
             `layers.<i>.ffn.cheap`.
         flops: training cost.
     """
@@ -32,7 +32,7 @@ def _digest(found: Pretrained) -> str:
 
 
 def write_backbone(path: Path, found: Pretrained) -> None:
-    """Write to a temporary file beside `path`, then rename it into place."""
+    """Write to a temporary file next to `path`, then rename it into place."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         file = Path(folder) / path.name
         save_file(found.weights, file, {"flops": repr(found.flops), "sha256": _digest(found)})

@@ -58,7 +58,7 @@ class Checkpoints:
         folder: the folder of the checkpoints.
         key: content key of the cell. Checkpoints of another key are set aside.
         seconds: time between two checkpoints; 0 for one at every step.
-        parts: name -> state to save beside the weights. The training loop adds itself.
+        parts: name -> state to save with the weights. The training loop adds itself.
     """
 
     def __init__(
@@ -165,6 +165,9 @@ def write_state(target: Path, key: str, model: nn.Module, parts: Mapping[str, St
     if not world().leads:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A run that was killed while it wrote left a part. Each cell has one writer at a time.
+    for left in target.parent.glob(f".writing-{target.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".writing-{target.name}-"))
     try:
         # Safetensors holds tensors only; other values of the state go into the second file.

@@ -1,4 +1,4 @@
-"""Order training sequences from easy to hard by what the router gives them (arXiv:2310.07188).
+"""Order training sequences from easy to hard by the router's scores (arXiv:2310.07188).
 
 The data order of a seed is cut into windows of steps. Before a window is trained on, the present
 model reads all its sequences. The complexity of a sequence is the share of its tokens, layer by
@@ -66,12 +66,14 @@ class Curriculum:
         """
         if self.config is None:
             return self.drawn(step=step)
+        # Sequences are ordered within a window of steps, never across windows.
         window, place = divmod(step, self.config.window)
         if window != self.window:
             self.order = self._ordered(self.config, window, progress)
             self.window = window
         drawn = self._drawn(self.config.window, window)
         size = len(drawn[0].tokens)
+        # The order counts sequences of the window; divmod gives batch and row of each.
         rows = [
             divmod(index, size) for index in self.order[place * size : (place + 1) * size].tolist()
         ]

@@ -9,6 +9,7 @@ and it takes two-dimensional parameters only, so AdamW would have to train stack
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from bench.backbone.decoder import Decoder, Layer
 from bench.backbone.memory import PairMemory
 from bench.backbone.sites import is_block
+from bench.config.recipe import TrainConfig
 from bench.training.parallel import add_matrices, full, is_shard, matrices
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -104,6 +106,34 @@ class Muon(torch.optim.Optimizer):
         average = self.state[parameter].setdefault("average", torch.zeros_like(gradient))
         average.lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum)
+
+
+def make_optimisers(
+    decoder: Decoder, config: TrainConfig, lr_scale: float
+) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices, and AdamW for all other parameters that are trained.
+
+    AdamW has two groups: embedding and head, and the routers with their own rate.
+
+    Args:
+        decoder: the model.
+        config: the recipe.
+        lr_scale: factor on every learning rate.
+    """
+    by_muon = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
+    routers = [p for router in decoder.routers for p in router.parameters()]
+    # Muon and the group of routers take theirs; all that is left has one rate.
+    taken = {id(p) for p in (*by_muon, *routers)}
+    rest = [p for p in decoder.parameters() if p.requires_grad and id(p) not in taken]
+    rate, own = config.adam_lr * lr_scale, config.router
+    groups: list[dict[str, Any]] = [{"params": rest, "lr": rate}]
+    if routers:
+        own_rate = rate * own.lr_ratio
+        groups.append({"params": routers, "lr": own_rate, "weight_decay": own.weight_decay})
+    return [
+        Muon(by_muon, config.muon_lr * lr_scale, low=config.muon_dtype == "bfloat16"),
+        torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True),
+    ]
 
 
 def muon_parameters(decoder: nn.Module, routers: Iterable[nn.Module]) -> list[nn.Parameter]:

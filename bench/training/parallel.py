@@ -67,7 +67,7 @@ def _hide_passes(module: nn.Module) -> None:
     def show(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(value.run if isinstance(value, _Hidden) else value for value in args)
 
-    # The first hook runs before that of FSDP2, the second after it.
+    # The first hook runs before the hook of FSDP2, the second after it.
     module.register_forward_pre_hook(hide, prepend=True)
     module.register_forward_pre_hook(show)
 

@@ -21,7 +21,7 @@ from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import autocast, make_pass
 from bench.backbone.sites import PathSet
 from bench.config.base import hash_of
-from bench.config.suite import PretrainConfig
+from bench.config.recipe import PretrainConfig
 from bench.data import Corpus, Split, train_batch
 from bench.errors import Diverged, UserError
 from bench.files import default_cache, file_lock
@@ -110,6 +110,7 @@ def pretrained(
     path = (cache or default_cache()) / "pretrained" / f"{content}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is held while one process trains; the others find the result in the cache.
         with file_lock(path.with_suffix(".lock")):
             if (found := read_backbone(path)) is None:
                 checkpoints = Checkpoints(

@@ -1,111 +1,55 @@
 """Do one training step, and hold the state that the next step depends on."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, Pass, ask, autocast, make_pass
-from bench.config.suite import TrainConfig
+from bench.backbone.passes import Decide, Pass, ask, autocast, make_pass, token_losses
 from bench.flops.counter import count
 from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.ranks import drawing, gather, mean, rows, slicing, world
+from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
-from bench.training.auxiliary import active_losses, has_target
+from bench.training.auxiliary import AuxiliaryLosses
 from bench.training.choices import Choices
 from bench.training.optim import (
-    Muon,
     gradient_norms,
-    muon_parameters,
+    make_optimisers,
     newton_schulz_flops,
     trapezoid,
 )
 from bench.training.parallel import average, forget_idle, load_optimiser, whole_state
 from bench.training.supervision import Supervisor
+from bench.training.task import Trained, TrainTask
 from bench.training.utility import Oracle
 from bench.training.whole import whole_counts, whole_traces
-
-
-@dataclass
-class Trained:
-    """The result of training, without the weights, which are in the model.
-
-    Attributes:
-        steps: optimiser steps.
-        tokens: tokens seen.
-        seconds: wall-clock time of the steps.
-        optimizer_flops: FLOPs of the optimiser, shown and never charged.
-        auxiliary: last mean of each auxiliary loss.
-        gradients: gradient norms in the step before each probe, `[probe][site][router, paths]`.
-        shares: share of all tokens that chose each path at the end of training, `[site][path]`;
-            empty where choices are unknown.
-        curriculum: for each ordered window, rank correlation of complexity and loss; empty without
-            a curriculum.
-    """
-
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    optimizer_flops: float = 0.0
-    auxiliary: dict[str, float] = field(default_factory=dict[str, float])
-    gradients: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
-    shares: list[list[float]] = field(default_factory=list[list[float]])
-    curriculum: list[float] = field(default_factory=list[float])
 
 
 class Stepper:
     """The state of a training run without the model: optimisers, noise, prices and progress."""
 
-    def __init__(
-        self,
-        model: Model,
-        config: TrainConfig,
-        lr_scale: float,
-        dtype: torch.dtype,
-        noise: torch.Generator,
-        oracle: Oracle,
-        supervisor: Supervisor,
-    ) -> None:
-        self.model, self.config, self.dtype, self.noise = model, config, dtype, noise
-        self.oracle, self.supervisor = oracle, supervisor
+    def __init__(self, model: Model, task: TrainTask) -> None:
+        self.model, self.config, self.dtype = model, task.config, task.dtype
         decoder = model.decoder
         self.device = device_of(decoder)
-        matrices = [p for p in muon_parameters(decoder, decoder.routers) if p.requires_grad]
-        self.muon_flops = newton_schulz_flops(matrices)
-        # AdamW has two groups: embedding and head, and the routers with their own rate.
-        taken = {id(p) for p in matrices}
-        in_routers = {id(p) for router in decoder.routers for p in router.parameters()}
-        rest = [
-            p for p in decoder.parameters() if p.requires_grad and id(p) not in taken | in_routers
-        ]
-        groups = [{"params": rest, "lr": config.adam_lr * lr_scale}]
-        if in_routers:
-            routers = [p for router in decoder.routers for p in router.parameters()]
-            rate = config.adam_lr * lr_scale * config.router.lr_ratio
-            groups.append(
-                {"params": routers, "lr": rate, "weight_decay": config.router.weight_decay}
-            )
-        adam = torch.optim.AdamW(
-            groups, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True
-        )
-        self.optimisers: list[torch.optim.Optimizer] = [
-            Muon(matrices, config.muon_lr * lr_scale, low=config.muon_dtype == "bfloat16"),
-            adam,
-        ]
+        self.noise = generator(task.seed, f"noise/{task.router_seed}", self.device)
+        self.supervisor = Supervisor(model, len(task.split.document_tags))
+        self.oracle = Oracle(model, task.seed, task.dtype)
+        self.optimisers = make_optimisers(decoder, task.config, task.lr_scale)
+        # The schedule scales these rates, which hold in its flat part.
         self.peaks = [
             [group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers
         ]
-        # None until the auxiliary losses are priced, which happens at the next step.
-        self.auxiliary_flops: float | None = None
-        self.priced: list[str] = []
-        self.last_auxiliary: dict[str, Tensor] = {}
+        # FLOPs of the optimisers in a step.
+        self.optimizer_flops = newton_schulz_flops(self.optimisers[0].param_groups[0]["params"])
+        self.auxiliary = AuxiliaryLosses(model.losses)
         self.gradients = torch.full((len(decoder.routers), 2), torch.nan)
         self.choices = Choices(decoder.routers)
         self.done = Trained()
@@ -117,7 +61,7 @@ class Stepper:
         """Meter the routers and price the auxiliary losses again, if the step is due."""
         self.decide = meter.decide_at(step)
         if meter.due(step):
-            self.auxiliary_flops = None
+            self.auxiliary.flops = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that the next step depends on, without the weights."""
@@ -131,7 +75,7 @@ class Stepper:
                 [site.router for site in ledger.sites]
                 for ledger in (self.model.ledger, self.model.evaluation_ledger)
             ],
-            "auxiliary": (self.auxiliary_flops, self.priced, self.last_auxiliary),
+            "auxiliary": self.auxiliary.state(),
             "gradients": self.gradients,
             "choices": self.choices.state_dict(),
             "done": asdict(self.done),
@@ -157,7 +101,7 @@ class Stepper:
                 replace(site, router=price)
                 for site, price in zip(ledger.sites, prices, strict=True)
             ]
-        self.auxiliary_flops, self.priced, self.last_auxiliary = state["auxiliary"]
+        self.auxiliary.load_state(state["auxiliary"])
         self.gradients = state["gradients"]
         self.choices.load_state_dict(state["choices"])
         self.done = Trained(**state["done"])
@@ -174,33 +118,19 @@ class Stepper:
 
     def _step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
         tokens, tags = rows(tokens).to(self.device), rows(tags).to(self.device)
-        run = make_pass(
-            tokens[:, :-1],
-            tags[:, :-1],
-            selection="topk",
-            generator=self.noise,
-            progress=progress,
-            decide=_for_batch(self.decide),
-        )
-        run.history = self.oracle.history(progress)
-        with autocast(self.device, self.dtype):
-            logits = self.model.decoder(run)
+        run, logits = self._forward(tokens[:, :-1], tags[:, :-1], progress)
         # With a frozen model the backward pass ends at the first router.
         reached = (
             first_gradient(run.traces, len(self.model.decoder.layers))
             if self.model.frozen
             else None
         )
-        token_loss = F.cross_entropy(
-            logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-        )
+        token_loss = token_losses(logits, tokens[:, 1:])
         loss = token_loss.mean()
-        traces = self._labelled(
-            run, tokens[:, 1:], token_loss.detach().view_as(run.tokens), documents
-        )
+        traces = self._labelled(run, tokens[:, 1:], token_loss.detach(), documents)
         counts, num_tokens = whole_counts(run.counts), documents[:, 1:].numel()
         self.choices.note(traces, num_tokens, progress)
-        auxiliary = self._auxiliary(traces)
+        auxiliary = self.auxiliary.total(traces)
         total = loss + auxiliary if auxiliary is not None else loss
         # On a frozen backbone, routers that learn without a gradient leave no gradient at all.
         if total.requires_grad:
@@ -211,9 +141,25 @@ class Stepper:
         self.gradients = gradient_norms(self.model.decoder)
         self._update(progress)
         after = self._after_step(traces)
-        self.model.ledger.charge_step(counts, num_tokens, self.auxiliary_flops or 0.0, reached)
+        self.model.ledger.charge_step(counts, num_tokens, self.auxiliary.flops or 0.0, reached)
         self.model.ledger.charge("router", "after_step", after)
         return mean(loss.detach())
+
+    def _forward(
+        self, tokens: Int[Tensor, "batch seq"], tags: Int[Tensor, "batch seq"], progress: float
+    ) -> tuple[Pass, Float[Tensor, "batch seq vocab"]]:
+        """Run the model with the choice of training, and return the pass and its logits."""
+        run = make_pass(
+            tokens,
+            tags,
+            selection="topk",
+            generator=self.noise,
+            progress=progress,
+            decide=_for_batch(self.decide),
+            history=self.oracle.history(progress),
+        )
+        with autocast(self.device, self.dtype):
+            return run, self.model.decoder(run)
 
     def _labelled(
         self,
@@ -241,41 +187,6 @@ class Stepper:
         # Utility comes before labels, because labels may be made from utility.
         self.supervisor.label(traces, documents)
         return traces
-
-    def _auxiliary(self, traces: list[LayerTrace]) -> Tensor | None:
-        """Add up the weighted auxiliary losses, each a sum or mean over the layers that have it.
-
-        They are priced at the first step, at metered steps, and when their set changes.
-        """
-        # Losses that are on, at the layers that have their targets in this step.
-        due = [
-            (name, term, trace)
-            for losses, trace in zip(self.model.losses, traces, strict=True)
-            for name, term in active_losses(losses, trace.inputs.progress).items()
-            if has_target(term.loss, trace)
-        ]
-        if (names := sorted(name for name, _, _ in due)) != self.priced:
-            self.auxiliary_flops, self.priced = None, names
-        values: dict[str, list[Tensor]] = {}
-        flops = 0.0
-        for name, term, trace in due:
-            # First with gradient, because a trace keeps the fields that it has gathered.
-            values.setdefault(name, []).append(term.weight * term.loss.compute(trace))
-            if self.auxiliary_flops is None:
-                # Count a separate call without gradients, which charges the forward pass alone.
-                with torch.no_grad():
-                    flops += count(lambda: term.loss.compute(trace)).total  # noqa: B023
-        if self.auxiliary_flops is None:
-            self.auxiliary_flops = flops
-        if not values:
-            return None
-        over = {name: term.loss.layers for name, term, _ in due}
-        totals = {
-            name: torch.stack(found).sum() if over[name] == "sum" else torch.stack(found).mean()
-            for name, found in values.items()
-        }
-        self.last_auxiliary = {name: value.detach() for name, value in totals.items()}
-        return torch.stack(list(totals.values())).sum()
 
     def _update(self, progress: float) -> None:
         # Each router is clipped by its own norm.

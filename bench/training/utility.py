@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import History, Pass, autocast
+from bench.backbone.passes import History, Pass, autocast, token_losses
 from bench.errors import UserError
 from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model
@@ -25,6 +24,7 @@ from bench.rng import generator, key
 from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
 from bench.routing.select import top_k_mask
 from bench.training.auxiliary import asks_for
+from bench.training.imposed import all_upgraded, imposed, of_sequences, takes_upgrade
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Oracle:
             if routers[site].paths.base is None:
                 raise UserError(
                     f"Router {type(routers[site]).__name__} needs 'utility' with paths "
-                    f"{routers[site].paths.names}; utility is that of an upgrade from a base path. "
+                    f"{routers[site].paths.names}; only an upgrade from a base path has a utility. "
                     "Give Paths a base, or drop the need."
                 )
 
@@ -132,11 +132,7 @@ class Oracle:
             with drawing(*run.tokens.shape):
                 flip = random_flips(run.tokens, request.flip_fraction, noise)
             rows = None if only is None or request.policy == "on_policy" else only.get(site)
-            if rows is not None and world().sliced:
-                raise UserError(
-                    "Labels made from utility fork some sequences only, which several ranks cannot "
-                    "share. Run this row in one process."
-                )
+            _check_whole(rows)
             spent += self._label_site(run, site, flip, targets, token_loss, rows)
         if spent:
             active = total(sum(cost.active for cost in spent))
@@ -161,7 +157,7 @@ class Oracle:
             if not len(index):
                 return []
             part, costs = self.fork(
-                _sequences(run, site, index), site, flip[index], targets[index], token_loss[index]
+                of_sequences(run, site, index), site, flip[index], targets[index], token_loss[index]
             )
             utility = torch.full_like(token_loss, torch.nan).index_copy(0, index, part)
         # Only the flipped tokens have a utility.
@@ -247,9 +243,7 @@ class Oracle:
         device = device_of(decoder)
         with autocast(device, self.dtype):
             logits = decoder.resume(layer, history.entering[layer], fork)
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), reduction="none"
-        ).view(targets.shape)
+        loss = token_losses(logits, targets)
         return loss, ForkCost(self._ledger(site), fork.counts, targets.numel())
 
     def _ledger(self, site: int) -> Ledger:
@@ -262,41 +256,13 @@ class Oracle:
         return Ledger(self.model.decoder, whole.seq_len, routers, first=whole.sites[site].layer)
 
 
-def _sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
-    """Return the pass restricted to some sequences, with the parts that a fork at a site needs."""
-
-    def kept(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[index]
-
-    history, trace, plan = run.history, run.traces[site], run.traces[site].plan
-    assert history is not None
-    # Extras that are not of the batch, such as a scalar, cannot be cut and are left out.
-    extras = {
-        name: value[index] for name, value in plan.extras.items() if len(value) == len(run.tokens)
-    }
-    part = replace(
-        plan,
-        mask=plan.mask[index],
-        weight=kept(plan.weight),
-        scores=kept(plan.scores),
-        extras=extras,
-    )
-    traces = list(run.traces)
-    traces[site] = replace(trace, plan=part)
-    return replace(
-        run,
-        tokens=run.tokens[index],
-        positions=run.positions[index],
-        tags=kept(run.tags),
-        truth=kept(run.truth),
-        traces=traces,
-        counts=[],
-        history=History(
-            [hidden[index] for hidden in history.entering],
-            history.noise,
-            [kept(one) for one in history.attention],
-        ),
-    )
+def _check_whole(rows: Bool[Tensor, " batch"] | None) -> None:
+    """Refuse to fork some sequences only where several ranks share the batch."""
+    if rows is not None and world().sliced:
+        raise UserError(
+            "Labels made from utility fork some sequences only, which several ranks cannot share. "
+            "Run this row in one process."
+        )
 
 
 def request_of(router: Router) -> OracleRequest:
@@ -310,54 +276,3 @@ def random_flips(
     """Mark a random share of the tokens of each sequence, at least one."""
     count = max(1, round(fraction * like.shape[1]))
     return top_k_mask(torch.rand(like.shape, generator=noise, device=like.device), count)
-
-
-def takes_upgrade(plan: RoutingPlan) -> Bool[Tensor, "batch seq"]:
-    """Return whether each token takes the upgrade.
-
-    For a token that runs both paths, the larger weight decides.
-    """
-    upgrade = plan.mask[..., 1]
-    if plan.weight is None:
-        return upgrade
-    return upgrade & (~plan.mask[..., 0] | (plan.weight[..., 1] >= plan.weight[..., 0]))
-
-
-def imposed(
-    plan: RoutingPlan, upgraded: Bool[Tensor, "batch seq"], where: Bool[Tensor, "batch seq"]
-) -> RoutingPlan:
-    """Return a plan with one path imposed on some tokens.
-
-    The path keeps its weight in the plan. It gets weight 1, as in evaluation, if the plan mixes
-    both paths or gives the path no weight.
-    """
-    mask = torch.where(where.unsqueeze(-1), torch.stack((~upgraded, upgraded), dim=-1), plan.mask)
-    return replace(plan, mask=mask, weight=_hardened(plan, where), counts=None)
-
-
-def all_upgraded(plan: RoutingPlan) -> RoutingPlan:
-    """Return a plan with the upgrade imposed on every token."""
-    every = torch.ones_like(plan.mask[..., 0])
-    counts = (0, every.shape[1])
-    return replace(
-        plan,
-        mask=torch.stack((~every, every), dim=-1),
-        weight=_hardened(plan, every),
-        counts=counts,
-    )
-
-
-def _hardened(
-    plan: RoutingPlan, where: Bool[Tensor, "batch seq"]
-) -> Float[Tensor, "batch seq path"] | None:
-    """Return the weights, with those of the imposed tokens as for a chosen path.
-
-    A probing router states them in `extras["factor"]`.
-    """
-    if plan.weight is None:
-        return None
-    # A probing router runs paths at weight 0 and keeps their real weights apart.
-    if (factor := plan.extras.get("factor")) is not None:
-        return torch.where(where.unsqueeze(-1), factor, plan.weight)
-    soft = plan.mask.all(-1, keepdim=True) | (plan.weight == 0)
-    return torch.where(where.unsqueeze(-1) & soft, 1.0, plan.weight)

@@ -1,4 +1,4 @@
-"""Compiled attention and paths compute what eager ones do, and keep their names."""
+"""Compiled attention and paths compute the same as eager ones, and keep their names."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Sparse execution of any plan is what running everything and masking gives.
+"""Sparse execution of any plan equals running everything and masking.
 
 With known counts it never waits.
 """

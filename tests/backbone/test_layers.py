@@ -174,7 +174,7 @@ def test_own_weight_is_the_diagonal_of_the_softmax_and_attention_is_as_before() 
 
 
 def test_the_weight_on_itself_does_not_depend_on_what_comes_later() -> None:
-    """The column mean of arXiv:2412.20875 does: the reason why it is not what routers are shown."""
+    """The column mean of arXiv:2412.20875 does, so routers do not see it."""
     module, x = attention(), noise(1, 8, 16)
     changed = torch.cat((x[:, :5], noise(1, 3, 16, seed=1)), dim=1)
     positions = torch.arange(8).expand(1, 8)

@@ -1,4 +1,4 @@
-"""The memory of token pairs: what a token reads, and what it costs."""
+"""The memory of token pairs: the row that a token reads, and its cost."""
 
 import pytest
 import torch

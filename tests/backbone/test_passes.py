@@ -1,4 +1,4 @@
-"""What a pass shows a router: its tokens alone, and of attention the weight of each token on
+"""A pass shows a router its own tokens alone, and from attention the weight of each token on
 itself, of the right layer, causal, and at no price of its own.
 """
 

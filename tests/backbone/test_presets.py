@@ -1,4 +1,4 @@
-"""Presets of the decoder: their sizes, and one that runs on shapes alone."""
+"""Presets of the decoder: their sizes, and a run on shapes alone."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from bench.backbone.decoder import Decoder
 from bench.backbone.presets import PRESETS, decoder_config
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.world import run_of
 
 

@@ -4,8 +4,8 @@ import torch
 
 from bench.backbone.sites import PathSet, is_block
 from bench.rng import normal
+from bench.routing.load_routers import find
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
-from bench.routing.registry import find
 
 D, WIDTH, RANK, EXPERT = 8, 12, 2, 6
 
@@ -18,7 +18,7 @@ def built(paths: Paths) -> PathSet:
 
 def test_each_name_runs_its_own_path() -> None:
     made = built(Paths(Site.FFN, ("cheap", "skip", "expert0", "full", "expert1")))
-    for parameter in made.parameters():  # what starts at zero says nothing
+    for parameter in made.parameters():  # weights that start at zero test nothing
         parameter.data.add_(0.1)
     x = torch.randn(5, D)
     torch.testing.assert_close(made.run(0, x), made.cheap(x))

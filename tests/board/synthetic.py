@@ -59,7 +59,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One row to make: its true mean loss (nats a byte) and what kind of row it is."""
+    """One row to make: its true mean loss (nats a byte) and its kind of row."""
 
     row: str
     loss: float
@@ -222,7 +222,7 @@ def write(root: Path, made: Sequence[Record]) -> None:
 
 
 def many(rows: int) -> list[Kind]:
-    """`rows` ranked rows in six families beside the controls and brackets."""
+    """`rows` ranked rows in six families, besides the controls and brackets."""
     families = ("gate", "depth", "expert", "heuristic", "supervised", "null")
     controls = [kind for kind in QUICK if kind.role in ("control", "bracket")]
     return controls + [

@@ -7,8 +7,8 @@ import pytest
 
 from bench.board.aa_control import aa_control, router_seeds
 from bench.board.build import boards_of
+from bench.board.limits import limits
 from bench.board.model import Board
-from bench.board.remarks import remarks
 from bench.board.text import BITS, number
 from bench.config.row import RowConfig
 from bench.record import Record
@@ -43,12 +43,13 @@ def test_every_twin_is_tested_and_counted() -> None:
     sound, shifted = board(0.0), board(0.3)
     assert {floor.twin for floor in sound.judgement.noise} == set(DRAWS) - {"mlp_gate"}
     said = aa_control(sound.judgement.noise, str)
-    assert [line.endswith("; not told apart.") for line in said] == [True, True, False]
-    assert said[-1] == "None of 2 twins is told apart from its row."
+    assert [line.endswith("; not significant.") for line in said] == [True, True, False]
+    assert said[-1] == "None of 2 twins differs significantly from its row."
     said = aa_control(shifted.judgement.noise, str)
-    assert said[-1].startswith("The A/A control fails: 1 of 2 twins is told apart")
+    assert said[-1].startswith("The A/A control fails: 1 of 2 twins differs significantly")
     (floor,) = [one for one in shifted.judgement.noise if not one.passed]
-    assert f"up to {number(BITS * abs(floor.difference), 4)} bits per byte are not" in said[-1]
+    assert said[-1].startswith("The A/A control fails")
+    assert said[-1].endswith(f"up to {number(BITS * abs(floor.difference), 4)} bits per byte.")
 
 
 @pytest.mark.parametrize(("passed", "lines"), [(True, 1), (False, 2), (None, 1)])
@@ -60,7 +61,7 @@ def test_one_twin_is_explained_only_where_it_fails(passed: bool | None, lines: i
 def test_an_interval_without_0_that_does_not_count_at_this_look_is_explained() -> None:
     early = NoiseFloor("gate", "twin", 3, 0.1, 0.01, 0.02, 0.03, 0.01, True)
     (said,) = aa_control([early], str)
-    assert said.endswith("; not told apart at the corrected level of this look.")
+    assert said.endswith("; not significant at the corrected level of this look.")
 
 
 def test_the_spread_between_router_seeds_is_the_pooled_sd_within_a_seed() -> None:
@@ -76,5 +77,5 @@ def test_the_spread_between_router_seeds_is_the_pooled_sd_within_a_seed() -> Non
 
 def test_what_was_declared_to_be_said_is_said() -> None:
     said = "A look at thirty tasks was added after the A/A control had failed."
-    assert said in remarks(board(0.0, remark=said), str)
-    assert said not in remarks(board(0.0), str)
+    assert f"History: {said}" in limits(board(0.0, remark=said))
+    assert not any(said in line for line in limits(board(0.0)))

@@ -1,4 +1,4 @@
-"""Figures with one line a row: marks against the numbers that they stand for."""
+"""Figures with one line a row: marks against their numbers."""
 
 import math
 import re

@@ -1,10 +1,15 @@
-"""Columns: what they read from a row, against the records."""
+"""Columns: the values that they read from a row, against the records."""
 
 import math
+from dataclasses import replace
+
+import pytest
 
 from bench.board.build import boards_of
-from bench.board.columns import first_columns, part_of, verdict_columns
+from bench.board.columns import first_columns, part_of, signed_word, verdict_columns
 from bench.board.model import Row
+from bench.board.verdicts import word
+from bench.stats import Verdict
 from tests.board.synthetic import records
 
 MADE = records()
@@ -12,21 +17,49 @@ BOARD = boards_of(MADE)[0]
 ROWS = {row.name: row for row in BOARD.rows}
 
 
-def test_the_first_table_names_the_controls_that_a_row_beats() -> None:
-    (column,) = [one for one in first_columns(BOARD) if one.title == "verdict"]
-    for row in (row for row in BOARD.ranked if row.role == "ranked"):
-        beaten = [
-            name
-            for name, control in (
-                ("random", row.first.cell.control),
-                ("dense_matched", "dense_matched"),
-            )
-            if (one := BOARD.outcome(row, control))
-            and (one.verdict, one.winner) == ("better", row.name)
-        ]
-        wanted = {0: "beats neither", 1: f"beats {beaten and beaten[0]}", 2: "beats both"}
-        assert column.cell(row).text == wanted[len(beaten)], row.name
-    assert column.cell(ROWS["mlp_gate@twin"]).text == "A/A twin"
+def test_the_first_table_names_the_random_control_of_each_router() -> None:
+    columns = {one.title: one for one in first_columns(BOARD)}
+    for row in BOARD.ranked:
+        chance, against = (columns[name].cell(row) for name in ("random control", "against it"))
+        outcome = BOARD.outcome(row, row.first.cell.control)
+        if row.role != "ranked":
+            assert (chance.text, against.text) == ("–", "–")
+            continue
+        assert outcome is not None and chance.text == row.first.cell.control
+        assert (against.value, against.verdict) == (outcome.difference, word(outcome))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "winner", "difference", "said"),
+    [
+        ("better", "mod", -0.3, "better"),
+        ("better", "mod", -0.009, "better ≈"),
+        ("better", "random@block", 0.009, "worse ≈"),
+        ("equivalent", None, 0.001, "equivalent"),
+        ("equivalent", "mod", -0.001, "equivalent ≠"),
+        ("inconclusive", None, 0.001, "inconclusive"),
+    ],
+)
+def test_a_difference_inside_the_margin_is_marked_where_it_surprises(
+    verdict: Verdict, winner: str | None, difference: float, said: str
+) -> None:
+    """The margin of the board is 0.01 nats."""
+    outcome = BOARD.outcome(ROWS["mod"], "random@block")
+    assert outcome is not None
+    changed = replace(outcome, verdict=verdict, winner=winner, difference=difference)
+    assert signed_word(BOARD, changed) == said
+
+
+def test_an_interval_that_was_cut_has_a_round_bracket() -> None:
+    outcome = BOARD.outcome(ROWS["mod"], "random@block")
+    assert outcome is not None
+    pair = ("mod", "random@block")
+    for interval, wanted in (((-0.1, 0.0), "[−0.144, 0.000)"), ((-0.1, 0.02), "[−0.144, +0.029]")):
+        made = replace(outcome, interval=interval, single_step=(-0.1, 0.02))
+        judgement = replace(BOARD.judgement, outcomes={pair: made})
+        columns = verdict_columns(replace(BOARD, judgement=judgement))
+        (cell,) = [one.cell(ROWS["mod"]) for one in columns if one.title == "to random"]
+        assert cell.text.endswith(wanted)
 
 
 def test_an_informed_row_is_named_for_its_information_or_its_budget() -> None:

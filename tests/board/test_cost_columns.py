@@ -22,7 +22,7 @@ def test_costs_are_means_over_the_records() -> None:
     row = ROWS["mlp_gate"]
     assert columns["of dense"].cell(row).value == pytest.approx(flops.active / flops.dense)
     assert columns["executed"].cell(row).value == pytest.approx(flops.executed / flops.dense)
-    assert columns["latency"].cell(row).value == pytest.approx(fmean(speed))
+    assert columns["latency, µs"].cell(row).value == pytest.approx(fmean(speed))
     assert columns["training FLOPs"].cell(row).value == pytest.approx(1.51e12)
     assert columns["memory"].cell(row).text == f"{410 + 90 * 0.62:,.0f} MB"
 

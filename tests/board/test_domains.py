@@ -32,7 +32,7 @@ def test_each_row_stands_against_the_matched_model_in_bits_per_byte() -> None:
 
 
 def test_documents_of_a_seed_are_means_over_its_router_seeds() -> None:
-    """Two router seeds whose nats lie as far above a loss as below it show what that loss does."""
+    """Two router seeds whose nats lie as far above a loss as below it show the same as the loss."""
     kind = QUICK[1]
     once = [record(kind, seed, loss=2.0 + seed / 10) for seed in range(3)]
     twice = [

@@ -1,8 +1,9 @@
-"""Figures of a board: marks against the numbers that they stand for, bytes, words."""
+"""Figures of a board: marks against their numbers, bytes, words."""
 
 import math
 import re
 import xml.etree.ElementTree as ET
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from bench.board import write_figures
 from bench.board.build import boards_of
-from bench.board.drawing import digest_of
+from bench.board.drawing import Figure, digest_of
 from bench.board.figures import board_figures, loss_curves, pareto, sensitivity, spend_sweep
 from tests.board.synthetic import QUICK, Kind, record, records, swept
 from tests.board.test_pages import NASTY
@@ -18,8 +19,15 @@ from tests.board.test_pages import NASTY
 BOARD = boards_of(records())[0]
 
 
+@cache
+def figures() -> list[Figure]:
+    """The figures of the board. Each draws itself once."""
+    return board_figures(BOARD)
+
+
 def test_the_legend_lies_beside_the_lines() -> None:
-    for figure in (*loss_curves(BOARD), *spend_sweep(BOARD), *pareto(BOARD)):
+    lines = {one.slug for one in (*loss_curves(BOARD), *spend_sweep(BOARD), *pareto(BOARD))}
+    for figure in (one for one in figures() if one.slug in lines):
         clip = next(figure.element.iter("clipPath")).find("rect")
         assert clip is not None
         right = float(clip.attrib["x"]) + float(clip.attrib["width"])
@@ -74,6 +82,7 @@ def test_files_are_the_same_bytes_and_load_nothing(tmp_path: Path) -> None:
         assert not re.findall(r"#[0-9a-f]{6}", text.split("</style>")[1]), "a colour has no theme"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_that_the_records_no_longer_give_are_removed(tmp_path: Path) -> None:
     for stale in ("stale.svg", "b25/stale.svg", "kept.txt"):
         (tmp_path / stale).parent.mkdir(exist_ok=True)
@@ -83,7 +92,7 @@ def test_figures_that_the_records_no_longer_give_are_removed(tmp_path: Path) -> 
 
 
 def test_every_figure_speaks_to_a_screen_reader() -> None:
-    for figure in board_figures(BOARD):
+    for figure in figures():
         root = ET.fromstring(figure.standalone())
         space = "{http://www.w3.org/2000/svg}"
         assert root.get("role") == "img" and root.get("aria-label") == figure.title

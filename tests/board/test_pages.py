@@ -65,7 +65,8 @@ def test_figures_are_those_of_the_records():
     assert first["mlp_gate"][2] == mean and table["mlp_gate"][3].startswith(f"{mean} [")
     difference = sum(a - b for a, b in zip(gate, control, strict=True)) / 3 / math.log(2)
     shown = f"{difference:+.3f}".replace("-", "−")
-    assert first["mlp_gate"][3] == f"{shown} {table['mlp_gate'][5].split(' (')[0]}"
+    assert first["mlp_gate"][3] == "random@ffn"
+    assert first["mlp_gate"][4] == f"{shown} {table['mlp_gate'][5].split(' (')[0]}"
     assert table["mlp_gate"][4].startswith(f"{shown} [")
     assert table["mlp_gate"][6] == f"{sum(a < b for a, b in zip(gate, control, strict=True))}/3"
 
@@ -129,11 +130,29 @@ def test_the_first_table_fits_a_screen_and_links_lead_to_headings() -> None:
     assert len(links) > 5 and links <= headings
 
 
-def test_the_first_sentence_says_how_far_the_finding_reaches() -> None:
-    (sentence,) = re.findall(r"^\*\*(.*)\*\*$", render(records()), re.MULTILINE)
-    assert sentence.startswith("Over 3 seeds of models of 256k active parameters, trained on ")
-    assert "5 of" not in sentence.split(",")[0]
-    assert re.search(r"\d of 5 routers beat random choice on the same paths", sentence)
+def test_the_first_sentences_give_one_finding_each_and_the_lines_below_their_reach() -> None:
+    text = render(records())
+    (said,) = re.findall(r"^\*\*(.*)\*\*$", text, re.MULTILINE)
+    assert said.startswith("3 seeds. ")
+    assert re.search(r"\d of 5 routers beats? random choice on the same paths\. ", said)
+    lines = text.split(said)[1].split("| router")[0]
+    assert re.search(r"^- Size: 256k active parameters per model, ", lines, re.MULTILINE)
+
+
+def test_every_mark_and_column_of_a_table_is_explained_below_it() -> None:
+    failed = [record(Kind("lost", 2.1), seed, status="off_budget", reason="x") for seed in (0, 1)]
+    blocks = render([*records(), *failed, record(Kind("lost", 2.1), 2)]).split("\n\n")
+    tables = [place for place, block in enumerate(blocks) if block.startswith("| router")]
+    explained = [place for place in tables if blocks[place + 1].startswith("Marks. ")]
+    assert len(explained) >= 4
+    for place in explained:
+        head, _, *lines = blocks[place].splitlines()
+        below = " ".join(block for block in blocks[place + 1 : place + 4])
+        titles = [title.strip() for title in head.split("|")[2:-1]]
+        for title in titles:
+            assert re.search(rf"\*([^*]*, )?{re.escape(title)}(, [^*]*)?\*: ", below), title
+        signs = {sign for line in lines for sign in line.split("|")[1].split("`")[2].split()}
+        assert signs and signs == set(re.findall(r"\*([†‡§¶○‖])\*: ", below))
 
 
 def hostile(names: Sequence[str]) -> list[Record]:

@@ -1,6 +1,4 @@
-"""What is said beside the numbers rests on them, and on comparisons that were made."""
-
-from statistics import median
+"""Remarks rest on the numbers, and on comparisons that were made."""
 
 from bench.board import render_leaderboard, render_report
 from bench.board.build import boards_of
@@ -12,7 +10,7 @@ from bench.board.remarks import (
     summary,
     waivers,
 )
-from bench.board.text import BITS, number, plain
+from bench.board.text import listing, plain
 from bench.record import CheckOutcome, Record, Status
 from tests.board.synthetic import CONFIG, QUICK, Kind, record, records
 
@@ -24,7 +22,7 @@ def test_nothing_is_said_of_a_comparison_that_was_not_made() -> None:
     alone = [record(Kind("mlp_gate", 2.0, control=None), seed) for seed in SEEDS]
     other = [record(Kind("mod", 2.2, control=None), seed) for seed in SEEDS]
     said = summary(boards_of([*alone, *other])[0])
-    assert "2 routers and no control to compare with" in said and "beat" not in said
+    assert "2 routers, and no control to compare with." in said and "beat" not in said
     assert "random choice" in summary(boards_of(records())[0])
 
 
@@ -34,7 +32,7 @@ def test_the_unrouted_control_is_found_under_a_name_of_its_own() -> None:
     kinds = (Kind("narrow", 2.3, "control", "control", "", None), Kind("mod", 2.0, control=None))
     board = boards_of([record(kind, seed, provenance=made) for kind in kinds for seed in SEEDS])[0]
     assert board.matched_control == "narrow"
-    assert "1 of 1 router beat narrow" in summary(board)
+    assert "1 of 1 router beats narrow, " in summary(board)
 
 
 def test_the_summary_counts_the_routers_that_win() -> None:
@@ -47,17 +45,44 @@ def test_the_summary_counts_the_routers_that_win() -> None:
         return sum(one.verdict == "better" and one.winner == one.row for one in found if one)
 
     said = summary(BOARD)
-    assert f", {wins(BOARD, False)} of 5 routers beat random choice on the same paths" in said
-    assert f"and {wins(BOARD, True)} beat dense_matched" in said
+    for count, name in (
+        (wins(BOARD, False), "random choice on the same paths."),
+        (wins(BOARD, True), "dense_matched, the unrouted model of the same cost."),
+    ):
+        assert f" {count} of 5 routers {'beats' if count == 1 else 'beat'} {name}" in said
     failed = boards_of([record(QUICK[1], 0, status="failed", reason="x")])[0]
     assert summary(failed) == "No router can be ranked yet."
 
 
-def test_resolution_and_the_twin_are_said() -> None:
+def test_a_router_that_could_not_be_tested_is_not_counted_and_its_control_is_explained() -> None:
+    kinds = [kind for kind in QUICK if kind.row != "random@block"]
+    lost = [record(Kind("random@block", 2.19, "control"), seed) for seed in (0, 2)]
+    missed = record(
+        Kind("random@block", 2.19, "control"), 1, status="off_budget", reason="spends 1.04 of B"
+    )
+    (board,) = boards_of([*records(kinds), *lost, missed])
+    assert "of 4 tested routers" in summary(board)
+    assert "on the same paths; mod could not be tested. " in summary(board)
+    said = remarks(board, str)
+    assert (
+        "random@block missed the budget in seed 1, so the whole row is left out, and mod cannot "
+        "be compared with it." in said
+    )
+    assert not any("seeds are common" in line or "Not run" in line for line in said)
+
+
+def test_the_best_row_and_those_that_are_not_significantly_worse_are_named() -> None:
+    ranks = BOARD.judgement.ranks
+    first, *others = [row.name for row in BOARD.ranked if ranks[row.name].tier == 1]
+    wanted = f"Lowest loss: {first}. Not significantly worse: {listing(others)}."
+    assert others and summary(BOARD).endswith(wanted)
+
+
+def test_the_twin_is_said() -> None:
     said = remarks(BOARD, str)
-    smallest = median(one.detectable for one in BOARD.judgement.outcomes.values())
-    assert f"80 % power is {number(BITS * smallest)} bits per byte" in said[0]
-    assert any(line.startswith("A/A control: mlp_gate minus mlp_gate@twin is") for line in said)
+    assert any(
+        line.startswith("A/A control: mlp_gate minus its copy mlp_gate@twin is") for line in said
+    )
     assert pretraining_apart(2.5e9).startswith("The frozen backbone of a seed took 2.5")
 
 

@@ -69,6 +69,7 @@ def test_loads_nothing_from_anywhere(full: str):
     assert outside and all(address.startswith("https://arxiv.org/abs/") for address in outside)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_records_same_bytes():
     made = records(FEW[:4])
     assert render(made) == render(random.Random(1).sample(made, len(made)))

@@ -120,7 +120,7 @@ def test_a_record_that_names_no_control_leaves_the_others_theirs() -> None:
 
 
 def test_a_row_of_fewer_seeds_is_compared_on_those_that_both_have() -> None:
-    """Its verdict is that of a board of these seeds alone, and it comes where they put it."""
+    """A board of these seeds alone gives the same verdict and place."""
     mild, late = Kind("mild", 2.05), Kind("late", 2.08)
     rows = [record(kind, seed) for kind in (GATE, CHANCE, mild) for seed in range(6)]
     # the first seeds are easy, so that its own mean is the lowest

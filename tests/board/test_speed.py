@@ -4,7 +4,7 @@ import html5lib
 
 from bench.board import render_report
 from bench.board.speed import tables, title
-from bench.record.speed import DecodeSpeed
+from bench.record.speed import DecodeSpeed, Memory
 from tests.record.test_speed import speed_run
 
 
@@ -31,6 +31,17 @@ def test_decoding_stands_beside_the_reference_at_the_same_batch_size():
     header, lines = tables(speed_run(decoding=tuple(made)))[1]
     assert lines[3] == ["slow", "8", "400", "5.0", "0.50", "0.50", "2.00", "0.0", "4.0", "0.0"]
     assert len(header) == len(lines[3]) and lines[0][4:7] == ["1.00"] * 3
+
+
+def test_memory_stands_beside_the_reference():
+    run = speed_run()
+    measured = [Memory(tensors_mb=80.0, process_mb=400.4), Memory(tensors_mb=50.0, process_mb=None)]
+    rows = [
+        row.model_copy(update={"memory": one}) for row, one in zip(run.rows, measured, strict=True)
+    ]
+    header, lines = tables(speed_run(rows=tuple(rows)))[1]
+    assert header == ["memory of a step", "tensors MiB", "/ dense", "process MiB"]
+    assert lines == [["dense", "80.0", "1.00", "400"], ["slow", "50.0", "0.62", "–"]]
 
 
 def test_the_title_names_the_conditions():

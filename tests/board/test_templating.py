@@ -1,15 +1,12 @@
-"""Filters and tables of pages, against what a reader must see."""
+"""Filters and tables of pages, against the text that a reader must see."""
 
 import pytest
 from jinja2 import UndefinedError
 
 from bench.board.build import boards_of
 from bench.board.columns import Column, TableCell
-from bench.board.model import Row
 from bench.board.templating import environment, row_table, shown_figure, source_link
-from bench.board.templating import mark as mark_of
-from bench.record import CheckOutcome
-from tests.board.synthetic import QUICK, record, records
+from tests.board.synthetic import records
 
 BOARD = boards_of(records())[0]
 
@@ -37,13 +34,6 @@ def test_a_table_has_a_line_a_row_and_marks_their_roles() -> None:
     marks = {line.split("`")[1]: line.split("`")[2].split("|")[0].strip() for line in lines[2:]}
     wanted = {"mlp_gate": "", "mlp_gate@twin": "‡", "random@ffn": "†", "tag": "§", "dense": "¶"}
     assert {name: marks[name] for name in wanted} == wanted
-
-
-def test_a_row_that_fails_a_waived_check_is_marked_beside_its_role() -> None:
-    twin = next(kind for kind in QUICK if kind.role == "twin")
-    for status, mark in (("waived", " ‡ ‖"), ("passed", " ‡"), ("not_run", " ‡")):
-        found = (CheckOutcome(router=twin.row, check="learns", status=status),)
-        assert mark_of(Row(twin.row, (record(twin, 0), record(twin, 1, checks=found)))) == mark
 
 
 def test_a_value_that_a_template_lacks_is_an_error_and_html_is_escaped() -> None:

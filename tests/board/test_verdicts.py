@@ -1,4 +1,4 @@
-"""From rows to declared comparisons and the words for what comes of them."""
+"""From rows to declared comparisons, and the words for their outcomes."""
 
 import math
 

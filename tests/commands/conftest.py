@@ -28,9 +28,14 @@ def place(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield tmp_path
 
 
+@pytest.fixture(autouse=True)
+def figures_without_drawings(undrawn: None) -> None:
+    """Draw the figures of `trained` alone, which are those of real cells."""
+
+
 @pytest.fixture(scope="session")
 def trained(elsewhere: Path) -> Path:
-    """What `bench run` leaves of `mlp_gate` and `hash` at one seed."""
+    """The records that `bench run` makes of `mlp_gate` and `hash` at one seed."""
     suite = world.write_suite(elsewhere / "tiny.yaml", elsewhere / "text.jsonl")
     arguments = ["--routers", "mlp_gate,hash", "--seeds", "1", "--workers", "0"]
     with pytest.MonkeyPatch.context() as patch:

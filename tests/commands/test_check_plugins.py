@@ -10,7 +10,7 @@ from bench.cli import main
 from bench.commands import check
 from bench.conformance import find_routers
 from bench.errors import UserError
-from bench.routing import plugin_imports, registry
+from bench.routing import load_routers, plugin_imports
 from tests import world
 
 PLUGIN = """
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_plugin_that_prints_spoils_no_json_and_is_not_imported_here(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder names all routers in it; helpers beside them are found."""
+    """Its folder names all routers in it; their helpers are found."""
     monkeypatch.setattr(check, "_examine", examine_nothing)
     assert main(["check", str(folder), "--json"]) == 0
     out, error = capfd.readouterr()
@@ -84,7 +84,7 @@ def test_two_helpers_of_one_name_are_refused(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(plugin_imports, "_folders", set())
     with world.own_registry():
-        registry.load_file(folder / "one.py")
+        load_routers.load_file(folder / "one.py")
         with pytest.raises(UserError, match=r"both have a helper 'helper_of_mine.py'"):
-            registry.load_file(other / "three.py")
+            load_routers.load_file(other / "three.py")
     sys.modules.pop("helper_of_mine")

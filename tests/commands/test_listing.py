@@ -1,4 +1,4 @@
-"""What `bench list` shows."""
+"""The tables of `bench list`."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from bench.cli import main
 from bench.commands import listing
 from bench.commands.listing import first_line
 from bench.config.read_suite import suite_names
-from bench.routing.registry import ENTRY_POINT_GROUP, load_all
+from bench.routing.load_routers import ENTRY_POINT_GROUP, load_all
 
 
 def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +93,7 @@ def test_a_router_without_a_docstring_is_listed() -> None:
     assert (first_line(Plain), first_line(Said)) == ("", "On the second line.")
 
 
+@pytest.mark.slow
 def test_lists_and_checks_need_no_docstrings() -> None:
     """`python -OO` takes them away."""
     code = "import bench.conformance; from bench.cli import main; main(['list', 'routers'])"

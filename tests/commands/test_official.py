@@ -1,4 +1,4 @@
-"""What an official run needs: a device that computes, and the sources of a commit."""
+"""The needs of an official run: a device that computes, and the sources of a commit."""
 
 import pytest
 

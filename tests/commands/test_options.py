@@ -1,10 +1,11 @@
-"""What the shared arguments are read as, and what is refused."""
+"""The values of the shared arguments, and the refused ones."""
 
 import argparse
 
 import pytest
 
 from bench.commands.options import (
+    add_assignments,
     add_executor,
     add_suite,
     cluster_settings,
@@ -45,6 +46,16 @@ def test_only_what_was_given_overrides_the_suite() -> None:
     assert overrides(parser.parse_args([])) == {}
     given = parser.parse_args(["--budget", "0.25", "--match", "tokens"])
     assert overrides(given) == {"budget": 0.25, "match": "tokens"}
+
+
+def test_a_field_is_given_by_its_option_or_by_set() -> None:
+    parser = argparse.ArgumentParser()
+    add_suite(parser)
+    add_assignments(parser)
+    given = ["--budget", "0.25", "--set", "seeds=3"]
+    assert overrides(parser.parse_args(given)) == {"budget": 0.25}
+    with pytest.raises(UserError, match=r"--budget is 0\.25, and --set 'budget=0\.5' assigns the"):
+        overrides(parser.parse_args([*given, "--set", "budget=0.5"]))
 
 
 def test_fields_of_a_cluster_are_read_as_yaml() -> None:

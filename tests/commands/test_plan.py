@@ -1,4 +1,4 @@
-"""What `bench plan` promises, against sums written out."""
+"""The numbers of `bench plan`, against sums written out."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,8 @@ def test_plan_shows_the_card_of_the_corpus(
     suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
     assert main(["plan", "--suite", str(suite), "--routers", "mlp_gate"]) == 0
     said = capsys.readouterr().out
-    card = said.partition("\n\n")[0].splitlines()
+    reading, *card = said.partition("\n\n")[0].splitlines()
+    assert reading.startswith("reading ") and "text.jsonl" in reading
     assert "1 file, " in card[0] and " bytes per token" in card[0]
     assert card[1] == "left out: nothing"
     assert 4 <= len(card) <= 15

@@ -73,7 +73,7 @@ def test_controls_that_are_made_and_rows_that_are_skipped_are_said(
 
 
 def test_a_suite_names_its_plugins(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They lie beside its file; they are no part of a key."""
+    """They lie next to its file; they are no part of a key."""
     (suite.parent / "mine.py").write_text(PLUGIN, encoding="utf-8")
     before = load_suite(str(suite))
     data = yaml.safe_load(suite.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What `bench power` says of the seeds that are there and of those that are missing."""
+"""The words of `bench power` on present and missing seeds."""
 
 from itertools import combinations
 from pathlib import Path

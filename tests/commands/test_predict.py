@@ -1,4 +1,4 @@
-"""What a grid costs, as `plan` and `--dry-run` show it."""
+"""The cost of a grid, as `plan` and `--dry-run` show it."""
 
 import re
 from pathlib import Path

@@ -20,7 +20,7 @@ from bench.runner.cell_phase import PULSE, Beat
 from bench.runner.cells import Cell
 from bench.runner.resume_cell import CellResult, resume_cell
 from tests import world
-from tests.runner.jobs import PLUGINS, job
+from tests.runner.jobs import PLUGINS, admit, from_plugin, job
 
 ROOT = Path(__file__).parents[2]
 SECONDS = {"start": 0.0, "backbone": 0.0, "training": 30.0, "evaluation": 10.0}
@@ -183,9 +183,12 @@ PRINTS = PLUGINS.replace("    def harm(self):\n        pass", """    def harm(se
 @pytest.mark.usefixtures("person")
 def test_a_plugin_that_prints_stands_above_the_display(tmp_path: Path) -> None:
     """Run on a pseudo-terminal of 60 columns. The screen at the end holds whole lines alone."""
-    suite = world.write_suite(tmp_path / "tiny.yaml", world.write_text(tmp_path))
-    (tmp_path / "plugin.py").write_text(PRINTS, encoding="utf-8")
+    text, file = world.write_text(tmp_path), tmp_path / "plugin.py"
+    suite = world.write_suite(tmp_path / "tiny.yaml", text)
+    file.write_text(PRINTS, encoding="utf-8")
     (tmp_path / "runs").mkdir()
+    with world.own_registry():
+        admit(tmp_path / "runs", *from_plugin(text, file, "harmless"))
     command = ["run", "--suite", str(suite), "--plugin", "plugin.py", "--routers", "harmless"]
     output = on_terminal(tmp_path, *command, "--seeds", "1", "--workers", "1")
     lines = screen(output)
@@ -195,10 +198,13 @@ def test_a_plugin_that_prints_stands_above_the_display(tmp_path: Path) -> None:
 
 
 def on_terminal(place: Path, *arguments: str) -> str:
-    """Run the bench with a terminal as stdout and stderr, and return everything written to it."""
+    """Run short cells with a terminal as stdout and stderr, and return all that is written to it.
+
+    Its workers, and the processes of its plugins, are new ones.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *arguments],
+        [sys.executable, "-m", "tests.short", *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "LINES": "30"},
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Pages of docs/ that are generated: they are current, and say what the code holds."""
+"""Generated pages of docs/: they are current, and agree with the code."""
 
 import inspect
 import re
@@ -12,7 +12,8 @@ import pytest
 from bench.commands.reference import PAGES, options_help, places
 from bench.config.base import Part
 from bench.routing import Router, RoutingPlan
-from bench.routing.registry import load_shipped, options_of
+from bench.routing.load_routers import load_shipped
+from bench.routing.registry import options_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ def kept(elsewhere: Path) -> Path:
 
 
 def sampled(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> tuple[str, str]:
-    """Return what `bench sample` prints on stdout and stderr."""
+    """Return the stdout and stderr of `bench sample`."""
     capsys.readouterr()
     assert main(["sample", *arguments]) == code
     printed = capsys.readouterr()

@@ -78,7 +78,7 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
     assert "passed over: the page of 'wide-gate'" in capsys.readouterr().out
     (folder / "README.md").write_bytes(page.replace(b"refuted", b"confirmed"))
     assert study("--check") == 1
-    assert "is not what its records give" in capsys.readouterr().out
+    assert "does not agree with its records" in capsys.readouterr().out
     assert study("--render") == 0
     assert (folder / "README.md").read_bytes() == page
     write(place, name="other")

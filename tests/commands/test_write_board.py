@@ -1,4 +1,4 @@
-"""Writing the board and its figures, and what is said where that fails."""
+"""Writing the board and its figures, and the messages where that fails."""
 
 import errno
 import re

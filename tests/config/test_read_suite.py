@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -7,16 +6,7 @@ import yaml
 from bench.config.base import hash_of
 from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.errors import UserError
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "train": {"reference_tokens": 100},
-    "rows": ["mlp_gate", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
-}
+from tests.config.suites import SUITE
 
 
 @pytest.mark.parametrize("name", suite_names())
@@ -113,3 +103,23 @@ def test_an_assigned_text_is_text_and_never_the_default(assignment: str, said: s
     with pytest.raises(UserError) as told:
         load_suite("quick", assignments=[assignment])
     assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("train.batch_size=8", "train.batch_size=4"),
+        ("train.batch_size=8", "seeds=2", "train={reference_tokens: 9}"),
+    ],
+)
+def test_a_field_that_is_assigned_twice_is_refused(assignments: tuple[str, ...]) -> None:
+    """As a key that stands twice in a file; the last would win unsaid."""
+    with pytest.raises(UserError) as told:
+        load_suite("quick", assignments=assignments)
+    assert assignments[0] in str(told.value) and assignments[-1] in str(told.value)
+
+
+def test_a_group_and_then_one_of_its_fields_are_assigned() -> None:
+    given = ("data={path: a.jsonl}", "data.text_column=body", "seq_len=64", "seeds=4")
+    suite = load_suite("quick", assignments=given)
+    assert (suite.data.path, suite.data.text_column, suite.seeds) == ("a.jsonl", "body", 4)

@@ -1,4 +1,4 @@
-"""Whatever text is given as YAML: its value, or one line that says what is wrong with it."""
+"""Any text as YAML gives a value, or one line that names its fault."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as told:
         read_declaration("suite", str(path), "suites", "bench/suites/quick.yaml")
-    assert f"the key {key} stands twice, on lines {lines[0]} and {lines[1]}" in str(told.value)
+    assert f"the key {key} occurs twice, on lines {lines[0]} and {lines[1]}" in str(told.value)
 
 
 def test_a_key_may_override_a_merged_one_and_stand_again_elsewhere() -> None:

@@ -1,4 +1,4 @@
-"""Names in a suite stand for rows; the part that a row plays is declared, not spelt."""
+"""Names in a suite select rows; the role of a row is declared, not part of its name."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows: a name stands for a router, and each option of training has its range."""
+"""Rows: a name selects a router, and each option of training has its range."""
 
 import pytest
 from pydantic import ValidationError
@@ -30,7 +30,7 @@ def test_a_row_is_run_once_for_each_of_its_router_seeds() -> None:
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [
-        ({"router_seeds": [0, 2, 0]}, r"router_seeds is \[0, 2, 0\]; no number may stand twice"),
+        ({"router_seeds": [0, 2, 0]}, r"router_seeds is \[0, 2, 0\]; no number may occur twice"),
         ({"router_seeds": [1, 3], "router_seed": 1}, "router_seed is 1 and router_seeds is"),
         ({"router_seeds": [0, -1]}, "greater than or equal to 0"),
     ],

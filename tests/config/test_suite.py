@@ -1,23 +1,16 @@
-"""Suites: what a row may be, and what is refused by name."""
+"""Suites: rows that are allowed, and rows that are refused by name."""
 
 from typing import Any
 
 import pytest
+import torch
 
-from bench.config.read_suite import parse_suite
+from bench.backbone.decoder import Decoder
+from bench.backbone.presets import decoder_config
+from bench.config.read_suite import load_suite, parse_suite
 from bench.config.row import RowConfig
 from bench.errors import UserError
-
-SUITE: dict[str, Any] = {
-    "name": "s",
-    "purpose": "p",
-    "backbone": "tiny",
-    "routed_layers": [1, 2],
-    "seq_len": 32,
-    "train": {"reference_tokens": 100},
-    "rows": ["mlp_gate", {"name": "random@ffn", "role": "control", "options": {"over": "ffn"}}],
-}
-
+from tests.config.suites import SUITE
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"budget": 1}, "field 'budget': Input should be less than 1 (got '1')"),
@@ -80,3 +73,19 @@ def test_a_wrong_field_is_named_with_its_value(change: dict[str, Any], said: str
     assert (
         said in str(told.value) and "'mine.yaml'" in str(told.value) and "\n" not in str(told.value)
     )
+
+
+def test_the_ladder_of_sizes_keeps_its_rule() -> None:
+    """Tokens follow the parameters, AdamW's rate the width; the rows are the same."""
+    first, *others = [load_suite(f"rung-{number}") for number in range(1, 5)]
+    for suite in (first, *others):
+        with torch.device("meta"):
+            decoder = Decoder(decoder_config(suite.backbone, 257, suite.seq_len))
+        config = decoder.config
+        parameters = sum(p.numel() for p in decoder.parameters()) - 2 * 257 * config.d_model
+        assert suite.train.reference_tokens / parameters == pytest.approx(8 / 3, rel=2e-3)
+        assert suite.train.muon_lr == first.train.muon_lr
+        assert suite.train.adam_lr == pytest.approx(
+            first.train.adam_lr * (64 / config.d_model) ** 0.5, rel=3e-3
+        )
+        assert suite.rows == first.rows

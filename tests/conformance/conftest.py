@@ -1,6 +1,5 @@
 """Plugin files as a test sees them: registered while it runs, forgotten afterwards."""
 
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,20 +8,18 @@ import pytest
 import torch
 
 from bench.conformance import find_routers
-from bench.routing import registry
 from bench.routing.registry import Entry
+from tests import world
 
 GALLERY = Path(__file__).resolve().parent.parent / "gallery"
 
 
 @pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], dict[str, Entry]]]:
+def plugins() -> Iterator[Callable[[Path], dict[str, Entry]]]:
     """Loads a plugin file and gives its routers by name."""
-    monkeypatch.setattr(registry, "_entries", registry.load_all())
-    torch.set_num_threads(1)
-    yield lambda file: {entry.name: entry for entry in find_routers(file)}
-    for name in [name for name in sys.modules if name.startswith("router_plugin_")]:
-        del sys.modules[name]
+    with world.own_registry():
+        torch.set_num_threads(1)
+        yield lambda file: {entry.name: entry for entry in find_routers(file)}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Routers that look ahead, beside or back, for the proof of causality to find.
+"""Routers that look ahead, sideways or back, for the proof of causality to find.
 
 And honest ones that it must let pass.
 """
@@ -50,7 +50,7 @@ class BlockTopK(TopK):
 
 
 class WeightOnly(Gate):
-    """Chooses honestly, but weighs by the mean of what is to come."""
+    """Chooses honestly, but weighs by the mean of the future."""
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)
@@ -101,7 +101,7 @@ class Dice(Gate):
 
 
 class Memory(Gate):
-    """Remembers what followed each opening, and decides by it when it meets the opening again."""
+    """Remembers the tokens after each opening, and decides by them when the opening returns."""
 
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)
@@ -147,7 +147,7 @@ class FirstCallsOnly(Gate):
 
 
 class Preview(Gate):
-    """Tells what is to come through a non-number, which passes for close to anything in a sloppy
+    """Reveals the future through a non-number, which passes for close to anything in a sloppy
     comparison.
     """
 
@@ -172,7 +172,7 @@ class RareLeak(Gate):
 
 
 class RareOpening(Gate):
-    """In 4 % of sequences, told by how they begin, the last token turns a decision half the time: 2
+    """In 4 % of sequences, known by their start, the last token turns a decision half the time: 2
     % of changes of the ending.
     """
 
@@ -217,7 +217,7 @@ class RunningMean(Gate):
 
 
 class BesideBudget(Gate):
-    """Weighs by the next token where the knob stands low."""
+    """Weighs by the next token where the knob is low."""
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)

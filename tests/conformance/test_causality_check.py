@@ -6,11 +6,11 @@ from bench.conformance.causality_check import batch_invariant, causal, tags_are_
 from bench.conformance.check import Check, examine_one
 from bench.conformance.subject import Subject
 from bench.record import Causality
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 
 
 def examine(check: Check, detail: str, passed: bool = False) -> tuple[str, str]:
-    """Status of a check on a proof that ended so, with what was seen or why it does not apply."""
+    """Status of a check on a proof with this end, and the finding or the reason of exemption."""
     subject = Subject(find("mlp_gate"))
     vars(subject)["proof"] = Causality(passed=passed, trials=256, detail=detail)
     found = examine_one(check, subject, {})

@@ -1,6 +1,6 @@
 """The proof of causality.
 
-Honest routers pass it, and every way of looking ahead, beside or back is found and named.
+Honest routers pass it, and every way of looking ahead, sideways or back is found and named.
 """
 
 import re
@@ -217,7 +217,7 @@ def sweep(found: Model) -> list[Visited]:
 @pytest.mark.parametrize(
     ("router", "says"),
     [
-        (BesideBudget, "Suffix trial at a knob setting beside B: a weight of layer 1 differs"),
+        (BesideBudget, "Suffix trial at a knob setting near B: a weight of layer 1 differs"),
         (Gate, "256 suffix trials"),
     ],
 )

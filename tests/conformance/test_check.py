@@ -7,7 +7,7 @@ import torch
 
 from bench.config.read_suite import load_suite
 from bench.conformance import CHECKS, run_checks
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from tests.fingerprints import rows
 
 SEEDS, MORE_SEEDS = range(1), range(1, 20)
@@ -15,6 +15,10 @@ ROUTERS = load_all()
 OPTIONS = {row.name: (row.router, row.options) for row in load_suite("quick").rows if row.options}
 ROWS = {name: (name, {}) for name in ROUTERS} | OPTIONS
 """Every router with its defaults, and every row of the main suite that sets options."""
+
+REPEATED = {"random@ffn", "random@experts", "random@experts-1", "partially_supervised@gate"}
+"""Rows that only repeat a kind of another row: `random`, `random@experts-1.2` and
+`partially_supervised`. The fast tests leave them out."""
 
 EXPECTED = {
     "tag": {
@@ -43,7 +47,10 @@ def failures(row: str, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=pytest.mark.slow) if row in REPEATED else row for row in ROWS],
+)
 def test_router_conforms(row: str, seed: int) -> None:
     assert not failures(row, seed)
 

@@ -1,8 +1,7 @@
-"""`bench check` and the example of routers/README.md, as a newcomer meets them."""
+"""`bench check` and the examples of both README files, as a newcomer meets them."""
 
 import json
 import re
-import subprocess
 import sys
 import unittest
 from collections.abc import Callable
@@ -20,29 +19,30 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def examples() -> dict[str, str]:
-    """Router name -> source, of the complete plugins in the README."""
-    text = (ROOT / "routers" / "README.md").read_text("utf-8")
+    """Router name -> source, of the complete plugins in the README files."""
+    pages = (ROOT / "README.md", ROOT / "routers" / "README.md")
+    text = "".join(page.read_text("utf-8") for page in pages)
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return {name[1]: block for block in blocks if (name := re.search(r'@register\("(\w+)"', block))}
 
 
 @pytest.fixture
 def example(tmp_path: Path, plugins: Callable[[Path], dict[str, Entry]]) -> Path:
-    """The gate of the README, as a file."""
+    """The gate of routers/README.md, as a file."""
     file = tmp_path / "my_router.py"
     file.write_text(examples()["linear_gate"], "utf-8")
     assert set(plugins(file)) == {"linear_gate"}
     return file
 
 
-@pytest.mark.parametrize("name", ["linear_gate", "linear_moe"])
+@pytest.mark.parametrize("name", ["my_moe", "linear_gate", "linear_moe"])
 def test_every_example_of_the_readme_passes(
     name: str,
     tmp_path: Path,
     plugins: Callable[[Path], dict[str, Entry]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(examples()) == {"linear_gate", "linear_moe"}
+    assert set(examples()) == {"my_moe", "linear_gate", "linear_moe"}
     file = tmp_path / "my_router.py"
     file.write_text(examples()[name], "utf-8")
     assert set(plugins(file)) == {name}
@@ -152,20 +152,15 @@ class DrawsFromPython(MLPGate):
 
 
 def test_a_draw_from_pythons_own_generator_is_seen_where_no_type_checker_draws_from_it(
-    tmp_path: Path,
+    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a process of its own, since the tests run under a type checker that does."""
-    file = tmp_path / "plugin.py"
+    """Here it does, but not from code that runs without the checks of shapes."""
+    monkeypatch.delitem(sys.modules, "beartype")
+    honest = {str(check): check for check in checks_for(example)}
+    honest["deterministic"]()
+    file = example.with_name("plugin.py")
     file.write_text(DRAWS_FROM_PYTHON, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "check", str(file), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert [
-        check["check"]
-        for check in json.loads(done.stdout)[0]["checks"]
-        if check["status"] == "failed"
-    ] == ["deterministic"]
+    assert main(["check", str(file), "--json"]) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    failed = [check["check"] for check in report["checks"] if check["status"] == "failed"]
+    assert failed == ["deterministic"]

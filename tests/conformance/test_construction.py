@@ -7,7 +7,8 @@ from bench.conformance.check import examine_one
 from bench.conformance.construction import builds_without_arguments, same_seed_same_weights
 from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterSpec
-from bench.routing.registry import Entry, find
+from bench.routing.load_routers import find
+from bench.routing.registry import Entry
 from routers.gates import MLPGate
 
 NOISE = torch.Generator()

@@ -1,4 +1,4 @@
-"""What a router costs: the knob, the budget and operations without a price."""
+"""The costs of a router: the knob, the budget and operations without a price."""
 
 import torch
 
@@ -8,8 +8,9 @@ from bench.conformance.life import Life
 from bench.conformance.subject import Subject
 from bench.flops.counter import UncountedOp
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 

@@ -39,7 +39,7 @@ def status(router: type[Router], seed: int) -> str:
 
 
 def test_the_base_of_those_that_cannot_can() -> None:
-    """What fails below is the missing gradient, not the kind of router."""
+    """The missing gradient fails below, not the kind of router."""
 
     class Able(TokenChoice):
         def __init__(self) -> None:

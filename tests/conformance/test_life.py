@@ -1,4 +1,4 @@
-"""What a short life leaves behind, and digests by content."""
+"""Traces of a short life, and digests by content."""
 
 from collections.abc import Callable
 

@@ -128,7 +128,7 @@ def put(place: str, what: str) -> str:
 
 
 def test_the_plugin_itself_is_sound_enough_to_be_planned(folder: Path, capsys: Any) -> None:
-    """What is refused below is refused for what was put in."""
+    """Each plugin below is refused for the inserted code alone."""
     assert plan(folder, PLUGIN, capsys) == 0
 
 
@@ -147,7 +147,7 @@ def test_an_attribute_of_a_wrong_kind_does_not_break_a_plan_with_a_traceback(
 
 @pytest.mark.parametrize("value", few(LOSSES))
 def test_auxiliary_losses_of_a_wrong_kind(folder: Path, capsys: Any, value: str) -> None:
-    """Set on the instance: the constructor of every router replaces what the class has."""
+    """Set on the instance: the constructor of every router replaces the class's own value."""
     check(folder, put("# in __init__", f"self.aux_losses = {value}"), capsys)
 
 
@@ -175,7 +175,7 @@ def test_a_registration_of_something_else(folder: Path, capsys: Any, line: str) 
 def test_a_registration_of_something_else_when_it_is_planned(
     folder: Path, capsys: Any, line: str
 ) -> None:
-    """What is registered wrongly beside a sound router is refused with its file, which is loaded
-    whole or not at all.
+    """A wrong registration next to a sound router is refused with its file, which is loaded whole
+    or not at all.
     """
     assert plan(folder, f"{PLUGIN}\n\n{line}\n", capsys) == 2

@@ -16,8 +16,9 @@ from bench.conformance.plans import (
 )
 from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE, experts
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 
@@ -106,5 +107,5 @@ def test_a_path_that_every_token_takes_is_missed_where_one_does_not() -> None:
     assert examine(every_token_has_a_path, KeepsShared).status == "passed"
     found = examine(every_token_has_a_path, ForgetsShared)
     assert found.status == "failed"
-    assert "'expert_shared0', which stands in `always`" in found.expected
+    assert "'expert_shared0', which is in `always`" in found.expected
     assert found.seen == "8 tokens without"

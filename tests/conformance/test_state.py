@@ -1,4 +1,4 @@
-"""What a router keeps in mind: digests of its plans, and what its life left behind."""
+"""The state of a router: digests of its plans, and traces of its life."""
 
 import torch
 
@@ -12,8 +12,9 @@ from bench.conformance.state import (
 )
 from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterInput, RoutingPlan
+from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
-from bench.routing.registry import Entry, find
+from bench.routing.registry import Entry
 from bench.routing.select import gate_plan
 
 
@@ -61,7 +62,7 @@ def test_an_input_that_was_written_to_is_named() -> None:
         (find("mlp_gate"), "passed"),
     ):
         subject = Subject(entry)
-        vars(subject)["trained"] = subject.model  # what is written to does not depend on training
+        vars(subject)["trained"] = subject.model  # the written place does not depend on training
         found = examine_one(inputs_are_left_alone, subject, {})
         assert found.status == status
         assert ("tokens" in found.seen) == (status == "failed")

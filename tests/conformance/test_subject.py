@@ -1,11 +1,11 @@
-"""The router under examination: what is shared, what is drawn, and what the seed decides."""
+"""The router under examination: shared parts, drawn parts, and the effect of the seed."""
 
 import numpy as np
 import torch
 
 from bench.conformance.life import content_digest
 from bench.conformance.subject import BATCH_SIZE, NUM_DOMAINS, SEQ_LEN, Subject
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 
 
 def test_right_paths_are_paths_and_a_few_tokens_have_none() -> None:

@@ -1,4 +1,4 @@
-"""Whoever learns while held-out text is read is named."""
+"""A module that learns while held-out text is read is named."""
 
 import pytest
 import torch

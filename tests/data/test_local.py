@@ -36,7 +36,7 @@ def test_a_folder_gives_all_known_files_below_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run[1]", "x::y", "what?", "all*", "a b"])
 def test_a_path_is_read_as_given(tmp_path: Path, name: str) -> None:
-    """Beside each name lies another one that it would match as a pattern."""
+    """Next to each name is another name that it would match as a pattern."""
     for other in ("run1", "what1", "all1", "y"):
         (tmp_path / other).mkdir()
         (tmp_path / other / "a.jsonl").write_text('{"text": "another"}\n')
@@ -121,7 +121,7 @@ def test_a_single_text_is_cut_into_pieces_that_join_to_it(tmp_path: Path) -> Non
 
 
 class Watched(bytes):
-    """Bytes that add up what is copied out of them."""
+    """Bytes that count the bytes copied out of them."""
 
     copied = 0
 

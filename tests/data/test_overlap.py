@@ -41,7 +41,7 @@ STARTS = {"Chinese": 0x4E00, "Japanese": 0x30A0, "Thai": 0x0E01, "Burmese": 0x10
 
 @pytest.mark.parametrize("script", ["words", *STARTS])
 def test_shared_sentences_show_in_scripts_without_spaces_too(script: str) -> None:
-    """Documents share 30 sentences and have 3 of their own: 0.9 of each stands in the others."""
+    """Documents share 30 sentences and have 3 of their own: 0.9 of each occurs in the others."""
     draw = random.Random(script)
 
     def sentence() -> str:

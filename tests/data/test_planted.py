@@ -1,5 +1,5 @@
-"""The planted task: what is generated is what is described, and the truth depends on nothing that
-is still to come.
+"""The planted task: the text fits its description, and the truth depends on no later
+token.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A built corpus on disk: what was written is read, and what is damaged is not."""
+"""A built corpus on disk: an intact one is read back, a damaged one is refused."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
         text = [[*document.encode(), end] for document in TEXTS[split]]
         assert found.tokens.tolist() == [token for ids in text for token in ids]
         assert found.document_names == tuple(f"{split}{n}" for n in range(len(text)))
-    assert [path.name for path in folder.parent.iterdir()] == ["corpus"], "nothing is left beside"
+    assert [path.name for path in folder.parent.iterdir()] == ["corpus"], "no other file is left"
 
 
 def test_what_is_cut_short_changed_or_missing_is_not_used(folder: Path) -> None:

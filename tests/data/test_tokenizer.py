@@ -134,7 +134,7 @@ def other_order(data: dict[str, Any]) -> None:
 
 
 def added_text(data: dict[str, Any]) -> None:
-    """GPT-NeoX's runs of spaces: added tokens that stand for text, written as they are."""
+    """GPT-NeoX's runs of spaces: added tokens for pieces of text, written as they are."""
     entry = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     data["added_tokens"] = [entry | {"id": 300, "content": "é  ", "special": False}]
 

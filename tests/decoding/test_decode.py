@@ -1,11 +1,12 @@
 """Token-by-token decoding equals the parallel pass, for every router."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from jaxtyping import config
 from torch import Tensor, nn
 
 from bench.backbone.decoder import Layer
@@ -61,10 +62,10 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def made(name: str, options: Mapping[str, Any], **changes: Any) -> Model:
+def made(name: str, options: Mapping[str, Any], noise: float = 0.3, **changes: Any) -> Model:
     """Return a model whose every weight does something, calibrated to its budget."""
     found = world.model(name, options, **changes)
-    world.trained_like(found.decoder, 0.3)
+    world.trained_like(found.decoder, noise)
     for router in found.decoder.routers:
         router.fit(world.statistics(world.split()))
     calibrate(found, world.windows(12, found.decoder.config.max_seq_len - 8), 1.0)
@@ -136,16 +137,22 @@ def is_inside(trace: LayerTrace) -> bool:
     return trace.inputs.valid is not None
 
 
-def holds(model: Model, ids: Tensor, prompt: int) -> Decoding:
-    """Check that decoding from a prompt equals the parallel pass."""
+def holds(model: Model, ids: Tensor, prompt: int) -> tuple[Decoding, int]:
+    """Check that decoding from a prompt equals the parallel pass.
+
+    Returns:
+        The decoding, and the number of sequences left out from a decision within rounding of a
+        threshold on.
+    """
     expected, traces = parallel(model, ids)
     found, decoding, plans = decoded(model, ids, prompt)
     assert torch.equal(found[:, :prompt], parallel(model, ids[:, :prompt])[0])
     left_out = flipped(model, traces, plans, prompt)
-    assert left_out[:, -1].sum() <= MOST_FLIPS
+    flips = int(left_out[:, -1].sum())
+    assert flips <= MOST_FLIPS
     keep = ~left_out
     torch.testing.assert_close(found[keep], expected[keep], rtol=TOLERANCE, atol=TOLERANCE)
-    return decoding
+    return decoding, flips
 
 
 @pytest.mark.parametrize(("name", "options"), [*world.ROWS, *OPTIONS], ids=world.row_id)
@@ -153,12 +160,25 @@ def test_steps_equal_the_parallel_pass(name: str, options: dict[str, Any]) -> No
     holds(made(name, options), world.tokens(4), 5)
 
 
+@pytest.fixture
+def without_shapes() -> None:
+    """Check no shapes, which the same cases with few tokens do: ten times as long."""
+    config.update("jaxtyping_disable", True)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_shapes")
 @pytest.mark.parametrize(("name", "options"), [*world.ROWS, *OPTIONS], ids=world.row_id)
-def test_512_tokens_equal_the_parallel_pass(name: str, options: dict[str, Any]) -> None:
+def test_512_tokens_equal_the_parallel_pass(
+    name: str, options: dict[str, Any], record_property: Callable[[str, object], None]
+) -> None:
     sizes = replace(world.CONFIG, max_seq_len=512)
-    model = made(name, options, decoder=sizes, seq_len=512)
-    holds(model, world.tokens(2, 512), 16)
+    # A score of the stream grows with it. At 0.3 a block is scaled by 556, so that rounding of
+    # float32 reaches 1.3e-4 (of float64 2e-13).
+    noise = 0.1 if options.get("read") == "stream" else 0.3
+    model = made(name, options, noise, decoder=sizes, seq_len=512)
+    _, flips = holds(model, world.tokens(2, 512), 16)
+    record_property("sequences left out", flips)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +200,7 @@ def test_a_router_asked_about_the_whole_prefix_decides_alike(
     model = made(name, options)
     for router in model.decoder.routers:
         router.pointwise = False
-    decoding = holds(model, world.tokens(4), 5)
+    decoding, _ = holds(model, world.tokens(4), 5)
     assert len(decoding.prefixes) == len(model.decoder.routers)
 
 

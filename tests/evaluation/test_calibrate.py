@@ -1,4 +1,4 @@
-"""Calibration: causal evaluation spends what it is asked to, layer by layer."""
+"""Calibration: causal evaluation spends the budget, layer by layer."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ def test_calibration_hits_what_it_is_asked_for(
     found, text = trained(name, options), windows(60)
     said = calibrate(found, text, spend)
     spent = evaluate(found, text, 16).active / found.solution.target
-    # a score beside its threshold may fall on the other side in a batch of another size
+    # a score near its threshold may fall on the other side in a batch of another size
     assert said == pytest.approx(spent, abs=1e-3)
     assert said == pytest.approx(spend, abs=0.004)  # a token is 1 / 1440 of a site's choices
 
@@ -103,8 +103,8 @@ def test_a_knob_for_each_path_balances_the_paths() -> None:
 
 
 def test_calibration_reads_the_layers_below_as_they_will_be() -> None:
-    """One pass over all layers is right only if each is calibrated on what the calibrated ones
-    below it send up.
+    """One pass over all layers is right only if each is calibrated on the outputs of the
+    calibrated layers below it.
     """
     found, text = trained("mlp_gate", {}), windows(60)
     calibrate(found, text, 0.97)

@@ -1,5 +1,5 @@
-"""Causal evaluation: batch size changes nothing, calibration spends what it is asked to, FLOPs are
-those of the plans.
+"""Causal evaluation: batch size changes nothing, calibration spends the budget, FLOPs follow the
+plans.
 """
 
 import math

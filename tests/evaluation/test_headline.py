@@ -21,7 +21,7 @@ from bench.evaluation.headline import (
     off_budget,
 )
 from bench.record import BudgetAudit, SpendPoint
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.world import CONFIG, ROWS, model, row_id, split, trained_like, windows
 
 DOMAINS = ("first", "second", "third")

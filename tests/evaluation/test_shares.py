@@ -13,7 +13,7 @@ from bench.routing.paths import FFN_GATE, Paths, Site, experts
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell
-from bench.training.step import Trained
+from bench.training.task import Trained
 from tests import world
 
 PLUGIN = Path(__file__).resolve().parent.parent / "gallery" / "own_shares.py"
@@ -58,7 +58,7 @@ def test_a_router_that_owns_its_shares_is_evaluated_as_it_was_trained(
 def test_shares_fall_with_depth_in_training_and_in_evaluation(made: dict[str, Record]) -> None:
     """At the ratios 1 : 0.75 : 0.5 that the plugin states.
 
-    Within a token of a sequence of 32 in training, and what thresholds drift in evaluation.
+    Within a token of a sequence of 32 in training, and the drift of thresholds in evaluation.
     """
     monitors = made["leaves_early"].monitors
     for name, near in (("trained_load", 1 / 32), ("load", 0.06)):

@@ -40,7 +40,7 @@ def test_labels_of_supervised_and_other_documents_are_counted_apart() -> None:
     chosen = supervised_documents(len(split.document_tags), 0.3)
 
     def label(self: Router, trace: LayerTrace) -> Tensor:
-        """What was chosen; but in domain 0, which is the first third of the ids, the other path."""
+        """The chosen path; but in domain 0, which is the first third of the ids, the other path."""
         return (
             trace.plan.mask[..., 1] ^ (trace.inputs.tokens < world.CONFIG.vocab_size // 3)
         ).long()

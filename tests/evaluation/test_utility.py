@@ -43,9 +43,7 @@ def build(router: type[Router]) -> Model:
 
 
 def single_flips(found: Model, site: int) -> Tensor:
-    """What each token's upgrade is worth, by forcing that token alone onto either path in a pass of
-    its own.
-    """
+    """Return the worth of each upgrade: the token alone takes either path, in a pass of its own."""
     ids = torch.from_numpy(WINDOWS.tokens)
     worth = torch.zeros(len(ids), SEQ_LEN)
     for token in range(SEQ_LEN):

@@ -92,7 +92,7 @@ def test_a_gate_is_priced_by_its_products_and_its_elementwise_work() -> None:
 def test_the_capacity_of_blocks_solves_a_quadratic_equation(rho: float) -> None:
     found = tiny("mod", {"layers": "every"}, budget=rho)
     fixed = 2 * D * VOCAB + ATTENTION + PAIR * MEAN_PAIRS + FULL + found.evaluation_ledger.routers
-    # c (A + F) + PAIR * (cT)(cT + 1) / 2T = what is left for each of three blocks
+    # c (A + F) + PAIR * (cT)(cT + 1) / 2T = the rest for each of three blocks
     a, b, c = PAIR * SEQ / 2, ATTENTION + FULL + PAIR / 2, -(by_hand(rho) - fixed) / len(ROUTED)
     assert found.solution.capacity == pytest.approx(
         (-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), abs=1e-9

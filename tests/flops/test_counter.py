@@ -1,6 +1,6 @@
 """The counter against closed forms.
 
-Every way of multiplying matrices costs what a matrix product costs, or is refused.
+Every way of multiplying matrices costs as much as a matrix product, or is refused.
 """
 
 from collections.abc import Callable
@@ -244,7 +244,7 @@ def test_the_scattered_product_is_one() -> None:
 
 @pytest.mark.parametrize("name", PRICED_OR_REFUSED)
 def test_nothing_is_cheaper_than_it_is(name: str) -> None:
-    """What torch's own counter misses is priced at no less than its closed form, or refused."""
+    """Operations that torch's counter misses cost the closed form or more, or are refused."""
     run, flops = PRICED_OR_REFUSED[name]
     try:
         counter = count(run)
@@ -267,7 +267,7 @@ def test_an_orthogonal_draw_is_priced_by_its_factorisation() -> None:
 
 
 class Outer(nn.Module):
-    """A module whose child does what cannot be priced."""
+    """A module whose child uses an operation without a price."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The ledger against counting by hand.
 
-Parameters, pairs of tokens one by one, and what a step adds up to.
+Parameters, pairs of tokens one by one, and the sum of a step.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What a router costs in use is what it is charged, and a malformed plan stops the run."""
+"""A router is charged its cost in use, and a malformed plan stops the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.backbone.passes import ask
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.errors import RuleBroken
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
@@ -31,7 +31,8 @@ from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell
 from bench.training.checkpoint import Checkpoints
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from tests.world import (
     CONFIG,
     SEQ_LEN,
@@ -136,7 +137,7 @@ def build(router: type[Router]) -> Model:
 
 def steps(found: Model, count: int, **options: Any) -> None:
     allowance = Allowance(float("inf"), count * RECIPE.batch_size * SEQ_LEN)
-    train(found, split(), RECIPE, allowance, seq_len=SEQ_LEN, seed=0, **options)
+    train(found, TrainTask(split(), RECIPE, SEQ_LEN, seed=0), allowance, **options)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_work_that_begins_later_is_charged_from_a_metered_step_on() -> None:
 
 
 def test_all_batches_of_an_evaluation_pay_the_largest_count() -> None:
-    """The first batch is cheap, the second shows what the router costs."""
+    """The first batch is cheap, the second shows the cost of the router."""
     found, plain = build(WorksInSecondBatch), build(Gate)
     meter = found.meter(0)
     spent = evaluate(found, windows(), 4, decide=meter.decide).active

@@ -128,7 +128,7 @@ def test_paths_beside_experts_are_not_counted() -> None:
 
 
 class Shared(Router):
-    """One expert for every token, and half an expert of three, beside the cheap path for all."""
+    """One expert for every token, and half an expert of three, with the cheap path for all."""
 
     paths = Paths(
         Site.FFN,

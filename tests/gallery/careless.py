@@ -120,7 +120,7 @@ class DrawnFromNumpy(MLPGate):
 
 @register("random_from_nowhere", family="cheater")
 class RandomFromNowhere(MLPGate):
-    """Draws from the global generator instead of the one that it is given."""
+    """Draws from the global generator instead of the given one."""
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
         plan = super().forward(inputs)

@@ -1,4 +1,4 @@
-"""Routers that remember what they must not, or where nothing saves it."""
+"""Routers that remember forbidden things, or keep state that nothing saves."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Routers that own their shares: of layers, of experts beside a skip, of two sites in a layer."""
+"""Routers that own their shares: of layers, of experts with a skip, of two sites in a layer."""
 
 import torch
 from torch import Tensor, nn

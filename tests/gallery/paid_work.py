@@ -34,7 +34,7 @@ class _Worker(MLPGate):
 
 @register("paid_nothing", family="cheater")
 class Nothing(_Worker):
-    """Has the matrix and does not use it: what the others are compared with."""
+    """Has the matrix and does not use it. The others are compared with it."""
 
 
 @register("paid_plainly", family="cheater")

@@ -1,6 +1,6 @@
 """Routers that look where they must not.
 
-At later tokens, at what is to be predicted, at their neighbours in the batch.
+At later tokens, at the token to predict, at their neighbours in the batch.
 """
 
 import torch
@@ -50,7 +50,7 @@ class PeekRarely(_Scored):
 
 @register("peek_at_label", family="cheater")
 class PeekAtLabel(_Scored):
-    """Reads what is to be predicted at a position from the tokens: it stands at the next one."""
+    """Reads the token to predict at a position: it is the next token."""
 
     def scores(self, inputs: RouterInput) -> torch.Tensor:
         return self.plain(inputs) + inputs.tokens.roll(-1, 1) / self.spec.vocab_size

@@ -1,4 +1,4 @@
-"""Routers that report what is not so, or write to what is not theirs."""
+"""Routers that report false numbers, or write to tensors of others."""
 
 from dataclasses import replace
 

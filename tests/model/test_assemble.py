@@ -3,20 +3,14 @@ nobody else's.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bench.errors import UserError
-from bench.model.assemble import Model, assemble, sample_input
-from bench.routing.contract import Router, RouterInput, RoutingPlan
-from bench.routing.paths import FFN_GATE
-from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
-from tests.world import CONFIG, ROWS, blueprint, model, row_id, run_of, tokens
+from bench.model.assemble import Model
+from tests.world import CONFIG, ROWS, model, row_id, run_of, tokens
 
 DENSE = model("dense").decoder
 
@@ -86,18 +80,6 @@ def test_global_random_state_is_left_alone(name: str, options: Mapping[str, obje
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_what_a_router_sees_is_what_it_may_see() -> None:
-    found = model("mlp_gate").decoder.routers[0]
-    assert sample_input(blueprint("mlp_gate"), found).tags is None
-    spec = found.spec
-    assert (spec.d_model, spec.vocab_size, spec.num_layers, spec.num_domains) == (
-        CONFIG.d_model,
-        CONFIG.vocab_size,
-        CONFIG.num_layers,
-        3,
-    )
-
-
 @pytest.mark.parametrize(
     ("share", "wanted"), [((0.0, 1.0), "full"), ((1.0, 0.0), "cheap"), ((0.5, 0.5), "half")]
 )
@@ -110,18 +92,3 @@ def test_active_parameters_are_those_that_a_token_meets(
     rest = 2 * d * CONFIG.vocab_size + layers * 4 * d * d + full
     met = {"full": full, "cheap": cheap, "half": (full + cheap) / 2}[wanted]
     assert found.active_parameters([share] * 3) == pytest.approx(rest + 3 * met)
-
-
-class _Hidden(Router):
-    """Works in an operation that has no price."""
-
-    paths = FFN_GATE
-
-    def forward(self, inputs: RouterInput) -> RoutingPlan:
-        spectrum: Any = torch.fft.rfft(inputs.hidden)
-        return gate_plan(spectrum.real.sum(-1) > 0, None)
-
-
-def test_a_router_that_cannot_be_priced_is_the_users_error() -> None:
-    with pytest.raises(UserError, match=r"Router 'hidden' cannot be priced: .*fft"):
-        assemble(blueprint("mlp_gate", entry=Entry("hidden", "tests", "", _Hidden)), 0)

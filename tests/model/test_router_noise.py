@@ -139,7 +139,7 @@ def test_jitter_stays_within_its_bounds_and_uses_them(size: float, seed: int) ->
 
 
 class _Reader(Router):
-    """Keeps what it was given to read."""
+    """Keeps its inputs."""
 
     paths = FFN_GATE
 
@@ -327,7 +327,7 @@ def test_the_counter_finds_what_the_ledger_says(name: str, training: dict[str, A
             if line.phase == "forward":
                 assert line.counted == pytest.approx(line.ledger, abs=2), (
                     line
-                )  # what a pass costs whatever its size
+                )  # the cost of a pass of any size
 
 
 def test_evaluation_keeps_the_bias_and_drops_the_noise() -> None:

@@ -10,7 +10,7 @@ from bench.record.speed import RowSpeed, SpeedRun, Work, Yardstick, read_speeds,
 
 
 def speed_run(**changes: Any) -> SpeedRun:
-    """Return a run with two rows; a step of `slow` takes three times that of dense."""
+    """Return a run with two rows; a step of `slow` takes three times as long as a dense one."""
     one, slow = (
         Work(milliseconds=10.0 * factor, relative=factor, active=0.5, executed=0.75, optimizer=0.1)
         for factor in (1.0, 3.0)

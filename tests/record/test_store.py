@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.record import (
     read_record,
     read_records,
     record_path,
+    refer,
     write_record,
 )
 from bench.record.schema import SCHEMA_VERSION
@@ -62,7 +64,7 @@ def record(**changes: Any) -> Record:
 
 
 def plain(one: Record) -> str:
-    """What JSON holds of it; NaN equals itself here."""
+    """Return it as JSON; NaN equals itself here."""
     return json.dumps(json.loads(one.model_dump_json()), sort_keys=True)
 
 
@@ -150,6 +152,26 @@ def test_what_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"seed-0\.json is not a record"):
         read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda text: text[:80], "JSONDecodeError: "),
+        (lambda text: text.replace('"loss": 1.0', '"loss": "low"'), "field 'loss': Input should"),
+        (lambda text: text.replace('"loss": 1.0', '"loss": 2.0'), "does not match its own digest"),
+    ],
+)
+def test_a_damaged_record_is_named_and_not_the_reference_to_it(
+    tmp_path: Path, edit: Callable[[str], str], said: str
+) -> None:
+    there, path = tmp_path / "records" / "ab.json", tmp_path / "quick" / "seed-0.json"
+    write_record(record(loss=1.0), there)
+    refer(path, there)
+    there.write_text(edit(there.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        read_record(path)
+    assert str(refused.value).startswith(f"{there} ") and said in str(refused.value)
 
 
 def test_a_record_from_the_future_is_no_reason_to_delete_it(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_experts_run_that_the_first_leads_by_no_more_than_t(threshold: float, mo
 
 
 def test_a_bias_moves_the_choice_and_not_the_confidence() -> None:
-    """The gap is that of the router's own probabilities, whichever experts the bias picks."""
+    """The gap uses the router's own probabilities, not the experts that the bias picks."""
     options = {"threshold": "fixed", "initial_threshold": 0.02}
     recipe, own = (
         built("adaptive_moe", options),

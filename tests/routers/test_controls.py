@@ -1,4 +1,4 @@
-"""Routers that learn nothing: what they choose, and how often."""
+"""Routers that learn nothing: their choices, and how often each occurs."""
 
 import pytest
 import torch

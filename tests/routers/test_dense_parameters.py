@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests import world
 
 
@@ -20,7 +20,7 @@ def test_it_has_the_parameters_of_the_bank_and_no_other_weights(
     units = world.CONFIG.d_model * len(bank.solution.layers)
     work = (
         num_experts * bank.evaluation_ledger.routers / (6 * units * active)
-    )  # what the bank's own router costs narrows every expert
+    )  # the cost of the bank's own router narrows every expert
     total = [sum(p.numel() for p in model.decoder.parameters()) for model in (dense, bank)]
     assert abs((total[0] - total[1]) / (3 * units) - work) <= (num_experts + 1) / 2
     run = world.run_of(world.tokens())

@@ -3,33 +3,36 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.contract import Selection
+from bench.routing.load_routers import find
 from tests.routers import naive
 from tests.world import fit, model, run_of, tokens
 
 
-def test_a_block_takes_the_best_of_those_that_took_the_block_before() -> None:
+@pytest.mark.parametrize("selection", ["topk", "causal"])
+def test_a_block_takes_the_best_of_those_that_took_the_block_before(selection: Selection) -> None:
     found = naive.built("early_exit")
     there: list[Tensor] = []
 
     def exits(layer: Any, x: Tensor, positions: Tensor) -> Tensor:
         router = layer.block_router
         s = router.score(naive.unit(x)).squeeze(-1)
+        count = naive.kept(router.spec.capacity)
+        before = there.pop(0) if layer.index == 2 else torch.arange(len(x))
+        place = before[naive.taken(s[before], count, router, selection)]
+        assert 0 < len(place) < len(before)
         if layer.index == 1:
-            place = naive.best(s, naive.kept(router.spec.capacity))
             there.append(place)
-        else:
-            before = there.pop(0)
-            place = before[naive.best(s[before], naive.kept(router.spec.capacity))]
         mine = x[place]
         attended = naive.attended(layer, mine, positions[place])
         ffn = naive.swiglu(layer.ffn, naive.unit(mine + attended))
         return x.index_add(0, place, s[place].sigmoid().unsqueeze(-1) * (attended + ffn))
 
-    naive.agree(found, [1, 2], exits)
+    naive.agree(found, [1, 2], exits, selection)
 
 
 @pytest.mark.parametrize("last", [0.25, 1.0])

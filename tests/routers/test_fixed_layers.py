@@ -1,10 +1,10 @@
-"""Whole layers full or cheap: which ones, and what they cost."""
+"""Whole layers full or cheap: which ones, and their cost."""
 
 import pytest
 import torch
 
 from bench.errors import UserError
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.world import SEQ_LEN, model, run_of, tokens
 
 

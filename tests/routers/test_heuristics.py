@@ -19,7 +19,7 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.rng import generator
 from bench.routing.contract import Router, RouterInput, RouterSpec, Selection, TrainStatistics
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from routers.heuristics import LARGEST_BIGRAM_VOCABULARY
 from tests.world import model, row_id
 

@@ -1,4 +1,4 @@
-"""The JEPA-guided gate against its definition, and what probing may change."""
+"""The JEPA-guided gate against its definition, and the state that probing may change."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.routing.contract import RoutingPlan
 from bench.routing.learned_gate import Gate
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.training.utility import Oracle
 from tests.routers.asking import inputs
 from tests.world import model, run_of, tokens, trained_like

@@ -10,10 +10,11 @@ from bench.backbone.presets import decoder_config
 from bench.errors import UserError
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
-from bench.routing.registry import find
+from bench.rng import generator
+from bench.routing.load_routers import find
 from tests.routers import naive
 from tests.routers.asking import BATCH, SEQ, built, inputs, plan
-from tests.world import CONFIG, SEQ_LEN, fit, model, tokens, windows
+from tests.world import CONFIG, SEQ_LEN, fit, model, run_of, tokens, windows
 
 
 def test_mod_weighs_the_whole_update_by_its_score() -> None:
@@ -46,6 +47,66 @@ def test_a_block_is_the_papers(gate: str, score: str, read: str) -> None:
         return x.index_add(0, place, update)
 
     naive.agree(found, [1], block)
+
+
+@pytest.mark.parametrize("causal", ["calibrated", "bce", "predictor", "quantile"])
+@pytest.mark.parametrize("gate", ["block", "ffn_only"])
+def test_in_evaluation_a_block_takes_the_tokens_above_the_threshold(causal: str, gate: str) -> None:
+    found = naive.built("mod", {"causal": causal, "gate": gate, "capacity": 0.25})
+    router: Any = found.decoder.routers[0]
+    router.knob.fill_(0.05)
+    if causal == "quantile":
+        router.quantile.fill_(0.1)
+
+    def block(layer: Any, x: Tensor, positions: Tensor) -> Tensor:
+        hidden = naive.unit(x)
+        r = layer.block_router.score(hidden).squeeze(-1)
+        compared = {"quantile": r - 0.1}.get(causal, r)
+        if causal == "predictor":
+            first, _, last = layer.block_router.predictor
+            compared = last(torch.nn.functional.gelu(first(hidden))).squeeze(-1)
+        place = naive.taken(compared, 0, layer.block_router, "causal")
+        # A threshold gives each sequence a number of its own.
+        assert 0 < len(place) < len(x)
+        mine, factor = x[place], r[place].unsqueeze(-1)
+        attended = naive.attended(layer, mine, positions[place])
+        ffn = naive.swiglu(layer.ffn, naive.unit(mine + attended))
+        update = factor * (attended + ffn) if gate == "block" else attended + factor * ffn
+        return x.index_add(0, place, update)
+
+    naive.agree(found, [1], block, "causal")
+
+
+@pytest.mark.parametrize("causal", ["bce", "predictor"])
+@pytest.mark.parametrize("read", ["normed", "stream"])
+def test_the_losses_of_the_mechanisms_are_sums_over_tokens(causal: str, read: str) -> None:
+    found = naive.built("mod", {"causal": causal, "read": read, "capacity": 0.25})
+    router: Any = found.decoder.routers[0]
+    x = torch.randn(3, SEQ_LEN, 32, generator=generator(0, "x")).requires_grad_()
+    run = run_of(tokens())
+    found.decoder.layers[1](x, run)
+    (loss,) = (one.compute(run.traces[0]) for one in router.aux_losses.values() if one.weight)
+    by_hand = torch.zeros(())
+    for sequence in x:
+        seen = sequence if read == "stream" else naive.unit(sequence)
+        place = naive.best(router.score(seen).squeeze(-1), 6).tolist()
+        for t in range(SEQ_LEN):
+            # The loss of the scores moves the model; that of the predictor does not.
+            if causal == "bce":
+                logit = router.score(seen[t])
+            else:
+                first, _, last = router.predictor
+                logit = last(torch.nn.functional.gelu(first(seen[t].detach())))
+            p = logit.sigmoid()[0]
+            by_hand = by_hand - (p if t in place else 1 - p).log() / (3 * SEQ_LEN)
+    torch.testing.assert_close(loss, by_hand, atol=1e-5, rtol=1e-5)
+    wanted = [x, *router.parameters()]
+    gradients = [torch.autograd.grad(one, wanted, allow_unused=True) for one in (loss, by_hand)]
+    assert (gradients[0][0] is None) == (causal == "predictor")
+    for mine, other in zip(*gradients, strict=True):
+        assert (mine is None) == (other is None)
+        if mine is not None and other is not None:
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("capacity", [0.125, 0.5, 0.95])

@@ -6,22 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.routing.contract import Selection
 from tests.routers import naive
 from tests.world import fit, frozen
 
 
-def test_an_ffn_for_the_best_tokens_scaled_by_its_probability() -> None:
+@pytest.mark.parametrize("selection", ["topk", "causal"])
+def test_an_ffn_for_the_best_tokens_scaled_by_its_probability(selection: Selection) -> None:
     found = naive.built("mod_ffn")
     count = naive.kept(found.decoder.routers[0].spec.capacity)
 
     def layer_of(layer: Any, x: Tensor, positions: Tensor) -> Tensor:
         h = x + naive.attended(layer, x, positions)
         s = layer.ffn_router.score(naive.unit(h)).squeeze(-1)
-        place = naive.best(s, count)
+        place = naive.taken(s, count, layer.ffn_router, selection)
+        assert 0 < len(place) < len(x)
         ffn = naive.swiglu(layer.ffn.full, naive.unit(h[place]))
         return h.index_add(0, place, s[place].sigmoid().unsqueeze(-1) * ffn)
 
-    naive.agree(found, [1], layer_of)
+    naive.agree(found, [1], layer_of, selection)
 
 
 @pytest.mark.parametrize("estimator", ["scale", "relaxed"])

@@ -8,14 +8,15 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import Meter
 from bench.model.assemble import Model
 from bench.routing.contract import TrainStatistics
-from bench.routing.registry import load_all
-from bench.training.loop import Allowance, train
+from bench.routing.load_routers import load_all
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from tests.world import CONFIG, SEQ_LEN, model, split, windows
 
 DECODER = replace(CONFIG, num_layers=2)
@@ -90,16 +91,8 @@ def live(found: Model) -> None:
     pairs = torch.ones(CONFIG.vocab_size, CONFIG.vocab_size, dtype=torch.long)
     statistics = TrainStatistics(pairs.sum(0), pairs)
     allowance = Allowance(math.inf, 2 * RECIPE.batch_size * SEQ_LEN)
-    train(
-        found,
-        split(),
-        RECIPE,
-        allowance,
-        seq_len=SEQ_LEN,
-        seed=0,
-        meter=meter,
-        statistics=lambda: statistics,
-    )
+    task = TrainTask(split(), RECIPE, SEQ_LEN, seed=0, statistics=lambda: statistics)
+    train(found, task, allowance, meter=meter)
     calibrate(found, windows(6), 1.0, decide=meter.decide)
     evaluate(found, windows(6), batch_size=3, decide=meter.decide)
 

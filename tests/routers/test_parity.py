@@ -13,7 +13,7 @@ from bench.backbone.dispatch import dispatch_paths
 from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 
 transformers = pytest.importorskip("transformers")
 

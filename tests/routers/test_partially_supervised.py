@@ -1,6 +1,4 @@
-"""Partial supervision: what is told, to whom, of which documents, and that everything else is the
-other router's own.
-"""
+"""Partial supervision: labels, their routers and documents; all else is the other router's own."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +17,7 @@ from bench.data import train_batch
 from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.runner.rows import parse_rows
 from bench.training.supervision import UNKNOWN, Supervisor, supervised_documents
 from tests import world

@@ -11,8 +11,8 @@ from bench.backbone.decoder import Layer
 from bench.backbone.sites import PathSet
 from bench.errors import UserError
 from bench.routing.contract import LayerTrace
+from bench.routing.load_routers import find
 from bench.routing.losses import load_balance
-from bench.routing.registry import find
 from tests.routers.asking import inputs, plan
 from tests.world import model, run_of, tokens, trained_like
 

@@ -18,13 +18,13 @@ from bench.routing.contract import (
     RoutingPlan,
     TrainStatistics,
 )
+from bench.routing.load_routers import find
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
-from bench.routing.registry import find
 from bench.routing.select import gate_plan, hash_noise, upgrade
 
 
 class Linear(Router):
-    """A linear score for each path; the kinds below differ in what they make of it."""
+    """A linear score for each path; the kinds below differ in their use of it."""
 
     def build(self, spec: RouterSpec) -> None:
         super().build(spec)

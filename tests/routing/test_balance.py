@@ -62,7 +62,7 @@ def test_a_soft_load_counts_tokens_with_one_expert() -> None:
 
 
 def test_a_run_averages_the_load_of_its_steps() -> None:
-    """The third loss is that of the mean load of three batches, whatever the momentum is not."""
+    """The third loss uses the mean load of three batches, at any momentum."""
     (rule,) = read_balance({"method": "auxiliary", "scope": "run"})
     balancer = Balancer([rule], EXPERTS, ACTIVE)
     loads = list[Tensor]()

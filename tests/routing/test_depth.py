@@ -1,4 +1,4 @@
-"""The causal stand-ins of top-k: what each compares, what it learns, and that knob 0 is its own."""
+"""The causal substitutes of top-k: values that each compares and learns, and their knob 0."""
 
 from typing import Any
 

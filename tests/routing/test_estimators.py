@@ -134,7 +134,7 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
         ours = torch.autograd.grad(executed, logits, slope)[0]
         heard = (
             slope if dense else slope * chosen
-        )  # what the loss says of paths that did not run is not heard
+        )  # the loss of paths that did not run has no effect
         q = p.detach()
         assert torch.allclose(ours, q * (heard - (q * heard).sum(-1, keepdim=True)), atol=1e-6)
 

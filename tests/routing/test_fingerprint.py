@@ -1,4 +1,4 @@
-"""What of a plugin's files its content key covers."""
+"""The files of a plugin that its content key covers."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from bench.routing import registry
+from bench.routing import load_routers, registry
 from tests import world
 
 PLUGIN = """
@@ -28,7 +28,7 @@ class FromAFile(Router):
 def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:
     """Hash of a router in mypkg/routers/gate.py below a folder, which says `line`.
 
-    `helper` is a file beside the package or in it.
+    `helper` is a file next to the package or in it.
     """
     folder.mkdir(parents=True)
     for file, text in {
@@ -66,7 +66,7 @@ def test_a_helper_beside_a_plugin_is_part_of_its_source(
         )
         monkeypatch.syspath_prepend(folder)
         with world.own_registry():
-            found.append(registry.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
+            found.append(load_routers.load_file(folder / f"plugin{factor}.py")[0].plugin_hash)
     assert found[0] != found[1]
 
 
@@ -83,7 +83,7 @@ def test_a_constant_beside_a_plugin_is_part_of_its_source(
         (tmp_path / "constant_of_it.py").write_text(f"SCALE = {scale}\n", encoding="utf-8")
         (tmp_path / f"plugin{scale}.py").write_text(line + PLUGIN, encoding="utf-8")
         with world.own_registry():
-            found.append(registry.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
+            found.append(load_routers.load_file(tmp_path / f"plugin{scale}.py")[0].plugin_hash)
     assert found[0] != found[1]
 
 
@@ -99,9 +99,9 @@ def test_a_constant_beside_a_plugin_is_part_of_its_source(
 def test_a_packages_source_is_all_that_is_its_authors_own(
     tmp_path: Path, folder: str, helper: str, line: str, covered: bool
 ) -> None:
-    """Above the router's folder as well as beside the package.
+    """Above the router's folder, and next to the package.
 
-    Libraries that are installed are told by their versions.
+    Installed libraries count by their versions.
     """
     found = {
         hash_of_package(tmp_path / str(scale) / folder, scale, helper, line) for scale in (1, 7)

@@ -18,8 +18,9 @@ from bench.evaluation.headline import Visited, knobs_of
 from bench.model.assemble import Model
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.inner_router import inside_of
+from bench.routing.load_routers import find, load_file
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
-from bench.routing.registry import Entry, find, load_file
+from bench.routing.registry import Entry
 from bench.training.checkpoint import Checkpoints
 from tests import world
 from tests.audit import COMPONENTS, audit
@@ -153,7 +154,7 @@ def test_both_routers_are_trained_and_resumed(
 
 
 class Peeks(Router):
-    """Inside a block, it asks what the mean of all tokens is."""
+    """Inside a block, it asks for the mean of all tokens."""
 
     paths = experts(2)
 

@@ -1,6 +1,4 @@
-"""What a gate makes of its scores under each estimator, and what each router of the family computes
-from the definition.
-"""
+"""The plan of a gate under each estimator, and each router of the family against its definition."""
 
 from typing import Any
 
@@ -13,7 +11,7 @@ from bench.errors import UserError
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.learned_gate import Gate
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from tests.routers.asking import inputs
 from tests.world import CONFIG, model, tokens
 

@@ -83,7 +83,7 @@ def test_load_balance_is_one_at_uniform_and_n_at_collapse() -> None:
 
 
 def test_losses_leave_out_the_experts_that_every_token_takes() -> None:
-    """With two shared experts beside them, the losses of the others are what they are alone."""
+    """Two shared experts do not change the losses of the others."""
     alone = random_trace(3, least=2)
     assert alone.plan.scores is not None
     shape = (BATCH, SEQ, 2)

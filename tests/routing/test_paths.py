@@ -75,7 +75,7 @@ def test_the_page_has_the_table() -> None:
     ids=lambda paths: "-".join(paths.names),
 )
 def test_allowed_paths_are_built_priced_and_run(paths: Paths) -> None:
-    """Tokens take the last path. The whole line from budget to dispatch knows what it costs."""
+    """Tokens take the last path. Each step from budget to dispatch knows the cost."""
 
     class Last(Router):
         def __init__(self) -> None:

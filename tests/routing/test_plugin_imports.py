@@ -1,4 +1,4 @@
-"""Helper files beside a plugin: found, and never taken for those of another plugin."""
+"""Helper files of a plugin: found, and never mixed with those of another plugin."""
 
 import importlib
 import sys
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import errors
 from bench.errors import UserError
-from bench.routing.plugin_imports import helpers_of
+from bench.routing.plugin_imports import helpers_of, placed
 
 
 @pytest.fixture
@@ -40,3 +41,8 @@ def test_the_folder_is_searched_last_after_the_import(folders: tuple[Path, Path]
         assert sys.path[0] == str(folders[0].resolve())
     assert sys.path[0] != str(folders[0].resolve())
     assert sys.path[-1] == str(folders[0].resolve())
+
+
+def test_a_class_is_told_with_its_file_if_it_has_one() -> None:
+    assert placed(UserError) == f"bench.errors.UserError in {errors.__file__}"
+    assert placed(type("Made", (), {"__module__": "absent"})) == "absent.Made"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import store_path
+from bench.routing.load_routers import find, load_file
 from bench.runner.cells import Cell
+from bench.runner.plugins import checks_path
 from bench.runner.pool import local_executor
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CellResult, Job
@@ -59,6 +61,16 @@ def from_plugin(text: Path, plugin: Path, *routers: str) -> list[Cell]:
     ]
 
 
+def admit(root: Path, *cells: Cell) -> None:
+    """Leave word that the checks of these plugins found nothing, so that they need not run."""
+    for cell in cells:
+        (file,) = cell.plugin_files
+        load_file(file)
+        path = checks_path(find(cell.row.router), cell.row.options, root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[]", encoding="utf-8")
+
+
 def job(root: Path, command: str = "c", **changes: Any) -> Job:
     return Job(root, root, command, **changes)
 
@@ -80,6 +92,6 @@ def files(root: Path) -> list[str]:
 def run_here(
     cells: Sequence[Cell], job: Job, workers: int, *said: Any, **more: Any
 ) -> list[CellResult]:
-    """Run cells on this machine; `said` are the functions that are told of results and starts."""
+    """Run cells on this machine; `said` are called with results and starts."""
     with local_executor(workers) as executor:
         return run_cells(cells, job, executor, *said, **more)

@@ -50,7 +50,7 @@ class Kill:
 def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
     """Run a cell with a checkpoint at every step.
 
-    The digest of its final state is left beside the record before that is written, and the phases
+    The digest of its final state is written next to the record, before the record, and the phases
     as they are entered and left in `phases_of(root)`.
     """
     os.environ["TOKEN_ROUTING_BENCH_CACHE"] = str(cache)
@@ -71,7 +71,7 @@ def run(cell: Cell, root: Path, cache: Path, kill: Kill | None = None) -> None:
 
 
 def phases_of(root: Path) -> tuple[dict[str, list[float]], list[str]]:
-    """What the last process on a folder left.
+    """Return the traces of the last process on a folder.
 
     Returns:
         Seconds of each phase it left, call by call; and the phases that it had entered and not

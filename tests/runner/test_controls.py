@@ -1,4 +1,4 @@
-"""The control of a row chooses what the row chooses: found whatever its name, or made."""
+"""The control of a row chooses among the same paths: found under any name, or made."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from bench.config.read_suite import load_suite, parse_suite, suite_names
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.model.assemble import solve_size
-from bench.routing.registry import find
+from bench.routing.load_routers import find
 from bench.runner.cells import Cell
 from bench.runner.controls import choice_kind, control_of, with_controls
 from bench.runner.resolve import resolve
@@ -163,7 +163,7 @@ def test_a_missing_control_is_made(row: Any, name: str, options: Any, text: Path
     assert mine.cell_id.control == chance.cell_id.row == name
     (sized, _), (other, _) = solve_size(mine.blueprint()), solve_size(chance.blueprint())
     assert (sized.layers, sized.budget) == (other.layers, other.budget)
-    # A row with a given capacity costs what comes of it, with the work of its own router.
+    # The cost of a given capacity follows from it, with the work of the row's own router.
     assert sized.target == pytest.approx(other.target, rel=0.01)
     assert {len(shares) for shares in sized.shares} == {len(chance.card.paths.names)}
     np.testing.assert_allclose(other.shares, sized.shares, atol=0.03)
@@ -202,6 +202,7 @@ def test_options_on_the_command_line_may_ask_for_another_control() -> None:
     assert found.rows[-1].name == "random@experts-4-2"
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_control_of_each_kind_of_plugin(tmp_path: Path) -> None:
     """Each makes the choice of its row, inside the block too; of one kind `random` has none."""
     file = tmp_path / "some.py"
@@ -282,6 +283,6 @@ def test_the_suites_list_the_controls_of_all_their_rows(name: str) -> None:
             assert choice_kind(cards[found], suite) == choice_kind(cards[row.name], suite)
             assert (cards[found].name, suite.row(found).role) == ("random", "control")
         else:
-            # A given capacity costs what comes of it, so no control of the suite costs the same.
+            # The cost follows from the given capacity, so no control of the suite costs the same.
             own = row.role == "informed" and cards[row.name].capacity is not None
             assert own or row.role in ("bracket", "control")

@@ -1,4 +1,4 @@
-"""Executors are opened by name, and what does not fit is refused in one line."""
+"""Executors are opened by name, and wrong options are refused in one line."""
 
 import os
 from pathlib import Path

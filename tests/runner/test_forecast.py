@@ -32,7 +32,7 @@ def timing(training: float, rest: float, backbone: float = 0.0) -> Timing:
 
 
 def beat_at(digest: str, found: Timing, begun: float, now: float) -> Beat:
-    """What a cell with these seconds says about itself, some time after its start."""
+    """Return the report of a cell with these seconds, some time after its start."""
     since = begun
     for phase in PHASES:
         if now < since + found[phase] or phase == PHASES[-1]:
@@ -100,7 +100,7 @@ def test_the_estimate_keeps_its_bounds_with_noise_and_before_all_rows_are_known(
     cells, truths = grid(seeds=8, noise=0.1)
     moments = [m for m in simulate(cells, truths, 2, step=3.0) if m.estimate is not None]
     for moment in moments:
-        # Until each row has finished once, others of up to thrice the time stand for it.
+        # Until each row has finished once, others of up to thrice the time replace it.
         bound = 0.1 if moment.finished >= 5 else 0.6
         assert abs((moment.estimate or 0) - moment.truth) <= bound * moment.truth + 10
 

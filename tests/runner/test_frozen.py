@@ -1,6 +1,6 @@
 """Cells of the regime `controller`.
 
-What they train, what that costs, and that it does not matter who pretrained or who was killed.
+The trained parameters, their cost, and that it does not matter which process pretrained or died.
 """
 
 import math
@@ -12,19 +12,21 @@ import pytest
 import torch
 
 from bench.cli import main
+from bench.config.recipe import TrainConfig
 from bench.config.row import RowConfig
-from bench.config.suite import TrainConfig
 from bench.flops.budget import training_target
 from bench.model.assemble import Model
 from bench.record import Record, read_records
 from bench.routing.contract import Router
-from bench.routing.registry import RouterCard, find
+from bench.routing.load_routers import find
+from bench.routing.registry import RouterCard
 from bench.runner.frozen import allowance
 from bench.runner.resolve import resolve
 from bench.runner.rows import unmet_needs
 from bench.runner.run_cell import run_cell
 from bench.training.checkpoint import Checkpoints
-from bench.training.loop import Allowance, Probe, train
+from bench.training.loop import Probe, train
+from bench.training.task import Allowance, TrainTask
 from tests import world
 from tests.world import CONFIG, FROZEN_ROWS, LEARNED, SEQ_LEN, backbone, frozen, row_id, split
 
@@ -45,16 +47,9 @@ class Killed(BaseException):
 def fit(found: Model, probe: Probe | None = None, checkpoints: Checkpoints | None = None) -> Model:
     """Train for some steps."""
     recipe = TrainConfig(reference_tokens=1, batch_size=BATCH, probes=2)
-    train(
-        found,
-        split(),
-        recipe,
-        Allowance(math.inf, STEPS * BATCH * SEQ_LEN),
-        seq_len=SEQ_LEN,
-        seed=0,
-        probe=probe,
-        checkpoints=checkpoints,
-    )
+    task = TrainTask(split(), recipe, SEQ_LEN, seed=0)
+    allowance = Allowance(math.inf, STEPS * BATCH * SEQ_LEN)
+    train(found, task, allowance, probe=probe, checkpoints=checkpoints)
     return found
 
 
@@ -145,6 +140,7 @@ def run(suite: Path) -> dict[str, Record]:
     return {record.cell.row: record for _, record in read_records(out)}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_cell_is_the_same_whoever_pretrained(
     text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

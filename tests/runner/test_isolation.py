@@ -51,3 +51,17 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
     ):
         assert time.monotonic() < deadline, "still there"
         time.sleep(0.1)
+
+
+def test_a_killed_process_leaves_no_semaphore_and_no_warning_of_python() -> None:
+    """The tracker removes the semaphore in both cases; alone it would print a warning."""
+    made = "import multiprocessing as mp, os; lock = mp.get_context('spawn').Semaphore();"
+    end = "print(lock._semlock.name); os.kill(os.getpid(), 9)"
+    ours = "from bench.runner.isolation import start_tracker; start_tracker();"
+    for before, silent in (("", False), (ours, True)):
+        code = [sys.executable, "-u", "-c", before + made + end]
+        # The tracker holds stderr open, so this waits for its end.
+        killed = subprocess.run(code, capture_output=True, text=True, timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        assert ("resource_tracker" not in killed.stderr) == silent, killed.stderr
+        assert not Path("/dev/shm", f"sem.{killed.stdout.strip().removeprefix('/')}").exists()

@@ -1,4 +1,4 @@
-"""A cell that is killed again and again, in every phase of its run, ends as one that was left
+"""A cell that is killed again and again, in every phase of its run, ends like a cell that was left
 alone.
 """
 

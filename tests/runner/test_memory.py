@@ -1,8 +1,7 @@
-"""Peak memory is that of what was measured, whatever the process held before."""
+"""Peak memory counts the measured work alone, not the earlier memory of the process."""
 
 import ctypes
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 
 from bench.record import read_record
 from bench.runner import memory
+from bench.runner.isolation import in_fresh_process
 from bench.runner.memory import PeakMemory
 from bench.runner.resume_cell import resume_cell
 from tests import world
@@ -90,24 +90,33 @@ def test_the_unit_of_the_system(monkeypatch: pytest.MonkeyPatch, platform: str, 
     assert memory._highest() == 7
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no allocator of glibc")
-def test_kept_memory_is_used_again_without_new_pages() -> None:
-    def faults(before: str) -> int:
-        lines = (
-            "import ctypes, resource, torch",
-            "from bench.runner.memory import keep_freed_memory",
-            before,
-            "def use():",
-            "    return [torch.ones(megabytes * 2**18) for megabytes in (1, 4, 16)] and None",
-            "[use() for _ in range(5)]",
-            "start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
-            "[use() for _ in range(20)]",
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)",
-        )
-        command = [sys.executable, "-c", "\n".join(lines)]
-        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+def count_faults() -> tuple[int, int]:
+    """Count new pages of memory that is used again: by glibc's default, and with memory kept."""
 
-    # A page has 4 KiB, and each time 21 MiB are used. Without thresholds of their own, small blocks
-    # teach the allocator to keep large ones, so the first count gives them the documented default.
-    default = "ctypes.CDLL(None).mallopt(-3, 128 * 1024)"
-    assert faults(default) > 20 * 21 * 256 / 2 > 10 * faults("keep_freed_memory()")
+    def use() -> None:
+        _ = [torch.ones(megabytes * 2**18) for megabytes in (1, 4, 16)]
+
+    def faults() -> int:
+        for _ in range(5):
+            use()
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            use()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
+
+    # Without thresholds of their own, small blocks teach the allocator to keep large ones, so the
+    # first count gives them the documented defaults.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(memory.MMAP_THRESHOLD, 128 * 1024)
+    libc.mallopt(memory.TRIM_THRESHOLD, 128 * 1024)
+    first = faults()
+    memory.keep_freed_memory()
+    return first, faults()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no allocator of glibc")
+@pytest.mark.usefixtures("forked")
+def test_kept_memory_is_used_again_without_new_pages() -> None:
+    by_default, kept = in_fresh_process(count_faults)
+    # A page has 4 KiB, and each time 21 MiB are used.
+    assert by_default > 20 * 21 * 256 / 2 > 10 * kept

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.config.suite import SuiteConfig
-from bench.data import load_corpus
+from bench.data import check_windows, load_corpus
 from bench.errors import UserError
 from bench.runner.cells import Cell
 from bench.runner.preflight import check_cells, check_suite
@@ -20,7 +20,8 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(suite: SuiteConfig) -> None:
-    check_suite(suite, load_corpus(suite.data.at(0)))
+    check_suite(suite)
+    check_windows(load_corpus(suite.data.at(0)), suite)
     check_cells([Cell(suite, row, seed) for row in suite.rows for seed in range(2)])
 
 

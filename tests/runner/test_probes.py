@@ -1,4 +1,4 @@
-"""Causal probes: their windows, and what they keep."""
+"""Causal probes: their windows and their results."""
 
 from pathlib import Path
 

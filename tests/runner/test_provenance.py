@@ -1,4 +1,4 @@
-"""What made a record: the machine as it is, and the commit of the bench's own sources or none."""
+"""The provenance of a record: the machine, and the commit of the bench's own sources or none."""
 
 import platform
 import subprocess

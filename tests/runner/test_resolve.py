@@ -1,4 +1,4 @@
-"""What a cell comes to: every number that can move is in its key, and nothing else."""
+"""A resolved cell: every number that can move is in its key, and nothing else."""
 
 import hashlib
 from dataclasses import replace
@@ -17,7 +17,8 @@ from bench.config.suite import SuiteConfig
 from bench.model.assemble import assemble
 from bench.record import read_record
 from bench.routing.fingerprint import stored_fingerprints
-from bench.routing.registry import Entry, find, load_file
+from bench.routing.load_routers import find, load_file
+from bench.routing.registry import Entry
 from bench.runner.cells import Cell, plan_cells
 from bench.runner.provenance import machine_of
 from bench.runner.resolve import NOT_NUMERICS, content_key, resolve

@@ -29,6 +29,7 @@ def test_options_follow_the_name_of_a_row() -> None:
         ("mlp_gate:width_ratio=1:width_ratio=2", "sets 'width_ratio' twice"),
         ("mlp_gate:width_ratio={", "not valid YAML"),
         ("mlp_gate:width_ratio=-1", "refused the options"),
+        ("mlp_gate:width_ratio=wide", r"By default they are width_ratio=\d"),
     ],
 )
 def test_odd_options_are_refused(routers: str, said: str) -> None:

@@ -25,9 +25,12 @@ def test_a_weight_of_a_loss_that_no_router_has_is_an_error_in_one_line() -> None
     )
 
 
+@pytest.mark.usefixtures("forked")
 def test_rows_of_a_list_of_names() -> None:
     suite = parse_suite(SUITE, "s")
     assert [row.name for row in parse_rows(suite, "all").rows] == ["mlp_gate", "random@ffn"]
+    beside = parse_rows(suite, "mod,all,mlp_gate")
+    assert [row.name for row in beside.rows] == ["mod", "mlp_gate", "random@ffn"]
     assert [
         (row.name, row.router, row.role) for row in parse_rows(suite, " mod ,random@ffn").rows
     ] == [

@@ -1,36 +1,25 @@
 import signal
-import subprocess
-import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from bench.cli import main
 from bench.record import read_record
-from bench.routing.registry import find, load_file
 from bench.runner.cells import Cell
 from bench.runner.executor import Executor, WorkerDied
 from bench.runner.isolation import INTERRUPTS, FreshProcess
-from bench.runner.plugins import checks_path
+from bench.runner.pool import Pool
 from bench.runner.resolve import resolve
 from bench.runner.resume_cell import CHECKPOINTS, CellResult, resume_cell
 from bench.runner.schedule import run_cells
 from tests import world
-from tests.runner.jobs import from_plugin, job, place, run_here
-
-ROOT = Path(__file__).parents[2]
-
-
-def admit(root: Path, *cells: Cell) -> None:
-    """Leave word that the checks of these plugins found nothing, so that they need not run."""
-    for cell in cells:
-        (file,) = cell.plugin_files
-        load_file(file)
-        path = checks_path(find(cell.row.router), cell.row.options, root)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("[]", encoding="utf-8")
+from tests.runner.jobs import admit, from_plugin, job, place, run_here
 
 
 def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
@@ -51,33 +40,22 @@ def test_a_cell_in_other_hands_is_left_to_them_and_seen_to_at_the_end(
     assert seen == ["mlp_gate seed 1 ok", "mlp_gate seed 0 ok"]
 
 
+def run_quietly(command: list[str], log: Path) -> int:
+    """Run the bench in this process, with its prints in a file."""
+    with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
+        return main(command)
+
+
+@pytest.mark.usefixtures("forked", "undrawn")
 def test_two_runs_on_one_tree_share_the_cells(text: Path, tmp_path: Path) -> None:
     suite = world.write_suite(tmp_path / "suite.yaml", text)
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.short",
-        "run",
-        "--routers",
-        "random@ffn",
-        "--suite",
-        str(suite),
-        "--seeds",
-        "2",
-        "--workers",
-        "0",
-        "--out",
-        str(out),
-    ]
-    runs = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
-    outputs = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], outputs
+    out, logs = tmp_path / "out", [tmp_path / "first.log", tmp_path / "second.log"]
+    command = ["run", "--routers", "random@ffn", "--suite", str(suite), "--seeds", "2"]
+    command += ["--workers", "0", "--out", str(out)]
+    with Pool(2) as pool, ThreadPoolExecutor(2) as threads:
+        codes = list(threads.map(partial(pool.run, run_quietly, command), logs))
+    outputs = [log.read_text(encoding="utf-8") for log in logs]
+    assert codes == [0, 0], outputs
     words = Counter(
         word for output in outputs for word in output.split() if word in ("ok", "kept", "crashed")
     )

@@ -1,4 +1,4 @@
-"""The measurement of decoding: turns, medians, and figures that stand beside the speed."""
+"""The measurement of decoding: turns, medians, and the figures next to the speed."""
 
 from itertools import count
 

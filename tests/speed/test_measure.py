@@ -1,4 +1,4 @@
-"""A whole measurement of two rows: what is in it, and what adds up."""
+"""A whole measurement of two rows: its parts, and their sums."""
 
 from pathlib import Path
 
@@ -11,12 +11,13 @@ from bench.speed.measure import PLAIN, measure_speeds
 from tests import world
 
 
+@pytest.mark.usefixtures("forked")
 def test_rows_are_compared_with_the_first_and_parts_add_up(tmp_path: Path):
     suite = world.suite(world.write_text(tmp_path))
     rows = [RowConfig(name="dense", role="bracket"), suite.row("mod")]
     told: list[str] = []
     cells = [Cell(suite, row, 0) for row in rows]
-    found = measure_speeds(cells, load_corpus(suite.data), 1, 1, "command", True, told.append)
+    found = measure_speeds(cells, load_corpus(suite.data), 1, 1, "command", True, True, told.append)
     dense, mod = found.rows
     assert (dense.row, mod.row, found.reference) == ("dense", "mod", "dense")
     assert PLAIN not in {row.row for row in found.rows}
@@ -30,4 +31,7 @@ def test_rows_are_compared_with_the_first_and_parts_add_up(tmp_path: Path):
     # A tiny cell decodes too: mod keeps less than the keys and values of dense.
     caches = {(one.row, one.batch): one.cache_bytes for one in found.decoding}
     assert len(caches) == 6 and all(caches["mod", n] < caches["dense", n] for n in (1, 8, 64))
+    # A block for half of the tokens keeps fewer activations.
+    memories = [row.memory.tensors_mb for row in found.rows if row.memory]
+    assert len(memories) == 2 and memories[1] < memories[0]
     assert found.threads == 1 and told[0] == "preparing 2 rows"

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from bench.backbone.layers import Attention
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.speed import parts
 from bench.training.loop import advance, begin
+from bench.training.task import TrainTask
 from tests import world
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def test_forward_and_backward_time_go_to_the_part_that_made_the_node(
 def training(router: str):
     """Return a model and a call that does its next step and returns the loss."""
     model, recipe = world.model(router), TrainConfig(reference_tokens=1, batch_size=world.BATCH)
-    begun = begin(model, world.split(), recipe, seq_len=world.SEQ_LEN, seed=0)
+    begun = begin(model, TrainTask(world.split(), recipe, world.SEQ_LEN, seed=0))
     return model.decoder, lambda: float(advance(*begun, 0.5))
 
 

@@ -20,7 +20,7 @@ def test_a_step_costs_what_the_ledger_is_charged_and_an_evaluation_the_budget(te
     first, before = subject.cost_of_step(), subject.model.ledger.total
     subject.step()
     assert first.active == pytest.approx((subject.model.ledger.total - before) / tokens)
-    assert first.optimizer == subject.loop.muon_flops / tokens
+    assert first.optimizer == subject.loop.optimizer_flops / tokens
     # Attention is charged for half its square, and nothing else is executed beyond the charge.
     pairs = 4 * subject.model.decoder.config.d_model * 4 * (32 - 1) / 2
     forward = first.active / 3

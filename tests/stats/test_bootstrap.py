@@ -78,7 +78,7 @@ def test_nothing_in_common_is_refused() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_coverage_is_stated_as_it_is(seeds: int) -> None:
-    """Where seeds make all the noise the nominal 95 % interval is that of a bootstrap of the seeds'
+    """Where seeds make all the noise the nominal 95 % interval comes from a bootstrap of the seeds'
     means, simulated here.
     """
     rng = np.random.default_rng(seeds)

@@ -46,7 +46,7 @@ CLEAR = [-0.050, -0.051, -0.049, -0.050]
         ("lower", 0.03, 0.01, "confirmed"),
         ("lower", 0.05, 0.01, "open"),
         ("lower", 0.08, 0.01, "refuted"),
-        ("lower", 0.0, 0.06, "refuted"),  # real, but smaller than what matters
+        ("lower", 0.0, 0.06, "refuted"),  # real, but smaller than the margin
         ("equal", 0.0, 0.05, "open"),
         ("not_higher", 0.0, 0.01, "confirmed"),
         ("not_lower", 0.0, 0.01, "refuted"),

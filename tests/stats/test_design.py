@@ -15,7 +15,7 @@ def test_power_without_moderation_is_the_noncentral_ts(n: int, effect: float) ->
     critical, shift = stats.t.isf(0.025, n - 1), effect * np.sqrt(n)
     wrong_side = np.nan_to_num(
         stats.nct.cdf(-critical, n - 1, shift)
-    )  # scipy gives NaN for what is 0 to double precision
+    )  # scipy gives NaN for numbers that are 0 in double precision
     assert ours == pytest.approx(stats.nct.sf(critical, n - 1, shift) + wrong_side, abs=2e-4)
 
 

@@ -16,9 +16,9 @@ from bench.stats.design import rejection_power
 from bench.stats.paired import paired_t
 
 
-def load() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "null_boards.py"
-    spec = importlib.util.spec_from_file_location("null_boards", path)
+def load(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -26,7 +26,7 @@ def load() -> ModuleType:
     return module
 
 
-sim = load()
+sim, cuts = load("null_boards"), load("cut_intervals")
 
 
 def limit(boards: int, sigmas: float) -> float:
@@ -48,7 +48,7 @@ def test_a_null_board_keeps_its_level(regime: str) -> None:
 
 
 def test_the_simulation_can_tell_a_rule_that_does_not_keep_it() -> None:
-    """Unmoderated pooling and limma as it stands, on a board with one noisy control."""
+    """Unmoderated pooling and plain limma, on a board with one noisy control."""
     values = next(sim.batches(sim.REGIMES["one loud control"], 1000, 13, 3, 0))
     pairs = sim.design(13)["primary"]
     assert sim._pooled(values, pairs, 0.05).mean() > 0.2
@@ -126,3 +126,15 @@ def test_ten_thousand_boards_over_declared_looks(looks: tuple[int, ...]) -> None
 @pytest.mark.parametrize("n", [3, 10])
 def test_claims_of_difference_and_equivalence_together_keep_the_level(n: int) -> None:
     assert sim.wrong_equivalence(1000, 9, n) <= limit(1000, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("boards", "sigmas"), [(500, 2.5), pytest.param(10_000, 2.0, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("noise", ["normal", "unequal variances"])
+def test_intervals_that_end_at_0_and_signs_are_right_together(
+    noise: str, boards: int, sigmas: float
+) -> None:
+    right, cut = cuts.cut_coverage(sim.REGIMES[noise], boards, 13, 5)
+    assert cut > 0.1
+    assert 1.0 - right <= limit(boards, sigmas)

@@ -1,4 +1,4 @@
-"""The cells of a study: its grid times its seeds, less what a setting cannot run."""
+"""The cells of a study: its grid times its seeds, without the rows that a setting cannot run."""
 
 from pathlib import Path
 

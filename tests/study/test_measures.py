@@ -1,4 +1,4 @@
-"""Measures against what stands in a record."""
+"""Measures against the fields of a record."""
 
 import math
 from typing import Any
@@ -24,18 +24,6 @@ def read(name: str, **changes: Any) -> float | None:
     return find_measure(name).read(record(GATE, 0, **changes))
 
 
-def with_flops(**parts: float) -> Record:
-    whole = record(GATE, 0)
-    assert whole.flops and whole.training
-    named = {name.replace("_", "/"): flops for name, flops in parts.items()}
-    flops = whole.flops.model_copy(
-        update={"training": named, "training_total": sum(named.values()), "dense": 10.0}
-    )
-    return whole.model_copy(
-        update={"flops": flops, "training": whole.training.model_copy(update={"tokens": 100})}
-    )
-
-
 def test_losses_of_the_probes() -> None:
     shape = {"curve": curve(3.0, 2.0, 2.5, math.nan)}
     assert read("best_loss", **shape) == 2.0
@@ -58,29 +46,6 @@ def test_cost_to_a_loss_is_read_between_probes() -> None:
     assert read("flops_to:2.5", **shape) == pytest.approx(1.5e6)
     assert read("tokens_to:2.5", **shape) == pytest.approx(150)
     assert read("tokens_to:1.5", **shape) is None
-
-
-def test_training_cost_of_a_full_model_is_one() -> None:
-    joint = with_flops(
-        backbone_forward=600, paths_forward=400, backbone_backward=1200, paths_backward=800
-    )
-    frozen = with_flops(
-        backbone_forward=600, paths_forward=400, backbone_backward=300, paths_backward=400
-    )
-    for full in (joint, frozen):
-        assert find_measure("training_cost").read(full) == pytest.approx(1.0)
-
-
-def test_oracle_labels_are_a_part_of_training_cost() -> None:
-    made = with_flops(
-        backbone_forward=600,
-        paths_forward=400,
-        backbone_backward=1200,
-        paths_backward=800,
-        oracle_forward=1500,
-    )
-    assert find_measure("training_cost").read(made) == pytest.approx(1.5)
-    assert find_measure("oracle_share").read(made) == pytest.approx(1500 / 4500)
 
 
 def test_ratios_are_compared_in_logarithms() -> None:

@@ -149,7 +149,7 @@ def test_a_page_that_was_changed_is_told(tmp_path: Path) -> None:
     (folder / "small-half-losses.svg").unlink()
     told = "\n".join(stale_pages(tmp_path, str(declared)))
     assert "disproved" in told
-    assert "small-half-losses.svg does not show what its records give" in told
+    assert "small-half-losses.svg does not agree with its records" in told
 
 
 def test_another_drawing_of_the_same_data_is_fresh(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.backbone.presets import decoder_config
 from bench.errors import UserError
 from bench.flops.budget import training_target
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from bench.study.read_study import load_study, study_names, suites_of
 from tests.study import made
 from tests.test_fuzz import places, put, values
@@ -24,7 +24,8 @@ def claim(**changes: Any) -> dict[str, Any]:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"titel": "x"}, "titel"),
+    ({"titel": "x"}, "Unknown field 'titel'. Did you mean 'title'?"),
+    ({"settings": {"half": {"suit": "quick"}}}, "Did you mean 'settings.half.suite'?"),
     ({"name": "Made Up"}, "field 'name'"),
     ({"rows": made.DATA["rows"] + ["mlp_gate"]}, "twice"),
     (claim(row="mlp_gat"), "Did you mean 'mlp_gate'?"),

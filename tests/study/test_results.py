@@ -1,4 +1,4 @@
-"""Which records count in a study, and what becomes of the others."""
+"""The records that count in a study, and the place of the others."""
 
 from pathlib import Path
 from statistics import fmean

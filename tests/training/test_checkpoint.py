@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from bench.data import train_batch
-from bench.routing.registry import load_all
+from bench.routing.load_routers import load_all
 from bench.training.checkpoint import CHECKPOINT_FORMAT, KEPT, LARGEST_SHARE, Checkpoints
 from tests import world
 from tests.world import EQUIPMENT, equipped, fit
@@ -68,14 +68,14 @@ def saved(folder: Path, values: list[int], key: str = "key") -> list[Path]:
 
 
 def restored(folder: Path, key: str = "key") -> tuple[int, ...] | None:
-    """What is found in a folder: the value in the weights, the extra state and the other part.
+    """Return the parts of a folder: the value in the weights, the extra state and the other part.
 
     None if nothing is.
     """
     module, counter = filled(0), Counter()
     found = Checkpoints(folder, key, 0, {"counter": counter}).restore(module)
     values = (int(module.weight[0, 0]), module.seen, counter.value)
-    assert found or values == (0, 0, 0), "what cannot be used must leave no trace"
+    assert found or values == (0, 0, 0), "a useless state must leave no trace"
     return values if found else None
 
 
@@ -145,7 +145,7 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 def test_harm_behind_a_mended_digest_costs_one_checkpoint_and_leaves_no_trace(
     tmp_path: Path, file: str, harm: str
 ) -> None:
-    """Whoever edits a file may mend its SHA-256 too.
+    """An editor of a file may also change its SHA-256.
 
     What cannot be read, or lacks a part, is set aside all the same.
     """
@@ -232,6 +232,15 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, [5])
     path.rename(tmp_path / ".writing-xyz")
     assert restored(tmp_path) is None
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:
+    left = tmp_path / ".writing-step-000000005-killed"
+    left.mkdir()
+    (left / "part").write_bytes(b"half")
+    other = tmp_path / ".writing-step-000000006-another"
+    other.mkdir()
+    assert {path.name for path in saved(tmp_path, [5])} == {other.name, "step-000000005"}
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
@@ -333,7 +342,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(
 
 
 class Probes:
-    """Keeps what it is told, less the seconds."""
+    """Keeps the reports, without the seconds."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []

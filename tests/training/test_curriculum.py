@@ -16,7 +16,8 @@ from bench.config.row import RouterTraining
 from bench.data import train_batch
 from bench.training.checkpoint import Checkpoints
 from bench.training.curriculum import Curriculum, complexity, complexity_order
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from tests.training.test_loop import BATCH, STEP_TOKENS, config
 from tests.world import SEQ_LEN, model, split
 
@@ -117,27 +118,15 @@ def test_a_run_that_resumes_in_the_middle_of_a_window_ends_the_same(tmp_path: Pa
     def run(count: int, folder: Path | None) -> tuple[Any, Any]:
         found = model("adaptive_moe", {})
         kept = None if folder is None else Checkpoints(folder, "key", 0)
-        done = train(
-            found,
-            split(),
-            RECIPE,
-            Allowance(float("inf"), count * STEP_TOKENS),
-            seq_len=SEQ_LEN,
-            seed=0,
-            checkpoints=kept,
-        )
+        task = TrainTask(split(), RECIPE, SEQ_LEN, seed=0)
+        allowance = Allowance(float("inf"), count * STEP_TOKENS)
+        done = train(found, task, allowance, checkpoints=kept)
         return found.decoder.state_dict(), done
 
     whole, done = run(8, None)
     plain = model("adaptive_moe", {})
-    train(
-        plain,
-        split(),
-        config(),
-        Allowance(float("inf"), 8 * STEP_TOKENS),
-        seq_len=SEQ_LEN,
-        seed=0,
-    )
+    task = TrainTask(split(), config(), SEQ_LEN, seed=0)
+    train(plain, task, Allowance(float("inf"), 8 * STEP_TOKENS))
     # Eight steps are two windows and two steps of a third: stop in the second window.
     halted = tmp_path / "halted"
     with pytest.raises(KeyboardInterrupt):

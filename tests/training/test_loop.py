@@ -1,5 +1,5 @@
-"""The training loop: the same twice, stops at the allowance, follows the schedule, charges what
-runs and nothing else.
+"""The training loop: the same twice, stops at the allowance, follows the schedule, charges the
+executed work and nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.config.recipe import TrainConfig
 from bench.config.row import RouterTraining
-from bench.config.suite import TrainConfig
 from bench.data import train_batch
 from bench.errors import Diverged
 from bench.model.assemble import Model
@@ -28,9 +28,9 @@ from bench.routing.contract import (
 )
 from bench.routing.paths import experts
 from bench.routing.registry import Entry
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
 from bench.training.optim import trapezoid
-from bench.training.step import Trained
+from bench.training.task import Allowance, Trained, TrainTask
 from tests.world import LEARNED, ROWS, SEQ_LEN, model, row_id, run_of, split
 
 BATCH = 4
@@ -59,14 +59,10 @@ def fit(
     def probe(step: int, tokens: int, flops: float, seconds: float, loss: float) -> None:
         points.append((step, tokens, flops, loss))
 
-    fields: dict[str, Any] = {
-        "config": config(),
-        "seq_len": SEQ_LEN,
-        "seed": 0,
-        "probe": probe,
-    } | changes
-    recipe = fields.pop("config")
-    return train(found, split(), recipe, allowance or steps(3), **fields), points
+    meter = changes.pop("meter", None)
+    fields: dict[str, Any] = {"config": config(), "seq_len": SEQ_LEN, "seed": 0} | changes
+    task = TrainTask(split(), **fields)
+    return train(found, task, allowance or steps(3), probe=probe, meter=meter), points
 
 
 def losses(points: list[Point]) -> list[float]:
@@ -79,7 +75,7 @@ def test_the_same_run_twice_and_amid_others_is_the_same_to_the_last_bit(
 ) -> None:
     one, other = model(name, options), model(name, options)
     _, first = fit(one)
-    torch.manual_seed(99)  # what others may have left behind
+    torch.manual_seed(99)  # other tests may have left a state
     np.random.seed(99)
     fit(model("mlp_gate", seed=3), steps(1))
     _, second = fit(other)
@@ -194,13 +190,13 @@ def by_hand(found: Model, count: int) -> list[float]:
 
 
 def test_the_loop_is_the_one_written_out() -> None:
-    recipe = config(muon_lr=1e-30)  # matrices stand still to within rounding
+    recipe = config(muon_lr=1e-30)  # matrices do not move beyond rounding
     _, points = fit(model("cheap"), steps(8), config=recipe)
     assert losses(points) == pytest.approx(by_hand(model("cheap"), 8), rel=1e-5)
 
 
 class _Watched(Router):
-    """Two experts, both run; keeps what the loss and the hooks were shown."""
+    """Two experts, both run; keeps the inputs of the loss and of the hooks."""
 
     paths = experts(2)
     mean_experts = 2.0

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 import bench.training.pretrain
-from bench.config.suite import PretrainConfig, TrainConfig
+from bench.config.recipe import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError
 from bench.model.assemble import Model
 from bench.rng import key
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
 from bench.training.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
+from bench.training.task import Allowance, TrainTask
 from tests.world import (
     CONFIG,
     FROZEN_ROWS,
@@ -79,14 +80,8 @@ def test_the_backbone_is_what_the_ordinary_loop_makes_of_the_dense_model(tmp_pat
         warmup=RECIPE.warmup,
         decay=RECIPE.decay,
     )
-    train(
-        dense,
-        split(),
-        recipe,
-        Allowance(float("inf"), RECIPE.tokens),
-        seq_len=SEQ_LEN,
-        seed=key(0, "pretraining"),
-    )
+    task = TrainTask(split(), recipe, SEQ_LEN, seed=key(0, "pretraining"))
+    train(dense, task, Allowance(float("inf"), RECIPE.tokens))
     ordinary = {
         name.replace(".ffn.full.", ".ffn."): p
         for name, p in dense.decoder.named_parameters()
@@ -126,7 +121,7 @@ def test_distillation_is_the_squared_error_with_a_gradient_in_cheap_paths_alone(
 def test_the_cheap_path_comes_near_the_best_of_its_rank(tmp_path: Path) -> None:
     """Against reduced-rank regression on the same inputs, in closed form.
 
-    Half of what it explains is enough for so short a training.
+    Half of the explained variance is enough for so short a training.
     """
     long = RECIPE.model_copy(update={"tokens": BATCH * SEQ_LEN * 150})
     dense = model("dense")

@@ -1,4 +1,4 @@
-"""Which documents are supervised, and what their labels cost."""
+"""Supervised documents, and the cost of their labels."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone.passes import Pass, ask, make_pass
-from bench.config.suite import TrainConfig
+from bench.config.recipe import TrainConfig
 from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model, assemble
@@ -27,7 +27,8 @@ from bench.routing.contract import (
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, experts
 from bench.routing.registry import Entry
 from bench.routing.select import gate_plan, upgrade
-from bench.training.loop import Allowance, train
+from bench.training.loop import train
+from bench.training.task import Allowance, TrainTask
 from bench.training.utility import Oracle, random_flips
 from tests.audit import audit
 from tests.world import CONFIG, SEQ_LEN, blueprint, split, trained_like, windows
@@ -195,15 +196,8 @@ def fit(found: Model, steps: int = 6, seed: int = 0) -> list[float]:
     points: list[float] = []
     SEEN.clear()
     allowance = Allowance(float("inf"), steps * BATCH * SEQ_LEN)
-    train(
-        found,
-        split(),
-        recipe,
-        allowance,
-        seq_len=SEQ_LEN,
-        seed=seed,
-        probe=lambda *p: points.append(p[-1]),
-    )
+    task = TrainTask(split(), recipe, SEQ_LEN, seed)
+    train(found, task, allowance, probe=lambda *p: points.append(p[-1]))
     return points
 
 
@@ -226,7 +220,7 @@ def test_all_layers_on_request() -> None:
 def test_labels_change_neither_training_nor_its_noise_where_no_loss_uses_them() -> None:
     """The same router without the need: losses to the last bit.
 
-    And the forks are what it costs less.
+    The forks are the whole difference in cost.
     """
 
     class Blind(Gate):
