@@ -113,7 +113,8 @@ def test_suites(
         path.write_text(yaml.safe_dump(put(good, where, data.draw(values))), encoding="utf-8")
     before = path.read_bytes()
     said = told("plan", "--suite", str(path))
-    assert str(path) in said or said == f"error: {NO_DATA}\n"
+    # A router refuses its own options, and the message names the router.
+    assert str(path) in said or said == f"error: {NO_DATA}\n" or "router '" in said.lower()
     assert path.read_bytes() == before
 
 
