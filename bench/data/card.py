@@ -113,6 +113,8 @@ def _remarks(corpus: Corpus, config: DataConfig, counts: dict[str, Tally]) -> li
         )
     if intake.stopped:
         lines.append(f"reading stopped at max_tokens, {config.max_tokens:,}")
+    if intake.replaced:
+        lines.append(f"changed: {intake.replaced:,} with a character that UTF-8 lacks, read as '?'")
     if intake.long:
         lines.append(
             f"kept in training: {intake.long:,} too long for a held-out split"

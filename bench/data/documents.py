@@ -23,7 +23,7 @@ class Document:
 
     @cached_property
     def data(self) -> bytes:
-        """The text in UTF-8."""
+        """The text in UTF-8; `?` replaces a character that UTF-8 lacks, a half of a pair."""
         return self.text.encode("utf-8", errors="replace")
 
     @cached_property
@@ -39,12 +39,14 @@ class Intake:
     Attributes:
         files: number of files read; None if the text does not come from files.
         dropped: reason -> number of documents, rows or files left out.
+        replaced: number of documents with a character that UTF-8 lacks; `?` takes its place.
         long: number of documents kept in training because they are too large to be held out.
         stopped: whether reading ended at `max_tokens`.
     """
 
     files: int | None = None
     dropped: Counter[str] = field(default_factory=Counter[str])
+    replaced: int = 0
     long: int = 0
     stopped: bool = False
 

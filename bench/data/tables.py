@@ -50,7 +50,10 @@ def row_documents(
         elif domain == [None]:
             intake.dropped["null domain"] += 1
         else:
-            yield Document(f"row-{index}", str(domain[0]) if domain else "text", text)
+            document = Document(f"row-{index}", str(domain[0]) if domain else "text", text)
+            # JSON may hold half of a pair of surrogates, which is no character.
+            intake.replaced += not text.isascii() and document.data.decode() != text
+            yield document
     # A short table may end before the patience does.
     for column in missing:
         if names:

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import Corpus, DataConfig, declared_corpus, load_corpus, statistics
+from bench.data import (
+    Corpus,
+    DataConfig,
+    corpus_card,
+    declared_corpus,
+    load_corpus,
+    statistics,
+)
 from bench.errors import UserError
 from bench.files import default_cache
 from tests.data.conftest import prose
@@ -116,8 +123,12 @@ def test_a_character_without_utf8_becomes_a_question_mark(
     table: Callable[..., Path], tmp_path: Path, tokenizer: str
 ) -> None:
     rows = [{"text": f"lone \ud800 {prose(index)}", "kind": "a"} for index in range(30)]
-    corpus = load_corpus(config(table(rows), tokenizer=tokenizer), tmp_path)
+    corpus_config = config(table(rows), tokenizer=tokenizer)
+    corpus = load_corpus(corpus_config, tmp_path)
     assert all(text.startswith("lone ? ") for text in texts(corpus))
+    # The card says it, also when the corpus comes from the cache.
+    for found in (corpus, load_corpus(corpus_config, tmp_path)):
+        assert "changed: 30 with a character that UTF-8 lacks" in corpus_card(found, corpus_config)
 
 
 def test_a_changed_file_is_read_again(
