@@ -156,7 +156,11 @@ def test_the_readme_counts_wins_as_the_records_do(quick: Board) -> None:
     first = {row.name: {seed: row.losses[seed] for seed in range(3)} for row in quick.ranked}
     early = [judge_board(first, plan).find(*pair) for pair in outcomes]
     decided = sum(found is not None and found.winner is not None for found in early)
-    assert f"Three seeds decide only {decided} of the {len(outcomes)} comparisons" in text
+    later = sum(found.winner is not None for found in outcomes.values())
+    assert (
+        f"Three seeds decide only {decided} of the {len(outcomes)} comparisons, and six seeds "
+        f"decide {later}." in text
+    )
 
     better = sorted(-bits(quick, *pair) for pair in to_random if outcomes[pair].winner == pair[0])
     assert (len(better), len(to_random)) == (10, 11) and "**Ten of eleven" in text

@@ -34,7 +34,7 @@ _RANKED_ROLES = ("ranked", "control", "twin")
 
 
 def build_board(root: Path, suite: str | None = None) -> list[Board]:
-    """Return all boards below `root`, by suite, boards of text first.
+    """Return all boards below `root`: text first, then the boards with more seeds first.
 
     Args:
         root: a tree of records, `results` or `runs`.
@@ -57,12 +57,12 @@ def build_board(root: Path, suite: str | None = None) -> list[Board]:
     boards = [
         board for name in suites if suite in (None, name) for board in boards_of(_read(root / name))
     ]
-    return sorted(boards, key=_is_generated)
+    return sorted(boards, key=_place)
 
 
-def _is_generated(board: Board) -> bool:
-    """Return whether a board is about generated data. Boards of text come first."""
-    return bool(board.config.get("data", {}).get("planted"))
+def _place(board: Board) -> tuple[bool, int]:
+    """Return the place of a board in the order: generated data last, many seeds first."""
+    return bool(board.config.get("data", {}).get("planted")), -len(board.seeds)
 
 
 def boards_of(records: Iterable[Record]) -> list[Board]:

@@ -223,3 +223,15 @@ def test_two_rows_that_name_each_other_as_control_are_one_comparison():
     assert [{pair.row, pair.control} for pair in plan.family("primary")].count(
         {"left", "right"}
     ) == 1
+
+
+def test_boards_with_more_seeds_come_first(tmp_path: Path) -> None:
+    for suite, seeds in (("a", range(3)), ("z", range(6))):
+        made = records(seeds=[*seeds])
+        cells = [one.cell.model_copy(update={"suite": suite}) for one in made]
+        write(
+            tmp_path,
+            [one.model_copy(update={"cell": cell}) for one, cell in zip(made, cells, strict=True)],
+        )
+    boards = build_board(tmp_path)
+    assert [board.suite for board in boards] == ["z", "a"]
