@@ -195,6 +195,12 @@ def swept(row: str, factor: float, loss: float = 2.1) -> Record:
     return record(kind, 90, spread=0, row=row_of(kind, lr_scale=factor), provenance=made)
 
 
+def failed(kind: Kind, seed: int) -> Record:
+    """A record of a cell that failed before it had a loss."""
+    nothing = dict.fromkeys(("loss", "flops", "training", "causality"))
+    return record(kind, seed, status="failed", reason="x", budget=0.5, **nothing)
+
+
 def records(
     kinds: Sequence[Kind] = QUICK, seeds: Sequence[int] = (0, 1, 2), **changes: Any
 ) -> list[Record]:

@@ -13,7 +13,7 @@ from bench.board.build import boards_of
 from bench.board.text import anchor, code, escape, plain
 from bench.pages import render_leaderboard
 from bench.record import Record
-from tests.board.synthetic import QUICK, Kind, record, records
+from tests.board.synthetic import QUICK, Kind, failed, record, records
 
 COMMAND = "python -m bench leaderboard"
 NASTY = (
@@ -99,21 +99,7 @@ def test_sections_name_the_reason():
 
 
 def test_a_board_with_nothing_to_rank_still_renders():
-    text = render(
-        [
-            record(
-                QUICK[1],
-                0,
-                status="failed",
-                reason="x",
-                loss=None,
-                budget=0.5,
-                flops=None,
-                training=None,
-                causality=None,
-            )
-        ]
-    )
+    text = render([failed(QUICK[1], 0)])
     assert "No router can be ranked yet." in text
     single = render(records(seeds=[4]))
     assert "untestable" in single

@@ -8,7 +8,7 @@ import pytest
 
 from bench.board.build import boards_of
 from bench.pages import render_report
-from tests.board.synthetic import QUICK, Kind, record, records, row_of, swept
+from tests.board.synthetic import QUICK, Kind, failed, record, records, row_of, swept
 from tests.pages.test_leaderboard import NASTY
 
 FEW = [kind for kind in QUICK if kind.row not in ("mlp_gate@twin", "mod", "hash", "random@block")]
@@ -166,21 +166,5 @@ def test_hostile_names_stay_text():
 
 
 def test_a_board_with_nothing_ranked_still_renders():
-    parse(
-        render(
-            [
-                record(
-                    QUICK[1],
-                    0,
-                    status="failed",
-                    reason="x",
-                    loss=None,
-                    budget=0.5,
-                    flops=None,
-                    training=None,
-                    causality=None,
-                )
-            ]
-        )
-    )
+    parse(render([failed(QUICK[1], 0)]))
     parse(render(records(FEW[:2], [3])))

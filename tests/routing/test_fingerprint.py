@@ -9,20 +9,7 @@ import pytest
 
 from bench.routing import load_routers, registry
 from tests import world
-
-PLUGIN = """
-from bench.routing import FFN_GATE, Router
-from bench.routing.registry import register
-
-@register("from_a_file", family="tests", paper="arXiv:0000.00000")
-class FromAFile(Router):
-    paths = FFN_GATE
-
-    def __init__(self, width: int = 3) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width is {width}; it must be above 0.")
-"""
+from tests.routing.plugin import PLUGIN
 
 
 def hash_of_package(folder: Path, scale: int, helper: str, line: str) -> str:

@@ -1,5 +1,4 @@
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -9,34 +8,9 @@ import pytest
 
 from bench.errors import UserError
 from bench.routing import load_routers
-from tests import world
+from tests.routing.plugin import PLUGIN
 
-PLUGIN = """
-from bench.routing import FFN_GATE, Router
-from bench.routing.registry import register
-
-@register("from_a_file", family="tests", paper="arXiv:0000.00000")
-class FromAFile(Router):
-    paths = FFN_GATE
-
-    def __init__(self, width: int = 3) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width is {width}; it must be above 0.")
-"""
-
-
-@pytest.fixture(autouse=True)
-def own_registry() -> Iterator[None]:
-    with world.own_registry():
-        yield
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    path = tmp_path / "plugin.py"
-    path.write_text(PLUGIN, encoding="utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def test_a_file_is_loaded_once_and_its_routers_are_found(plugin: Path) -> None:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +8,10 @@ from bench.routing import registry
 from bench.routing.contract import Router
 from bench.routing.load_routers import find, load_file
 from bench.routing.paths import FFN_GATE
-from tests import world
+from tests.routing.plugin import PLUGIN
 from tests.world import row_id
 
-PLUGIN = """
-from bench.routing import FFN_GATE, Router
-from bench.routing.registry import register
-
-@register("from_a_file", family="tests", paper="arXiv:0000.00000")
-class FromAFile(Router):
-    paths = FFN_GATE
-
-    def __init__(self, width: int = 3) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width is {width}; it must be above 0.")
-"""
-
-
-@pytest.fixture(autouse=True)
-def own_registry() -> Iterator[None]:
-    with world.own_registry():
-        yield
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    path = tmp_path / "plugin.py"
-    path.write_text(PLUGIN, encoding="utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def test_options_are_checked_by_name_and_by_the_router(plugin: Path) -> None:
