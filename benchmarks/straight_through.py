@@ -19,8 +19,8 @@ from bench.config.read_suite import load_suite
 from bench.evaluation.evaluate import window_tensors
 from bench.model.assemble import Model, assemble
 from bench.rng import generator
+from bench.routing.capacity import top_k_mask
 from bench.routing.contract import Router, RouterInput, RoutingPlan
-from bench.routing.select import top_k_mask
 from bench.runner.cell_phase import Pulse
 from bench.runner.cells import Cell
 from bench.runner.frozen import freeze

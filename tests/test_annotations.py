@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
+from bench.routing.capacity import tokens_kept, top_k_mask
 from bench.routing.contract import RoutingPlan
-from bench.routing.select import tokens_kept, top_k_mask
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TOKEN_ROUTING_BENCH_CHECK_SHAPES") == "0",

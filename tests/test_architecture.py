@@ -256,7 +256,7 @@ def test_no_machine_path_in_tracked_files() -> None:
         (
             foreign_imports,
             "from bench.training.loop import step",
-            "from bench.routing.select import causal\nimport torch.nn.functional as F\nimport math",
+            "from bench.routing.capacity import top_k\nimport torch.nn.functional as F\nimport re",
         ),
         (
             foreign_imports,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from bench.backbone.passes import make_pass
 from bench.flops.counter import UncountedOp
 from bench.model.assemble import Model, assemble
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 from bench.training.pretrain import adopt
 from tests.audit import COMPONENTS, audit
 from tests.world import (

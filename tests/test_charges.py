@@ -13,10 +13,10 @@ from bench.config.recipe import TrainConfig
 from bench.evaluation.evaluate import Evaluation, evaluate
 from bench.flops.ledger import Ledger
 from bench.model.assemble import Model, assemble
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 from bench.training.loop import train
 from bench.training.task import Allowance, TrainTask
 from tests.world import ROWS, SEQ_LEN, blueprint, model, row_id, split, windows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.commands.options import Subparsers, add_results
 from bench.commands.places import place
-from bench.commands.write_board import (
+from bench.commands.write_leaderboard import (
     board_file,
     command_for,
     render,

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, launch: Launch) -> int:
-    from bench.commands.write_board import board_file, render
+    from bench.commands.write_leaderboard import board_file, render
 
     shown, suite, root = launch.console(), _suite(arguments, launch), _root(arguments)
     cells = _plan(arguments, suite, root, shown)

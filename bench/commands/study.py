@@ -14,7 +14,7 @@ from bench.commands.options import Subparsers, add_dry_run, add_executor, cluste
 from bench.commands.places import place, require_folder
 from bench.commands.predict import dry_run, ordered
 from bench.commands.progress import Progress
-from bench.commands.write_board import (
+from bench.commands.write_leaderboard import (
     stale_pages,
     studies_in,
     unknown_studies_in,

@@ -23,8 +23,8 @@ from bench.flops.meter import counts_fault, plan_fault
 from bench.model.blueprint import layers_used
 from bench.model.build_routers import first_plans
 from bench.rng import generator
+from bench.routing.capacity import tokens_kept
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan, Selection
-from bench.routing.select import tokens_kept
 
 MOMENTS = 32
 """Moments of training at which capacity is checked, one in each of as many equal parts."""

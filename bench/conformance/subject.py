@@ -81,7 +81,8 @@ class Subject:
             entry=self.entry,
             options=self.options,
             decoder=DECODER,
-            routed_layers=tuple(range(DECODER.num_layers)),
+            # A suite that routes layer 0 refuses a block by received attention, of a layer before.
+            routed_layers=tuple(range("received" in self.probe.needs, DECODER.num_layers)),
             seq_len=SEQ_LEN,
             budget=0.5,
             num_domains=NUM_DOMAINS,

@@ -97,7 +97,7 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
 def wanted(options: RouterTraining) -> set[str]:
     """Return the options that act on scores.
 
-    A router must pass its scores through `bench.routing.select` for these.
+    A router must pass its scores through `bench.routing.scores` for these.
     """
     acting = {
         "noise": options.noise in ("gaussian", "noisy_top_k"),
@@ -131,7 +131,7 @@ def check_honoured(router: Router, plan: RoutingPlan, options: RouterTraining, n
     """Check that a router followed the recipe when it made a plan in training.
 
     Raises:
-        UserError: its scores do not pass through `bench.routing.select`, or a loss needs scores and
+        UserError: its scores do not pass through `bench.routing.scores`, or a loss needs scores and
             the plan has none.
     """
     if router.supervised and plan.scores is None:

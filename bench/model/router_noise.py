@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.routing.contract import RouterInput, RoutingPlan
-from bench.routing.select import DROPPED
+from bench.routing.scores import DROPPED
 
 
 class TrainingNoise(nn.Module):

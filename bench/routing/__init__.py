@@ -8,6 +8,7 @@ It is the contract, ways to choose, estimators, losses and registration:
 from bench.rng import hash_uniform
 from bench.routing import estimators, losses
 from bench.routing.balance import BalanceOption
+from bench.routing.capacity import gate_plan, tokens_kept, top_k_mask, upgrade
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -26,16 +27,7 @@ from bench.routing.depth import Causal, TopTokens
 from bench.routing.learned_gate import Gate, GateEstimator
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import register
-from bench.routing.select import (
-    biased,
-    gate_plan,
-    hash_noise,
-    perturb,
-    tokens_kept,
-    top_experts,
-    top_k_mask,
-    upgrade,
-)
+from bench.routing.scores import biased, hash_noise, perturb, top_experts
 from bench.routing.token_choice import Scores, ThresholdChoice, TokenChoice
 
 __all__ = [

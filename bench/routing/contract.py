@@ -134,7 +134,7 @@ class RouterInput:
             evaluation, where the choice for a token may depend on that token and those before it.
         truth: right path of each token if the data have it, else -1; only for routers whose
             `needs` has "truth", else None.
-        noise: noise and bias of the recipe, applied through `bench.routing.select`; None if there
+        noise: noise and bias of the recipe, applied through `bench.routing.scores`; None if there
             is none.
         attention: attention of each token to itself, a mean over heads, without gradient; only for
             routers whose `needs` has "attention", else None. At an FFN site it is of the layer's

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.routing import losses
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import BLOCK_GATE
-from bench.routing.select import gate_plan, upgrade
 
 Causal = Literal["calibrated", "bce", "predictor", "quantile"]
 MOMENTUM = 0.9

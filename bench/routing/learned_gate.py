@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.routing import losses
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -31,7 +32,7 @@ from bench.routing.estimators import (
     straight_through,
 )
 from bench.routing.paths import FFN_GATE
-from bench.routing.select import gate_plan, perturb, upgrade
+from bench.routing.scores import perturb
 
 GateEstimator = Literal["scale", "relaxed", "straight_through", "st_gumbel", "reinforce", "soft"]
 SOFT_SPEND = ("relaxed", "reinforce")

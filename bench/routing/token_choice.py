@@ -11,7 +11,7 @@ from bench.routing.balance import Affinity, Balance, BalanceOption, Balancer, Ch
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.estimators import highest
 from bench.routing.paths import experts
-from bench.routing.select import biased, perturb, top_experts
+from bench.routing.scores import biased, perturb, top_experts
 
 Scores = Literal["softmax", "sigmoid"]
 Logits = Float[Tensor, "batch seq expert"]

@@ -11,6 +11,7 @@ from bench.config.suite import SuiteConfig
 from bench.data import Corpus
 from bench.errors import UserError, unknown
 from bench.model.equip import STANDARD_LOSSES
+from bench.routing.paths import Site
 from bench.routing.registry import RouterCard
 from bench.runner.plugins import describe_rows
 from bench.runner.row_options import split_options, with_options
@@ -124,14 +125,20 @@ def check_loss_names(weights: Mapping[str, float], cards: Sequence[RouterCard]) 
 def unmet(suite: SuiteConfig, corpus: Corpus, rows: Rows) -> dict[str, str]:
     """Return the rows that a suite cannot run, and why."""
     reasons = {
-        name: unmet_needs(card, len(corpus.domains), corpus.route, suite.regime)
+        name: unmet_needs(
+            card, len(corpus.domains), corpus.route, suite.regime, suite.routed_layers[0]
+        )
         for name, card in rows.cards.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def unmet_needs(
-    card: RouterCard, num_domains: int, route: Route | None = None, regime: str = "joint"
+    card: RouterCard,
+    num_domains: int,
+    route: Route | None = None,
+    regime: str = "joint",
+    first_layer: int = 1,
 ) -> str:
     """Return why a suite cannot run a router; empty if it can.
 
@@ -140,6 +147,7 @@ def unmet_needs(
         num_domains: number of domains in the suite's data.
         route: kind of right paths in the data, if any.
         regime: regime of the suite.
+        first_layer: first layer that the suite routes.
     """
     paths, needs = card.paths, card.needs
     without = [name for name in paths.names if name not in PRETRAINED]
@@ -159,5 +167,10 @@ def unmet_needs(
         )
     if "utility" in needs and paths.base is None:
         return "it needs utility, which only an upgrade has, and its paths have no base"
+    if "received" in needs and paths.site is Site.BLOCK and first_layer == 0:
+        return (
+            "it ranks tokens by the attention of the layer before, and the suite routes layer 0; "
+            "routed_layers from 1 on would do"
+        )
     missing = sorted(needs - PROVIDED)
     return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""

@@ -30,8 +30,8 @@ from bench.flops.ledger import Ledger
 from bench.model.assemble import Model
 from bench.record import RULES_VERSION
 from bench.rng import key
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import LayerTrace, Router, RouterInput, RoutingPlan
-from bench.routing.select import gate_plan
 from bench.training.backbone_store import Pretrained, read_backbone, write_backbone
 from bench.training.checkpoint import Checkpoints
 from bench.training.optim import Muon, muon_parameters, trapezoid

@@ -21,8 +21,8 @@ from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model
 from bench.ranks import drawing, total, world
 from bench.rng import generator, key
+from bench.routing.capacity import top_k_mask
 from bench.routing.contract import OracleRequest, Policy, Router, RouterInput, RoutingPlan
-from bench.routing.select import top_k_mask
 from bench.training.auxiliary import asks_for
 from bench.training.imposed import all_upgraded, imposed, of_sequences, takes_upgrade
 

@@ -14,10 +14,11 @@ from bench.backbone.layers import rms_norm
 from bench.backbone.passes import History, make_pass
 from bench.conformance import run_checks
 from bench.model.assemble import Model, assemble
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import OracleRequest, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import BLOCK_GATE, FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan, hash_noise, upgrade
+from bench.routing.scores import hash_noise
 from bench.training.utility import Oracle
 from tests.audit import audit
 from tests.world import SEQ_LEN, blueprint, run_of, tokens, trained_like

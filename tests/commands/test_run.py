@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 PLUGIN = """
 from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
-from bench.routing.select import gate_plan
+from bench.routing.capacity import gate_plan
 import torch
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bench.rng import hash_uniform
+from bench.routing.capacity import gate_plan, top_k_mask
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
-from bench.routing.select import gate_plan, top_k_mask
 from tests.world import SEQ_LEN
 
 

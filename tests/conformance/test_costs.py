@@ -7,11 +7,11 @@ from bench.conformance.costs import budget_is_met, every_operation_is_priced, kn
 from bench.conformance.life import Life
 from bench.conformance.subject import Subject
 from bench.flops.counter import UncountedOp
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 
 
 class Threshold(Router):

@@ -15,11 +15,11 @@ from bench.conformance.plans import (
     plans_of,
 )
 from bench.conformance.subject import Subject
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE, experts
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 
 
 class Plain(Router):

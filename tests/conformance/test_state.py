@@ -11,11 +11,11 @@ from bench.conformance.state import (
     plan_digest,
 )
 from bench.conformance.subject import Subject
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 
 
 class Scribbles(Router):

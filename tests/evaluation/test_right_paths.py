@@ -21,11 +21,11 @@ from bench.data.optimum import best_loss, hard_share
 from bench.data.planted import truth_of
 from bench.errors import UserError
 from bench.evaluation.right_paths import agreement, shares
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.load_routers import find
 from bench.routing.paths import FFN_GATE, experts
 from bench.routing.registry import RouterCard
-from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.rows import unmet_needs

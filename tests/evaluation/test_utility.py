@@ -12,10 +12,10 @@ from torch import Tensor
 from bench.backbone.passes import make_pass
 from bench.evaluation.utility import utility_correlation
 from bench.model.assemble import Model, assemble
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 from tests.world import SEQ_LEN, blueprint, model, trained_like, windows
 
 WINDOWS = windows()

@@ -16,6 +16,7 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.flops.meter import METERED, Meter
 from bench.model.assemble import Model, assemble
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -27,7 +28,6 @@ from bench.routing.contract import (
 )
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 from bench.runner.cells import Cell
 from bench.runner.resolve import resolve
 from bench.runner.run_cell import run_cell
@@ -312,7 +312,7 @@ def test_work_outside_of_forward_is_charged_to_the_flop(monkeypatch: pytest.Monk
 PLUGIN = """
 from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
-from bench.routing.select import gate_plan
+from bench.routing.capacity import gate_plan
 
 @register("plain", family="test")
 class Plain(Router):

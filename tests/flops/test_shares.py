@@ -12,10 +12,11 @@ from bench.evaluation.calibrate import calibrate
 from bench.evaluation.evaluate import evaluate
 from bench.flops.shares import Stated, sites_at, state
 from bench.model.assemble import Model
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, Site, experts
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan, hash_noise, upgrade
+from bench.routing.scores import hash_noise
 from tests.world import SEQ_LEN, model, windows
 
 RATIOS = (1.0, 0.75, 0.5)

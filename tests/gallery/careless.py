@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -15,7 +16,6 @@ from bench.routing.contract import (
     RoutingPlan,
 )
 from bench.routing.registry import register
-from bench.routing.select import gate_plan
 from routers.gates import MLPGate
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import RouterInput, RouterSpec, RoutingPlan, TrainStatistics
 from bench.routing.registry import register
-from bench.routing.select import gate_plan, upgrade
 from routers.gates import MLPGate
 
 

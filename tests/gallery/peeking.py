@@ -5,9 +5,9 @@ At later tokens, at the token to predict, at their neighbours in the batch.
 
 import torch
 
+from bench.routing.capacity import gate_plan, top_k_mask, upgrade
 from bench.routing.contract import RouterInput, RoutingPlan
 from bench.routing.registry import register
-from bench.routing.select import gate_plan, top_k_mask, upgrade
 from routers.gates import MLPGate
 
 

@@ -8,10 +8,10 @@ import torch
 from bench.errors import UserError
 from bench.model.assemble import assemble
 from bench.model.build_routers import router_prices, sample_input
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.routing.paths import FFN_GATE, Site
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan
 from tests.world import CONFIG, blueprint, model
 
 

@@ -16,12 +16,13 @@ from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.model.assemble import Model
 from bench.model.equip import is_trained, resolve_losses
+from bench.routing.capacity import gate_plan, top_k_mask
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.load_routers import find
 from bench.routing.losses import router_z
 from bench.routing.paths import FFN_GATE, experts
 from bench.routing.registry import Entry
-from bench.routing.select import DROPPED, gate_plan, top_k_mask
+from bench.routing.scores import DROPPED
 from bench.runner.rows import check_loss_names
 from tests.world import EQUIPMENT, ROWS, equipped, fit, model, row_id, run_of, tokens
 

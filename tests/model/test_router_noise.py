@@ -15,9 +15,10 @@ from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.router_noise import TrainingNoise
 from bench.rng import generator
+from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, Selection
 from bench.routing.paths import FFN_GATE
-from bench.routing.select import DROPPED, biased, gate_plan, perturb, top_experts
+from bench.routing.scores import DROPPED, biased, perturb, top_experts
 from tests.audit import audit
 from tests.world import EQUIPMENT, SEQ_LEN, equipped, fit, run_of, tokens, windows
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.rng import generator
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -20,7 +21,7 @@ from bench.routing.contract import (
 )
 from bench.routing.load_routers import find
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, experts
-from bench.routing.select import gate_plan, hash_noise, upgrade
+from bench.routing.scores import hash_noise
 
 
 class Linear(Router):

@@ -20,7 +20,7 @@ import os
 import signal
 from bench.routing import FFN_GATE, Router
 from bench.routing.registry import register
-from bench.routing.select import gate_plan
+from bench.routing.capacity import gate_plan
 
 
 class Base(Router):

@@ -4,7 +4,8 @@ import pytest
 
 from bench.config.read_suite import parse_suite
 from bench.errors import UserError
-from bench.runner.rows import parse_rows
+from bench.routing.load_routers import find
+from bench.runner.rows import parse_rows, unmet_needs
 from tests.runner.suites import SUITE
 
 
@@ -48,3 +49,10 @@ def test_a_variant_that_the_suite_does_not_list_is_refused_with_the_nearest_name
         with pytest.raises(UserError) as told:
             parse_rows(suite, f"mlp_gate,{name}")
         assert str(told.value).startswith(f"Unknown row {name!r}. Did you mean {near!r}?")
+
+
+def test_a_router_by_received_attention_needs_a_layer_before_the_first_routed_one() -> None:
+    card = find("attention_mod").describe({})
+    assert "routes layer 0" in unmet_needs(card, 2, first_layer=0)
+    assert not unmet_needs(card, 2, first_layer=1)
+    assert not unmet_needs(find("mod").describe({}), 2, first_layer=0)

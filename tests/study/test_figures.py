@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from bench.commands.write_board import page_files
+from bench.commands.write_leaderboard import page_files
 from bench.record import read_records
 from tests.study import made
 

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from bench.cli import build_parser
-from bench.commands.write_board import page_files, stale_pages
+from bench.commands.write_leaderboard import page_files, stale_pages
 from bench.record import read_record, read_records, write_record
 from tests.study import made
 

@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.evaluation.evaluate import evaluate
 from bench.model.assemble import Model, assemble
 from bench.rng import generator, key
+from bench.routing.capacity import gate_plan, upgrade
 from bench.routing.contract import (
     AuxLoss,
     LayerTrace,
@@ -26,7 +27,6 @@ from bench.routing.contract import (
 )
 from bench.routing.paths import BLOCK_GATE, FFN_GATE, Paths, experts
 from bench.routing.registry import Entry
-from bench.routing.select import gate_plan, upgrade
 from bench.training.loop import train
 from bench.training.task import Allowance, TrainTask
 from bench.training.utility import Oracle, random_flips

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import main
-from bench.commands.write_board import render, stale_board, studies_in, unknown_studies_in
+from bench.commands.write_leaderboard import render, stale_board, studies_in, unknown_studies_in
 from bench.errors import UserError
 from bench.record import read_records
 
@@ -40,7 +40,9 @@ def test_a_board_that_cannot_be_written_costs_one_line_and_no_record(
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     module = (
-        "bench.commands.write_board" if what == "leaderboard.md" else "bench.figures.board_figures"
+        "bench.commands.write_leaderboard"
+        if what == "leaderboard.md"
+        else "bench.figures.board_figures"
     )
     monkeypatch.setattr(f"{module}.write_atomically", refuse)
     before = list(read_records(runs))

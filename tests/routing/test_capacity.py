@@ -1,44 +1,13 @@
 """Selection: exactly the capacity in training, a plain threshold in evaluation."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.rng import generator
-from bench.routing.contract import RouterInput, RouterSpec, Selection
-from bench.routing.paths import FFN_GATE
-from bench.routing.select import gate_plan, hash_noise, tokens_kept, top_k_mask, upgrade
-
-
-def spec(capacity: float = 0.5, **changes: Any) -> RouterSpec:
-    fields: dict[str, Any] = {
-        "d_model": 4,
-        "paths": FFN_GATE,
-        "capacity": capacity,
-        "mean_experts": 1.0,
-        "layer": 1,
-        "num_layers": 4,
-    }
-    return RouterSpec(
-        **(fields | {"vocab_size": 50, "max_seq_len": 64, "num_domains": 3, "seed": 9} | changes)
-    )
-
-
-def inputs(batch: int, seq: int, selection: Selection) -> RouterInput:
-    ids = torch.randint(50, (batch, seq), generator=generator(0, "ids"))
-    return RouterInput(
-        torch.zeros(batch, seq, 4),
-        ids,
-        torch.arange(seq).expand(batch, seq),
-        None,
-        None,
-        None,
-        0.0,
-        selection,
-    )
+from bench.routing.capacity import gate_plan, tokens_kept, top_k_mask, upgrade
+from tests.routing.router_inputs import inputs, spec
 
 
 @given(st.integers(1, 3), st.integers(1, 12), st.floats(0, 1), st.integers(0, 9))
@@ -100,24 +69,3 @@ def test_a_gate_plan_sends_every_token_one_way() -> None:
     assert plan.weight is not None
     assert plan.weight.tolist() == [[[0, 1], [3, -2], [-2, 3]]]
     assert gate_plan(chosen, None).counts is None
-
-
-def test_hash_noise_is_the_same_in_any_batch_length_and_order_of_paths() -> None:
-    whole = inputs(3, 12, "causal")
-    noise = hash_noise(spec(), whole)
-    part = RouterInput(
-        whole.hidden[1:, :5],
-        whole.tokens[1:, :5],
-        whole.positions[1:, :5],
-        None,
-        None,
-        None,
-        0.0,
-        "causal",
-    )
-    assert torch.equal(hash_noise(spec(), part), noise[1:, :5])
-    assert not torch.equal(hash_noise(spec(layer=2), whole), noise)
-    assert not torch.equal(hash_noise(spec(seed=10), whole), noise)
-    each = hash_noise(spec(), whole, torch.arange(4))
-    assert each.shape == (3, 12, 4)
-    assert torch.equal(hash_noise(spec(), whole, torch.arange(2)), each[..., :2])
