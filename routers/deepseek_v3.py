@@ -6,7 +6,7 @@ It has sigmoid affinities, shared and split experts, and a bias for the choice.
 import torch
 
 from bench.routing import BalanceOption, TokenChoice, register
-from bench.routing.balance import Affinity, Choice
+from bench.routing.balance_loss import Affinity, Choice
 
 PUBLISHED: BalanceOption = [
     "sign_bias",

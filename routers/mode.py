@@ -25,7 +25,7 @@ from bench.routing import (
     top_k_mask,
     upgrade,
 )
-from bench.routing.balance import balance_loss, load_shares
+from bench.routing.balance_loss import balance_loss, load_shares
 
 
 @register("mode", family="mixture_of_depths", paper="arXiv:2404.02258")

@@ -18,7 +18,7 @@ from bench.routing import (
     experts,
     register,
 )
-from bench.routing.balance import Affinity
+from bench.routing.balance_loss import Affinity
 from bench.routing.estimators import highest
 
 

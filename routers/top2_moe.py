@@ -13,7 +13,7 @@ from bench.routing import (
     TokenChoice,
     register,
 )
-from bench.routing.balance import Choice
+from bench.routing.balance_loss import Choice
 from bench.routing.estimators import highest
 
 

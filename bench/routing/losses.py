@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bench.routing.balance import balance_loss, load_shares
+from bench.routing.balance_loss import balance_loss, load_shares
 from bench.routing.contract import LayerTrace
 from bench.routing.estimators import Credit, credit
 

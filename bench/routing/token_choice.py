@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bench.routing.balance import Affinity, Balance, BalanceOption, Balancer, Choice, read_balance
+from bench.routing.balance import Balance, BalanceOption, Balancer, read_balance
+from bench.routing.balance_loss import Affinity, Choice
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.estimators import highest
 from bench.routing.paths import experts

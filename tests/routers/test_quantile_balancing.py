@@ -2,7 +2,7 @@
 
 import torch
 
-from bench.routing.balance import load_shares
+from bench.routing.balance_loss import load_shares
 from tests.routers.asking import built
 from tests.world import fit, model, run_of, tokens
 
