@@ -54,6 +54,11 @@ def escape(text: str, limit: int = 300) -> str:
     )
 
 
+def prose(text: str, limit: int = 300) -> str:
+    """Return `text` as `escape` does, but names in backticks as code spans."""
+    return re.sub(r"&#96;([A-Za-z0-9@.+=_-]+)&#96;", r"`\1`", escape(text, limit))
+
+
 def code(text: str, limit: int = 80) -> str:
     """Write a name as a code span, or as escaped prose if it could break out of the span."""
     line = plain(text, limit)

@@ -18,7 +18,7 @@ from bench.board.columns import (
 )
 from bench.board.conditions import processors
 from bench.board.model import Board, Row, comparison
-from bench.board.text import BITS, MISSING, code, escape, number, percent
+from bench.board.text import BITS, MISSING, code, escape, number, percent, prose
 from bench.board.text import seeds as seed_runs
 from bench.figures.board_figures import board_figures
 from bench.pages.cost_columns import audit_columns, cost_columns
@@ -66,7 +66,7 @@ def _board(board: Board, folder: str | None) -> dict[str, Any]:
         "title": escape(board.title),
         "summary": summary(board, code),
         "limits": limits(board, escape, code),
-        "purpose": escape(str(board.config.get("purpose", "")).strip(), 600),
+        "purpose": prose(str(board.config.get("purpose", "")).strip(), 600),
         "pictures": [
             (slugs[slug].title, f"{folder}/{board.suite}/figures{at}/{slug}.svg")
             for slug in ("forest", "loss-flops")

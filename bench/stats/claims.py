@@ -73,7 +73,8 @@ class PredictionResult:
 
     Attributes:
         difference: mean of row - control.
-        interval: simultaneous interval over all predictions of the study.
+        interval: simultaneous over all predictions of the study, cut where the verdict's own test
+            leaves off, as on a board (`bench.stats.outcome.cut_interval`).
         seeds: common seeds.
         wins: number of seeds whose difference has the claimed sign; for "equal", lies within the
             margin; for "not lower" and "not higher", is not beyond the margin on that side.
@@ -114,7 +115,7 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
         found.append(
             PredictionResult(
                 difference=mean,
-                interval=(mean - float(half[k]), mean + float(half[k])),
+                interval=_cut((mean - float(half[k]), mean + float(half[k])), prediction, verdict),
                 seeds=tuple(differences),
                 wins=sum(_as_claimed(prediction, value) for value in differences.values()),
                 p=p,
@@ -123,6 +124,24 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
             )
         )
     return found
+
+
+def _cut(
+    interval: tuple[float, float], prediction: Prediction, verdict: PredictionVerdict
+) -> tuple[float, float]:
+    """Return a simultaneous interval without the differences that the verdict's test excludes.
+
+    The interval is of a single step, and Holm's test goes on in steps.
+    """
+    (low, high), mean = interval, sum(interval) / 2
+    own, denied = _bounds(prediction)
+    if verdict == "confirmed" and prediction.expect == "equal":
+        return max(low, own[0]), min(high, own[1])
+    if verdict not in ("confirmed", "refuted"):
+        return interval
+    # Such a test finds the difference outside of a range, on the side of the mean.
+    start, end = denied if verdict == "confirmed" else own
+    return (low, min(high, start)) if mean < start else (max(low, end), high)
 
 
 def claim_verdict(verdicts: Sequence[PredictionVerdict]) -> ClaimVerdict:

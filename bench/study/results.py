@@ -237,7 +237,7 @@ def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
     elif (
         found.verdict == "refuted"
         and prediction.expect in ("lower", "higher")
-        and max(map(abs, found.interval)) < prediction.margin
+        and max(map(abs, found.interval)) <= prediction.margin
     ):
         said.append("whatever its sign, it is smaller than the margin")
     return "; ".join(said)

@@ -70,3 +70,10 @@ def test_listing_counts_what_it_leaves_out():
     assert text.listing(["a"]) == "a"
     assert text.listing(["a", "b", "c"]) == "a, b and c"
     assert text.listing(list("abcdef"), 2) == "a, b and 4 more"
+
+
+def test_a_name_in_backticks_stays_a_code_span_and_nothing_else_does():
+    assert text.prose("Otherwise as `quick`, `random@ffn`: bytes.") == (
+        "Otherwise as `quick`, `random@ffn`: bytes."
+    )
+    assert "`" not in text.prose("`a|b` ` `<img>` ``x y``")

@@ -121,6 +121,31 @@ def test_two_predictions_are_corrected_by_holm() -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_an_interval_never_holds_what_its_verdict_excludes(seed: int) -> None:
+    """Single-step intervals of a family do: Holm's second step is less strict."""
+    draw = np.random.default_rng(seed)
+    expected: list[Expectation] = ["lower", "higher", "equal", "not_lower", "not_higher"] * 2
+    family = [
+        predict((mean + draw.normal(0, 0.006, 4)).tolist(), expect, row=f"row{k}", margin=0.01)
+        for k, (mean, expect) in enumerate(
+            zip(draw.uniform(-0.03, 0.03, 10), expected, strict=True)
+        )
+    ]
+    for declared, found in zip(family, judge_predictions(family, 0.05), strict=True):
+        low, high = found.interval
+        assert low <= found.difference <= high
+        holds = {
+            "lower": (high <= 0, low >= -0.01),
+            "higher": (low >= 0, high <= 0.01),
+            "equal": (low >= -0.01 and high <= 0.01, low >= 0.01 or high <= -0.01),
+            "not_lower": (low >= -0.01, high <= -0.01),
+            "not_higher": (high <= 0.01, low >= 0.01),
+        }[declared.expect]
+        if found.verdict != "open":
+            assert holds[found.verdict == "refuted"]
+
+
 def test_three_wins_of_three_decide_nothing_by_themselves() -> None:
     (found,) = judge_predictions([predict([-0.001, -0.01, -0.03])], 0.05)
     assert found.wins == 3 and found.verdict == "open"
