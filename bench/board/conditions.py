@@ -83,7 +83,7 @@ def separate(records: Sequence[Record]) -> tuple[list[Record], list[tuple[Record
             (record, f"{name} {_conditions(record)[name]}, the board has {most}")
             for record in differs
         ]
-        # Equal records may occur twice, so they are told apart by identity.
+        # Equal records may occur twice, so compare them by identity.
         gone = {id(record) for record in differs}
         together = [record for record in together if id(record) not in gone]
     return with_one_clock(together), sorted(

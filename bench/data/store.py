@@ -134,7 +134,7 @@ def _read_split(directory: Path, split: str, names: list[str]) -> Split:
 
 
 def _hashes(directory: Path, domains: list[str]) -> dict[str, Any]:
-    """Return the hash of each file, and that of the content: the domains and all files."""
+    """Return the hash of each file, and the hash of the content: the domains and all files."""
     files = {file.name: _sha256(file) for file in sorted(directory.iterdir())}
     # Neither the names of documents nor the counts belong to the content.
     content = hashlib.sha256(json.dumps([domains, files]).encode()).hexdigest()

@@ -95,8 +95,8 @@ def loss_curves(board: Board) -> list[Figure]:
             f"Loss on a fixed part of the validation split during training against {name}, a line "
             f"a row: the mean over seeds. Up to {NUM_BANDS} lines have a band from the best seed "
             "to the worst. Names stand at the heights of the ends. Controls are dashed and "
-            "brackets dotted. The early part above the frame is cut off, and so is what a bracket "
-            "trains for longer. Dotted levels are those that the cost table counts FLOPs to."
+            "brackets dotted. The early part above the frame is cut off, and so is the longer "
+            "training of a bracket. The cost table counts FLOPs up to the dotted levels."
         )
         # Times of seeds differ more than their losses, so their bands would cover everything.
         draw = partial(

@@ -85,7 +85,7 @@ def _points(
         look = known[one["row"]] if own else OTHERS
         (mark,) = axes.plot(one["cost"], one["loss"], zorder=3, **look.point)
         tip(mark, f"{one['row']}: {show(one['cost'])}, {number(one['loss'])} {LOSS}")
-        # A row may stand at several budgets; that of the board has the name.
+        # A row may have several budgets; the point at the board's budget has the name.
         if own or one["row"] not in styles:
             styles[one["row"]], heights[one["row"]] = look, one["loss"]
     axes.margins(x=0.06, y=0.06)

@@ -137,7 +137,7 @@ def _causality(row: Row) -> TableCell:
 
 
 def _reached(row: Row, limit: float) -> TableCell:
-    # A mean over the runs that reach the loss is too low, so their number stands beside it.
+    # A mean over the runs that reach the loss is too low, so the cell also has their number.
     cost, hits = measures.mean_cost_to_reach(row, limit)
     if cost is None:
         return TableCell("not reached" if any(record.curve for record in row.good) else MISSING)

@@ -214,7 +214,7 @@ def out(board: Board) -> list[Out]:
 
 
 def apart(board: Board) -> list[tuple[str, list[int], str]]:
-    """Group the records that may not stand beside the others by row and cause."""
+    """Group the records that do not compare with the others, by row and cause."""
     groups: dict[tuple[str, str], list[int]] = {}
     for record, why in board.apart:
         groups.setdefault((record.cell.row, why), []).append(record.cell.seed)

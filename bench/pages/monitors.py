@@ -90,7 +90,8 @@ MONITORS = (
     ),
     Monitor(
         "MaxVio",
-        "most tokens of an expert over the mean number, minus 1 (0 is balanced)",
+        "most tokens of an expert over the mean number, minus 1 (0 is balanced); a token of merged "
+        "experts counts on the heaviest, or on the first of equal ones",
         lambda layer: max_violation(layer.chosen_load),
         lambda value: number(value, 2),
     ),

@@ -1,4 +1,4 @@
-"""Write the sentences that stand beside the numbers.
+"""Write the sentences of a board about its numbers.
 
 Their subjects are the findings, the A/A control, disagreement and exceptions.
 """

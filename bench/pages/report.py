@@ -119,7 +119,7 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
 
 
 def _tables(board: Board, anchor: str, anchors: Mapping[str, str]) -> dict[str, Any]:
-    """Return the tables of one board; `anchors` has that of each row."""
+    """Return the tables of one board; `anchors` has the anchor of each row."""
 
     def lines(slug: str, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> _Table:
         # Without lines the template leaves the table out, heading included.

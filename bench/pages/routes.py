@@ -33,7 +33,7 @@ def route_columns(board: Board) -> list[Column]:
         ),
         _bits(
             "regret",
-            "own loss minus that of the best of eight such exchanges per sequence",
+            "own loss minus the loss of the best of eight such exchanges per sequence",
             field_of("other_routes", "regret"),
         ),
         Column(

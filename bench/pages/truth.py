@@ -32,7 +32,7 @@ def truth_columns(board: Board) -> list[Column]:
         ),
         Column(
             "above oracle",
-            f"loss above that of {ORACLE} on the same seeds, bits per token",
+            f"loss above the loss of {ORACLE} on the same seeds, bits per token",
             partial(_above_oracle, oracle=oracle),
         ),
         Column(

@@ -118,7 +118,7 @@ def load_model(
 
 
 def _remarks(record: Record, identity: str) -> tuple[str, ...]:
-    """Return a remark if the router is another one than that of the record."""
+    """Return a remark if the record has another router."""
     if identity == record.provenance.router_hash:
         return ()
     commit = record.provenance.commit[:12]

@@ -1,7 +1,7 @@
 """Measure the peak memory of training steps, each row in a process of its own.
 
 The tensors are counted by torch's profiler, allocation by allocation, so no other work on the
-machine moves their figure. The memory of the whole process stands beside it: for a small model most
+machine moves their figure. The memory of the whole process is given too: for a small model most
 of it is code.
 """
 
@@ -51,7 +51,7 @@ def memory_of(cell: Cell) -> Memory:
     torch.set_num_threads(1)
     keep_freed_memory()
     device = torch.device(cell.suite.device)
-    # As in a cell, the peak is that of the whole process, with the text.
+    # As in a cell, the peak is of the whole process, with the text.
     peak = PeakMemory(torch.device("cpu"))
     resolved = resolve(cell, load_corpus(cell.suite.data.at(cell.seed)))
     _train(resolved)

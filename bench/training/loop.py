@@ -99,7 +99,7 @@ def advance(loop: Stepper, order: Curriculum, progress: float) -> Tensor:
 def _timed_step(
     loop: Stepper, order: Curriculum, progress: float, meter: Meter | None, report: Report
 ) -> None:
-    """Do and report a step. Its time counts; that of probes and checkpoints does not."""
+    """Do and report a step. Its time counts; the time of probes and checkpoints does not."""
     started = time.perf_counter()
     if meter is not None:
         loop.inspect(meter, loop.done.steps)
