@@ -73,8 +73,9 @@ class PredictionResult:
 
     Attributes:
         difference: mean of row - control.
-        interval: simultaneous over all predictions of the study, cut where the verdict's own test
-            leaves off, as on a board (`bench.stats.outcome.cut_interval`).
+        interval: `single_step`, cut where the verdict's own test leaves off, as on a board
+            (`bench.stats.outcome.cut_interval`).
+        single_step: simultaneous over all predictions of the study.
         seeds: common seeds.
         wins: number of seeds whose difference has the claimed sign; for "equal", lies within the
             margin; for "not lower" and "not higher", is not beyond the margin on that side.
@@ -85,6 +86,7 @@ class PredictionResult:
 
     difference: float
     interval: tuple[float, float]
+    single_step: tuple[float, float]
     seeds: tuple[int, ...]
     wins: int
     p: float
@@ -109,13 +111,15 @@ def judge_predictions(predictions: Sequence[Prediction], alpha: float) -> list[P
     found: list[PredictionResult] = []
     for k, prediction in enumerate(predictions):
         differences, mean = prediction.differences, float(tests.plain.mean[k])
+        single_step = mean - float(half[k]), mean + float(half[k])
         verdict, p = _verdict(
             prediction, len(differences), float(confirm[k]), float(refute[k]), alpha
         )
         found.append(
             PredictionResult(
                 difference=mean,
-                interval=_cut((mean - float(half[k]), mean + float(half[k])), prediction, verdict),
+                interval=_cut(single_step, prediction, verdict),
+                single_step=single_step,
                 seeds=tuple(differences),
                 wins=sum(_as_claimed(prediction, value) for value in differences.values()),
                 p=p,

@@ -178,8 +178,11 @@ def _prediction(study: StudyConfig, one: Judged) -> list[str]:
     declared, found, measure = one.declared, one.found, one.declared.of
     # An interval of one seed is NaN or infinite, and is not shown.
     low, high = found.interval
+    # An end that a verdict cut does not belong to the interval.
+    first, last = found.single_step
+    left, right = "[" if low == first else "(", "]" if high == last else ")"
     limits = (
-        f" [{measure.effect(low)}, {measure.effect(high)}]"
+        f" {left}{measure.effect(low)}, {measure.effect(high)}{right}"
         if low == low and abs(low) != float("inf")
         else ""
     )

@@ -135,6 +135,8 @@ def test_an_interval_never_holds_what_its_verdict_excludes(seed: int) -> None:
     for declared, found in zip(family, judge_predictions(family, 0.05), strict=True):
         low, high = found.interval
         assert low <= found.difference <= high
+        assert found.single_step[0] <= low and high <= found.single_step[1]
+        assert found.verdict != "open" or found.interval == found.single_step
         holds = {
             "lower": (high <= 0, low >= -0.01),
             "higher": (low >= 0, high <= 0.01),
