@@ -158,6 +158,10 @@ class RowConfig(Part):
             )
         return self
 
+    def alone(self) -> "RowConfig":
+        """Return the row without the rows that it is compared with, which change nothing in it."""
+        return self.model_copy(update={"control": "", "twin_of": ""})
+
     def replicas(self) -> "tuple[RowConfig, ...]":
         """Return the row once for each router seed that is run at a seed, each with one of them.
 

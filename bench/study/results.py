@@ -151,7 +151,8 @@ def _undeclared(
     config = record.provenance.config
     if row is None or record.cell.seed not in size.numbers:
         return "the study does not list this cell"
-    if record.row not in row.plain().replicas():
+    # A cell that another study ran may have been compared with another row there.
+    if record.row.alone() not in row.plain().alone().replicas():
         return "the row was run with other options"
     # Compare as parsed suites, so that defaults count and the spelling does not.
     ran = parse_suite(config, f"record of {row.name}").model_dump(mode="json") if replaced else {}

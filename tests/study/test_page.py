@@ -128,6 +128,16 @@ def test_a_record_of_other_options_is_no_cell_of_the_study(tmp_path: Path) -> No
     assert "not run" in find(text, "Width does not matter.")
 
 
+def test_a_record_compared_with_another_row_elsewhere_is_a_cell_of_the_study(
+    tmp_path: Path,
+) -> None:
+    folder = made.fill(tmp_path, made.study())
+    rows = made.data()["rows"]
+    rows[1]["control"] = "mlp_gate"
+    text, _ = page_files(made.study(rows=rows), folder)
+    assert "left out" not in text
+
+
 def test_both_sizes_stand_on_the_page(tmp_path: Path) -> None:
     made.fill(tmp_path, made.study())
     text = page(made.fill(tmp_path, made.study(), "full"))
