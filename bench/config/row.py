@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from bench.config.base import Part, added
 
+COMPARED = ("control", "twin_of")
+"""Fields that name the rows that a row is compared with, which change nothing in it."""
 Role = Literal["ranked", "control", "twin", "bracket", "informed"]
 ROW_NAME = r"^[A-Za-z0-9_.@+=-]+$"
 
@@ -159,8 +161,8 @@ class RowConfig(Part):
         return self
 
     def alone(self) -> "RowConfig":
-        """Return the row without the rows that it is compared with, which change nothing in it."""
-        return self.model_copy(update={"control": "", "twin_of": ""})
+        """Return the row without the rows that it is compared with."""
+        return self.model_copy(update=dict.fromkeys(COMPARED, ""))
 
     def replicas(self) -> "tuple[RowConfig, ...]":
         """Return the row once for each router seed that is run at a seed, each with one of them.

@@ -9,6 +9,7 @@ import torch
 from bench.backbone.decoder import DecoderConfig
 from bench.backbone.presets import decoder_config
 from bench.config.base import hash_of
+from bench.config.row import COMPARED
 from bench.config.suite import SuiteConfig
 from bench.data import Corpus, load_corpus
 from bench.errors import UserError
@@ -155,9 +156,7 @@ def numerics(cell: Cell) -> dict[str, Any]:
     canonical = cell.suite.canonical().items()
     # The canonical form leaves out fields at later defaults, so old records keep their keys.
     suite = {name: value for name, value in canonical if name not in NOT_NUMERICS}
-    # The rows that a row is compared with change nothing in it.
-    compared = ("control", "twin_of")
-    row = {name: value for name, value in cell.row.canonical().items() if name not in compared}
+    row = {name: value for name, value in cell.row.canonical().items() if name not in COMPARED}
     conditions = {"budget": cell.suite.budget, "match": cell.match, "seed": cell.seed}
     return {"suite": suite, "name": cell.suite.name, "row": row, "cell": conditions}
 
