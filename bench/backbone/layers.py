@@ -55,6 +55,30 @@ class Rotary(nn.Module):
         return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
+def fused_attention(
+    query: Float[Tensor, "batch head query dim"],
+    key: Float[Tensor, "batch head key dim"],
+    value: Float[Tensor, "batch head key dim"],
+    mask: Bool[Tensor, "batch #head query key"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "batch head query dim"]:
+    """Attend with the fused kernel of torch.
+
+    Args:
+        query: queries.
+        key: keys.
+        value: values.
+        mask: allowed (query, key) pairs; None to allow all.
+        causal: allow the pairs whose key is not after the query; `mask` is None then.
+    """
+    if query.is_cpu and torch.is_autocast_enabled("cpu"):
+        # In bfloat16 the kernel's backward pass takes three times as long as in float32.
+        query, key, value = query.float(), key.float(), value.float()
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
+
+
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and normalised queries and keys.
 
@@ -110,10 +134,8 @@ class Attention(nn.Module):
         heads = self.heads(x, positions)
         if kept is not None:
             kept.append(heads[1:])
-        if mask is None:
-            out = F.scaled_dot_product_attention(*heads, is_causal=True)
-        else:
-            out = F.scaled_dot_product_attention(*heads, attn_mask=mask.unsqueeze(1))
+        allowed = None if mask is None else mask.unsqueeze(1)
+        out = fused_attention(*heads, allowed, causal=mask is None)
         return F.linear(out.transpose(1, 2).reshape(x.shape), self.out)
 
     def with_weights(

@@ -65,8 +65,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the suite's)")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of matrix products (default: the suite's)",
+        choices=("float32", "bfloat16", "auto"),
+        help="precision of matrix products; auto takes bfloat16 where the device has instructions "
+        "for it (default: the suite's)",
     )
 
 

@@ -36,7 +36,7 @@ def load_suite(
     """
     data = read_declaration("suite", name_or_file, "suites", "bench/suites/quick.yaml")
     data = {**data, **_plugins_beside(name_or_file, data), **(overrides or {})}
-    suite = parse_suite(_assign(data, assignments), name_or_file)
+    suite = parse_suite(_with_dtype(_assign(data, assignments)), name_or_file)
     # A study brings its own rows, and these need not hold the suite's control.
     if "rows" not in (overrides or {}):
         check_matched(suite.comparison.dense_matched, suite.rows)
@@ -49,6 +49,22 @@ def parse_suite(data: dict[Any, Any], origin: str) -> SuiteConfig:
         return SuiteConfig.model_validate(data)
     except ValidationError as error:
         raise UserError(f"Suite {origin!r}: {first_problem(error, SuiteConfig)}") from None
+
+
+def _with_dtype(data: dict[Any, Any]) -> dict[Any, Any]:
+    """Replace a `dtype` of `auto` by bfloat16 if the device has instructions for it."""
+    if data.get("dtype") != "auto":
+        return data
+    # The import of torch takes longer than all else here.
+    import torch
+
+    if str(data.get("device", "cpu")).startswith("cuda"):
+        # A suite for GPUs is also read on machines without one, to plan it.
+        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    else:
+        found = torch.cpu.get_capabilities()
+        native = bool(found.get("amx_bf16") or found.get("avx512_bf16") or found.get("bf16"))
+    return {**data, "dtype": "bfloat16" if native else "float32"}
 
 
 def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:

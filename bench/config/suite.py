@@ -164,7 +164,9 @@ class SuiteConfig(Part):
     )
     device: str = Field(default="cpu", description="device of torch, e.g. cpu, cuda or cuda:1")
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="precision of the forward pass"
+        default="float32",
+        description="precision of the forward pass; `auto` takes bfloat16 where the device has "
+        "instructions for it, else float32, and the record names the one that was taken",
     )
     compile: bool = Field(
         default=False,

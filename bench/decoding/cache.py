@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from bench.backbone.layers import Attention, KeysValues
+from bench.backbone.layers import Attention, KeysValues, fused_attention
 
 ROOM = 64
 """Columns that a full cache grows by."""
@@ -102,7 +102,7 @@ def attend(
     keys, values = cache.of(rows).permute(2, 0, 3, 1, 4)  # [row, head, seq, dim] each
     real = cache.real(rows)
     mask = None if real is None else real.view(len(rows), 1, 1, -1)
-    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    out = fused_attention(query, keys, values, mask)
     out = F.linear(out.transpose(1, 2).reshape(x.shape), attention.out)
     if not shown:
         return out, None

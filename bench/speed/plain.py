@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone.decoder import Decoder, Layer
+from bench.backbone.layers import fused_attention
 from bench.backbone.passes import autocast
 from bench.backbone.sites import PathSet
 from bench.config.recipe import TrainConfig
@@ -46,7 +47,7 @@ class PlainLayer(nn.Module):
         pairs = torch.view_as_complex(query_key.float().unflatten(-1, (-1, 2)))
         turned = torch.view_as_real(pairs * turn).flatten(-2).to(value.dtype)
         query, key = turned.transpose(1, 2).chunk(2, dim=1)
-        seen = F.scaled_dot_product_attention(query, key, value.transpose(1, 2), is_causal=True)
+        seen = fused_attention(query, key, value.transpose(1, 2), causal=True)
         x = x + F.linear(seen.transpose(1, 2).reshape(batch, seq, d), self.out)
         # SwiGLU.
         hidden = F.rms_norm(x, (d,))

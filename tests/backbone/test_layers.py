@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone.decoder import Decoder, DecoderConfig
-from bench.backbone.layers import Attention, Rotary, rms_norm
+from bench.backbone.layers import Attention, Rotary, fused_attention, rms_norm
 from bench.rng import generator, normal
 from bench.training.optim import muon_parameters
 
@@ -213,3 +213,14 @@ def test_adamw_trains_the_gains() -> None:
     gains = [p for name, p in decoder.named_parameters() if name.endswith("_gain")]
     assert len(gains) == 2 * config.num_layers
     assert not matrices & {id(p) for p in gains}
+
+
+def test_attention_on_a_cpu_computes_in_float32_whatever_the_precision_of_products() -> None:
+    query, key, value = (noise(1, HEADS, SEQ, 8, seed=seed).bfloat16() for seed in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fused_attention(query, key, value, causal=True)
+    scores = (query.double() @ key.double().mT) / math.sqrt(8)
+    allowed = torch.ones(SEQ, SEQ, dtype=torch.bool).tril()
+    exact = scores.masked_fill(~allowed, -math.inf).softmax(-1) @ value.double()
+    # The rounding of bfloat16 would move the outputs by 0.004.
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-6)

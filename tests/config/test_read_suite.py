@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from bench.config.base import hash_of
@@ -123,3 +124,23 @@ def test_a_group_and_then_one_of_its_fields_are_assigned() -> None:
     given = ("data={path: a.jsonl}", "data.text_column=body", "seq_len=64", "seeds=4")
     suite = load_suite("quick", assignments=given)
     assert (suite.data.path, suite.data.text_column, suite.seeds) == ("a.jsonl", "body", 4)
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "dtype"),
+    [
+        ("cpu", {"amx_bf16": True}, "bfloat16"),
+        ("cpu", {"avx512_bf16": True}, "bfloat16"),
+        ("cpu", {"avx2": True, "avx512_bf16": False}, "float32"),
+        # A suite for GPUs, planned on a machine without one.
+        ("cuda", {}, "bfloat16"),
+    ],
+)
+def test_the_precision_auto_is_settled_as_the_suite_is_read(
+    device: str, found: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settled = load_suite("quick", {"dtype": "auto", "device": device})
+    assert settled.dtype == dtype
+    assert settled == load_suite("quick", {"device": device}, [f"dtype={dtype}"])
