@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.board.frames import tidy
 from bench.board.model import Board, Row
@@ -180,7 +180,7 @@ def _several(data: "pd.DataFrame") -> "Canvas":
     return canvas
 
 
-def _looks_of(data: "pd.DataFrame") -> dict[int, Look]:
+def _looks_of(data: "pd.DataFrame") -> dict[Any, Look]:
     """Return the look of each layer."""
     layers = sorted(data["layer"].unique().tolist())
     return {layer: series(place) for place, layer in enumerate(layers)}
