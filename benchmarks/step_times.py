@@ -41,7 +41,7 @@ def step_of(backbone: str, row: str, assignments: tuple[str, ...]) -> Callable[[
 
 def main() -> None:
     """Time the variants and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--row", default="dense")
     parser.add_argument("--rounds", type=int, default=20)
