@@ -12,6 +12,7 @@ from tests import world
 from tests.commands.starts import opened
 from tests.planning.test_rates import grid
 
+SLURM = ["--executor", "slurm", "--cluster", "cluster=local"]
 TIME = r"\d+(\.\d)? (s|min|h)"
 
 
@@ -67,6 +68,13 @@ def test_a_dry_run_has_the_order_and_the_workers_of_the_run(
     assert set(starts.names) == set(order)
     # Several threads of one run start their cells at the same time.
     assert workers > 1 or starts.names == order
+
+
+def test_a_dry_run_of_slurm_leaves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("submitit")
+    assert main([*three_rows(place), *SLURM, "--workers", "3", "--dry-run"]) == 0
+    assert "for 3 at once" in capsys.readouterr().out
+    assert not Path("runs").exists()
 
 
 def test_the_default_is_all_gpus_or_all_cores(
