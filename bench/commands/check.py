@@ -94,9 +94,10 @@ def _examine(
     import torch
 
     from bench.conformance import find_routers, run_checks
+    from bench.runner.provenance import THREADS
 
     # One thread, as in a run: sums in another order would differ in the last bit.
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     reports: list[RouterReport] = []
     for entry in find_routers(router):
         if options:

@@ -27,16 +27,22 @@ def tables(run: SpeedRun) -> list[Table]:
 
 
 def work_table(run: SpeedRun, kind: str) -> Table:
-    """Return the time and the FLOPs of one kind of work, divided by those of the reference."""
+    """Return the time and the FLOPs of one kind of work, divided by those of the reference.
+
+    The last column is time over executed FLOPs, and both include the optimiser of a step.
+    """
     works = {row.row: row.works[kind] for row in run.rows if kind in row.works}
     header = [kind, "ms", f"time / {run.reference}", "active FLOPs", "executed FLOPs"]
     # Only a training step has an optimiser.
     optimised = any(work.optimizer for work in works.values())
+    whole = works[run.reference].executed + works[run.reference].optimizer
     lines: list[list[str]] = []
     for name, work in works.items():
         figures = [work.relative, work.active, work.executed, *[work.optimizer] * optimised]
+        # Muon pays by parameters, so a row with many experts has more FLOPs than it executes.
+        figures.append(work.relative / ((work.executed + work.optimizer) / whole))
         lines.append([name, f"{work.milliseconds:.2f}", *(f"{one:.2f}" for one in figures)])
-    return [*header, *["optimiser FLOPs"] * optimised], lines
+    return [*header, *["optimiser FLOPs"] * optimised, "time over FLOPs"], lines
 
 
 def memory_table(run: SpeedRun) -> Table:

@@ -109,8 +109,9 @@ def _check(name: str, options: dict[str, Any], plugin_files: list[Path]) -> list
     import torch
 
     from bench.conformance import CHECKS, run_checks
+    from bench.runner.provenance import THREADS
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     for file in plugin_files:
         load_file(file)
     entry = load_all()[name]

@@ -14,6 +14,8 @@ ROOT, PROJECT, NAME = Path(__file__).resolve().parents[2], "pyproject.toml", "to
 COMMITTED = ("bench", "routers", PROJECT, "constraints.txt")
 UNKNOWN = "unknown"
 """Stands for the commit where there is no git, or no repository that holds the bench."""
+THREADS = 1
+"""Threads of torch in a process that runs a cell: one, so that sums have one order."""
 REDIRECTING = frozenset(
     {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 )
@@ -23,7 +25,8 @@ REDIRECTING = frozenset(
 def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
     """Return device class, threads, precision and the versions that change numbers.
 
-    They are part of a cell's content key.
+    They are part of a cell's content key. A process that only looks cells up may itself use more
+    threads.
     """
     # Two kinds of GPU round differently, so the model of a GPU is part of the name. A machine that
     # only submits jobs has no GPU, and finds no record of one.
@@ -38,7 +41,7 @@ def machine_of(device: torch.device, dtype: str) -> dict[str, Any]:
     }
     return {
         "device": name,
-        "threads": torch.get_num_threads(),
+        "threads": THREADS,
         "dtype": dtype,
         "versions": versions,
     }

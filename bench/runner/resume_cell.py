@@ -145,8 +145,9 @@ def _fix_numerics() -> None:
     import torch
 
     from bench.runner.memory import keep_freed_memory
+    from bench.runner.provenance import THREADS
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
 

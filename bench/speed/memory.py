@@ -16,6 +16,7 @@ from bench.executors.isolation import FreshProcess
 from bench.record.speed import Memory
 from bench.runner.cells import Cell
 from bench.runner.memory import PeakMemory, keep_freed_memory
+from bench.runner.provenance import THREADS
 from bench.runner.resolve import ResolvedCell, resolve
 from bench.speed.subject import Subject
 
@@ -48,7 +49,7 @@ def measure_memory(
 
 def memory_of(cell: Cell) -> Memory:
     """Build the model of a cell, do some training steps, and return their peak memory."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     keep_freed_memory()
     device = torch.device(cell.suite.device)
     # As in a cell, the peak is of the whole process, with the text.

@@ -1,8 +1,11 @@
 """Expert banks and the cheap path against formulas written out, and whose weights are whose."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.backbone.paths import ExpertBank, LowRank
 from bench.rng import generator, normal
@@ -57,6 +60,23 @@ def test_grouped_products_are_the_loop_over_experts(width: int, dtype: torch.dty
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() <= tolerance * other.norm()
+
+
+def test_in_bfloat16_the_numbers_of_rows_of_a_product_are_few() -> None:
+    experts, rows = bank(8, 2), list[int]()
+
+    class Rows(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func.overloadpacket is torch.ops.aten.mm:
+                rows.append(len(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16), Rows():
+        for count in (1, 31, 32, 33, 64):
+            assert len(experts(torch.randn(count, D_MODEL))) == count
+    assert set(rows) == {32, 64} and len(rows) == 15
 
 
 def test_experts_and_narrower_layers_start_from_slices_of_the_dense_draw() -> None:

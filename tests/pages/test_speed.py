@@ -11,8 +11,8 @@ from tests.record.test_speed import speed_run
 def test_tables_have_the_figures_of_the_run():
     step, parts, yardsticks = tables(speed_run())
     assert step[1] == [
-        ["dense", "10.00", "1.00", "0.50", "0.75", "0.10"],
-        ["slow", "30.00", "3.00", "0.50", "0.75", "0.10"],
+        ["dense", "10.00", "1.00", "0.50", "0.75", "0.10", "1.00"],
+        ["slow", "30.00", "3.00", "0.50", "0.75", "0.10", "3.00"],
     ]
     assert len(step[0]) == len(step[1][0]) and step[0][2] == "time / dense"
     assert parts == (
@@ -20,6 +20,17 @@ def test_tables_have_the_figures_of_the_run():
         [["dense", "75.0 %", "25.0 %"], ["slow", "25.0 %", "75.0 %"]],
     )
     assert yardsticks[1] == [["matrix products, float32", "100", "GFLOP/s"]]
+
+
+def test_time_over_flops_includes_the_optimiser():
+    run = speed_run()
+    dense, slow = run.rows
+    # (0.75 + 1.8) / (0.75 + 0.1) is 3, and so is the ratio of times.
+    work = slow.works["step"].model_copy(update={"optimizer": 1.8})
+    header, lines = tables(
+        speed_run(rows=(dense, slow.model_copy(update={"works": {"step": work}})))
+    )[0]
+    assert header[-1] == "time over FLOPs" and [line[-1] for line in lines] == ["1.00", "1.00"]
 
 
 def test_decoding_stands_beside_the_reference_at_the_same_batch_size():

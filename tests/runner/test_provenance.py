@@ -78,12 +78,15 @@ def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.M
     assert commit_state(root) == UNKNOWN
 
 
-def test_versions_threads_and_precision_are_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_and_precision_are_those_in_use_and_threads_those_of_a_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A dry run looks cells up, and does not run them: its own threads are all cores.
     monkeypatch.setattr("torch.get_num_threads", lambda: 7)
     made = machine_of(torch.device("cpu"), "bfloat16")
     assert made == {
         "device": "cpu",
-        "threads": 7,
+        "threads": 1,
         "dtype": "bfloat16",
         "versions": {
             "torch": torch.__version__,

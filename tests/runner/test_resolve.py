@@ -20,7 +20,7 @@ from bench.routing.fingerprint import stored_fingerprints
 from bench.routing.load_routers import find, load_file
 from bench.routing.registry import Entry
 from bench.runner.cells import Cell, plan_cells
-from bench.runner.provenance import machine_of
+from bench.runner.provenance import THREADS, machine_of
 from bench.runner.resolve import NOT_NUMERICS, content_key, resolve
 from tests import world
 from tests.runner.suites import SUITE
@@ -245,7 +245,7 @@ def test_the_machine_is_what_it_is() -> None:
     machine = machine_of(torch.device("cpu"), "float32")
     assert (
         machine["device"] == "cpu"
-        and machine["threads"] == torch.get_num_threads()
+        and machine["threads"] == THREADS
         and machine["dtype"] == "float32"
     )
     assert machine["versions"]["torch"] == torch.__version__ and set(machine["versions"]) == {
