@@ -24,7 +24,7 @@ official: .venv/.installed ## the committed board: results/ and leaderboard.md
 test: .venv/.installed ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -n 2 --durations=30
 
-test-slow: .venv/.installed ## the slow tests
+test-slow: .venv/.installed-clusters ## the slow tests, those of Ray and Slurm among them
 	$(BIN)/python -m pytest -n 2 --durations=30 -m slow
 
 lint: .venv/.installed-dev ## style, format and types
@@ -58,6 +58,10 @@ clean: ## remove the environment and all caches, but no runs
 
 .venv/.installed-dev: .venv/.installed
 	$(INSTALL) --editable '.[corpus,test,dev]'
+	@touch $@
+
+.venv/.installed-clusters: .venv/.installed
+	$(INSTALL) --editable '.[corpus,test,ray,slurm]'
 	@touch $@
 
 .venv/bin/python:

@@ -14,14 +14,18 @@ class Adaptive(ThresholdChoice):
     So a token takes one expert if the router is sure, and more if it is not. With at most two
     experts that is section 3.1: both run if `p(1) - p(2) <= T`.
 
+    A fixed T sets no budget: the mean number of experts follows from T. A first run measures this
+    mean, as the sum of the loads of a layer's experts, averaged over layers. A second run takes it
+    as `mean_experts`. The width of an expert is solved for it, so a pass with this mean costs B.
+
     Args:
         num_experts: size of the bank; the paper has 16.
         max_experts: largest number of experts per token; the paper has 2.
         mean_experts: intended mean number of experts per token; it fixes the width of an expert,
             and a controlled T holds it.
         threshold: "controlled" moves T in training to hold `mean_experts`, and evaluation
-            calibrates it. "fixed" keeps it at `initial_threshold`, as in the paper; then
-            `mean_experts` must be the resulting mean, or the row misses the budget.
+            calibrates it. "fixed" keeps it at `initial_threshold`, as in the paper; a row whose
+            mean differs from `mean_experts` misses the budget.
         initial_threshold: T at the start; the paper has 0.1.
         control_rate: step of T per expert of difference between the two means.
         renormalise: weigh several experts by their share of the chosen probability, instead of the

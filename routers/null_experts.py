@@ -19,7 +19,6 @@ from bench.routing import (
     register,
 )
 from bench.routing.balance_loss import Affinity
-from bench.routing.estimators import highest
 
 
 @register("null_experts", family="experts", paper="arXiv:2601.15370")
@@ -32,7 +31,8 @@ class NullExperts(ThresholdChoice):
     (arXiv:2406.13233) has a logit for each copy, and averages their loads.
 
     On a small budget the loss alone lets the mean drift by a sixth. So a threshold T adds to the
-    experts' probabilities where they are compared with a copy.
+    experts' probabilities where they are compared with a copy. A balance bias of the recipe
+    changes which experts a token takes, never how many.
 
     Args:
         num_experts: size of the bank, E.
@@ -87,12 +87,16 @@ class NullExperts(ThresholdChoice):
         return (logits + copies.log()).softmax(-1) / copies
 
     def forward(self, inputs: RouterInput) -> RoutingPlan:
-        """Take the best experts that are more probable than a null expert."""
+        """Take as many experts as are more probable than a null expert, the best ones."""
         logits = self.score(inputs)
         p = self.affinity(logits)
-        wanted = biased(p, inputs)
-        working, null = wanted[..., :-1] + self.threshold_in(inputs), wanted[..., -1:]
-        chosen = highest(working, self.active) & (working > null)
+        working, null = p[..., :-1] + self.threshold_in(inputs), p[..., -1:]
+        # Whether the expert of each rank beats a copy, by the router's own probabilities.
+        taken = (working > null).gather(2, working.topk(self.active).indices)
+        # A bias changes the order of the experts, never the number of them.
+        wanted = biased(torch.cat((working, null), -1), inputs)[..., :-1]
+        index = wanted.topk(self.active).indices
+        chosen = torch.zeros_like(working, dtype=torch.bool).scatter(2, index, taken)
         weight = self.weigh(chosen, p[..., :-1])
         # The last path does nothing: it holds the tokens with fewer than k experts.
         idle = chosen.sum(-1, keepdim=True) < self.active

@@ -13,9 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.test_structure import ROOT, structure
+from tests.test_style import style
 
 MAX_FILE_LINES = 420
 MAX_FUNCTION_LINES = 100
+MAX_ROUTER_LINES = 80
+"""Lines of code for each router of a file."""
+LARGER_ROUTERS = {"routers.partially_supervised": 125}
+"""Files with a limit of their own. This router passes on everything of the one that it wraps."""
 
 ROUTERS_MAY_IMPORT = ("bench.routing", "torch", "jaxtyping")
 TORCH_FREE = (
@@ -166,6 +171,21 @@ def too_long(text: str) -> list[str]:
     return found
 
 
+def large_routers(text: str, most: int = MAX_ROUTER_LINES) -> list[str]:
+    """Rule: a router is one screen of code, on average where routers of a family share a file.
+
+    Blank lines, docstrings, comments and imports do not count.
+    """
+    imports = [
+        node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    lines = style.count(text).code_lines
+    lines -= sum((node.end_lineno or node.lineno) - node.lineno + 1 for node in imports)
+    routers = len(registered_names({"": text}))
+    too_many = lines > most * max(1, routers)
+    return [f"{lines} lines of code for {routers} routers"] if too_many else []
+
+
 def machine_paths(text: str) -> list[str]:
     """Rule: nothing in the repository depends on, or tells of, the machine it was made on."""
     pattern = r"(?<![\w.~*-])/(?:work|tmp|root|home|Users)/\w+"
@@ -174,6 +194,9 @@ def machine_paths(text: str) -> list[str]:
         for number, line in enumerate(text.splitlines(), 1)
         for match in re.findall(pattern, line)
     ]
+
+
+_ROUTER = "@register('mod', family='depth')\nclass Mod:\n    'Skip blocks.'\n"
 
 
 def _breaches(found: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -230,6 +253,15 @@ def test_files_and_functions_are_short() -> None:
         {
             name: too_long(text)
             for name, text in sources("bench", "routers", "benchmarks", "tests").items()
+        }
+    )
+
+
+def test_a_router_is_one_screen() -> None:
+    assert not _breaches(
+        {
+            name: large_routers(text, LARGER_ROUTERS.get(name, MAX_ROUTER_LINES))
+            for name, text in sources("routers").items()
         }
     )
 
@@ -297,6 +329,16 @@ def test_no_machine_path_in_tracked_files() -> None:
             too_long,
             "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES,
             "def f():\n    '''" + "a\n" * 70 + "'''\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1),
+        ),
+        (
+            large_routers,
+            _ROUTER + "    x = 1\n" * (MAX_ROUTER_LINES - 1),
+            "import re\n\n" + _ROUTER + "    x = 1\n    # why\n" * (MAX_ROUTER_LINES - 2),
+        ),
+        (
+            large_routers,
+            _ROUTER + "x = 1\n" * 80,
+            "x = 1\n" * 80 + _ROUTER + _ROUTER.replace("mod", "other"),
         ),
         (machine_paths, "open('/" + "home/ann/data')", "open('~/data'); see docs/home/ann"),
     ],

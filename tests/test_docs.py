@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from pathlib import Path
 from statistics import fmean
 
@@ -9,7 +10,10 @@ import pytest
 
 from bench.board import Board, build_board, measures
 from bench.board.model import Row, comparison
+from bench.cli import build_parser
+from bench.commands.options import overrides
 from bench.config.base import Part
+from bench.config.read_suite import load_suite
 from bench.config.row import RowConfig
 from bench.stats import judge_board
 from bench.study.config import Claim, Setting, Size, StudyComparison, StudyConfig, StudyRow
@@ -55,6 +59,41 @@ def test_the_example_of_a_study_can_be_run(tmp_path: Path) -> None:
     study = load_study(str(tmp_path / "my-study.yaml"))
     (suite,) = suites_of(study, study.size("small")).values()
     assert [row.name for row in suite.rows] == [row.name for row in study.rows]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Words after `-m bench` of each indented command line of a page, comments left out."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^ {4}(?:python|torchrun .*?) -m bench (.+)$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_can_be_parsed(page: Path) -> None:
+    for words in commands(page):
+        arguments = build_parser(words).parse_args(words)
+        # The suite must have the fields that `--set` names.
+        if getattr(arguments, "set", None):
+            load_suite(arguments.suite, overrides(arguments), arguments.set)
+
+
+def test_commands_for_a_gpu_have_the_steps_that_the_page_states() -> None:
+    """300 steps, and the tokens of a step as the suites have them."""
+    text = (ROOT / "docs/commands.md").read_text("utf-8")
+    runs = [words for words in commands(ROOT / "docs/commands.md") if "cuda" in words]
+    stated = dict(re.findall(r"^`([\w-]+)` takes ([\d,]+) tokens a step", text, re.MULTILINE))
+    found: dict[str, list[float]] = {}
+    for words in runs:
+        arguments = build_parser(words).parse_args(words)
+        suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
+        step = suite.train.batch_size * suite.seq_len
+        assert stated[suite.name] == f"{step:,}"
+        steps = found.setdefault(suite.name, [])
+        if words[0] == "run":
+            steps.append(suite.train.reference_tokens / step)
+        if suite.pretrain is not None:
+            steps.append(suite.pretrain.tokens / suite.pretrain.batch_size / suite.seq_len)
+    assert found == {"rung-4": [300], "paper": [300, 300, 300]}
 
 
 def test_the_index_lists_every_page() -> None:

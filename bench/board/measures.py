@@ -123,11 +123,11 @@ def thresholds(board: Board) -> tuple[float, ...]:
 
 
 def cost_to_reach(
-    curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens"] = "flops"
+    curve: Sequence[CurvePoint], loss: float, axis: Literal["flops", "tokens", "seconds"] = "flops"
 ) -> float | None:
-    """Return the training FLOPs or tokens at which a curve first reaches `loss`.
+    """Return the training FLOPs, tokens or seconds at which a curve first reaches `loss`.
 
-    Linear between probes. None if the curve stays above it.
+    Linear between probes. None if the curve stays above it. NaN if the curve's times are unknown.
     """
     before: CurvePoint | None = None
     for point in curve:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.progress import in_words
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.planning.prediction import Grid
@@ -38,21 +39,25 @@ def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
     return longest_first(cells, seconds, workers)
 
 
-def dry_run(cells: Sequence["Cell"], store: Path, workers: int | None) -> list[str]:
-    """Return a line for each cell, kept or to run, and the sum of a run that trains nothing."""
-    from bench.executors.slots import cores
+def dry_run(cells: Sequence["Cell"], store: Path, workers: int) -> list[str]:
+    """Return a line for each cell, kept or to run, and the sum of a run that trains nothing.
+
+    Args:
+        cells: all cells, in the order in which they begin.
+        store: tree whose store holds the records.
+        workers: workers of the run's executor; 0 counts as one.
+    """
     from bench.planning.forecast import expect
     from bench.planning.prediction import Grid, works_of
 
     _, kept = expect(cells, store)
     missing = [cell for cell in cells if cell.digest not in kept]
     suite = cells[0].suite
-    # Without a number, a GPU runs one cell and a processor one on each core.
-    count = workers or (cores() if workers is None and suite.device == "cpu" else 1)
     works = works_of(missing, look_up_plugins=True)
-    grid = Grid(missing, works, rates_here(suite.device, suite.dtype), count)
+    grid = Grid(missing, works, rates_here(suite.device, suite.dtype), max(1, workers))
     lines: list[str] = []
-    for cell in cells:
+    # A run reports the cells with a record first.
+    for cell in [*(cell for cell in cells if cell.digest in kept), *missing]:
         status = "kept" if cell.digest in kept else "to run"
         seconds = grid.seconds.get(cell.digest)
         time = f"{in_words(seconds):>8}" if seconds is not None else ""
@@ -67,12 +72,12 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
     Args:
         cells: all cells of the grid.
         machine: device to predict for; None for the suite's own device on this machine.
-        workers: cells at once; None for the cores or the one GPU of this machine.
+        workers: cells at once; None for all cores or GPUs of this machine, and for one cell on
+            another machine.
 
     Raises:
         UserError: nothing is known of the device.
     """
-    from bench.executors.slots import cores
     from bench.planning.prediction import Grid, longest_first, works_of
     from bench.planning.rates import rates_for, read_measured
     from bench.runner.provenance import processor
@@ -82,13 +87,34 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
         rates = rates_here(suite.device, suite.dtype)
     else:
         rates = rates_for(machine, suite.dtype, measured, processor())
-    # On a GPU one cell runs at a time, unless --workers says more.
-    count = workers or (cores() if workers is None and suite.device == "cpu" else 1)
+    count = _cells_at_once(machine or suite.device, workers)
     # Sizes first: the time of a cell follows from its work and the rates.
     works = works_of(cells, look_up_plugins=True)
     seconds = {digest: rates.seconds(work) for digest, work in works.items()}
     grid = Grid(longest_first(cells, seconds, count), works, rates, count)
-    return [*grid_lines(grid), *error_lines(rates.measured or measured)]
+    if rates.measured:
+        return [*grid_lines(grid), *error_lines(rates.measured)]
+    # The records of other devices show how well rates fit, and no more.
+    device = f"{machine or suite.device} in {suite.dtype}"
+    note = f"; no record is of {device}, so this says nothing of it"
+    return [*grid_lines(grid), *error_lines(measured, note)]
+
+
+def _cells_at_once(device: str, workers: int | None) -> int:
+    """Return the number of cells that a run on a device has at once, as its executor decides."""
+    from bench.commands.official import DEVICES
+    from bench.executors.pool import local_executor
+
+    if workers is not None:
+        return max(1, workers)
+    # A device of the table of peaks is elsewhere, and a plan knows no number of them.
+    if device.partition(":")[0] not in DEVICES:
+        return 1
+    try:
+        with local_executor(None, device) as executor:
+            return executor.workers
+    except UserError:  # a plan for a GPU needs none
+        return 1
 
 
 def grid_lines(grid: "Grid") -> list[str]:
@@ -110,8 +136,13 @@ def grid_lines(grid: "Grid") -> list[str]:
     ]
 
 
-def error_lines(measured: Sequence["Measured"]) -> list[str]:
-    """Return a line on the error of predictions for each suite and processor with records."""
+def error_lines(measured: Sequence["Measured"], note: str = "") -> list[str]:
+    """Return a line on the error of predictions for each suite and processor with records.
+
+    Args:
+        measured: the records.
+        note: end of each line.
+    """
     from bench.planning.rates import leave_one_out
 
     groups: dict[tuple[str, str], list[Measured]] = {}
@@ -129,7 +160,7 @@ def error_lines(measured: Sequence["Measured"]) -> list[str]:
         if said:
             lines.append(
                 f"error     {suite} on {processor}, each row predicted from the "
-                f"{len(records)} records without it: {', '.join(said)}"
+                f"{len(records)} records without it: {', '.join(said)}{note}"
             )
     return lines or ["error     unknown: no suite has records of enough rows"]
 

@@ -32,6 +32,7 @@ from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.data import Corpus
+    from bench.executors.executor import Executor
     from bench.runner.cells import Cell
     from bench.runner.resume_cell import CellResult
 
@@ -84,19 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     from bench.commands.write_leaderboard import board_file, render
+    from bench.executors.executor import open_executor
 
     shown, suite, root = launch.console(), _suite(arguments, launch), _root(arguments)
-    cells = _plan(arguments, suite, root, shown)
-    if arguments.dry_run:
-        if not launch.rank:
-            print("\n".join(dry_run(cells, root, arguments.workers)))
-        return 0
+    cells, board = _plan(arguments, suite, root, shown), board_file(root)
     # Find unwritable places now, and not after hours of training.
-    board = board_file(root)
-    for folder in dict.fromkeys((root, board.parent)):
-        require_folder(folder)
-    require_file(board)
-    results = _run_cells(arguments, launch, suite.device, cells, root)
+    if not arguments.dry_run:
+        for folder in dict.fromkeys((root, board.parent)):
+            require_folder(folder)
+        require_file(board)
+    name, workers = launch.executor(arguments.executor, arguments.workers)
+    settings = cluster_settings(arguments)
+    with open_executor(name, workers, suite.device, settings, root) as executor:
+        # Ranks share each cell, so all of them take the order of rank 0.
+        cells = launch.agreed(ordered(cells, root, executor.workers))
+        if arguments.dry_run:
+            if not launch.rank:
+                print("\n".join(dry_run(cells, root, executor.workers)))
+            return 0
+        results = _run_cells(arguments, launch, executor, cells, root)
     # If every cell crashed, there is nothing new to show.
     if not launch.rank and any(result.status != "crashed" for result in results):
         render(root, board, shown)
@@ -159,10 +166,13 @@ def _plan(
 
 
 def _run_cells(
-    arguments: argparse.Namespace, launch: Launch, device: str, cells: list["Cell"], root: Path
+    arguments: argparse.Namespace,
+    launch: Launch,
+    executor: "Executor",
+    cells: list["Cell"],
+    root: Path,
 ) -> list["CellResult"]:
-    """Run the cells that have no record, and show the progress."""
-    from bench.executors.executor import open_executor
+    """Run the cells that have no record, in order, and show the progress."""
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.schedule import run_cells
 
@@ -170,15 +180,10 @@ def _run_cells(
     job = Job(
         root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
     )
-    name, workers = launch.executor(arguments.executor, arguments.workers)
-    settings = cluster_settings(arguments)
-    with open_executor(name, workers, device, settings, root) as executor:
-        # Ranks share each cell, so all of them take the order of rank 0.
-        cells = launch.agreed(ordered(cells, root, executor.workers))
-        shown, kept = launch.console(), root / CHECKPOINTS
-        with Progress(shown, cells, root, kept, executor.workers) as progress:
-            known = launch.agreed(progress.expected_kept)
-            return run_cells(cells, job, executor, progress, progress.starting, known)
+    shown, kept = launch.console(), root / CHECKPOINTS
+    with Progress(shown, cells, root, kept, executor.workers) as progress:
+        known = launch.agreed(progress.expected_kept)
+        return run_cells(cells, job, executor, progress, progress.starting, known)
 
 
 def _about(corpus: "Corpus", suite: SuiteConfig) -> str:

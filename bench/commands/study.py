@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from bench.files import console
 
 if TYPE_CHECKING:
     from bench.runner.cells import Cell
+    from bench.runner.resume_cell import CellResult
     from bench.study.config import StudyConfig
 
 
@@ -86,56 +87,41 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.study is None:
         raise UserError("Name the study to run; `python -m bench list studies` shows them.")
     study = load_study(arguments.study)
-    cells = _planned(study, arguments, shown)
+    cells = _planned(study, arguments, out, shown)
+    results = _run_cells(cells, arguments, out, shown)
     if arguments.dry_run:
-        every = [cell for planned in cells.values() for cell in planned]
-        print("\n".join(dry_run(every, out, arguments.workers)))
         return 0
-    failed = _run_cells(study, cells, arguments, out, shown)
     write_page(study, out, shown)
-    return 1 if failed else 0
+    return int(any(one.status in ("crashed", "failed", "diverged") for one in results))
 
 
 def _run_cells(
-    study: "StudyConfig",
-    cells: Mapping[str, Sequence["Cell"]],
-    arguments: argparse.Namespace,
-    out: Path,
-    shown: Console,
-) -> bool:
-    """Run the missing cells of one size, setting after setting. Return whether a cell failed."""
+    cells: list["Cell"], arguments: argparse.Namespace, out: Path, shown: Console
+) -> list["CellResult"]:
+    """Run the missing cells of all settings as one schedule; a dry run prints it."""
     from bench.executors.executor import open_executor
     from bench.runner.resume_cell import CHECKPOINTS, Job
     from bench.runner.schedule import run_cells
-    from bench.study.results import study_folder
 
-    command = "python -m bench " + shlex.join(sys.argv[1:])
-    # Each size and setting has its own folder, so that sizes never share a verdict.
-    roots = {name: study_folder(out, study.name) / arguments.size / name for name in cells}
-    for folder in roots.values():
-        require_folder(folder)
-    failed, device = False, next(iter(cells.values()))[0].suite.device
-    chosen = (arguments.executor, arguments.workers, device, cluster_settings(arguments))
-    with open_executor(*chosen, out) as executor:
-        in_order = {name: ordered(some, out, executor.workers) for name, some in cells.items()}
-        every = [cell for planned in in_order.values() for cell in planned]
-        with Progress(shown, every, out, out / CHECKPOINTS, executor.workers) as progress:
-            for setting, planned in in_order.items():
-                root = roots[setting]
-                said = f"{study.name}, {setting}: {len(planned)} cells, records in {root}/"
-                shown.print(said, markup=False)
-                # Records go to the tree's store, and the study's folder holds references.
-                told = (progress, progress.starting, progress.expected_kept)
-                results = run_cells(planned, Job(root, out, command), executor, *told)
-                failed |= any(one.status in ("crashed", "failed", "diverged") for one in results)
-    return failed
+    # Records go to the tree's store, and the study's folder holds references.
+    job = Job(out, out, "python -m bench " + shlex.join(sys.argv[1:]))
+    chosen = (arguments.executor, arguments.workers, cells[0].suite.device)
+    with open_executor(*chosen, cluster_settings(arguments), out) as executor:
+        cells = ordered(cells, out, executor.workers)
+        if arguments.dry_run:
+            print("\n".join(dry_run(cells, out, executor.workers)))
+            return []
+        with Progress(shown, cells, out, out / CHECKPOINTS, executor.workers) as progress:
+            known = progress.expected_kept
+            return run_cells(cells, job, executor, progress, progress.starting, known)
 
 
 def _planned(
-    study: "StudyConfig", arguments: argparse.Namespace, shown: Console
-) -> Mapping[str, Sequence["Cell"]]:
-    """Return setting -> cells of one size, on devices that can run them."""
+    study: "StudyConfig", arguments: argparse.Namespace, out: Path, shown: Console
+) -> list["Cell"]:
+    """Return the cells of one size, setting by setting, on devices that can run them."""
     from bench.study.cells import study_cells
+    from bench.study.results import study_folder
 
     size = study.size(arguments.size)
     if arguments.official and not arguments.dry_run:
@@ -144,6 +130,14 @@ def _planned(
     # A row that a setting cannot run is no failure: the page names it.
     for line in skipped:
         shown.print(f"skipped  {line}", markup=False)
-    for planned in cells.values():
+    found: list[Cell] = []
+    for setting, planned in cells.items():
         check_device(planned[0].suite.device, here=arguments.executor == "local")
-    return cells
+        # Each size and setting has its own tree, so that sizes never share a verdict.
+        tree = study_folder(out, study.name) / arguments.size / setting
+        if not arguments.dry_run:
+            require_folder(tree)
+        said = f"{study.name}, {setting}: {len(planned)} cells, records in {tree}/"
+        shown.print(said, markup=False)
+        found += [replace(cell, tree=tree) for cell in planned]
+    return found

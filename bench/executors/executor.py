@@ -111,7 +111,7 @@ def open_executor(
             "Use --device cuda."
         )
     # The libraries are optional, so their modules are imported on demand.
-    module = import_module(f"bench.runner.{name}_executor")
+    module = import_module(f"bench.executors.{name}_executor")
     return module.open_cluster(workers, device != "cpu", settings, folder)
 
 

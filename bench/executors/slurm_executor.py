@@ -131,8 +131,9 @@ class SlurmJobs(Executor):
     def close(self) -> None:
         """Cancel the jobs that are left."""
         self.end()
-        # submitit begins each job in the folder `%j`. The logs of a job that died stay.
-        for empty in (self._logs / "%j", self._logs):
+        # submitit begins each job in the folder `%j`. The logs of a job that died stay, and a dry
+        # run leaves nothing.
+        for empty in (self._logs / "%j", self._logs, self._logs.parent):
             with suppress(OSError):
                 empty.rmdir()
 

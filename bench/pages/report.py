@@ -15,7 +15,7 @@ from bench.board.model import Board, Row
 from bench.board.text import MISSING, number, percent, plain, quantity, seeds
 from bench.figures.board_figures import board_figures
 from bench.figures.drawing import Figure, variables
-from bench.figures.load_charts import settling
+from bench.figures.load_charts import settling, several
 from bench.pages import details, monitors, speed
 from bench.pages.cost_columns import audit_columns, cost_columns
 from bench.pages.domains import domain_differences
@@ -71,7 +71,7 @@ class _Router:
     about: str
     routes: list[details.PathLoad]
     layers: tuple[tuple[str, ...], list[tuple[str, ...]]]
-    settling: list[Figure]
+    over_training: list[Figure]
     passage: tuple[details.PassageLayer, ...]
     domain: str
     auxiliary: list[tuple[str, str]]
@@ -178,7 +178,7 @@ def _router(row: Row, anchor: str) -> _Router:
         about=_whole(f"{first.cell.family}; {first.cell.site} site; options: {options}"),
         routes=details.routes(row),
         layers=monitors.layer_table(row),
-        settling=settling(row),
+        over_training=[*settling(row), *several(row)],
         passage=details.passage_layers(row),
         domain=plain(found.domain) if found else "",
         auxiliary=means,

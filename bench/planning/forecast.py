@@ -118,7 +118,9 @@ def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozense
     budgets: dict[str, float] = {}
     expected: list[Expected] = []
     seeds: set[tuple[str, int]] = set()
-    kept = frozenset(cell.digest for cell in cells if _is_kept(cell, store, read))
+    # Cells of several texts may alternate, and each text is read once.
+    by_text = sorted(cells, key=lambda cell: hash_of(cell.data.canonical()))
+    kept = frozenset(cell.digest for cell in by_text if _is_kept(cell, store, read))
     for cell in cells:
         if cell.digest in kept:
             continue

@@ -23,6 +23,8 @@ class Cell:
         plugin_files: plugin files to load before the router is looked up.
         outside: a plugin's code runs in it, so it gets a process of its own.
         replica: place of its router seed among those that the row has at each seed.
+        tree: tree that gets the reference to its record; None for that of the run. A study has one
+            for each setting.
     """
 
     suite: SuiteConfig
@@ -31,6 +33,7 @@ class Cell:
     plugin_files: tuple[Path, ...] = ()
     outside: bool = False
     replica: int = 0
+    tree: Path | None = None
 
     @property
     def match(self) -> str:
@@ -54,7 +57,8 @@ class Cell:
 
     def __str__(self) -> str:
         further = f" router {self.row.router_seed}" if self.replica else ""
-        return f"{self.row.name} seed {self.seed}{further}"
+        within = f" in {self.tree.name}" if self.tree else ""
+        return f"{self.row.name} seed {self.seed}{further}{within}"
 
 
 def plan_cells(

@@ -32,7 +32,7 @@ class Job:
     """The common part of all cells of a run.
 
     Attributes:
-        root: tree that gets a reference to each record.
+        root: tree that gets a reference to each record, unless a cell has a tree of its own.
         store: tree whose store holds the records. A study's settings share the store of the whole.
         command: the command line, for the records.
         checkpoint_seconds: time between two checkpoints of a cell.
@@ -160,7 +160,7 @@ def _locked(
 
     _fix_numerics()
     resolved = resolve(cell)
-    place, kept = resolved.place(job.root), store_path(job.store, resolved.key)
+    place, kept = resolved.place(cell.tree or job.root), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key
     state.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(f"{state}.lock", timeout=-1 if wait else 0) as lock:

@@ -17,12 +17,14 @@ from bench.record import Record
 from bench.study.readings import (
     Reading,
     as_told,
+    finite,
     ideal_cost,
     load_cv,
     mean_of,
     over_layers,
     probes,
     right_paths,
+    several_in,
     share_of,
     training_cost,
 )
@@ -69,37 +71,70 @@ class Measure:
 
 
 def find_measure(name: str) -> Measure:
-    """Return the measure of a name. `flops_to:2.3` and `tokens_to:2.3` contain a loss in nats.
+    """Return the measure of a name.
+
+    `flops_to:2.3`, `tokens_to:2.3` and `seconds_to:2.3` contain a loss in nats, `several_in:2` a
+    layer.
 
     Raises:
-        UserError: no such measure, or an invalid loss.
+        UserError: no such measure, or an invalid loss or layer.
     """
     stem, colon, text = name.partition(":")
-    if stem in _REACH and colon:
-        try:
-            limit = float(text)
-        except ValueError:
-            limit = math.nan  # refused below, like 0 and infinity
-        if not 0 < limit < math.inf:
-            raise UserError(
-                f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {stem}:2.3."
-            )
-        axis: Literal["flops", "tokens"] = _REACH[stem]
-        words = {"flops": "training FLOPs", "tokens": "training tokens"}[axis]
-        return Measure(
-            name,
-            f"{axis} to {limit:g}",
-            f"{words} at which the probe's loss first comes down to {limit:g} nats",
-            lambda record: cost_to_reach(record.curve, limit, axis),
-            quantity,
-            ratio=True,
-        )
+    if colon and stem in _REACH:
+        return _cost_to(name, _REACH[stem], text)
+    if colon and stem == "several_in":
+        return _several_in(name, text)
     if name not in MEASURES:
-        raise unknown("measure", name, [*MEASURES, *(f"{stem}:LOSS" for stem in _REACH)])
+        written = [*(f"{stem}:LOSS" for stem in _REACH), "several_in:LAYER"]
+        raise unknown("measure", name, [*MEASURES, *written])
     return MEASURES[name]
 
 
-_REACH: dict[str, Literal["flops", "tokens"]] = {"flops_to": "flops", "tokens_to": "tokens"}
+Axis = Literal["flops", "tokens", "seconds"]
+
+_REACH: dict[str, Axis] = {"flops_to": "flops", "tokens_to": "tokens", "seconds_to": "seconds"}
+
+_AXES = {
+    "flops": "training FLOPs",
+    "tokens": "training tokens",
+    "seconds": "wall-clock seconds of training",
+}
+
+
+def _cost_to(name: str, axis: Axis, text: str) -> Measure:
+    """Make the measure of the cost at which training reaches a loss."""
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan  # refused below, like 0 and infinity
+    if not 0 < limit < math.inf:
+        raise UserError(
+            f"Measure {name!r}: {text!r} is no loss. Write nats after the colon, as {axis}_to:2.3."
+        )
+    return Measure(
+        name,
+        f"{axis} to {limit:g}",
+        f"{_AXES[axis]} at which the probe's loss first comes down to {limit:g} nats",
+        lambda record: finite(cost_to_reach(record.curve, limit, axis)),
+        partial(number, digits=1) if axis == "seconds" else quantity,
+        ratio=True,
+    )
+
+
+def _several_in(name: str, text: str) -> Measure:
+    """Make the measure `several` of one layer."""
+    if not text.isascii() or not text.isdigit():
+        raise UserError(
+            f"Measure {name!r}: {text!r} is no layer. Write its number after the colon, from 0, as "
+            "several_in:2."
+        )
+    return Measure(
+        name,
+        f"several, layer {int(text)}",
+        f"share of tokens of layer {int(text)} on more than one expert at the last probe",
+        several_in(int(text)),
+        percent,
+    )
 
 
 _nats = partial(number, digits=4)
@@ -190,9 +225,7 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "seconds", "seconds", "wall-clock seconds of training",
-            lambda r: (
-                r.training.seconds if r.training and math.isfinite(r.training.seconds) else None
-            ),
+            lambda r: finite(r.training.seconds if r.training else None),
             partial(number, digits=0), ratio=True,
         ),
         Measure(

@@ -79,6 +79,23 @@ def over_layers(read: Callable[[LayerMonitor], float | None]) -> Reading:
     return mean
 
 
+def finite(value: float | None) -> float | None:
+    """Return a number that is finite; None for NaN, such as a time on another processor."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def several_in(layer: int) -> Reading:
+    """Return a reader for the share of tokens of one layer on several experts, at the last probe.
+
+    A mean over the layer's sites; None if all tokens take equally many.
+    """
+    return lambda record: mean_of(
+        monitor.several[-1]
+        for monitor in record.monitors
+        if monitor.layer == layer and monitor.several
+    )
+
+
 def mean_of(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that exist and are finite."""
     known = [value for value in values if value is not None and math.isfinite(value)]

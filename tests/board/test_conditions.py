@@ -42,3 +42,15 @@ def test_a_board_names_its_processors() -> None:
 def test_records_of_one_processor_are_left_as_they_are(count: int) -> None:
     given = mixed()[::2][:count]
     assert with_one_clock(given) == given
+
+
+def test_in_bfloat16_the_processors_of_a_board_are_one() -> None:
+    given = [
+        one.model_copy(
+            update={"provenance": one.provenance.model_copy(update={"dtype": "bfloat16"})}
+        )
+        for one in mixed()
+    ]
+    together, apart = separate(given)
+    assert {one.provenance.processor for one in together} == {"a"} and len(together) == 3
+    assert {why for _, why in apart} == {"processor b, the board has a"}

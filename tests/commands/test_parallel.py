@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.commands.parallel import Launch
+from bench.commands.parallel import KINDS, Launch
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
 from bench.record import Record, read_record
@@ -103,7 +103,8 @@ def records(folder: Path) -> dict[str, Record]:
 
 
 @pytest.mark.slow
-def test_ranks_give_the_record_of_one_process_also_after_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_give_the_record_of_one_process_also_after_a_kill(tmp_path: Path, kind: str) -> None:
     """Compare two ranks that were killed once with one process, for a router and its control."""
     text = world.write_text(tmp_path)
     found: dict[int, dict[str, Record]] = {}
@@ -111,7 +112,7 @@ def test_ranks_give_the_record_of_one_process_also_after_a_kill(tmp_path: Path) 
         folder = tmp_path / str(ranks)
         folder.mkdir()
         world.write_suite(folder / "suite.yaml", text, rows=["top2_moe"])
-        more = () if ranks == 1 else ("--parallel", "fsdp", "--checkpoint-seconds", "0")
+        more = () if ranks == 1 else ("--parallel", kind, "--checkpoint-seconds", "0")
         if ranks == 2:
             killed = start(folder, *more)
             while killed.poll() is None and not list(folder.glob("out/.checkpoints/*/step-*3")):
@@ -130,7 +131,7 @@ def test_ranks_give_the_record_of_one_process_also_after_a_kill(tmp_path: Path) 
     for row, alone in found[1].items():
         shared = found[2][row]
         assert shared.key != alone.key
-        assert shared.provenance.config["parallel"] == "fsdp"
+        assert shared.provenance.config["parallel"] == kind
         assert shared.provenance.config["ranks"] == 2 and "ranks" not in alone.provenance.config
         assert shared.loss == pytest.approx(alone.loss, abs=1e-5)
         assert shared.flops is not None and alone.flops is not None

@@ -1,5 +1,6 @@
 """`bench study` from cells to page, on cells of a second."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import yaml
 
 from bench.cli import main
 from bench.record import read_records
+from bench.runner import schedule
 from tests import world
+from tests.commands.starts import opened
 
 
 @pytest.fixture
@@ -86,6 +89,49 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
     assert run() == 0
     said = capsys.readouterr().out
     assert "other, half: 4 cells, " in said and said.count(" kept ") == 4
+
+
+def test_the_cells_of_all_settings_are_one_schedule(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dearest rows start first within a seed, and each setting has a tree of its own."""
+    settings = {
+        name: {"suite": "tiny.yaml", "set": {"match": "tokens", "budget": budget}}
+        for name, budget in (("low", 0.25), ("half", 0.5))
+    }
+    gates = ["mlp_gate", {"name": "mlp_gate@wide", "options": {"width_ratio": 0.5}}]
+    cheap, dense = ({"name": name, "role": "bracket"} for name in ("cheap", "dense"))
+    write(place, settings=settings, rows=[cheap, *gates, dense])
+    starts, calls = opened(monkeypatch), [0]
+    real = schedule.run_cells
+
+    def run_cells(*given: Any) -> Any:
+        calls[0] += 1
+        return real(*given)
+
+    monkeypatch.setattr(schedule, "run_cells", run_cells)
+    assert study("--dry-run") == 0
+    dry = re.findall(r"^to run  (.*?)  ", capsys.readouterr().out, re.MULTILINE)
+    assert not calls[0] and not (place / "out").exists()
+    assert study() == 1
+    assert calls == [1] and starts.names == dry
+    places = [(setting, seed) for setting in settings for seed in range(2)]
+    for number, (setting, seed) in enumerate(places):
+        own = dry[4 * number : 4 * number + 4]
+        assert all(name.endswith(f" seed {seed} in {setting}") for name in own)
+        assert [own[0].split()[0], own[3].split()[0]] == ["dense", "cheap"]
+    assert {job.root for job in starts.jobs} == {Path("out")}
+
+
+def test_each_setting_has_its_records_and_shares_the_store(place: Path) -> None:
+    """Two settings of the same suite share their records, though they are one schedule."""
+    settings = {name: {"suite": "tiny.yaml"} for name in ("one", "two")}
+    write(place, settings=settings)
+    assert run() == 0
+    folder = place / "out" / "studies" / "wide-gate" / "small"
+    keys = [{record.key for _, record in read_records(folder / name)} for name in ("one", "two")]
+    assert keys[0] == keys[1] and len(keys[0]) == 4
+    assert len(list((place / "out" / "records").glob("*/*.json"))) == 4
 
 
 def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from bench.evaluation.plan_metrics import (
     changed,
+    co_activation,
     collapse,
     mutual_information,
     path_sets,
@@ -89,6 +90,23 @@ def test_several_is_the_share_of_tokens_on_more_than_one_expert() -> None:
         assert several([torch.tensor([[always] * 4]).bool()] * 2, paths) == ()
     gate = torch.tensor([[[1, 0], [0, 1]]]).bool()
     assert several([gate, gate], FFN_GATE) == ()
+
+
+def test_co_activation_is_the_share_with_the_most_frequent_partner() -> None:
+    """Six tokens of two windows; every token takes `expert_all`, which is no partner.
+
+    expert0 has 3 tokens, 2 of them with expert1; expert1 has 3, 2 with expert0; expert2 has 2,
+    one with expert0. So 2 + 2 + 1 of 3 + 3 + 2.
+    """
+    names = ("expert_all", "expert0", "expert1", "expert2", "skip")
+    paths = Paths(Site.FFN, names, always=("expert_all",))
+    first = [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0]]
+    second = [[1, 0, 0, 1, 1], [1, 0, 1, 0, 1], [1, 0, 0, 0, 1]]
+    assert co_activation(torch.tensor([first, second]).bool(), paths) == 5 / 8
+    # One expert per token, beside the shared one and `skip`, has no partner.
+    assert co_activation(torch.tensor([second]).bool(), paths) is None
+    gate = torch.tensor([[[1, 0], [0, 1]]]).bool()
+    assert co_activation(gate, FFN_GATE) is None
 
 
 def test_collapse_tells_one_direction_from_many() -> None:

@@ -1,7 +1,9 @@
 """Executors are opened by name, and wrong options are refused in one line."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +29,22 @@ def test_options_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) ->
             open_executor(name, 0, "cpu")
         with pytest.raises(UserError, match=r"--device is 'cuda:1'.*Use --device cuda"):
             open_executor(name, 1, "cuda:1")
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_the_module_of_a_cluster_is_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The packages are extras, so the module itself may not be importable here.
+    monkeypatch.setattr(executor, "find_spec", lambda package: package)
+    asked: list[str] = []
+
+    def found(module: str) -> SimpleNamespace:
+        asked.append(module)
+        return SimpleNamespace(open_cluster=lambda workers, gpu, settings, folder: Pool(workers))
+
+    monkeypatch.setattr(executor, "import_module", found)
+    with open_executor(name, 2, "cpu", {"a": 1}) as opened:  # type: ignore[arg-type]
+        assert isinstance(opened, Pool) and opened.workers == 2
+    assert find_spec(asked[0]) is not None
 
 
 def test_the_default_is_a_pool() -> None:

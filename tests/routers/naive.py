@@ -103,7 +103,7 @@ def agree(
     ids = tokens()
     start = torch.randn(*ids.shape, 32, generator=generator(0, "stream"))
     parts: Any = [found.decoder.layers[index] for index in layers]
-    wanted = [p for part in parts for p in part.parameters()]
+    wanted = [p for part in parts for p in part.parameters() if p.requires_grad]
     results: list[list[Tensor | None]] = []
     for ours in (True, False):
         x = start.clone().requires_grad_()

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench.config.row import RouterTraining
+from bench.evaluation.evaluate import evaluate
 from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import LayerTrace
 from tests.routers.asking import built, inputs, plan
 from tests.routing.test_token_choice import affinities
-from tests.world import CONFIG, model
+from tests.world import CONFIG, model, windows
 
 
 @pytest.mark.parametrize("most", [2, 3, 8])
@@ -88,6 +89,25 @@ def test_it_takes_as_many_experts_as_it_promises_once_controlled(most: int, mean
         taken.append(trace.plan.mask.sum(-1).float().mean().item())
     assert sum(taken[-70:]) / 70 == pytest.approx(mean, abs=0.03)
     assert taken[0] > mean + 0.3  # it had something to do
+
+
+@pytest.mark.parametrize(("most", "threshold"), [(2, 0.05), (4, 0.1)])
+def test_with_the_measured_mean_a_fixed_threshold_costs_the_budget(
+    most: int, threshold: float
+) -> None:
+    """Before training experts add nothing to the stream, so both runs take as many of them."""
+    options = {"threshold": "fixed", "initial_threshold": threshold, "max_experts": most}
+    text = windows(20)
+    first = model("adaptive_moe", options)
+    missed = evaluate(first, text, 20, keep=True)
+    mean = sum(sum(shares) for shares in missed.chosen.values()) / 3
+    assert 1.3 < mean < most - 0.1
+    # One unit of the width of an expert, for the mean token, in FLOPs.
+    unit = 3 * mean * 6 * CONFIG.d_model
+    assert missed.active - first.solution.budget > 3 * unit
+    second = model("adaptive_moe", {**options, "mean_experts": mean})
+    assert second.solution.expert_width < first.solution.expert_width
+    assert evaluate(second, text, 20).active == pytest.approx(second.solution.budget, abs=unit / 2)
 
 
 def test_the_balance_counts_tokens_with_one_expert_alone() -> None:

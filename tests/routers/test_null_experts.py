@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.config.row import RouterTraining
+from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import LayerTrace
 from tests.routers.asking import built, inputs, plan
 from tests.routing.test_token_choice import affinities
+from tests.world import CONFIG
 
 
 @pytest.mark.parametrize(("num_null", "active"), [(8, 4), (4, 4), (16, 2)])
@@ -38,6 +41,23 @@ def test_a_token_takes_the_experts_among_its_best(
         assert weight == pytest.approx([*expected, 0.0], abs=1e-6)
         counts.add(len(chosen))
     assert len(counts) > 1
+
+
+@pytest.mark.parametrize("selection", ["topk", "causal"])
+def test_a_bias_moves_the_choice_and_not_the_number(selection: str) -> None:
+    """The recipe's bias, also on null experts, which it would otherwise add to or remove."""
+    router = built("null_experts")
+    noise = TrainingNoise(RouterTraining(balance_bias=0.001), CONFIG.d_model, 9, True, 2)
+    assert noise.bias is not None
+    noise.bias[:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.5])
+    seen = inputs(selection)
+    plain, moved = plan(router, seen), plan(router, replace(seen, noise=noise))
+    counts = plain.mask[..., :8].sum(-1)
+    assert set(counts.flatten().tolist()) >= {1, 2, 3}
+    # The most biased experts run, as many as without the bias.
+    wanted = torch.arange(8).flip(0) < counts.unsqueeze(-1)
+    assert torch.equal(moved.mask[..., :8], wanted)
+    assert torch.equal(moved.mask[..., 8], plain.mask[..., 8])
 
 
 def test_one_loss_balances_experts_and_null_experts() -> None:

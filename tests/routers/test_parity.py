@@ -1,8 +1,10 @@
 """Routers on their experts against blocks of Transformers with the same weights.
 
-Outputs, gradients of the router and of the input, and auxiliary losses, in float32 to 1e-5.
+Outputs, gradients of the router and of the input, and auxiliary losses with their gradients, in
+float32 to 1e-5.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from bench.backbone.sites import PathSet
 from bench.rng import generator, normal
 from bench.routing.contract import LayerTrace, Router, RouterInput, RouterSpec
 from bench.routing.load_routers import find
+from tests.libraries import library
 
-transformers = pytest.importorskip("transformers")
+transformers = library("transformers")
 
 BATCH, SEQ, WIDTH, HIDDEN = 3, 17, 16, 12
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -78,12 +81,33 @@ def agree(ours: Ours, theirs: nn.Module, weight: Tensor) -> LayerTrace:
             out = theirs(hidden)
         factors = torch.linspace(-1, 1, out.numel()).view_as(out)
         wanted = (ours.logits if side is ours else weight, hidden)
-        gradients = torch.autograd.grad((out * factors).sum(), wanted)
+        gradients = torch.autograd.grad((out * factors).sum(), wanted, retain_graph=True)
         found.append((out, *gradients))
     for mine, other in zip(*found, strict=True):
         assert torch.allclose(mine, other, **TOLERANCE), float((mine - other).abs().max())
     assert found[0][1].abs().max() > 1e-2  # the router has a gradient to compare
     return traces[0]
+
+
+def losses_agree(
+    ours: Ours, name: str, trace: LayerTrace, weight: Tensor, theirs: Callable[[Tensor], Tensor]
+) -> None:
+    """Compare a loss of a plan, and its gradient in the matrix of the router.
+
+    Args:
+        ours: the router, which made the plan.
+        name: the loss.
+        trace: trace of the plan.
+        weight: the same matrix in a block of Transformers.
+        theirs: logits `[batch, seq, expert]` -> their loss.
+    """
+    mine = ours.router.aux_losses[name].compute(trace)
+    other = theirs(trace.inputs.hidden.detach() @ weight.T)
+    assert torch.allclose(mine, other, **TOLERANCE)
+    (reached,) = torch.autograd.grad(mine, ours.logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(other, weight)
+    assert torch.allclose(reached, expected, **TOLERANCE), float((reached - expected).abs().max())
+    assert expected.abs().max() > 1e-2  # there is a gradient to compare
 
 
 def test_top2_is_the_block_of_mixtral() -> None:
@@ -100,11 +124,12 @@ def test_top2_is_the_block_of_mixtral() -> None:
     block.gate.weight.data.copy_(ours.logits)
     ours.copy_bank(block.experts)
     trace = agree(ours, block, block.gate.weight)
-    assert trace.plan.scores is not None
-    flat = trace.plan.scores.flatten(0, 1)
-    # Their loss counts both choices in full, ours by their share.
-    theirs = mixtral.load_balancing_loss_func((flat,), 8, 2) / 2
-    assert torch.allclose(ours.router.aux_losses["load_balance"].compute(trace), theirs)
+
+    def theirs(logits: Tensor) -> Tensor:
+        # Their loss counts both choices in full, ours by their share.
+        return mixtral.load_balancing_loss_func((logits.flatten(0, 1),), 8, 2) / 2
+
+    losses_agree(ours, "load_balance", trace, block.gate.weight, theirs)
 
 
 def test_split_experts_are_the_block_of_qwen3_moe() -> None:
@@ -122,9 +147,11 @@ def test_split_experts_are_the_block_of_qwen3_moe() -> None:
     block.gate.weight.data.copy_(ours.logits)
     ours.copy_bank(block.experts)
     trace = agree(ours, block, block.gate.weight)
-    assert trace.plan.scores is not None
-    theirs = qwen.load_balancing_loss_func((trace.plan.scores.flatten(0, 1),), 32, 8) / 8
-    assert torch.allclose(ours.router.aux_losses["load_balance"].compute(trace), theirs)
+
+    def theirs(logits: Tensor) -> Tensor:
+        return qwen.load_balancing_loss_func((logits.flatten(0, 1),), 32, 8) / 8
+
+    losses_agree(ours, "load_balance", trace, block.gate.weight, theirs)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -181,10 +208,11 @@ def test_top1_is_the_block_of_switch() -> None:
     block.router.classifier.weight.data.copy_(ours.logits)
     for index in range(8):
         block.experts[f"expert_{index}"] = OneOfOurs(ours.paths, index)
-    trace = agree(ours, block, block.router.classifier.weight)
-    scores = trace.plan.scores
-    assert scores is not None
-    theirs = switch.load_balancing_loss_func(scores.softmax(-1), scores.argmax(-1))
-    losses = ours.router.aux_losses
-    assert torch.allclose(losses["load_balance"].compute(trace), theirs)
-    assert torch.allclose(losses["router_z"].compute(trace), switch.router_z_loss_func(scores))
+    weight = block.router.classifier.weight
+    trace = agree(ours, block, weight)
+
+    def balance(logits: Tensor) -> Tensor:
+        return switch.load_balancing_loss_func(logits.softmax(-1), logits.argmax(-1))
+
+    losses_agree(ours, "load_balance", trace, weight, balance)
+    losses_agree(ours, "router_z", trace, weight, switch.router_z_loss_func)

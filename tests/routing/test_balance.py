@@ -32,6 +32,44 @@ def test_a_run_averages_the_load_of_its_steps() -> None:
     assert torch.equal(rule.newest(torch.tensor(5.0)), torch.tensor(1.0))
 
 
+def naive_soft(chosen: Tensor) -> list[float]:
+    """Shares of the experts in the tokens of a group that take one expert."""
+    single = [row for row in chosen.tolist() if sum(row) == 1]
+    return [sum(row[e] for row in single) / max(len(single), 1) for e in range(EXPERTS)]
+
+
+def naive_product(shares: list[float], probability: Tensor) -> float:
+    """N sum_e f_e P_e, with the mean probability of all tokens of the group."""
+    rows = probability.tolist()
+    means = [sum(row[e] for row in rows) / len(rows) for e in range(EXPERTS)]
+    return EXPERTS * sum(f * p for f, p in zip(shares, means, strict=True))
+
+
+@pytest.mark.parametrize("scope", ["sequence", "batch", "run"])
+def test_a_soft_balance_of_each_scope_is_its_naive_loop(scope: str) -> None:
+    """arXiv:2310.07188, section 3.2, in three steps; in the last, a sequence has no single."""
+    (rule,) = read_balance({"method": "soft", "scope": scope})
+    balancer, before = Balancer([rule], EXPERTS, ACTIVE), list[list[float]]()
+    for seed in range(3):
+        probability, chosen = drawn(seed)
+        lead = probability == probability.amax(-1, keepdim=True)
+        chosen[:, seed::2] &= lead[:, seed::2]
+        if seed == 2:
+            chosen[0] = drawn(seed)[1][0]
+        groups = [(chosen.flatten(0, 1), probability.flatten(0, 1))]
+        if scope == "sequence":
+            groups = list(zip(chosen, probability, strict=True))
+        shares = [naive_soft(taken) for taken, _ in groups]
+        if scope == "run":
+            # The mean over steps, the present one included.
+            before += shares
+            shares = [[sum(column) / len(before) for column in zip(*before, strict=True)]]
+        losses = [naive_product(f, p) for f, (_, p) in zip(shares, groups, strict=True)]
+        found = balancer.loss(rule, chosen, probability)
+        assert float(found) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        balancer.after_step(chosen, chosen, probability)
+
+
 def test_the_sign_bias_moves_as_algorithm_1_says() -> None:
     """arXiv:2408.15664: b_i += u sign(mean load - load_i), here with its mean taken off."""
     load = torch.tensor([0.5, 0.25, 0.25, 0.0])

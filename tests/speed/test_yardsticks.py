@@ -6,13 +6,14 @@ import torch
 from bench.backbone.presets import decoder_config
 from bench.speed import yardsticks
 from bench.speed.yardsticks import expert_layers, peaks, rates, transformers_experts
+from tests.libraries import library
 from tests.world import CONFIG
 
 CPU = torch.device("cpu")
 
 
 def test_the_experts_of_transformers_are_ours():
-    pytest.importorskip("transformers")
+    library("transformers")
     bank = yardsticks._bank(16, 8, 4)
     block = transformers_experts(bank)
     assert block is not None

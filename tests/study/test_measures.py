@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bench.board.conditions import with_one_clock
 from bench.errors import UserError
 from bench.record import CausalChoice, CurvePoint, Record, RightPaths, SupervisionMonitor
 from bench.study.measures import MEASURES, find_measure
@@ -45,7 +46,20 @@ def test_cost_to_a_loss_is_read_between_probes() -> None:
     shape = {"curve": curve(3.0, 2.0)}
     assert read("flops_to:2.5", **shape) == pytest.approx(1.5e6)
     assert read("tokens_to:2.5", **shape) == pytest.approx(150)
+    assert read("seconds_to:2.5", **shape) == pytest.approx(1.5)
     assert read("tokens_to:1.5", **shape) is None
+
+
+def test_a_time_that_does_not_compare_is_no_time_to_a_loss() -> None:
+    """A board takes the times away from records of another processor."""
+    made = record(GATE, 0, curve=curve(3.0, 2.0))
+    first, other = (
+        made.model_copy(update={"provenance": made.provenance.model_copy(update={"processor": p})})
+        for p in ("a", "b")
+    )
+    clocked, timeless = with_one_clock([first, other])
+    assert [find_measure("seconds_to:2.5").read(one) for one in (clocked, timeless)] == [1.5, None]
+    assert find_measure("flops_to:2.5").read(timeless) == pytest.approx(1.5e6)
 
 
 def test_ratios_are_compared_in_logarithms() -> None:
@@ -106,6 +120,10 @@ def test_a_record_that_failed_early_has_no_number(name: str) -> None:
         ("flops_to:much", "is no loss"),
         ("flops_to", "Unknown measure"),
         ("flops_to:-1", "is no"),
+        ("seconds_to:inf", "Write nats after the colon, as seconds_to:2.3"),
+        ("several_in:last", "is no layer. Write its number"),
+        ("several_in:-1", "is no layer"),
+        ("several_in", "several_in:LAYER"),
     ],
 )
 def test_an_unknown_measure_is_told_in_one_line(name: str, said: str) -> None:
@@ -121,5 +139,8 @@ def test_use_of_experts_at_the_end_of_training() -> None:
     monitors = [one.model_copy(update=new) for one, new in zip(made.monitors, layers, strict=True)]
     made = made.model_copy(update={"monitors": tuple(monitors)})
     assert find_measure("several").read(made) == pytest.approx(0.3)
+    by_layer = [find_measure(f"several_in:{layer}") for layer in (1, 2, 3, 4)]
+    assert [one.read(made) for one in by_layer] == [0.4, 0.2, None, None]
+    assert by_layer[0].title == "several, layer 1"
     assert find_measure("max_violation").read(made) == pytest.approx(0.6 * 3 - 1)
     assert find_measure("purity").read(made) == 1.0
