@@ -14,9 +14,10 @@ class Adaptive(ThresholdChoice):
     So a token takes one expert if the router is sure, and more if it is not. With at most two
     experts that is section 3.1: both run if `p(1) - p(2) <= T`.
 
-    A fixed T sets no budget: the mean number of experts follows from T. A first run measures this
-    mean, as the sum of the loads of a layer's experts, averaged over layers. A second run takes it
-    as `mean_experts`. The width of an expert is solved for it, so a pass with this mean costs B.
+    A fixed T sets no budget: the mean number of experts follows from T. To meet B, run twice. Read
+    the mean from the first run, as the sum of the loads of a layer's experts, averaged over layers.
+    Give it to the second run as `mean_experts`. The width of an expert is solved for it, so a pass
+    with this mean costs B.
 
     Args:
         num_experts: size of the bank; the paper has 16.

@@ -43,9 +43,9 @@ def _conditions(record: Record) -> dict[str, object]:
     made = record.provenance
     # In float32 the processor is not among them: see `with_one_clock`. In bfloat16 some processors
     # sum in other units, and nobody has measured by how much their losses differ.
-    low = made.device == "cpu" and made.dtype == "bfloat16"
+    in_bfloat16 = made.device == "cpu" and made.dtype == "bfloat16"
     return {
-        **({"processor": made.processor} if low else {}),
+        **({"processor": made.processor} if in_bfloat16 else {}),
         "rules version": made.rules_version,
         _data_name(record): made.data_hash,
         f"configuration at equal {record.cell.match}": made.config_hash,

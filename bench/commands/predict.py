@@ -72,8 +72,7 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
     Args:
         cells: all cells of the grid.
         machine: device to predict for; None for the suite's own device on this machine.
-        workers: cells at once; None for all cores or GPUs of this machine, and for one cell on
-            another machine.
+        workers: cells at once. None: all cores or GPUs of this machine, and 1 for another machine.
 
     Raises:
         UserError: nothing is known of the device.
@@ -96,12 +95,12 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
         return [*grid_lines(grid), *error_lines(rates.measured)]
     # The records of other devices show how well rates fit, and no more.
     device = f"{machine or suite.device} in {suite.dtype}"
-    note = f"; no record is of {device}, so this says nothing of it"
+    note = f"; there are no records of {device}, so its error is unknown"
     return [*grid_lines(grid), *error_lines(measured, note)]
 
 
 def _cells_at_once(device: str, workers: int | None) -> int:
-    """Return the number of cells that a run on a device has at once, as its executor decides."""
+    """Return `workers`, or without it the number that the executor of a run would choose."""
     from bench.commands.official import DEVICES
     from bench.executors.pool import local_executor
 

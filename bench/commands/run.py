@@ -180,8 +180,8 @@ def _run_cells(
     job = Job(
         root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
     )
-    shown, kept = launch.console(), root / CHECKPOINTS
-    with Progress(shown, cells, root, kept, executor.workers) as progress:
+    shown, checkpoints = launch.console(), root / CHECKPOINTS
+    with Progress(shown, cells, root, checkpoints, executor.workers) as progress:
         known = launch.agreed(progress.expected_kept)
         return run_cells(cells, job, executor, progress, progress.starting, known)
 

@@ -60,7 +60,9 @@ def _with_dtype(data: dict[Any, Any]) -> dict[Any, Any]:
 
     if str(data.get("device", "cpu")).startswith("cuda"):
         # A suite for GPUs is also read on machines without one, to plan it.
-        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
     else:
         found = torch.cpu.get_capabilities()
         native = bool(found.get("amx_bf16") or found.get("avx512_bf16") or found.get("bf16"))

@@ -61,12 +61,13 @@ def open_cluster(
             "submitted, or use --executor local."
         )
     try:
+        made = not folder.exists()
         # A job may be preempted any number of times; only its time limit ends it for good.
         queue = submitit.AutoExecutor(folder.absolute() / LOGS / "%j", cluster=kind)
         queue.update_parameters(**parameters)
     except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--cluster does not fit submitit: {told(error)[:300]}.") from None
-    return SlurmJobs(queue, workers or MOST_JOBS, folder / LOGS)
+    return SlurmJobs(queue, workers or MOST_JOBS, folder / LOGS, made)
 
 
 class Requeued:
@@ -93,10 +94,11 @@ class SlurmJobs(Executor):
         queue: submits jobs.
         workers: largest number of jobs in the queue.
         logs: folder of scripts and logs.
+        made: whether the folder above it did not exist before.
     """
 
-    def __init__(self, queue: Any, workers: int, logs: Path) -> None:
-        self.workers, self._queue, self._logs = workers, queue, logs
+    def __init__(self, queue: Any, workers: int, logs: Path, made: bool) -> None:
+        self.workers, self._queue, self._logs, self._made = workers, queue, logs, made
         self._lock = threading.Lock()
         self._jobs: list[Any] = []
         self._ended = threading.Event()
@@ -133,7 +135,8 @@ class SlurmJobs(Executor):
         self.end()
         # submitit begins each job in the folder `%j`. The logs of a job that died stay, and a dry
         # run leaves nothing.
-        for empty in (self._logs / "%j", self._logs, self._logs.parent):
+        ours = [self._logs / "%j", self._logs, *[self._logs.parent] * self._made]
+        for empty in ours:
             with suppress(OSError):
                 empty.rmdir()
 

@@ -35,12 +35,12 @@ def work_table(run: SpeedRun, kind: str) -> Table:
     header = [kind, "ms", f"time / {run.reference}", "active FLOPs", "executed FLOPs"]
     # Only a training step has an optimiser.
     optimised = any(work.optimizer for work in works.values())
-    whole = works[run.reference].executed + works[run.reference].optimizer
+    reference_flops = works[run.reference].executed + works[run.reference].optimizer
     lines: list[list[str]] = []
     for name, work in works.items():
         figures = [work.relative, work.active, work.executed, *[work.optimizer] * optimised]
         # Muon pays by parameters, so a row with many experts has more FLOPs than it executes.
-        figures.append(work.relative / ((work.executed + work.optimizer) / whole))
+        figures.append(work.relative / ((work.executed + work.optimizer) / reference_flops))
         lines.append([name, f"{work.milliseconds:.2f}", *(f"{one:.2f}" for one in figures)])
     return [*header, *["optimiser FLOPs"] * optimised, "time over FLOPs"], lines
 

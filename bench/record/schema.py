@@ -113,7 +113,8 @@ class Flops(Part):
 
     active: float = Field(description="active FLOPs at the headline: B if interpolated, else spend")
     executed: float = Field(
-        description="executed FLOPs, with full-square attention and padding, as the counter counts"
+        description="executed FLOPs as the counter counts, with full-square attention and padding, "
+        "but without the tokens that pad a path in bfloat16 on a CPU"
     )
     dense: float = Field(description="FLOPs of the dense model, all routed sites on the full path")
     training: dict[str, float] = Field(description="'component/phase' -> total FLOPs charged")

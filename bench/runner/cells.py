@@ -53,7 +53,7 @@ class Cell:
     @cached_property
     def digest(self) -> str:
         """A hash that differs between the cells of a run. It is no content key."""
-        return hash_of([self.suite.canonical(), self.row.canonical(), self.seed])
+        return hash_of([self.suite.canonical(), self.row.canonical(), self.seed, str(self.tree)])
 
     def __str__(self) -> str:
         further = f" router {self.row.router_seed}" if self.replica else ""

@@ -87,9 +87,8 @@ def keep_freed_memory() -> None:
     """Let glibc's allocator keep freed memory of this process for its next tensors.
 
     By default every large tensor is new memory of the system, which hands out zeroed pages one by
-    one. It takes up to a tenth of a step of the smallest decoder. `docs/decisions` has the
-    measurement. No number depends on it, and `PeakMemory` still returns the memory of an earlier
-    cell.
+    one. It takes 2 % of a step of the smallest decoder, by `docs/decisions`. No number depends on
+    it, and `PeakMemory` still returns the memory of an earlier cell.
     """
     option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if option is not None:

@@ -50,6 +50,11 @@ def suites_of(study: StudyConfig, size: Size) -> dict[str, SuiteConfig]:
         _refuse_shorter(study, setting)
         # Fields are replaced in the same way as by `--set` on the command line.
         listed = [row.plain().model_dump(mode="json", exclude_unset=True) for row in rows]
+        if setting.set.get("dtype") == "auto":
+            raise UserError(
+                f"Study {study.name!r} sets dtype to 'auto', which differs between machines. Write "
+                "float32 or bfloat16."
+            )
         assignments = [f"{field}={json.dumps(value)}" for field, value in setting.set.items()]
         found[name] = load_suite(setting.suite, {"rows": listed, "seeds": size.seeds}, assignments)
     return found

@@ -109,7 +109,7 @@ def test_errors_of_other_devices_are_marked(
         assert main([*plan, device]) == 0
         (said[device],) = re.findall(r"^error .*$", capsys.readouterr().out, re.MULTILINE)
     assert "s on made up" in said["cpu"] and said["cpu"].endswith(")")
-    note = "; no record is of h100 in float32, so this says nothing of it"
+    note = "; there are no records of h100 in float32, so its error is unknown"
     assert said["h100"] == said["cpu"] + note
 
 

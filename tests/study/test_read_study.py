@@ -94,6 +94,12 @@ def refused(call: Callable[[], Any]) -> str:
     return str(error.value)
 
 
+def test_the_precision_of_a_setting_is_not_left_to_the_machine() -> None:
+    left = made.study(settings={"half": {"suite": "quick", "set": {"dtype": "auto"}}})
+    said = refused(lambda: suites_of(left, left.size("small")))
+    assert "differs between machines. Write float32 or bfloat16" in said
+
+
 def test_a_cell_is_never_shorter_than_its_suites() -> None:
     for field in ("train.reference_tokens", "evaluation.validation_windows"):
         shorter = made.study(settings={"half": {"suite": "quick", "set": {field: 8}}})
