@@ -50,7 +50,9 @@ class Rotary(nn.Module):
         self, x: Float[Tensor, "batch seq head dim"], positions: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq head dim"]:
         """Rotate each pair (x_2i, x_2i+1) by position * frequency_i."""
-        turn = torch.view_as_complex(self.turn[positions]).unsqueeze(2)
+        # The sequences of a batch share one row of positions, unless a router gathered tokens.
+        rows = positions[:1] if positions.stride(0) == 0 else positions
+        turn = torch.view_as_complex(self.turn[rows]).unsqueeze(2)
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
