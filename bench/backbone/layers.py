@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bench.backbone.paths import Draw
+from bench.backbone.paths import Draw, autocast_on_cpu
 
 KeysValues = tuple[Float[Tensor, "batch head _seq dim"], Float[Tensor, "batch head _seq dim"]]
 """Keys and values of a layer's tokens, normalised and rotated."""
@@ -73,7 +73,7 @@ def fused_attention(
         mask: allowed (query, key) pairs; None to allow all.
         causal: allow the pairs whose key is not after the query; `mask` is None then.
     """
-    if query.is_cpu and torch.is_autocast_enabled("cpu"):
+    if autocast_on_cpu(query):
         # In bfloat16 the kernel's backward pass takes three times as long as in float32.
         query, key, value = query.float(), key.float(), value.float()
         with torch.autocast("cpu", enabled=False):

@@ -18,13 +18,13 @@ TOKEN_MULTIPLE = 32
 """Tokens of a SwiGLU FFN in bfloat16 on a CPU are padded to a multiple of this."""
 
 
+def autocast_on_cpu(x: Tensor) -> bool:
+    """Say whether products with `x` are made in bfloat16 on a CPU, where kernels differ."""
+    return x.is_cpu and torch.is_autocast_enabled("cpu")
+
+
 def _swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    if (
-        x.ndim == 2
-        and x.is_cpu
-        and torch.is_autocast_enabled("cpu")
-        and (spare := -len(x) % TOKEN_MULTIPLE)
-    ):
+    if x.ndim == 2 and autocast_on_cpu(x) and (spare := -len(x) % TOKEN_MULTIPLE):
         # A CPU compiles a product in bfloat16 for each new number of rows, so let there be few.
         return _swiglu(F.pad(x, (0, 0, 0, spare)), gate, up, down)[: len(x)]
     return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
