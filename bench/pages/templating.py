@@ -36,6 +36,7 @@ def environment(package: str, folder: str, html: bool = False) -> "Environment":
         "figure": shown_figure,
         "listing": text.listing,
         "md": text.escape,
+        "prose": text.prose,
         "number": text.number,
         "percent": text.percent,
         "plain": _plain,

@@ -43,6 +43,11 @@ def test_claims_figures_and_verdicts_stand_side_by_side(tmp_path: Path) -> None:
     assert "Scope: None at all." in text and "predicted core-minutes" in text
 
 
+def test_names_in_purpose_and_scope_are_code_and_nothing_else_is_markup(tmp_path: Path) -> None:
+    text = page_files(made.study(purpose="Does `mod` win?", scope="`a b` and *c*"), tmp_path)[0]
+    assert "Does `mod` win?" in text and "Scope: &#96;a b&#96; and &#42;c&#42;" in text
+
+
 def test_what_is_found_is_the_mean_difference_of_the_records(tmp_path: Path) -> None:
     folder = made.fill(tmp_path, made.study())
     losses = {(r.cell.row, r.cell.seed): r.loss for _, r in read_records(folder / "small" / "half")}
