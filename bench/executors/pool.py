@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.executors.executor import Answer, Executor, WorkerDied
 from bench.executors.isolation import FreshProcess, end_processes
-from bench.executors.slots import cores, gpus
+from bench.executors.slots import at_most, cores, gpus
 
 DIED = "out of memory, or killed"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -18,17 +18,17 @@ def local_executor(workers: int | None, device: str = "cpu") -> Executor:
     """Return the executor of this machine.
 
     Args:
-        workers: largest number of processes; 0 for this one; None for all cores or all GPUs.
+        workers: largest number of processes; 0 for this one; None for all cores or all GPUs. More
+            than these are not started.
         device: device of the cells. With `cuda` each process has a GPU of its own, and with
             `cuda:1` one process has this GPU.
     """
     if workers == 0:
         return InProcess()
     if device == "cpu":
-        return Pool(workers or cores())
+        return Pool(at_most(cores(), workers, "core of this machine"))
     own = gpus() if device == "cuda" else [None]
-    # A second cell on a GPU would take its memory and its time.
-    return Pool(min(workers or len(own), len(own)), own)
+    return Pool(at_most(len(own), workers, f"GPU of --device {device}"), own)
 
 
 class InProcess(Executor):

@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from bench.errors import UserError, told
 from bench.executors.executor import Answer, Executor, WorkerDied, worker_environment
+from bench.executors.slots import at_most
 
 
 def open_cluster(
@@ -48,7 +49,7 @@ def open_cluster(
     if not slots:
         ray.shutdown()
         raise UserError(f"The Ray cluster has no {kind}. Add a node that has, or change --device.")
-    return RayCluster(min(workers or slots, slots), on_gpu)
+    return RayCluster(at_most(slots, workers, f"{kind} of the Ray cluster"), on_gpu)
 
 
 class RayCluster(Executor):

@@ -1,6 +1,7 @@
 """Count the cores and GPUs that this process may use, within the limit of its container."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,23 @@ def cores() -> int:
     # A container often sees all cores of its machine and may use only some.
     quota = cpu_quota()
     return found if quota is None else max(1, min(found, round(quota)))
+
+
+def at_most(slots: int, workers: int | None, slot: str) -> int:
+    """Return the number of workers to start: one per slot, or fewer if asked for.
+
+    Two cells on one core or GPU would only slow each other down and take memory. A larger number is
+    lowered, with a line on stderr.
+
+    Args:
+        slots: number of cores or GPUs for cells.
+        workers: the number asked for; None for all slots.
+        slot: name of a slot, for the line.
+    """
+    if workers is None or workers <= slots:
+        return workers or slots
+    print(f"--workers is {workers}: using {slots}, one per {slot}", file=sys.stderr, flush=True)
+    return slots
 
 
 def cpu_quota(system: Path = Path("/")) -> float | None:

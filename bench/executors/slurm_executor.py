@@ -19,6 +19,7 @@ import submitit
 from bench.errors import UserError, told
 from bench.executors.executor import Answer, Executor, WorkerDied, worker_environment
 from bench.executors.isolation import FreshProcess, end_processes
+from bench.executors.slots import at_most, cores
 
 LOGS = ".slurm"
 """Folder of the tree of records for the scripts and logs of jobs, removed when a job is done."""
@@ -35,7 +36,8 @@ def open_cluster(
     """Return an executor that submits a job for each cell.
 
     Args:
-        workers: largest number of jobs in the queue.
+        workers: largest number of jobs in the queue; None for 256, or for all cores if submitit
+            runs the jobs on this machine.
         on_gpu: whether each job takes a GPU.
         settings: parameters of submitit; `cluster: local` runs jobs as processes of this machine.
         folder: tree of records.
@@ -67,6 +69,10 @@ def open_cluster(
         queue.update_parameters(**parameters)
     except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--cluster does not fit submitit: {told(error)[:300]}.") from None
+    if queue.cluster == "local":
+        # submitit counts no cores, and gives the first GPU to each of its local jobs.
+        slot = "machine, since all jobs get its first GPU" if on_gpu else "core of this machine"
+        workers = at_most(1 if on_gpu else cores(), workers, slot)
     return SlurmJobs(queue, workers or MOST_JOBS, folder / LOGS, made)
 
 

@@ -17,8 +17,9 @@ TIME = r"\d+(\.\d)? (s|min|h)"
 
 
 def test_a_dry_run_lists_kept_and_missing_cells_and_writes_nothing(
-    runs: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bench.executors.pool.cores", lambda: 2)
     before = sorted(path for path in runs.rglob("*"))
     arguments = ["--suite", "tiny.yaml", "--routers", "mlp_gate,hash", "--seeds", "2"]
     assert main(["run", *arguments, "--dry-run", "--workers", "2"]) == 0
@@ -70,8 +71,11 @@ def test_a_dry_run_has_the_order_and_the_workers_of_the_run(
     assert workers > 1 or starts.names == order
 
 
-def test_a_dry_run_of_slurm_leaves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_of_slurm_leaves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("submitit")
+    monkeypatch.setattr("bench.executors.slurm_executor.cores", lambda: 3)
     assert main([*three_rows(place), *SLURM, "--workers", "3", "--dry-run"]) == 0
     assert "for 3 at once" in capsys.readouterr().out
     assert not Path("runs").exists()
@@ -90,6 +94,7 @@ def test_the_default_is_all_gpus_or_all_cores(
         ("run", "--dry-run", "--device", "cuda"): 3,
         ("run", "--dry-run", "--device", "cuda:1"): 1,
         ("run", "--dry-run", "--workers", "0"): 1,
+        ("run", "--dry-run", "--workers", "64"): 5,
         ("plan",): 5,
         ("plan", "--set", "device=cuda"): 3,
         ("plan", "--device", "cpu"): 5,

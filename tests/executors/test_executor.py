@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.errors import UserError
-from bench.executors import executor
+from bench.executors import executor, pool
 from bench.executors.executor import EXECUTORS, MODULES, ROOT, open_executor, worker_environment
 from bench.executors.pool import Pool
 
@@ -47,7 +47,8 @@ def test_the_module_of_a_cluster_is_there(name: str, monkeypatch: pytest.MonkeyP
     assert find_spec(asked[0]) is not None
 
 
-def test_the_default_is_a_pool() -> None:
+def test_the_default_is_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "cores", lambda: 3)
     with open_executor("local", 3, "cpu") as opened:
         assert isinstance(opened, Pool) and opened.workers == 3
 

@@ -46,8 +46,16 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen == ["GPU-a", "3"]
     assert local_executor(None, "cuda").workers == 2
     assert local_executor(8, "cuda:1").workers == 1
+
+
+def test_there_are_no_more_processes_than_cores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(pool, "cores", lambda: 5)
     assert local_executor(None).workers == 5 and local_executor(3).workers == 3
+    assert capsys.readouterr().err == ""
+    assert local_executor(64).workers == 5
+    assert capsys.readouterr().err == "--workers is 64: using 5, one per core of this machine\n"
 
 
 def test_every_process_has_one_thread() -> None:

@@ -43,6 +43,23 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         open_executor("slurm", 1, "cpu", {}, tmp_path)
 
 
+def test_jobs_of_this_machine_are_no_more_than_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slurm_executor, "cores", lambda: 5)
+    local, there = {"cluster": "local"}, tmp_path / "there"
+    for workers, device, count in ((None, "cpu", 5), (3, "cpu", 3), (None, "cuda", 1)):
+        with open_executor("slurm", workers, device, local, there) as executor:
+            assert executor.workers == count
+    assert capsys.readouterr().err == ""
+    with open_executor("slurm", 64, "cpu", local, there) as executor:
+        assert executor.workers == 5
+    assert capsys.readouterr().err == "--workers is 64: using 5, one per core of this machine\n"
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    with open_executor("slurm", None, "cpu", {}, there) as executor:
+        assert executor.workers == slurm_executor.MOST_JOBS, "nodes have cores of their own"
+
+
 @pytest.mark.slow
 def test_records_are_the_same(text: Path, tmp_path: Path) -> None:
     with jobs(tmp_path / "there") as executor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.executors.pool import local_executor
+from bench.executors.pool import InProcess, Pool
 from bench.record import store_path
 from bench.routing.load_routers import find, load_file
 from bench.runner.cells import Cell
@@ -92,6 +92,6 @@ def files(root: Path) -> list[str]:
 def run_here(
     cells: Sequence[Cell], job: Job, workers: int, *said: Any, **more: Any
 ) -> list[CellResult]:
-    """Run cells on this machine; `said` are called with results and starts."""
-    with local_executor(workers) as executor:
+    """Run cells on this machine, whatever its cores; `said` get results and starts."""
+    with Pool(workers) if workers else InProcess() as executor:
         return run_cells(cells, job, executor, *said, **more)
