@@ -132,8 +132,7 @@ def _summary(suite: SuiteConfig, num_cells: int) -> list[str]:
     lines = [
         f"{suite.name}: B = {target:,.0f} FLOPs a token, {target / costs.full:.1%} of dense; "
         f"training {training:.3g} FLOPs",
-        f"{num_cells} cells at {suite.seeds} seeds; "
-        f"training about {num_cells * training:.3g} FLOPs",
+        f"{num_cells} cells at {suite.seeds} seeds",
     ]
     if (task := suite.data.planted) is None:
         return lines

@@ -37,6 +37,7 @@ def test_budget_and_training_flops_are_those_of_the_formula(
     ]
     total = 2 * suite.seeds * 3 * budget * suite.train.reference_tokens
     assert f"training  {total:.3g} FLOPs\n" in prediction
+    assert f"\n{2 * suite.seeds} cells at {suite.seeds} seeds\n" in table, "the sum is below"
     assert not (place / "runs").exists()
 
 
