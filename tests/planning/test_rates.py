@@ -93,6 +93,15 @@ def test_a_device_without_records_is_assumed_and_says_so() -> None:
         rates_for("k80", "float32", [])
 
 
+def test_a_small_cell_without_records_takes_the_time_and_memory_of_its_surroundings() -> None:
+    small = work("a", flops=1e9)
+    gpu, cpu = rates_for("h100", "bfloat16", []), rates_for("cpu", "float32", [])
+    assert gpu.training_seconds(small) == pytest.approx(340 * 5e-3), "340 steps of kernels"
+    assert cpu.training_seconds(small) == 1e9 / CORE_FLOPS
+    assert gpu.memory(small) == small.memory, "the memory of the GPU, not of the process"
+    assert cpu.memory(small) == pytest.approx(0.7e9 + small.memory)
+
+
 def test_records_of_the_device_and_the_processor_are_preferred() -> None:
     own, other = grid(), [measured(one.work, 5.0) for one in grid(device="cuda:NVIDIA H100")]
     gpu = grid(device="cuda:NVIDIA H100")
