@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.planning.rates import Measured, Rates
     from bench.runner.cells import Cell
 
-QUANTITIES = ("seconds", "memory")
+QUANTITIES = {"seconds": "training seconds", "memory": "memory"}
 
 
 def rates_here(device: str, dtype: str) -> "Rates":
@@ -142,7 +142,7 @@ def error_lines(measured: Sequence["Measured"], note: str = "") -> list[str]:
         measured: the records.
         note: end of each line.
     """
-    from bench.planning.rates import leave_one_out
+    from bench.planning.prediction_error import leave_one_out
 
     groups: dict[tuple[str, str], list[Measured]] = {}
     for one in measured:
@@ -150,7 +150,7 @@ def error_lines(measured: Sequence["Measured"], note: str = "") -> list[str]:
     lines: list[str] = []
     for (suite, processor), records in sorted(groups.items()):
         # Each row is predicted from all others, so this is the error for a new row.
-        found = {quantity: leave_one_out(records, quantity) for quantity in QUANTITIES}
+        found = {label: leave_one_out(records, name) for name, label in QUANTITIES.items()}
         said = [
             f"{quantity} {error.typical:.0%} (at most {error.largest:.0%}, {error.worst})"
             for quantity, error in found.items()

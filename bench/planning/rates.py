@@ -42,6 +42,10 @@ PROCESS_BYTES = 0.7e9
 records in float32 is 0.55 to 0.88 GB, suite by suite."""
 EVALUATION_SHARE = 0.25
 """Assumed time of an evaluation as a share of the training, where there are no records."""
+REST_SHARE = 0.25
+"""Time of all else in a cell (its start, calibration, monitors, proofs, and the checkpoints) as a
+share of training and evaluation. By `provenance.started`, a worker of the official runs of `quick`,
+`planted-depth`, `planted-experts` and `rung-1` took 0.21 to 0.31 of their sum for it."""
 LEAST_ROWS = 5
 """Rows with records that a fit of the rates needs."""
 
@@ -164,8 +168,8 @@ class Rates:
         return float(_parts(work) @ self._rates)
 
     def seconds(self, work: Work) -> float:
-        """Return the seconds of training and official evaluation."""
-        return self.training_seconds(work) * (1 + self.evaluation_share)
+        """Return the seconds of a cell, from the start of its process to its record."""
+        return self.training_seconds(work) * (1 + self.evaluation_share) * (1 + REST_SHARE)
 
     def pretraining_seconds(self, flops: float) -> float:
         """Return the seconds of a frozen backbone, at the FLOP/s of the whole trainings."""
@@ -238,44 +242,3 @@ def rates_for(device: str, dtype: str, measured: Iterable[Measured], processor: 
     )
     # The memory of a GPU holds tensors alone.
     return Rates(same, peak * UTILISATION, said, STEP_SECONDS, process=0.0)
-
-
-@dataclass(frozen=True)
-class Error:
-    """The errors of predictions for rows that the rates do not know.
-
-    Attributes:
-        rows: number of rows.
-        typical: median over rows of the absolute relative error.
-        largest: largest of them.
-        worst: its row.
-    """
-
-    rows: int
-    typical: float
-    largest: float
-    worst: str
-
-
-def leave_one_out(measured: Sequence[Measured], quantity: str = "seconds") -> Error | None:
-    """Predict each row from the records of the others, and compare with the row's median.
-
-    Args:
-        measured: records of one suite on one kind of device.
-        quantity: `seconds` of training, or `memory`.
-    """
-    rows = sorted({one.work.row for one in measured})
-    if len(rows) <= LEAST_ROWS:
-        return None
-    errors: dict[str, float] = {}
-    for row in rows:
-        own = [one for one in measured if one.work.row == row]
-        rates = Rates([one for one in measured if one.work.row != row])
-        if quantity == "seconds":
-            ratios = [rates.training_seconds(one.work) / one.seconds for one in own]
-        else:
-            ratios = [rates.memory(one.work) / one.memory for one in own if one.memory]
-        if ratios:
-            errors[row] = abs(median(ratios) - 1)
-    worst = max(errors, key=lambda row: errors[row])
-    return Error(len(errors), median(errors.values()), errors[worst], worst)

@@ -143,7 +143,7 @@ def test_the_error_is_shown_for_each_suite_with_enough_rows() -> None:
     (line,) = error_lines(grid(noise=0.2))
     found = re.fullmatch(
         r"error     s on made up, each row predicted from the 12 records without it: "
-        r"seconds (\d+)% \(at most (\d+)%, row\d+\), memory 0% \(at most 0%, row\d+\)",
+        r"training seconds (\d+)% \(at most (\d+)%, row\d+\), memory 0% \(at most 0%, row\d+\)",
         line,
     )
     assert found is not None and 0 < int(found[1]) <= int(found[2]) <= 60

@@ -11,7 +11,6 @@ from bench.planning.rates import (
     UTILISATION,
     Measured,
     Rates,
-    leave_one_out,
     rates_for,
     read_measured,
 )
@@ -52,7 +51,8 @@ def grid(noise: float = 0.0, device: str = "cpu") -> list[Measured]:
 def test_the_rule_is_found_and_holds_for_another_row() -> None:
     rates, other = Rates(grid()), work("other", 7e12, 1e6, 3)
     assert rates.training_seconds(other) == pytest.approx(seconds(other), rel=1e-6)
-    assert rates.seconds(other) == pytest.approx(1.1 * seconds(other), rel=1e-6)
+    # An evaluation takes a tenth of the training, and all else a quarter of both.
+    assert rates.seconds(other) == pytest.approx(1.25 * 1.1 * seconds(other), rel=1e-6)
     assert rates.memory(other) == pytest.approx(7e8 + other.memory)
     assert rates.stored() == 20_000
 
@@ -62,19 +62,6 @@ def test_a_row_with_records_is_predicted_from_them() -> None:
     rates = Rates([*grid(), slow])
     twice = work("slow", flops=2e12)
     assert rates.training_seconds(twice) == pytest.approx(2 * slow.seconds)
-
-
-def test_the_error_is_that_of_rows_that_were_left_out() -> None:
-    exact = leave_one_out(grid())
-    assert exact is not None and exact.rows == 12 and exact.largest < 1e-6
-    slow = measured(work("slow", 1e12, 4e5, 1), noise=2.0)
-    found = leave_one_out([*grid(), slow])
-    assert found is not None and found.worst == "slow"
-    assert found.largest == pytest.approx(0.5, abs=1e-6), "half of the time that it took"
-    assert found.typical < 0.3
-    memory = leave_one_out(grid(), "memory")
-    assert memory is not None and memory.largest < 1e-6
-    assert leave_one_out(grid()[:4]) is None, "too few rows"
 
 
 def test_a_device_without_records_is_assumed_and_says_so() -> None:
