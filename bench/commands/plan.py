@@ -12,7 +12,7 @@ from bench.commands.options import (
     add_workers,
     overrides,
 )
-from bench.commands.predict import predicted
+from bench.commands.predict import predicted, rates_on
 from bench.config.read_suite import load_suite
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     suite = load_suite(arguments.suite, overrides(arguments), arguments.set)
     check_suite(suite)
+    # An unknown machine is found before a long text is read and rows are sized.
+    rates = rates_on(arguments.machine, suite)
     plugins = plugin_files(suite, arguments.plugin)
     parsed = parse_rows(suite, arguments.routers, plugins)
     corpus = text_of(suite.data.at(0), said=lambda line: print(line, flush=True))
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in (*skipped, *said, *impossible):
         print(line)
     print()
-    print("\n".join(predicted(planned, arguments.machine, arguments.workers)))
+    print("\n".join(predicted(planned, rates, arguments.machine, arguments.workers)))
     return int(bool(impossible))
 
 

@@ -9,6 +9,7 @@ from bench.commands.progress import in_words
 from bench.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.config.suite import SuiteConfig
     from bench.planning.prediction import Grid
     from bench.planning.rates import Measured, Rates
     from bench.runner.cells import Cell
@@ -25,6 +26,20 @@ def rates_here(device: str, dtype: str) -> "Rates":
 
     name = machine_of(torch.device(device), dtype)["device"]
     return rates_for(name, dtype, list(read_measured(OWN_ROOT, OFFICIAL_ROOT)), processor())
+
+
+def rates_on(machine: str | None, suite: "SuiteConfig") -> "Rates":
+    """Return the rates of a machine: of this one if it is None.
+
+    Raises:
+        UserError: nothing is known of the machine.
+    """
+    from bench.planning.rates import rates_for, read_measured
+    from bench.runner.provenance import processor
+
+    if machine is None:
+        return rates_here(suite.device, suite.dtype)
+    return rates_for(machine, suite.dtype, read_measured(OWN_ROOT, OFFICIAL_ROOT), processor())
 
 
 def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
@@ -66,26 +81,21 @@ def dry_run(cells: Sequence["Cell"], store: Path, workers: int) -> list[str]:
     return [*lines, said, *grid_lines(grid)] if missing else [*lines, said]
 
 
-def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None) -> list[str]:
+def predicted(
+    cells: Sequence["Cell"], rates: "Rates", machine: str | None, workers: int | None
+) -> list[str]:
     """Return lines on the cost of a grid, with the error of such predictions.
 
     Args:
         cells: all cells of the grid.
+        rates: of the machine.
         machine: device to predict for; None for the suite's own device on this machine.
         workers: cells at once. None: all cores or GPUs of this machine, and 1 for another machine.
-
-    Raises:
-        UserError: nothing is known of the device.
     """
     from bench.planning.prediction import Grid, longest_first, works_of
-    from bench.planning.rates import rates_for, read_measured
-    from bench.runner.provenance import processor
+    from bench.planning.rates import read_measured
 
-    suite, measured = cells[0].suite, list(read_measured(OWN_ROOT, OFFICIAL_ROOT))
-    if machine is None:
-        rates = rates_here(suite.device, suite.dtype)
-    else:
-        rates = rates_for(machine, suite.dtype, measured, processor())
+    suite = cells[0].suite
     count = _cells_at_once(machine or suite.device, workers)
     # Sizes first: the time of a cell follows from its work and the rates.
     works = works_of(cells, look_up_plugins=True)
@@ -96,6 +106,7 @@ def predicted(cells: Sequence["Cell"], machine: str | None, workers: int | None)
     # The records of other devices show how well rates fit, and no more.
     device = f"{machine or suite.device} in {suite.dtype}"
     note = f"; there are no records of {device}, so its error is unknown"
+    measured = list(read_measured(OWN_ROOT, OFFICIAL_ROOT))
     return [*grid_lines(grid), *error_lines(measured, note)]
 
 

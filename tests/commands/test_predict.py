@@ -127,7 +127,8 @@ def test_a_plan_names_its_assumption_or_its_records(
     assert re.search(r"time .*64 at once.*assumed: 20% of the 6\.7e\+13 FLOP/s of h100", said)
     assert "error     unknown" in said
     assert main([*plan, "--device", "k80"]) == 2
-    assert "--device is 'k80'" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "--device is 'k80'" in err and not out, "before any row is sized"
 
 
 def test_text_from_the_network_is_not_read_for_a_plan(
