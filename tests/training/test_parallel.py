@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.backbone.decoder import Decoder
 from bench.errors import UserError
 from bench.model.assemble import Model
 from bench.ranks import all_agree, world
 from bench.training.checkpoint import Checkpoints
-from bench.training.parallel import Parallel, average, full, spread
+from bench.training.parallel import Parallel, average, full, is_shard, spread
 from tests.ranks import on_ranks
 from tests.world import fit, model, row_id
 
@@ -49,6 +50,9 @@ def followed(found: Model, parallel: Parallel, steps: int, **changes: Any) -> di
     """Train a model and return its losses, charges, choices and state."""
     losses: list[float] = []
     spread(found.decoder, parallel, CPU)
+    # Without shards the losses would be right too, as those of copies.
+    shards = world().size if parallel == "fsdp" else 1
+    assert share_held(found.decoder) == pytest.approx(1 / shards, rel=0.02)
     done = fit(found, steps, report=lambda _, loss: losses.append(float(loss)), **changes)
     return {
         "losses": losses,
@@ -60,6 +64,14 @@ def followed(found: Model, parallel: Parallel, steps: int, **changes: Any) -> di
         "weights": {name: full(p.detach()) for name, p in found.decoder.named_parameters()},
         "buffers": dict(found.decoder.named_buffers()),
     }
+
+
+def share_held(decoder: Decoder) -> float:
+    """Return the share of the weights outside routers that lies on this rank."""
+    copied = {p for router in decoder.routers for p in router.parameters()}
+    weights: list[Any] = [p for p in decoder.parameters() if p not in copied]
+    held = sum((p.to_local() if is_shard(p) else p).numel() for p in weights)
+    return held / sum(p.numel() for p in weights)
 
 
 def assert_same(ranks: list[dict[str, Any]], alone: dict[str, Any]) -> None:
