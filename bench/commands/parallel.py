@@ -111,11 +111,14 @@ class Launch:
     def _require_devices(self, suite: SuiteConfig) -> None:
         import torch
 
+        from bench.ranks import all_agree
+
         count = torch.cuda.device_count()
-        if suite.device == "cuda" and self.local >= count:
+        # Rank 0 alone prints errors, and it has a GPU if there is any.
+        if suite.device == "cuda" and not all_agree(self.local < count):
             raise UserError(
-                f"This machine has {count} GPUs, and a rank has the number {self.local}. Start at "
-                "most one rank per GPU: --nproc-per-node."
+                f"A machine has fewer GPUs than ranks; that of rank 0 has {count}, for {self.size} "
+                "ranks in all. Start at most one rank per GPU: --nproc-per-node."
             )
 
 

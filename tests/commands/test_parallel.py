@@ -6,14 +6,17 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from bench.commands.parallel import KINDS, Launch
 from bench.config.suite import SuiteConfig
 from bench.errors import UserError
+from bench.ranks import world as world_of_ranks
 from bench.record import Record, read_record
 from tests import world
+from tests.ranks import on_ranks
 
 TORCHRUN = {
     "RANK": "1",
@@ -63,9 +66,21 @@ def test_ranks_take_no_executor_but_their_own_processes() -> None:
         Launch(0, 2).executor("ray", None)
 
 
-def test_a_rank_without_a_gpu_is_refused(suite: SuiteConfig) -> None:
-    with pytest.raises(UserError, match=r"has \d+ GPUs, and a rank has the number 99"):
-        Launch(99, 100, 99).overrides(None, suite.model_copy(update={"device": "cuda"}))
+def refused(suite: SuiteConfig) -> str:
+    """Start two ranks on a machine with one GPU, and return the error of this rank."""
+    rank = world_of_ranks().rank
+    with patch("torch.cuda.device_count", lambda: 1):
+        try:
+            Launch(rank, 2, rank).overrides(None, suite)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
+def test_a_rank_without_a_gpu_is_refused_by_all(suite: SuiteConfig) -> None:
+    """Rank 0 has a GPU, and it alone prints."""
+    for said in on_ranks(refused, suite.model_copy(update={"device": "cuda"})):
+        assert "fewer GPUs than ranks; that of rank 0 has 1, for 2 ranks" in said
 
 
 def test_other_ranks_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
