@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT
 from bench.commands.places import place
 from bench.errors import UserError, shortened
+from bench.executors.executor import EXECUTORS
 
 # argparse has no public name for the type that `add_subparsers` returns.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -115,8 +116,8 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     parser.add_argument(
         "--executor",
-        choices=("local", "ray", "slurm"),
-        default="local",
+        choices=EXECUTORS,
+        default=EXECUTORS[0],
         help="run cells on this machine, on a Ray cluster, or as Slurm jobs (default: local)",
     )
     parser.add_argument(

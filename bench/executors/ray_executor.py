@@ -72,8 +72,9 @@ class RayCluster(Executor):
             num_cpus=1,
             num_gpus=int(self.on_gpu),
             max_retries=0,
-            # A process that ran a plugin ends after its call.
-            max_calls=1 if fresh else 0,
+            # A process that ran a plugin ends after its call, and so does one with a GPU: it would
+            # keep its context on that GPU while Ray gives it another.
+            max_calls=1 if fresh or self.on_gpu else 0,
         )(_in_folder)
         reference = task.remote(self._here, function, *arguments)
         with self._lock:

@@ -1,5 +1,6 @@
 """A Ray cluster of several local nodes. Needs the extra `ray`."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,18 @@ def cluster() -> Iterator[Any]:
     made.add_node(num_cpus=1)
     yield made
     made.shutdown()
+
+
+def test_a_cluster_is_started_here_and_gives_each_cell_a_process_with_its_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the cluster of the other tests. The GPUs exist in the books of Ray alone."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with open_executor("ray", 64, "cuda", {"num_cpus": 1, "num_gpus": 1}) as executor:
+        assert executor.workers == 1
+        assert executor.run(os.getpid) != executor.run(os.getpid), "no context on a GPU is kept"
+    said = capsys.readouterr().err.splitlines()
+    assert "--workers is 64: using 1, one per GPU of the Ray cluster" in said
 
 
 def open_ray(cluster: Any, workers: int | None = None) -> Executor:
