@@ -66,7 +66,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Time the rows, write the file and print its tables."""
     from bench.data import check_windows, load_corpus
-    from bench.record.speed import write_speed
+    from bench.record.speed import require_rows_kept, write_speed
     from bench.runner.cells import plan_cells
     from bench.runner.preflight import check_cells, check_suite
     from bench.runner.rows import parse_rows, unmet
@@ -90,6 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
     # One cell for each row; the reference may be listed among them too.
     cells = list({cell.row.name: cell for cell in cells if not cell.replica}.values())
     check_cells(cells)
+    if arguments.official:
+        rows = [cell.row.name for cell in cells]
+        require_rows_kept(_file_name(cells[0].suite), rows, root)
     require_folder(root)
     command = "python -m bench " + shlex.join(sys.argv[1:])
     found = measure_speeds(
@@ -114,6 +117,14 @@ def shown(run: "SpeedRun") -> str:
 
     made = (tabulate(lines, header) for header, lines in tables(run))
     return "\n\n".join((title(run), *made))
+
+
+def _file_name(suite: SuiteConfig) -> str:
+    """Return the name that the file of a suite's rows will have."""
+    from bench.record.speed import name_of
+
+    size = (suite.backbone, suite.train.batch_size)
+    return name_of(suite.name, *size, suite.device, suite.dtype, suite.compile)
 
 
 def _reference(suite: SuiteConfig) -> RowConfig:

@@ -4,6 +4,7 @@ Times compare within one file only: its rows alternated in one process.
 """
 
 import json
+from collections.abc import Container
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -119,10 +120,33 @@ class SpeedRun(_Part):
     @property
     def name(self) -> str:
         """Name of the file; runs under other conditions have other names."""
-        kind = self.device.partition(":")[0]
-        compiled = ["compiled"] * self.compiled
-        named = [self.suite, self.backbone, f"b{self.batch_size}", kind, self.dtype, *compiled]
-        return "-".join(named)
+        size = (self.backbone, self.batch_size)
+        return name_of(self.suite, *size, self.device, self.dtype, self.compiled)
+
+
+def name_of(
+    suite: str, backbone: str, batch_size: int, device: str, dtype: str, compiled: bool
+) -> str:
+    """Return the name of a file, by the conditions of its run."""
+    kind, last = device.partition(":")[0], ["compiled"] * compiled
+    return "-".join([suite, backbone, f"b{batch_size}", kind, dtype, *last])
+
+
+def require_rows_kept(name: str, rows: Container[str], root: Path) -> None:
+    """Raise a `UserError` if the file of that name in a tree has rows that a new one would lack.
+
+    Args:
+        name: name of the file.
+        rows: names of the rows of the new file.
+        root: the tree.
+    """
+    path = root / SPEED / f"{name}.json"
+    lost = [one.row for one in _read(path).rows if one.row not in rows] if path.is_file() else []
+    if lost:
+        raise UserError(
+            f"{path} has rows that this run would remove: {', '.join(lost)}. Add them "
+            "to --routers, or write to another tree: --out."
+        )
 
 
 def write_speed(run: SpeedRun, root: Path) -> Path:

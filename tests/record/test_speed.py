@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.record.speed import RowSpeed, SpeedRun, Work, Yardstick, read_speeds, write_speed
+from bench.record.speed import (
+    RowSpeed,
+    SpeedRun,
+    Work,
+    Yardstick,
+    read_speeds,
+    require_rows_kept,
+    write_speed,
+)
 
 
 def speed_run(**changes: Any) -> SpeedRun:
@@ -45,6 +53,16 @@ def test_other_conditions_have_other_names():
     ]
     names = {speed_run(**change).name for change in changes}
     assert len(names) == len(changes) and not any(":" in name or " " in name for name in names)
+
+
+def test_a_run_of_fewer_rows_is_refused_where_rows_are_to_stay(tmp_path: Path):
+    name = speed_run().name
+    require_rows_kept(name, ["dense"], tmp_path)
+    write_speed(speed_run(), tmp_path)
+    require_rows_kept(name, ["slow", "dense", "new"], tmp_path)
+    require_rows_kept("quick-tiny-b16-cpu-bfloat16", ["dense"], tmp_path)
+    with pytest.raises(UserError, match=r"float32.json has rows .* remove: slow. Add them"):
+        require_rows_kept(name, ["dense"], tmp_path)
 
 
 def test_a_damaged_file_is_told_in_one_line(tmp_path: Path):
