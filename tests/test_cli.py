@@ -199,6 +199,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert not {"torch", "scipy"} & loaded_by("run", "--help")
 
 
+def test_the_second_list_loads_nothing_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_ROUTING_BENCH_CACHE", str(tmp_path))
+    assert "torch" in loaded_by("list"), "the first makes the tables"
+    assert not {"torch", "scipy"} & loaded_by("list")
+
+
 def test_help_lists_every_command_and_its_purpose(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
