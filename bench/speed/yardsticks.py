@@ -25,6 +25,11 @@ COUNT, ACTIVE = 8, 2
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the products that measure the peak, on each kind of device."""
 DENSE = "dense FFN of equal FLOPs"
+TRANSFORMERS = {
+    "experts of Transformers": "eager",
+    "experts of Transformers, grouped": "grouped_mm",
+}
+"""Yardstick -> its implementation. The default of Transformers is `grouped_mm`."""
 
 
 def peaks(rounds: int, device: torch.device) -> list[Yardstick]:
@@ -72,10 +77,11 @@ def expert_layers(
         "dispatch of this bench": lambda x: dispatch_paths(x, RoutingPlan(mask, weight), paths)[0],
         "loop over experts": lambda x: _loop(x, mask, weight, paths.bank),
     }
-    if (block := transformers_experts(paths.bank)) is not None:
-        block.to(device)
-        index, factor = chosen[0], weight[0].gather(1, chosen[0])
-        layers["experts of Transformers"] = lambda x: block(x[0], index, factor)
+    index, factor = chosen[0], weight[0].gather(1, chosen[0])
+    for name, implementation in TRANSFORMERS.items():
+        if (block := transformers_experts(paths.bank, implementation)) is not None:
+            block.to(device)
+            layers[name] = lambda x, block=block: block(x[0], index, factor)
     # All layers get the same input and the same choices.
     works = {name: _both_ways(layer, x, dtype) for name, layer in layers.items()}
     seconds = alternate(works, rounds, device)
@@ -101,8 +107,13 @@ def _both_ways(
     return work
 
 
-def transformers_experts(bank: ExpertBank) -> nn.Module | None:
-    """Return the experts of Mixtral with the weights of a bank; None without Transformers."""
+def transformers_experts(bank: ExpertBank, implementation: str) -> nn.Module | None:
+    """Return the experts of Mixtral with the weights of a bank; None without Transformers.
+
+    Args:
+        bank: the weights.
+        implementation: `eager`, a loop over experts, or `grouped_mm`.
+    """
     try:
         mixtral: Any = importlib.import_module("transformers.models.mixtral.modeling_mixtral")
     except ImportError:
@@ -112,7 +123,7 @@ def transformers_experts(bank: ExpertBank) -> nn.Module | None:
         hidden_size=bank.d_model,
         intermediate_size=bank.width,
         hidden_act="silu",
-        _experts_implementation="eager",
+        _experts_implementation=implementation,
     )
     block: Any = mixtral.MixtralExperts(config)
     block.gate_up_proj.data.copy_(torch.cat((bank.gate, bank.up), 1))

@@ -12,10 +12,11 @@ from tests.world import CONFIG
 CPU = torch.device("cpu")
 
 
-def test_the_experts_of_transformers_are_ours():
+@pytest.mark.parametrize("implementation", yardsticks.TRANSFORMERS.values())
+def test_the_experts_of_transformers_are_ours(implementation: str):
     library("transformers")
     bank = yardsticks._bank(16, 8, 4)
-    block = transformers_experts(bank)
+    block = transformers_experts(bank, implementation)
     assert block is not None
     x = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
     index, weight = torch.tensor([[0, 3]]).expand(20, 2), torch.tensor([[0.7, 0.3]]).expand(20, 2)
@@ -39,6 +40,12 @@ def test_layers_and_peaks_are_named_and_positive():
     assert {"dispatch of this bench", "loop over experts", "matrix products, float32"} <= {*names}
     assert yardsticks.DENSE not in names and all(one.value > 0 for one in found)
     assert decoder_config("tiny", 10, 8).ffn_width % yardsticks.ACTIVE == 0
+
+
+def test_both_implementations_of_transformers_are_timed():
+    library("transformers")
+    names = {one.name for one in expert_layers(CONFIG, 64, torch.float32, 1, CPU)}
+    assert {"experts of Transformers", "experts of Transformers, grouped"} <= names
 
 
 def test_rates_are_those_of_the_time():
