@@ -69,10 +69,11 @@ def test_the_cost_of_a_grid_is_a_sum(text: Path) -> None:
     rates = Rates([], flops_per_second=1e9)
     grid = Grid(longest_first(planned, seconds(planned), 3), works, rates, 3)
     assert grid.flops == 140e9 and grid.pretraining == 0
-    # 40 | 40 | 20 20, then 10 and 10 where a worker is free first; an evaluation is a quarter.
-    assert grid.hours == pytest.approx(1.25 * 50 / 3600)
-    assert grid.longest == pytest.approx(1.25 * 40 / 3600)
-    assert grid.memory == 16e6 + 5e7
+    # 40 | 40 | 20 20, then 10 and 10 where a worker is free first; an evaluation is a quarter, and
+    # all else a quarter of both.
+    assert grid.hours == pytest.approx(1.25**2 * 50 / 3600)
+    assert grid.longest == pytest.approx(1.25**2 * 40 / 3600)
+    assert grid.memory == 16e6 + 5e7 + 0.7e9
     assert grid.disk == 6 * 20_000 + 3 * 24e6
 
 
@@ -84,7 +85,7 @@ def test_each_frozen_backbone_counts_once(text: Path) -> None:
     }
     grid = Grid(planned, works, Rates([], flops_per_second=1e9), 1)
     assert grid.pretraining == 14e9
-    assert grid.hours == pytest.approx((14 + 6 * 1.25) / 3600)
+    assert grid.hours == pytest.approx((14 + 6 * 1.25**2) / 3600)
     assert grid.disk == 6 * 20_000 + 24e6 + 2 * 4e6
 
 
