@@ -109,11 +109,12 @@ def _share(cell: Cell, job: Job, wait: bool) -> CellResult:
 
 def _follow(cell: Cell, job: Job) -> None:
     """Run a cell together with rank 0, which writes its record and its checkpoints."""
+    from bench.runner.numerics import fix_numerics
     from bench.runner.resolve import resolve
     from bench.runner.run_cell import run_cell
     from bench.training.checkpoint import Checkpoints
 
-    _fix_numerics()
+    fix_numerics(cell.suite.device)
     resolved = resolve(cell)
     state = job.store / CHECKPOINTS / resolved.key
     checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
@@ -145,25 +146,14 @@ def _resume(
     return CellResult(cell, status, detail, seconds, timing)
 
 
-def _fix_numerics() -> None:
-    """Use one thread and deterministic kernels: equal cells give equal bits on any machine."""
-    import torch
-
-    from bench.runner.memory import keep_freed_memory
-    from bench.runner.provenance import THREADS
-
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
 def _locked(
     cell: Cell, job: Job, wait: bool, begin: Callable[[], object]
 ) -> tuple[str, str, Timing | None]:
     """Return status, detail and timing of a cell, while its lock keeps other processes away."""
+    from bench.runner.numerics import fix_numerics
     from bench.runner.resolve import resolve
 
-    _fix_numerics()
+    fix_numerics(cell.suite.device)
     resolved = resolve(cell)
     place, kept = resolved.place(cell.tree or job.root), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key

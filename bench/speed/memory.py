@@ -15,8 +15,8 @@ from bench.data import load_corpus
 from bench.executors.isolation import FreshProcess
 from bench.record.speed import Memory
 from bench.runner.cells import Cell
-from bench.runner.memory import PeakMemory, keep_freed_memory
-from bench.runner.provenance import THREADS
+from bench.runner.memory import PeakMemory
+from bench.runner.numerics import fix_numerics
 from bench.runner.resolve import ResolvedCell, resolve
 from bench.speed.subject import Subject
 
@@ -49,8 +49,7 @@ def measure_memory(
 
 def memory_of(cell: Cell) -> Memory:
     """Build the model of a cell, do some training steps, and return their peak memory."""
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
+    fix_numerics(cell.suite.device)
     device = torch.device(cell.suite.device)
     # As in a cell, the peak is of the whole process, with the text.
     peak = PeakMemory(torch.device("cpu"))
