@@ -93,6 +93,17 @@ def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(
     assert "skipped  wants_truth: it needs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_run_without_a_row_that_can_run_is_refused(
+    suite: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = str(suite.parent / "plugin.py")
+    shared = (command, "--suite", str(suite), "--plugin", plugin)
+    assert main([*shared, "--routers", "wants_truth"]) == 2
+    told = capsys.readouterr().err
+    assert "No row can run (wants_truth: it needs" in told and told.count("\n") == 1
+
+
 def test_a_control_that_the_suite_lacks_is_run_and_compared_with(
     suite: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
