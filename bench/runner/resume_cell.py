@@ -187,7 +187,7 @@ def _record(
         # Another process of this run, or of a later one, has tried already.
         if kept.stat().st_mtime >= job.failed_since:
             return there, there.status, None
-    elif there is not None and not _lacks_weights(there, job):
+    elif there is not None and not (job.keep_weights and lacks_weights(there, job.store)):
         # A run that was killed right after it wrote the record left its checkpoints.
         clear()
         return there, "kept", None
@@ -201,13 +201,13 @@ def _record(
     record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside, keep)
     # A run that broke off tells nothing about the others.
     timing = pulse.timing() if record.status in TRAINED else None
-    if there is not None and there.status in TRAINED:
-        # It was trained again for its weights alone.
-        clear()
-        return there, "kept", timing
-    write_record(record, kept)
+    if there is None or there.status not in TRAINED:
+        write_record(record, kept)
+    elif record.status in TRAINED:
+        # It was trained again for its weights alone, and its record stays.
+        record = there
     clear()
-    return record, record.status, timing
+    return record, "kept" if record is there else record.status, timing
 
 
 def _keeper(job: Job, key: str) -> Callable[["Decoder"], None]:
@@ -221,13 +221,12 @@ def _keeper(job: Job, key: str) -> Callable[["Decoder"], None]:
     return keep
 
 
-def _lacks_weights(record: Record, job: Job) -> bool:
-    """Return whether a cell must be trained again for its weights."""
+def lacks_weights(record: Record, store: Path) -> bool:
+    """Return whether a run that keeps weights must train the cell of a record again."""
     from bench.runner.weights import weights_path
 
     # Only a cell that came to its end has weights to keep.
-    wanted = job.keep_weights and record.status in TRAINED
-    return wanted and not weights_path(job.store, record.key).is_dir()
+    return record.status in TRAINED and not weights_path(store, record.key).is_dir()
 
 
 def _displaced(place: Path, kept: Path) -> str:

@@ -104,6 +104,16 @@ def test_a_run_without_a_row_that_can_run_is_refused(
     assert "No row can run (wants_truth: it needs" in told and told.count("\n") == 1
 
 
+def test_a_cell_without_weights_is_begun_again_for_them(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[bool] = []
+    for keep in ([], ["--keep-weights"], ["--keep-weights"]):
+        assert run(suite, "--routers", "mlp_gate", "--seeds", "1", *keep) == 0
+        begun.append("mlp_gate seed 0              started" in capsys.readouterr().out)
+    assert begun == [True, True, False]
+
+
 def test_a_control_that_the_suite_lacks_is_run_and_compared_with(
     suite: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
