@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from bench.commands.official import check_device
 from bench.commands.options import Subparsers, add_records, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
 from bench.errors import UserError, unknown
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     records = row_records(arguments)
     cells = _cells(records, tuple(arguments.plugin))
+    check_device(cells[0].suite.device)
     if records[0].provenance.rules_version != RULES_VERSION:
         print(
             f"note: the record was made under rules version "

@@ -158,6 +158,16 @@ def test_a_record_of_several_ranks_is_refused_before_anything_runs(
     assert not (tmp_path / "again").exists()
 
 
+def test_a_record_of_a_gpu_is_refused_where_there_is_none(
+    suite: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = a_record(Cell(suite.model_copy(update={"device": "cuda:99"}), suite.rows[0], 0))
+    write_record(one, record_path(tmp_path / "results", one.cell))
+    where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "again")]
+    assert main(["reproduce", "mlp_gate", "--suite", "tiny", *where]) == 2
+    assert "device is 'cuda:99', which this machine does not offer" in capsys.readouterr().err
+
+
 def test_a_record_whose_loss_was_changed_is_noticed(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
