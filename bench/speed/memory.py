@@ -6,6 +6,7 @@ of it is code.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def measure_memory(
 ) -> dict[str, Memory]:
     """Return row name -> peak memory of its training steps.
 
+    A row whose process died, for example for its memory, is left out.
+
     Args:
         cells: one cell for each row.
         told: called with what is being done.
@@ -42,6 +45,8 @@ def measure_memory(
         process = FreshProcess(quiet=True, environment=QUIET)
         try:
             found[cell.row.name] = process.run(memory_of, cell)
+        except BrokenProcessPool:
+            told(f"memory of {cell.row.name}: unknown, because its process died")
         finally:
             process.close()
     return found
