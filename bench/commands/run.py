@@ -160,7 +160,9 @@ def _plan(
     # The official board also shows how each row depends on its learning rate.
     if arguments.official:
         swept = sensitivity_rows(suite, parsed.rows)
-        cells += plan_cells(suite, swept, [suite.sensitivity.seed])
+        of_plugins = [row for row in parsed.rows if row.name in parsed.outside]
+        outside = frozenset(row.name for row in sensitivity_rows(suite, of_plugins))
+        cells += plan_cells(suite, swept, [suite.sensitivity.seed], plugins, outside)
     check_cells(cells)
     return cells
 
