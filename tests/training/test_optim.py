@@ -95,6 +95,16 @@ def test_steps_are_nesterov_momentum_orthogonalised_and_scaled() -> None:
     torch.testing.assert_close(square.detach(), before[1])
 
 
+def test_momentum_takes_memory_at_the_first_step_alone() -> None:
+    parameter = nn.Parameter(torch.ones(2, 3))
+    optimiser = Muon([parameter], lr=0.1)
+    with patch("torch.zeros_like", wraps=torch.zeros_like) as made:
+        for _ in range(3):
+            parameter.grad = torch.ones(2, 3)
+            optimiser.step()
+    assert made.call_count == 1
+
+
 def test_a_restored_momentum_is_on_the_device_of_its_parameter() -> None:
     """A checkpoint is read on the CPU. The device `meta` stands for a GPU."""
     here, there = (nn.Parameter(torch.ones(2, 3, device=device)) for device in ("cpu", "meta"))
