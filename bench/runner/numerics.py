@@ -17,6 +17,5 @@ def fix_numerics(device: str) -> None:
     torch.set_num_threads(THREADS)
     keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    place = torch.device(device)
-    if place.type == "cuda" and place.index is not None:
-        torch.cuda.set_device(place)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(torch.device(device))
