@@ -24,6 +24,7 @@ from bench.model.assemble import Model, assemble
 from bench.rng import generator
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.runner.cells import Cell
+from bench.runner.numerics import fix_numerics
 from bench.runner.resolve import resolve
 from bench.training.imposed import all_upgraded, imposed, takes_upgrade
 from bench.training.loop import train
@@ -177,7 +178,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=1, help="a domain")
     parser.add_argument("--seed", type=int, default=100)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    fix_numerics("cpu")
     model, ids = trained(arguments.tokens, arguments.seed, arguments.windows)
     off, on = (measure(model, ids, policy) for policy in ("off_policy", "on_policy"))
     print(

@@ -15,8 +15,7 @@ from tabulate import tabulate
 from bench.config.read_suite import load_suite
 from bench.data import load_corpus
 from bench.runner.cells import plan_cells
-from bench.runner.memory import keep_freed_memory
-from bench.runner.provenance import THREADS
+from bench.runner.numerics import fix_numerics
 from bench.runner.resolve import resolve
 from bench.runner.rows import parse_rows
 from bench.speed.measure import median_ms
@@ -46,8 +45,7 @@ def main() -> None:
     parser.add_argument("--row", default="dense")
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
+    fix_numerics("cpu")
     steps = {name: step_of(given.backbone, given.row, v) for name, v in VARIANTS.items()}
     seconds = alternate(steps, given.rounds, torch.device("cpu"))
     lines = [

@@ -24,6 +24,7 @@ from bench.routing.contract import Router, RouterInput, RoutingPlan
 from bench.runner.cell_phase import Pulse
 from bench.runner.cells import Cell
 from bench.runner.frozen import freeze
+from bench.runner.numerics import fix_numerics
 from bench.runner.probes import cut
 from bench.runner.resolve import resolve
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=100)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    fix_numerics("cpu")
     suite = load_suite("controller")
     cell = Cell(suite, suite.row("mlp_gate"), arguments.seed)
     resolved = resolve(cell)

@@ -46,9 +46,9 @@ WRONG = [
     (["run", "--suite", "tiny.yaml", "--budget", "half"], "invalid float value: 'half'"),
     (["run", "--suite", "tiny.yaml", "--match", "time"], "invalid choice: 'time'"),
     (["run", "--suite", "tiny.yaml", "--dtype", "int8"], "invalid choice: 'int8'"),
-    (["run", "--suite", "tiny.yaml", "--device", "cdua"], "--device is 'cdua'"),
+    (["run", "--suite", "tiny.yaml", "--device", "cdua"], "device is 'cdua'"),
     *(
-        (["run", "--suite", "tiny.yaml", "--device", kind], f"--device is {kind!r}")
+        (["run", "--suite", "tiny.yaml", "--device", kind], f"device is {kind!r}")
         for kind in ("meta", "mps", "hpu", "cuda:99", "")
     ),
     (["run", "--suite", "tiny.yaml", "--workers", "-1"], "it is '-1'"),

@@ -1,7 +1,8 @@
 """Compile attention and paths of a decoder, whose work is large and whose graph is fixed.
 
 Routers stay eager, because they run under a counter. Dispatch stays eager, because its sizes depend
-on plans.
+on plans. On a GPU a bank whose experts each take a part of the tokens stays eager too: its grouped
+products are a method of their own.
 """
 
 from bench.backbone.decoder import Decoder, Layer
@@ -9,7 +10,7 @@ from bench.backbone.sites import PathSet
 
 
 def compile_parts(decoder: Decoder, backend: str = "inductor") -> None:
-    """Compile every attention and every path in place. Parameters keep their names.
+    """Compile the call of every attention and every path. Parameters keep their names.
 
     Args:
         decoder: the decoder on its final device, because moving it would compile it again.

@@ -22,8 +22,7 @@ def check_device(device: str, here: bool = True) -> None:
     kind = device.partition(":")[0]
     if kind not in DEVICES:
         raise UserError(
-            f"--device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Use --device "
-            "cpu."
+            f"device is {device!r}; cells can be run on {' and '.join(DEVICES)}. Set it to cpu."
         )
     if not here:
         return
@@ -33,7 +32,8 @@ def check_device(device: str, here: bool = True) -> None:
     except (RuntimeError, AssertionError, ImportError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--device is {device!r}, which this machine does not offer ({said}). Use --device cpu."
+            f"device is {device!r}, which this machine does not offer ({said}). Set it to cpu, or "
+            "use another machine."
         ) from None
 
 

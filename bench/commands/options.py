@@ -24,14 +24,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         help="comma-separated rows or routers, each with options if wanted, as "
         "mlp_gate:width_ratio=0.5; all = the suite's roster (default), also beside others",
     )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=place,
-        metavar="FILE.py",
-        help="also load routers from this file, or from each file of a folder",
-    )
+    add_plugin(parser)
     parser.add_argument(
         "--budget",
         type=float,
@@ -51,13 +44,18 @@ def add_records(parser: argparse.ArgumentParser) -> None:
         "--match", choices=("flops", "tokens"), help="match of the records, if there are both"
     )
     add_results(parser)
+    add_plugin(parser)
+
+
+def add_plugin(parser: argparse.ArgumentParser) -> None:
+    """Declare `--plugin`."""
     parser.add_argument(
         "--plugin",
         action="append",
         default=[],
         type=place,
         metavar="FILE.py",
-        help="also load routers from this file",
+        help="also load routers from this file, or from each file of a folder",
     )
 
 

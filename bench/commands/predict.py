@@ -54,22 +54,26 @@ def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
     return longest_first(cells, seconds, workers)
 
 
-def dry_run(cells: Sequence["Cell"], store: Path, workers: int) -> list[str]:
+def dry_run(
+    cells: Sequence["Cell"], store: Path, workers: int, keep_weights: bool = False
+) -> list[str]:
     """Return a line for each cell, kept or to run, and the sum of a run that trains nothing.
 
     Args:
         cells: all cells, in the order in which they begin.
         store: tree whose store holds the records.
         workers: workers of the run's executor; 0 counts as one.
+        keep_weights: whether the run keeps weights. A cell with a record and no weights is to run.
     """
     from bench.planning.forecast import expect
     from bench.planning.prediction import Grid, works_of
 
-    _, kept = expect(cells, store)
+    _, kept = expect(cells, store, keep_weights)
     missing = [cell for cell in cells if cell.digest not in kept]
     suite = cells[0].suite
     works = works_of(missing, look_up_plugins=True)
-    grid = Grid(missing, works, rates_here(suite.device, suite.dtype), max(1, workers))
+    rates = rates_here(suite.device, suite.dtype)
+    grid = Grid(missing, works, rates, max(1, workers), keep_weights)
     lines: list[str] = []
     # A run reports the cells with a record first.
     for cell in [*(cell for cell in cells if cell.digest in kept), *missing]:

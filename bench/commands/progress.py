@@ -44,14 +44,21 @@ class Progress:
         store: tree whose store holds the records.
         folder: folder with the beats of running cells.
         workers: number of cells that run at once.
+        keep_weights: whether the run keeps weights. A cell with a record and no weights is trained.
     """
 
     def __init__(
-        self, console: Console, cells: Sequence["Cell"], store: Path, folder: Path, workers: int
+        self,
+        console: Console,
+        cells: Sequence["Cell"],
+        store: Path,
+        folder: Path,
+        workers: int,
+        keep_weights: bool = False,
     ) -> None:
         from bench.planning.forecast import Forecast, expect
 
-        expected, kept = expect(cells, store)
+        expected, kept = expect(cells, store, keep_weights)
         self.console, self.total, self.folder = console, len(cells), folder
         self.forecast = Forecast(expected, workers)
         self.expected_kept, self.begun_at = kept, time.time()

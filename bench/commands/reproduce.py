@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from bench.commands.official import check_device
 from bench.commands.options import Subparsers, add_records, add_workers, name_of_suite
 from bench.commands.places import place, require_folder
 from bench.errors import UserError, unknown
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     records = row_records(arguments)
     cells = _cells(records, tuple(arguments.plugin))
+    check_device(cells[0].suite.device)
     if records[0].provenance.rules_version != RULES_VERSION:
         print(
             f"note: the record was made under rules version "
@@ -136,7 +138,11 @@ def _losses(records: Iterable[Record], kept: Iterable[tuple[int, int]]) -> dict[
 
 
 def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]":
-    """Return the cells of a row's records."""
+    """Return the cells of a row's records.
+
+    Raises:
+        UserError: the records were made on several ranks.
+    """
     from bench.runner.weights import recorded_cell
 
     found: list[Cell] = []
@@ -144,6 +150,11 @@ def _cells(records: Sequence[Record], plugins: tuple[Path, ...]) -> "list[Cell]"
         # The first router seed of a seed has the plain file name.
         replica = sum(cell.seed == record.cell.seed for cell in found)
         found.append(replace(recorded_cell(record, plugins), replica=replica))
+    if (ranks := max(cell.suite.ranks for cell in found)) > 1:
+        raise UserError(
+            f"Row {found[0].row.name!r} was trained on {ranks} ranks, and `reproduce` runs in one "
+            "process. Run the suite again by torchrun with another --out, and compare the losses."
+        )
     return found
 
 
@@ -152,8 +163,12 @@ def _reruns(results: "list[CellResult]", root: Path) -> dict[tuple[int, int], Re
     suite, row = results[0].cell.suite, results[0].cell.row
     there = root / suite.name / row.name / conditions(suite.budget, suite.match)
     made = {_numbers(record): record for _, record in read_records(there)}
-    # The folder may hold seeds of an earlier rerun, too.
-    asked = [(result.cell.seed, result.cell.row.router_seed) for result in results]
+    # The folder may hold an earlier rerun, also of a cell that crashed now.
+    asked = [
+        (result.cell.seed, result.cell.row.router_seed)
+        for result in results
+        if result.status != "crashed"
+    ]
     return {numbers: made[numbers] for numbers in asked if numbers in made}
 
 

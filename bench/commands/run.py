@@ -101,7 +101,8 @@ def _run(arguments: argparse.Namespace, launch: Launch) -> int:
         cells = launch.agreed(ordered(cells, root, executor.workers))
         if arguments.dry_run:
             if not launch.rank:
-                print("\n".join(dry_run(cells, root, executor.workers)))
+                keep = arguments.keep_weights
+                print("\n".join(dry_run(cells, root, executor.workers, keep)))
             return 0
         results = _run_cells(arguments, launch, executor, cells, root)
     # If every cell crashed, there is nothing new to show.
@@ -159,7 +160,9 @@ def _plan(
     # The official board also shows how each row depends on its learning rate.
     if arguments.official:
         swept = sensitivity_rows(suite, parsed.rows)
-        cells += plan_cells(suite, swept, [suite.sensitivity.seed])
+        of_plugins = [row for row in parsed.rows if row.name in parsed.outside]
+        outside = frozenset(row.name for row in sensitivity_rows(suite, of_plugins))
+        cells += plan_cells(suite, swept, [suite.sensitivity.seed], plugins, outside)
     check_cells(cells)
     return cells
 
@@ -176,11 +179,10 @@ def _run_cells(
     from bench.runner.schedule import run_cells
 
     command = "python -m bench " + shlex.join(sys.argv[1:])
-    job = Job(
-        root, root, command, arguments.checkpoint_seconds, keep_weights=arguments.keep_weights
-    )
+    keep = arguments.keep_weights
+    job = Job(root, root, command, arguments.checkpoint_seconds, keep_weights=keep)
     shown, checkpoints = launch.console(), root / CHECKPOINTS
-    with Progress(shown, cells, root, checkpoints, executor.workers) as progress:
+    with Progress(shown, cells, root, checkpoints, executor.workers, keep) as progress:
         known = launch.agreed(progress.expected_kept)
         return run_cells(cells, job, executor, progress, progress.starting, known)
 

@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.tokens or arguments.top_k == 0:
         named = "--top-k" if arguments.tokens else "--tokens"
         raise UserError(f"{named} is 0; it must be at least 1.")
-    if arguments.device:
-        check_device(arguments.device)
     # All rows are found before the first one is loaded.
     found = [_kept_record(row, arguments) for row in arguments.row]
+    for record, _ in found:
+        check_device(arguments.device or record.provenance.config["device"])
     for number, (record, store) in enumerate(found):
         kept = load_model(record, store, arguments.plugin, arguments.device)
         for remark in kept.remarks:

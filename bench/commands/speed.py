@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from bench.commands.official import OFFICIAL_ROOT, OWN_ROOT, check_device, require_clean_tree
-from bench.commands.options import Subparsers, add_assignments, add_device, overrides
+from bench.commands.options import (
+    Subparsers,
+    add_assignments,
+    add_device,
+    add_plugin,
+    overrides,
+)
 from bench.commands.places import place, require_folder, writing
 from bench.config.read_suite import load_suite
 from bench.config.row import RowConfig
@@ -33,6 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         default="all",
         help="comma-separated rows or routers; all = the suite's roster (default)",
     )
+    add_plugin(parser)
     parser.add_argument("--backbone", help="size of the decoder (default: the suite's)")
     parser.add_argument(
         "--repeats", type=_repeats, default=20, help="timed calls of each work (default: 20)"
@@ -68,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.data import check_windows, load_corpus
     from bench.record.speed import require_rows_kept, write_speed
     from bench.runner.cells import plan_cells
+    from bench.runner.plugins import plugin_files
     from bench.runner.preflight import check_cells, check_suite
     from bench.runner.rows import parse_rows, unmet
     from bench.speed.measure import measure_speeds
@@ -78,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         require_clean_tree()
     root: Path = OFFICIAL_ROOT if arguments.official else arguments.out or OWN_ROOT
     check_suite(suite)
-    parsed = parse_rows(suite, arguments.routers)
+    plugins = plugin_files(suite, arguments.plugin)
+    parsed = parse_rows(suite, arguments.routers, plugins)
     said = lambda text: print(f"{text} ...", file=sys.stderr, flush=True)  # noqa: E731
     corpus = load_corpus(suite.data.at(0), said=said)
     check_windows(corpus, suite)
@@ -86,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"skipped  {name}: {reason}")
     # A twin has the speed of its original.
     rows = [row for row in parsed.without(reasons).rows if row.router_seed == 0]
-    cells = plan_cells(suite, [_reference(suite), *rows], [0])
+    cells = plan_cells(suite, [_reference(suite), *rows], [0], plugins, parsed.outside)
     # One cell for each row; the reference may be listed among them too.
     cells = list({cell.row.name: cell for cell in cells if not cell.replica}.values())
     check_cells(cells)

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1 if stale else 0
     if arguments.render:
         for study in [load_study(arguments.study)] if arguments.study else studies_in(out):
-            write_page(study, out, shown)
+            write_page(study, out, shown, arguments.study)
         return 0
     if arguments.study is None:
         raise UserError("Name the study to run; `python -m bench list studies` shows them.")
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = _run_cells(cells, arguments, out, shown)
     if arguments.dry_run:
         return 0
-    write_page(study, out, shown)
+    write_page(study, out, shown, arguments.study)
     return int(any(result.bad for result in results))
 
 

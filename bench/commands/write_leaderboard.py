@@ -133,18 +133,30 @@ def _stale(path: Path, figure: "Figure", command: str) -> list[str]:
     return [f"{path} does not agree with its records. Run `{command}`."]
 
 
-def write_page(study: "StudyConfig", out: Path, console: Console) -> None:
-    """Write a study's page and its figures, and print their place."""
+def write_page(study: "StudyConfig", out: Path, console: Console, given: str | None = None) -> None:
+    """Write a study's page and its figures, and print their place.
+
+    Args:
+        study: the study.
+        out: tree of records.
+        console: the console.
+        given: the name or the file by which the user named the study; None for its name.
+    """
     from bench.study.results import study_folder
 
     folder = study_folder(out, study.name)
     page, figures = page_files(study, folder)
     # A study's figures are files of their own, so they carry their colours with them.
     files = {STUDY_PAGE: page} | {name: figure.standalone() for name, figure in figures.items()}
-    with writing(folder, f"run `python -m bench study {study.name} --render --out {out}`"):
+    with writing(folder, f"run `{_study_command(given or study.name, '--render', out)}`"):
         for name, text in files.items():
             write_atomically(folder / name, text)
     console.print(f"page     {folder / STUDY_PAGE}", markup=False)
+
+
+def _study_command(given: str, option: str, out: Path) -> str:
+    """Return a command on the page of a study that is given by its name or file."""
+    return shlex.join(["python", "-m", "bench", "study", given, option, "--out", str(out)])
 
 
 def page_files(study: "StudyConfig", folder: Path) -> "tuple[str, dict[str, Figure]]":
@@ -166,7 +178,7 @@ def stale_pages(out: Path, name: str | None = None) -> list[str]:
     lines: list[str] = []
     for study in [load_study(name)] if name else studies_in(out):
         folder = study_folder(out, study.name)
-        command = f"python -m bench study {study.name} --render --out {out}"
+        command = _study_command(name or study.name, "--render", out)
         page, figures = page_files(study, folder)
         lines += _changed(folder / STUDY_PAGE, page, command)
         for file, figure in figures.items():
@@ -191,7 +203,7 @@ def unknown_studies_in(out: Path) -> list[str]:
     left = [name for name in _names_in(out) if name not in study_names()]
     return [
         f"passed over: the page of {name!r}, a study of your own. Name its file: "
-        f"`python -m bench study FILE.yaml --check --out {out}`."
+        f"`{_study_command('FILE.yaml', '--check', out)}`."
         for name in left
     ]
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bench.backbone.decoder import device_of
 from bench.backbone.passes import ask
 from bench.data import Windows
 from bench.evaluation.evaluate import evaluate
@@ -50,7 +51,7 @@ def causal_choice(
         equal[site[router]] += torch.stack([seen.sum(), *same]).cpu()
         return plan
 
-    noise = generator(seed, "causal-choice")
+    noise = generator(seed, "causal-choice", device_of(model.decoder))
     causal = evaluate(model, windows, batch_size, dtype)
     topk = evaluate(
         model, windows, batch_size, dtype, decide=compare, selection="topk", noise=noise

@@ -90,7 +90,9 @@ def gpus() -> list[str]:
 
     count = torch.cuda.device_count()
     if not count:
-        raise UserError("--device is 'cuda', and this machine has no GPU. Use --device cpu.")
+        raise UserError(
+            "device is 'cuda', and this machine has no GPU. Set it to cpu, or use another machine."
+        )
     # A scheduler may have given this process some of the GPUs, under their own names.
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in given.split(",") if name.strip()]

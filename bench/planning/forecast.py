@@ -15,6 +15,7 @@ from bench.runner.cell_phase import PHASES, Beat, Phase, Timing
 from bench.runner.cells import Cell
 from bench.runner.frozen import training_budget
 from bench.runner.resolve import decoder_of, resolve
+from bench.runner.resume_cell import lacks_weights
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,10 @@ def _rest(timing: Timing, beat: Beat, now: float) -> float:
     return max(0.0, timing[beat.phase] - done) + sum(timing[phase] for phase in later)
 
 
-def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozenset[str]]:
-    """Return the cells that a run must train, and the digests of those with a record.
+def expect(
+    cells: Sequence[Cell], store: Path, keep_weights: bool = False
+) -> tuple[list[Expected], frozenset[str]]:
+    """Return the cells that a run must train, and the digests of the others.
 
     Cells with a plugin's code count as without a record: only a process of their own may look them
     up.
@@ -113,6 +116,7 @@ def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozense
     Args:
         cells: the cells of the run, in order.
         store: tree whose store holds the records.
+        keep_weights: whether the run keeps weights. A cell with a record and no weights is trained.
     """
     read = _reader()
     budgets: dict[str, float] = {}
@@ -120,7 +124,7 @@ def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozense
     seeds: set[tuple[str, int]] = set()
     # Cells of several texts may alternate, and each text is read once.
     by_text = sorted(cells, key=lambda cell: hash_of(cell.data.canonical()))
-    kept = frozenset(cell.digest for cell in by_text if _is_kept(cell, store, read))
+    kept = frozenset(cell.digest for cell in by_text if _is_kept(cell, store, keep_weights, read))
     for cell in cells:
         if cell.digest in kept:
             continue
@@ -136,13 +140,18 @@ def expect(cells: Sequence[Cell], store: Path) -> tuple[list[Expected], frozense
     return expected, kept
 
 
-def _is_kept(cell: Cell, store: Path, read: Callable[[DataConfig], Corpus]) -> bool:
+def _is_kept(
+    cell: Cell, store: Path, keep_weights: bool, read: Callable[[DataConfig], Corpus]
+) -> bool:
     if cell.outside:
         return False
     try:
         path = store_path(store, resolve(cell, read(cell.data)).key)
+        if not path.exists():
+            return False
+        record = read_record(path)
         # A cell that failed is tried again.
-        return path.exists() and read_record(path).status != "failed"
+        return record.status != "failed" and not (keep_weights and lacks_weights(record, store))
     except UserError:  # the cell itself gives the reason
         return False
 

@@ -15,8 +15,8 @@ from bench.planning.rates import Rates
 from bench.planning.work import Work, work_of
 from bench.runner.cells import Cell
 
-BACKBONE_BYTES = 4
-"""Bytes of a parameter of a frozen backbone in the cache."""
+WEIGHT_BYTES = 4
+"""Bytes of a parameter of kept weights, or of a frozen backbone in the cache."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Grid:
         works: digest of a cell -> its work; cells whose work is unknown are left out.
         rates: of the device.
         workers: number of cells at once.
+        keep_weights: whether the run keeps the weights of each cell.
     """
 
     cells: Sequence[Cell]
     works: Mapping[str, Work]
     rates: Rates
     workers: int
+    keep_weights: bool = False
 
     @property
     def flops(self) -> float:
@@ -82,11 +84,12 @@ class Grid:
 
     @property
     def disk(self) -> float:
-        """Return the most bytes on disk: records, checkpoints of running cells, backbones."""
+        """Return the most bytes on disk: records, running checkpoints, backbones, kept weights."""
         running = sorted((work.checkpoints for work in self.works.values()), reverse=True)
-        backbones = sum(BACKBONE_BYTES * work.parameters for work in self.backbones.values())
+        kept = list(self.works.values()) if self.keep_weights else []
+        weights = sum(work.parameters for work in [*self.backbones.values(), *kept]) * WEIGHT_BYTES
         records = len(self.cells) * self.rates.stored()
-        return records + sum(running[: max(1, self.workers)]) + backbones
+        return records + sum(running[: max(1, self.workers)]) + weights
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:

@@ -66,7 +66,7 @@ class Pulse:
         self.loss: float | None = None
         # A resumed cell begins its training at a later share.
         self.resumed_at: float | None = None
-        self._since = self._entered = time.time()
+        self._since = time.time()
         self._due = 0.0
         self._write(0.0)
 

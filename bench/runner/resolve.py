@@ -156,6 +156,8 @@ def numerics(cell: Cell) -> dict[str, Any]:
     canonical = cell.suite.canonical().items()
     # The canonical form leaves out fields at later defaults, so old records keep their keys.
     suite = {name: value for name, value in canonical if name not in NOT_NUMERICS}
+    # Equal GPUs of a machine compute alike, and the key of a cell names their model.
+    suite["device"] = cell.suite.device.partition(":")[0]
     row = {name: value for name, value in cell.row.canonical().items() if name not in COMPARED}
     conditions = {"budget": cell.suite.budget, "match": cell.match, "seed": cell.seed}
     return {"suite": suite, "name": cell.suite.name, "row": row, "cell": conditions}

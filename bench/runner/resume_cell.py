@@ -109,11 +109,12 @@ def _share(cell: Cell, job: Job, wait: bool) -> CellResult:
 
 def _follow(cell: Cell, job: Job) -> None:
     """Run a cell together with rank 0, which writes its record and its checkpoints."""
+    from bench.runner.numerics import fix_numerics
     from bench.runner.resolve import resolve
     from bench.runner.run_cell import run_cell
     from bench.training.checkpoint import Checkpoints
 
-    _fix_numerics()
+    fix_numerics(cell.suite.device)
     resolved = resolve(cell)
     state = job.store / CHECKPOINTS / resolved.key
     checkpoints = Checkpoints(state, resolved.key, job.checkpoint_seconds)
@@ -145,25 +146,14 @@ def _resume(
     return CellResult(cell, status, detail, seconds, timing)
 
 
-def _fix_numerics() -> None:
-    """Use one thread and deterministic kernels: equal cells give equal bits on any machine."""
-    import torch
-
-    from bench.runner.memory import keep_freed_memory
-    from bench.runner.provenance import THREADS
-
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
 def _locked(
     cell: Cell, job: Job, wait: bool, begin: Callable[[], object]
 ) -> tuple[str, str, Timing | None]:
     """Return status, detail and timing of a cell, while its lock keeps other processes away."""
+    from bench.runner.numerics import fix_numerics
     from bench.runner.resolve import resolve
 
-    _fix_numerics()
+    fix_numerics(cell.suite.device)
     resolved = resolve(cell)
     place, kept = resolved.place(cell.tree or job.root), store_path(job.store, resolved.key)
     state = job.store / CHECKPOINTS / resolved.key
@@ -197,7 +187,7 @@ def _record(
         # Another process of this run, or of a later one, has tried already.
         if kept.stat().st_mtime >= job.failed_since:
             return there, there.status, None
-    elif there is not None and not _lacks_weights(there, job):
+    elif there is not None and not (job.keep_weights and lacks_weights(there, job.store)):
         # A run that was killed right after it wrote the record left its checkpoints.
         clear()
         return there, "kept", None
@@ -211,13 +201,13 @@ def _record(
     record = run_cell(resolved, job.command, job.store, checkpoints, pulse, job.beside, keep)
     # A run that broke off tells nothing about the others.
     timing = pulse.timing() if record.status in TRAINED else None
-    if there is not None and there.status in TRAINED:
-        # It was trained again for its weights alone.
-        clear()
-        return there, "kept", timing
-    write_record(record, kept)
+    if there is None or there.status not in TRAINED:
+        write_record(record, kept)
+    elif record.status in TRAINED:
+        # It was trained again for its weights alone, and its record stays.
+        record = there
     clear()
-    return record, record.status, timing
+    return record, "kept" if record is there else record.status, timing
 
 
 def _keeper(job: Job, key: str) -> Callable[["Decoder"], None]:
@@ -231,13 +221,12 @@ def _keeper(job: Job, key: str) -> Callable[["Decoder"], None]:
     return keep
 
 
-def _lacks_weights(record: Record, job: Job) -> bool:
-    """Return whether a cell must be trained again for its weights."""
+def lacks_weights(record: Record, store: Path) -> bool:
+    """Return whether a run that keeps weights must train the cell of a record again."""
     from bench.runner.weights import weights_path
 
     # Only a cell that came to its end has weights to keep.
-    wanted = job.keep_weights and record.status in TRAINED
-    return wanted and not weights_path(job.store, record.key).is_dir()
+    return record.status in TRAINED and not weights_path(store, record.key).is_dir()
 
 
 def _displaced(place: Path, kept: Path) -> str:

@@ -1,7 +1,7 @@
 """Find and check the rows of a run, from the names of a user, before any cell runs."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,20 @@ class Rows:
         """Return the names of the rows that run a plugin's code."""
         return frozenset(row.name for row in self.rows if self.cards[row.name].outside)
 
-    def without(self, names: Collection[str]) -> "Rows":
-        """Return the rows without those of some names."""
-        return Rows(tuple(row for row in self.rows if row.name not in names), self.cards)
+    def without(self, reasons: Mapping[str, str]) -> "Rows":
+        """Return the rows without those that cannot run.
+
+        Args:
+            reasons: row name -> why it cannot run.
+
+        Raises:
+            UserError: no row is left.
+        """
+        left = tuple(row for row in self.rows if row.name not in reasons)
+        if not left:
+            said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise UserError(f"No row can run ({said}). Choose other rows or another suite.")
+        return Rows(left, self.cards)
 
 
 def parse_rows(suite: SuiteConfig, routers: str, plugin_files: Sequence[Path] = ()) -> Rows:

@@ -109,7 +109,9 @@ def _ending(error: BaseException) -> dict[str, Any]:
     # An interrupt is no result of this cell.
     let_through(error)
     if world().size > 1:
-        raise error  # the other ranks wait for this one, so all of them must end
+        # The other ranks wait for this one, so all of them must end. Raised as it is, an OSError
+        # would be taken for one in the way of the record, and this rank would go on.
+        raise RuntimeError(located(error)) from error
     return {"reason": located(error)}
 
 

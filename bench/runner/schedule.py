@@ -41,12 +41,11 @@ def run_cells(
         executor: an open executor.
         report: called with each result as it comes.
         starting: called with each cell that a worker takes up, from any thread.
-        known: digests of cells with a record. No worker is needed for them.
+        known: digests of cells with a record, and with weights if the job keeps them. No worker is
+            needed for them.
     """
     results: list[CellResult] = []
     job = replace(job, failed_since=time.time())
-    # A cell with a record may still lack the weights that a job keeps, and is then trained.
-    known = frozenset() if job.keep_weights else known
     for cell in (cell for cell in cells if cell.digest in known):
         results.append(resume_cell(cell, job))
         report(results[-1])

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from bench.backbone.decoder import device_of
 from bench.backbone.passes import autocast
 from bench.decoding.decode import Decoding
 from bench.model.assemble import Model
 from bench.record.speed import DecodeSpeed
+from bench.speed.timing import wait_for
 
 BATCHES = (1, 8, 64)
 """Batch sizes of a measurement."""
@@ -61,7 +61,7 @@ def measure_decode(
         for _ in range(repeats):
             for name, model in models.items():
                 decoding = _begun(model, tokens, domains, prompt, dtype)
-                seconds[name].append(_timed(model, decoding, tokens, domains, dtype, clock))
+                seconds[name].append(_timed(decoding, tokens, domains, dtype, clock))
         number = batch * (text.shape[1] - prompt)
         rows += [_row(counted[name], seconds[name], number) for name in models]
     return rows
@@ -110,7 +110,6 @@ def _counted(
 
 
 def _timed(
-    model: Model,
     decoding: Decoding,
     tokens: Tensor,
     tags: Tensor | None,
@@ -119,18 +118,13 @@ def _timed(
 ) -> float:
     """Return the seconds of all steps."""
     step, start, device = _steps(decoding, tokens, tags), decoding.tokens.shape[1], tokens.device
-    _wait(device)
+    wait_for(device)
     begin = clock()
     with autocast(device, dtype):
         for place in range(start, tokens.shape[1]):
             step(place)
-    _wait(device_of(model.decoder))
+    wait_for(device)
     return clock() - begin
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _row(counted: DecodeSpeed, seconds: Sequence[float], number: int) -> DecodeSpeed:

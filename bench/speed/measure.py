@@ -11,8 +11,8 @@ from bench.data import Corpus
 from bench.evaluation.evaluate import window_tensors
 from bench.record.speed import DecodeSpeed, RowSpeed, SpeedRun, Work, Yardstick
 from bench.runner.cells import Cell
-from bench.runner.memory import keep_freed_memory
-from bench.runner.provenance import THREADS, commit_state, processor
+from bench.runner.numerics import fix_numerics
+from bench.runner.provenance import commit_state, processor
 from bench.runner.resolve import resolve
 from bench.speed.decode import measure_decode
 from bench.speed.memory import measure_memory
@@ -82,8 +82,7 @@ def measure_speeds(
 
 def _subjects(cells: Sequence[Cell], corpus: Corpus) -> dict[str, Subject]:
     """Return the rows by name, in a process that is set up as for the cells of a run."""
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
+    fix_numerics(cells[0].suite.device)
     return {cell.row.name: Subject(resolve(cell, corpus)) for cell in cells}
 
 

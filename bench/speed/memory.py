@@ -6,6 +6,7 @@ of it is code.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from bench.data import load_corpus
 from bench.executors.isolation import FreshProcess
 from bench.record.speed import Memory
 from bench.runner.cells import Cell
-from bench.runner.memory import PeakMemory, keep_freed_memory
-from bench.runner.provenance import THREADS
+from bench.runner.memory import PeakMemory
+from bench.runner.numerics import fix_numerics
 from bench.runner.resolve import ResolvedCell, resolve
 from bench.speed.subject import Subject
 
@@ -32,6 +33,8 @@ def measure_memory(
 ) -> dict[str, Memory]:
     """Return row name -> peak memory of its training steps.
 
+    A row whose process died, for example for its memory, is left out.
+
     Args:
         cells: one cell for each row.
         told: called with what is being done.
@@ -42,6 +45,8 @@ def measure_memory(
         process = FreshProcess(quiet=True, environment=QUIET)
         try:
             found[cell.row.name] = process.run(memory_of, cell)
+        except BrokenProcessPool:
+            told(f"memory of {cell.row.name}: unknown, because its process died")
         finally:
             process.close()
     return found
@@ -49,8 +54,7 @@ def measure_memory(
 
 def memory_of(cell: Cell) -> Memory:
     """Build the model of a cell, do some training steps, and return their peak memory."""
-    torch.set_num_threads(THREADS)
-    keep_freed_memory()
+    fix_numerics(cell.suite.device)
     device = torch.device(cell.suite.device)
     # As in a cell, the peak is of the whole process, with the text.
     peak = PeakMemory(torch.device("cpu"))

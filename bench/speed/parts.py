@@ -22,6 +22,7 @@ from bench.backbone.memory import PairMemory
 from bench.backbone.passes import Pass
 from bench.backbone.paths import ExpertBank, LowRank
 from bench.flops.ledger import Ledger
+from bench.speed.timing import wait_for
 from bench.training import step as step_module
 from bench.training.auxiliary import AuxiliaryLosses
 from bench.training.choices import Choices
@@ -104,11 +105,10 @@ class Stopwatch:
         return timed
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            # Kernels run later than their calls, so wait for those of the part that ends.
-            torch.cuda.synchronize(self.device)
-            return time.perf_counter()
-        return time.process_time()
+        # The work of the part that ends is its own.
+        wait_for(self.device)
+        on_gpu = self.device.type == "cuda"
+        return time.perf_counter() if on_gpu else time.process_time()
 
 
 def shares(step: Callable[[], object], decoder: Decoder, repeats: int) -> dict[str, float]:

@@ -18,15 +18,21 @@ def clock_name(device: torch.device) -> str:
     return "events of the device" if device.type == "cuda" else "processor time of this process"
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait for the work of a GPU, which runs after the calls have returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Return the time of one call: processor time on a CPU, time of the device on a GPU."""
     if device.type == "cuda":
-        # Kernels run after the call returns, so the device itself takes the time.
+        # The device itself takes the time.
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         work()
         end.record()
-        torch.cuda.synchronize(device)
+        wait_for(device)
         return begin.elapsed_time(end) / 1e3
     started = time.process_time()
     work()

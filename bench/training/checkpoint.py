@@ -193,6 +193,8 @@ def write_state(target: Path, key: str, model: nn.Module, parts: Mapping[str, St
 def read_state(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read weights and buffers by name, and the state of parts, from a folder of `write_state`.
 
+    All tensors are on the CPU.
+
     Raises:
         Foreign: the folder is of another key or format.
         ValueError: a file is damaged.
@@ -204,7 +206,8 @@ def read_state(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, data in files.items():
         if _sha256(data) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its digest")
-    state = torch.load(io.BytesIO(files[_STATE]), weights_only=True)
+    # Onto the CPU: another rank, or a machine with fewer GPUs, may lack the device of the writer.
+    state = torch.load(io.BytesIO(files[_STATE]), map_location="cpu", weights_only=True)
     return {**load(files[_WEIGHTS]), **state["weights"]}, state
 
 

@@ -38,8 +38,9 @@ class Choices:
         if progress < LAST or not self.tokens:
             self.taken, self.tokens = found, tokens
             return
+        # Counts of a checkpoint are on the CPU.
         self.taken = [
-            None if old is None or new is None else old + new
+            None if old is None or new is None else old.to(new.device) + new
             for old, new in zip(self.taken, found, strict=True)
         ]
         self.tokens += tokens

@@ -103,7 +103,10 @@ class Muon(torch.optim.Optimizer):
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         gradient = parameter.grad
         assert gradient is not None
-        average = self.state[parameter].setdefault("average", torch.zeros_like(gradient))
+        state = self.state[parameter]
+        if "average" not in state:
+            state["average"] = torch.zeros_like(gradient)
+        average = state["average"]
         average.lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum)
 

@@ -170,7 +170,8 @@ class _Loop:
         apart = {id(p) for p in cheap}
         # Cheap paths have their own learning rate, so they are apart from the other matrices.
         matrices = [p for p in muon_parameters(decoder, []) if id(p) not in apart]
-        rest = [decoder.embedding.weight, decoder.head.weight]
+        taken = {id(p) for p in (*matrices, *cheap)}
+        rest = [p for p in decoder.parameters() if id(p) not in taken]
         adam = torch.optim.AdamW(
             rest, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=False, foreach=True
         )

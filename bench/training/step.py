@@ -106,7 +106,9 @@ class Stepper:
         self.gradients = state["gradients"]
         self.choices.load_state_dict(state["choices"])
         self.done = Trained(**state["done"])
-        self.since, self.probed = state["since"], state["probed"]
+        # A checkpoint is read on the CPU.
+        self.since = [loss.to(self.device) for loss in state["since"]]
+        self.probed = state["probed"]
 
     def step(self, tokens: Tensor, tags: Tensor, documents: Tensor, progress: float) -> Tensor:
         """Train on `[batch, seq + 1]` tokens, charge the ledger, and return the loss.

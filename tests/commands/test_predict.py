@@ -34,6 +34,9 @@ def test_a_dry_run_lists_kept_and_missing_cells_and_writes_nothing(
     assert sorted(path for path in runs.rglob("*")) == before
     assert main(["run", *arguments[:-1], "1", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 cells: 2 kept, 0 to run"
+    # Their weights were not kept.
+    assert main(["run", *arguments[:-1], "1", "--dry-run", "--keep-weights"]) == 0
+    assert "2 cells: 0 kept, 2 to run" in capsys.readouterr().out.splitlines()
 
 
 def three_rows(place: Path) -> list[str]:

@@ -17,6 +17,7 @@ from bench.record import Record, record_path, write_record
 from bench.record.store import target_of
 from bench.runner.cells import Cell, sensitivity_rows
 from bench.runner.resolve import resolve
+from bench.runner.resume_cell import CellResult
 from bench.runner.weights import recorded_cell
 from tests import world
 from tests.board.synthetic import QUICK, record
@@ -129,6 +130,42 @@ def test_an_honest_record_is_confirmed(runs: Path, capsys: pytest.CaptureFixture
     assert "mlp_gate: confirmed" in capsys.readouterr().out
     assert len(list(Path("again").rglob("seed-0.json"))) == 1
     assert sorted(runs.rglob("again*")) == []
+
+
+def test_an_earlier_rerun_confirms_no_cell_that_crashed_now(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["reproduce", "mlp_gate", *AGAIN]) == 0
+
+    def crashed(cell: Cell, *_: object, **__: object) -> CellResult:
+        return CellResult(cell, "crashed", "no memory", 0.0)
+
+    monkeypatch.setattr("bench.runner.schedule.resume_cell", crashed)
+    capsys.readouterr()
+    assert main(["reproduce", "mlp_gate", *AGAIN]) == 1
+    assert "mlp_gate: inconclusive: " in capsys.readouterr().out
+
+
+def test_a_record_of_several_ranks_is_refused_before_anything_runs(
+    suite: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = suite.model_copy(update={"parallel": "ddp", "ranks": 2})
+    one = a_record(Cell(shared, shared.rows[0], 0))
+    write_record(one, record_path(tmp_path / "results", one.cell))
+    where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "again")]
+    assert main(["reproduce", "mlp_gate", "--suite", "tiny", "--workers", "0", *where]) == 2
+    assert "Row 'mlp_gate' was trained on 2 ranks" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_record_of_a_gpu_is_refused_where_there_is_none(
+    suite: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = a_record(Cell(suite.model_copy(update={"device": "cuda:99"}), suite.rows[0], 0))
+    write_record(one, record_path(tmp_path / "results", one.cell))
+    where = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "again")]
+    assert main(["reproduce", "mlp_gate", "--suite", "tiny", *where]) == 2
+    assert "device is 'cuda:99', which this machine does not offer" in capsys.readouterr().err
 
 
 def test_a_record_whose_loss_was_changed_is_noticed(

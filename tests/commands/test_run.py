@@ -7,6 +7,7 @@ import yaml
 from bench.board import build_board
 from bench.cli import main
 from bench.record import Record, read_records
+from bench.runner.cells import Cell
 from tests import world
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -91,6 +92,44 @@ def test_a_router_whose_needs_the_suite_cannot_meet_is_skipped_with_the_reason(
     assert run(suite, "--routers", "wants_truth,mlp_gate", "--seeds", "1") == 0
     assert set(records(suite)) == {("mlp_gate", 0)}
     assert "skipped  wants_truth: it needs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_run_without_a_row_that_can_run_is_refused(
+    suite: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = str(suite.parent / "plugin.py")
+    shared = (command, "--suite", str(suite), "--plugin", plugin)
+    assert main([*shared, "--routers", "wants_truth"]) == 2
+    told = capsys.readouterr().err
+    assert "No row can run (wants_truth: it needs" in told and told.count("\n") == 1
+
+
+def test_a_cell_without_weights_is_begun_again_for_them(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[bool] = []
+    for keep in ([], ["--keep-weights"], ["--keep-weights"]):
+        assert run(suite, "--routers", "mlp_gate", "--seeds", "1", *keep) == 0
+        begun.append("mlp_gate seed 0              started" in capsys.readouterr().out)
+    assert begun == [True, True, False]
+
+
+def test_an_official_run_varies_the_rates_of_a_plugin_in_its_own_process(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Cell] = []
+    monkeypatch.chdir(suite.parent)
+    monkeypatch.setattr("bench.commands.run.dry_run", lambda cells, *_: planned.extend(cells) or [])
+    data = yaml.safe_load(suite.read_text(encoding="utf-8"))
+    varied = {"sensitivity": {"lr_scales": [0.5]}, "rows": ["mlp_gate", "breaks"]}
+    suite.write_text(yaml.safe_dump({**data, "plugins": ["plugin.py"], **varied}), encoding="utf-8")
+    assert main(["run", "--suite", str(suite), "--seeds", "1", "--official", "--dry-run"]) == 0
+    found = {cell.row.name: (cell.outside, cell.plugin_files) for cell in planned}
+    files = (suite.parent / "plugin.py",)
+    for row in ("breaks", "breaks@lr0.5", "breaks@lr1"):
+        assert found[row] == (True, files)
+    assert found["mlp_gate@lr0.5"] == (False, ())
 
 
 def test_a_control_that_the_suite_lacks_is_run_and_compared_with(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from bench.record import read_record, write_record
 
 ROW = ["--suite", "tiny.yaml"]
 
@@ -88,6 +89,18 @@ def test_bad_input_is_one_line(
     row = ["mlp_gate", *ROW, "--results", str(kept), "--prompt", "abc", "--tokens", "4"]
     _, err = sampled(capsys, *row, *change, code=2)
     assert said in err and err.count("\n") == 1
+
+
+def test_a_record_of_a_gpu_is_refused_where_there_is_none(
+    place: Path, kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = read_record(next((kept / "tiny" / "mod").rglob("seed-0.json")))
+    config = made.provenance.config | {"device": "cuda:99"}
+    provenance = made.provenance.model_copy(update={"config": config})
+    write_record(made.model_copy(update={"provenance": provenance}), place / "of_a_gpu.json")
+    _, err = sampled(capsys, "of_a_gpu.json", "--prompt", "abc", code=2)
+    assert "device is 'cuda:99', which this machine does not offer" in err
+    assert err.count("\n") == 1
 
 
 def test_unknown_rows_files_and_missing_weights_are_one_line(

@@ -1,11 +1,17 @@
 """`bench speed` on a tiny suite: its file and its tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.cli import main
+from bench.errors import UserError
 from bench.record.speed import read_speeds, write_speed
+from bench.runner.cells import Cell
+from bench.runner.resolve import resolve
+from tests.commands.test_plan_rows import PLUGIN
 from tests.record.test_speed import speed_run
 
 
@@ -32,6 +38,29 @@ def test_an_official_file_keeps_its_rows(
     told = capsys.readouterr().err.splitlines()[-1]
     assert f"{path} has rows that this run would remove: slow" in told
     assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("forked")
+def test_rows_of_a_plugin_are_timed(place: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the suite, or of the command line."""
+    (place / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    timed: list[Sequence[Cell]] = []
+
+    def stop(cells: Sequence[Cell], *_: object) -> None:
+        timed.append(cells)
+        raise UserError("that was all")
+
+    monkeypatch.setattr("bench.speed.measure.measure_speeds", stop)
+    command = ["speed", "--suite", "tiny.yaml", "--routers", "of_the_suite"]
+    assert main([*command, "--plugin", "mine.py"]) == 2
+    data = yaml.safe_load(Path("tiny.yaml").read_text(encoding="utf-8"))
+    text = yaml.safe_dump({**data, "plugins": ["mine.py"]})
+    Path("tiny.yaml").write_text(text, encoding="utf-8")
+    assert main(command) == 2
+    for dense, mine in timed:
+        assert (dense.row.name, dense.outside) == ("dense", False)
+        assert mine.outside and resolve(mine).entry.name == "of_the_suite"
+    assert len(timed) == 2
 
 
 @pytest.mark.parametrize("count", ["0", "many"])

@@ -91,6 +91,24 @@ def test_cells_are_run_once_for_all_studies_and_the_page_is_what_they_give(
     assert "other, half: 4 cells, " in said and said.count(" kept ") == 4
 
 
+def test_a_remedy_names_the_study_and_the_tree_as_they_were_given(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name alone finds no study of the user's, and a shell splits a path at its space."""
+    there = ["--out", "my out"]
+    remedy = "`python -m bench study study.yaml --render --out 'my out'`"
+    assert main(["study", "study.yaml", "--check", *there]) == 1
+    assert f"Run {remedy} and commit" in capsys.readouterr().out
+    (place / "my out" / "studies").mkdir(parents=True)
+    (place / "my out" / "studies" / "wide-gate").write_text("in the way", encoding="utf-8")
+    assert main(["study", "study.yaml", "--render", *there]) == 2
+    assert f"run {remedy}" in capsys.readouterr().err
+    (place / "my out" / "studies" / "wide-gate").unlink()
+    (place / "my out" / "studies" / "wide-gate").mkdir()
+    assert main(["study", "--check", *there]) == 0
+    assert "study FILE.yaml --check --out 'my out'`" in capsys.readouterr().out
+
+
 def test_the_cells_of_all_settings_are_one_schedule(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from bench.evaluation.causal_choice import causal_choice
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.headline import knobs_of
 from bench.model.assemble import Model
+from bench.rng import generator
 from tests.world import fit, model, windows
 
 
@@ -73,3 +74,17 @@ def test_any_router_with_a_base_and_a_knob_is_measured(name: str, options: dict[
 )
 def test_others_are_not(name: str, options: dict[str, Any]) -> None:
     assert measured(model(name, options)) is None
+
+
+def test_the_noise_is_drawn_on_the_device_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU refuses a generator of the CPU, which is the default."""
+    asked: list[tuple[object, ...]] = []
+
+    def drawn(*arguments: Any) -> torch.Generator:
+        asked.append(arguments)
+        return generator(0, "noise")
+
+    monkeypatch.setattr("bench.evaluation.causal_choice.generator", drawn)
+    monkeypatch.setattr("bench.evaluation.causal_choice.device_of", lambda _: "the device")
+    measured(model("mod"))
+    assert asked == [(0, "causal-choice", "the device")]

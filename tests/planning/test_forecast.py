@@ -152,6 +152,16 @@ def test_kept_cells_are_found_and_failed_ones_are_to_run(text: Path, tmp_path: P
     assert [cell.digest for cell in expected] == [failed.digest, other.digest]
 
 
+def test_a_cell_without_weights_is_to_run_if_the_run_keeps_them(text: Path, tmp_path: Path) -> None:
+    without, having = (world.cell(text, seed=seed) for seed in range(2))
+    resume_cell(without, job(tmp_path))
+    resume_cell(having, job(tmp_path, keep_weights=True))
+    both = [without, having]
+    expected, kept = expect(both, tmp_path, keep_weights=True)
+    assert [cell.digest for cell in expected] == [without.digest] and kept == {having.digest}
+    assert expect(both, tmp_path)[1] == {cell.digest for cell in both}
+
+
 def test_the_flops_of_a_cell_are_those_of_plan(text: Path, tmp_path: Path) -> None:
     cell = world.cell(text)
     (expected,), _ = expect([cell], tmp_path)

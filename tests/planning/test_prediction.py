@@ -75,6 +75,8 @@ def test_the_cost_of_a_grid_is_a_sum(text: Path) -> None:
     assert grid.longest == pytest.approx(1.25**2 * 40 / 3600)
     assert grid.memory == 16e6 + 5e7 + 0.7e9
     assert grid.disk == 6 * 20_000 + 3 * 24e6
+    # Four bytes for each of a million parameters, of six cells.
+    assert replace(grid, keep_weights=True).disk == grid.disk + 6 * 4e6
 
 
 def test_each_frozen_backbone_counts_once(text: Path) -> None:

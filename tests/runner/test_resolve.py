@@ -21,7 +21,7 @@ from bench.routing.load_routers import find, load_file
 from bench.routing.registry import Entry
 from bench.runner.cells import Cell, plan_cells
 from bench.runner.provenance import THREADS, machine_of
-from bench.runner.resolve import NOT_NUMERICS, content_key, resolve
+from bench.runner.resolve import NOT_NUMERICS, config_hash, content_key, resolve
 from tests import world
 from tests.runner.suites import SUITE
 
@@ -133,6 +133,16 @@ def changed(field: str) -> list[tuple[str, SuiteConfig]]:
         (f"{field}.{name}", parse_suite({**SUITE, field: {**base, **data}}, "s"))
         for name, data in found
     ]
+
+
+def test_the_number_of_a_gpu_is_not_in_the_key() -> None:
+    def key_and_hash(device: str) -> tuple[str, str]:
+        suite = parse_suite({**SUITE, "device": device}, "s")
+        cell = Cell(suite, suite.rows[0], 0)
+        return content_key(cell, "router", "data", MACHINE), config_hash(cell)
+
+    assert key_and_hash("cuda:1") == key_and_hash("cuda:0") == key_and_hash("cuda")
+    assert not {*key_and_hash("cuda")} & {*key_and_hash("cpu")}
 
 
 def test_the_pretraining_of_a_controller_suite_is_in_the_key() -> None:

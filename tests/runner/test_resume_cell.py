@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.ranks import World
 from bench.record import read_record
 from bench.runner.cells import plan_cells
 from bench.runner.resolve import resolve
@@ -114,6 +115,25 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(text: Path, tmp_path
         and "Not a directory" in outcome.detail
         and "\n" not in outcome.detail
     )
+
+
+def test_an_error_of_the_system_in_a_cell_ends_all_ranks(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are in the middle of the cell, where no answer of this rank reaches them."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(World, "here", World(0, 2))
+    monkeypatch.setattr("bench.ranks.from_first", lambda value: value)
+    monkeypatch.setattr("bench.runner.run_cell.train_cell", broken)
+    with pytest.raises(RuntimeError, match="Input/output error"):
+        resume_cell(world.cell(text, parallel="ddp", ranks=2), job(tmp_path))
+    # In the way of the record it concerns this rank alone.
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    before = resume_cell(world.cell(text, parallel="ddp", ranks=2), job(tmp_path / "file"))
+    assert before.status == "crashed" and "cannot keep a record" in before.detail
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

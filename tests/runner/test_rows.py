@@ -43,6 +43,14 @@ def test_rows_of_a_list_of_names() -> None:
             parse_rows(suite, wrong)
 
 
+@pytest.mark.usefixtures("forked")
+def test_a_run_without_a_row_that_can_run_is_refused_with_the_reasons() -> None:
+    rows = parse_rows(parse_suite(SUITE, "s"), "mod,hash")
+    assert [row.name for row in rows.without({"mod": "no block"}).rows] == ["hash"]
+    with pytest.raises(UserError, match=r"^No row can run \(mod: no block; hash: no table\)\."):
+        rows.without({"mod": "no block", "hash": "no table"})
+
+
 def test_a_variant_that_the_suite_does_not_list_is_refused_with_the_nearest_name() -> None:
     suite = parse_suite(SUITE, "s")
     for name, near in (("random@block", "random@ffn"), ("mlp_gate@reinforce", "mlp_gate")):

@@ -142,9 +142,6 @@ def test_records_that_are_known_need_no_worker(text: Path, tmp_path: Path) -> No
     results = run_cells(cells, job(tmp_path), executor, known=known)
     assert [(one.cell.seed, one.status) for one in results] == [(1, "kept"), (0, "diverged")]
     assert list(executor.calls) == [cells[0].digest]
-    # Its weights may be missing, which a worker finds out.
-    run_cells(cells[1:], job(tmp_path, keep_weights=True), executor, known=known)
-    assert executor.calls[cells[1].digest] == 1
 
 
 def test_a_failure_in_another_run_meanwhile_is_not_repeated(text: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import UserError
+from bench.errors import Diverged, UserError
 from bench.evaluation.evaluate import evaluate
 from bench.record import Record, read_record
 from bench.runner.fill_record import provenance_of
@@ -78,6 +78,22 @@ def test_a_run_keeps_weights_on_request_alone_and_trains_again_for_them(
     windows = cut(resolve(cell), "validation", cell.suite.evaluation.validation_windows)
     spent = evaluate(found, windows, 4).active / found.solution.target
     assert spent == pytest.approx(record.budget.validation_spend if record.budget else None)
+
+
+def test_a_training_for_the_weights_that_breaks_is_no_kept_cell(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Diverged("The loss is not finite.")
+
+    cell = world.cell(text)
+    resume_cell(cell, job(tmp_path))
+    before = (path := kept(cell, tmp_path)).read_bytes()
+    monkeypatch.setattr("bench.runner.run_cell.train", broken)
+    found = resume_cell(cell, job(tmp_path, keep_weights=True))
+    assert (found.status, found.detail, found.bad) == ("diverged", "The loss is not finite.", True)
+    assert path.read_bytes() == before, "the record stays"
+    assert resume_cell(cell, job(tmp_path)).status == "kept"
 
 
 def test_damaged_weights_and_a_changed_router_are_told_of(text: Path, tmp_path: Path) -> None:

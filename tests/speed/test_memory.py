@@ -1,5 +1,7 @@
 """The peak memory of training steps, against a count of every allocation by hand."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,20 @@ def test_weights_are_in_the_peak_and_activations_grow_with_the_text(cells: list[
     steps = short.tensors_mb - 3 * weights
     assert 1.6 * steps < long.tensors_mb - 3 * weights < 2.2 * steps
     assert short.process_mb is not None and short.process_mb > short.tensors_mb
+
+
+def killed(_: Cell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_row_whose_process_died_has_no_figure(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(memory, "memory_of", killed)
+    assert measure_memory(cells[:1], said.append) == {}
+    assert said[1:] == ["memory of random@ffn: unknown, because its process died"]
 
 
 def test_the_peak_is_the_most_bytes_that_lived_at_one_time(

@@ -91,6 +91,17 @@ def test_the_newest_is_used_and_one_is_kept_to_fall_back_on(tmp_path: Path) -> N
     assert restored(tmp_path) == (11, 11, 11)
 
 
+def test_a_state_from_a_device_that_is_missing_here_is_restored(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda _: "cuda:1")
+        (path,) = saved(tmp_path, [4])
+    with pytest.raises(RuntimeError, match="CUDA device"):
+        torch.load(path / "state.pt", weights_only=True)
+    assert restored(tmp_path) == (4, 4, 4)
+
+
 def test_nothing_to_go_on_from(tmp_path: Path) -> None:
     assert restored(tmp_path / "absent") is None
 

@@ -37,6 +37,17 @@ def test_steps_of_the_last_part_count_and_the_one_before_it() -> None:
     assert again.shares == choices.shares
 
 
+def test_counts_of_a_checkpoint_join_those_of_the_device() -> None:
+    routers, seen = traces()
+    choices = Choices(routers)
+    choices.note(seen, 72, LAST)
+    there = [
+        replace(trace, plan=replace(trace.plan, mask=trace.plan.mask.to("meta"))) for trace in seen
+    ]
+    choices.note(there, 72, LAST)
+    assert {taken.device.type for taken in choices.taken if taken is not None} == {"meta"}
+
+
 def test_a_path_that_runs_without_being_chosen_does_not_count() -> None:
     routers, seen = traces(estimator="straight_through", estimator_options={"dense": True})
     assert all(router.trains_dense for router in routers)

@@ -95,6 +95,26 @@ def test_steps_are_nesterov_momentum_orthogonalised_and_scaled() -> None:
     torch.testing.assert_close(square.detach(), before[1])
 
 
+def test_momentum_takes_memory_at_the_first_step_alone() -> None:
+    parameter = nn.Parameter(torch.ones(2, 3))
+    optimiser = Muon([parameter], lr=0.1)
+    with patch("torch.zeros_like", wraps=torch.zeros_like) as made:
+        for _ in range(3):
+            parameter.grad = torch.ones(2, 3)
+            optimiser.step()
+    assert made.call_count == 1
+
+
+def test_a_restored_momentum_is_on_the_device_of_its_parameter() -> None:
+    """A checkpoint is read on the CPU. The device `meta` stands for a GPU."""
+    here, there = (nn.Parameter(torch.ones(2, 3, device=device)) for device in ("cpu", "meta"))
+    here.grad = torch.ones(2, 3)
+    stepped, restored = Muon([here], lr=0.1), Muon([there], lr=0.1)
+    stepped.step()
+    restored.load_state_dict(stepped.state_dict())
+    assert restored.state[there]["average"].device.type == "meta"
+
+
 def test_a_parameter_without_a_gradient_stays_and_its_twin_of_the_same_shape_moves() -> None:
     still, moved = nn.Parameter(noise(4, 4)), nn.Parameter(noise(4, 4))
     moved.grad = noise(4, 4, seed=1)

@@ -1,5 +1,6 @@
 """Pretraining against the ordinary training loop, and its cache under damage, death and company."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,23 @@ import torch
 from torch import Tensor
 
 import bench.training.pretrain
+from bench.backbone.decoder import Decoder
 from bench.config.recipe import PretrainConfig, TrainConfig
 from bench.data import Corpus
 from bench.data.tokenizer import Tokenizer
 from bench.errors import Diverged, UserError
+from bench.flops.budget import StandIn
 from bench.model.assemble import Model
 from bench.rng import key
 from bench.training.loop import train
-from bench.training.pretrain import Pretrained, Pretraining, adopt, distillation, pretrained
+from bench.training.pretrain import (
+    Pretrained,
+    Pretraining,
+    _Loop,
+    adopt,
+    distillation,
+    pretrained,
+)
 from bench.training.task import Allowance, TrainTask
 from tests.world import (
     CONFIG,
@@ -89,6 +99,20 @@ def test_the_backbone_is_what_the_ordinary_loop_makes_of_the_dense_model(tmp_pat
     }
     assert same(rest(found), ordinary)
     assert found.flops > dense.ledger.total
+
+
+@pytest.mark.parametrize("qk_gain", [False, True])
+def test_every_parameter_has_one_optimiser(qk_gain: bool) -> None:
+    config = replace(CONFIG, qk_gain=qk_gain)
+    decoder = Decoder(config, {layer: [StandIn()] for layer in (1, 2)})
+    trained = Counter(
+        id(p)
+        for optimiser in _Loop(decoder, RECIPE).optimisers
+        for group in optimiser.param_groups
+        for p in group["params"]
+    )
+    assert trained == dict.fromkeys(map(id, decoder.parameters()), 1)
+    assert qk_gain == any("gain" in name for name, _ in decoder.named_parameters())
 
 
 def test_distillation_moves_nothing_but_the_cheap_paths(tmp_path: Path) -> None:

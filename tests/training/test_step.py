@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.config.recipe import TrainConfig
 from bench.training.optim import trapezoid
-from tests.world import equipped, fit
+from bench.training.step import Stepper
+from bench.training.task import TrainTask
+from tests.world import SEQ_LEN, equipped, fit, model, split
 
 STEPS = 3
 
@@ -56,3 +59,14 @@ def test_a_step_of_a_router_is_adamw_written_out(training: dict[str, Any]) -> No
             start[index] = start[index] * (1 - lr * decay) - lr * corrected
     for parameter, expected in zip(parameters, start, strict=True):
         assert torch.allclose(parameter.double(), expected, atol=1e-6)
+
+
+def test_a_restored_state_is_on_the_device_of_the_model() -> None:
+    """A checkpoint is read on the CPU. The device `meta` stands for a GPU."""
+    task = TrainTask(split(), TrainConfig(reference_tokens=1), SEQ_LEN, seed=0)
+    loop = Stepper(model("top2_moe"), task)
+    loop.since = [torch.tensor(2.0), torch.tensor(3.0)]
+    state = loop.state_dict()
+    loop.device = torch.device("meta")
+    loop.load_state_dict(state)
+    assert {loss.device.type for loss in loop.since} == {"meta"}
