@@ -107,8 +107,8 @@ def open_executor(
         raise UserError(f"--workers 0 runs in this process; --executor {name} needs 1 or more.")
     if ":" in device:
         raise UserError(
-            f"--device is {device!r}; --executor {name} gives each cell a GPU of its own. "
-            "Use --device cuda."
+            f"device is {device!r}; --executor {name} gives each cell a GPU of its own. "
+            "Set it to cuda."
         )
     # The libraries are optional, so their modules are imported on demand.
     module = import_module(f"bench.executors.{name}_executor")

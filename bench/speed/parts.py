@@ -105,7 +105,7 @@ class Stopwatch:
         return timed
 
     def _now(self) -> float:
-        # The work of the part that ends is its own.
+        # Kernels run later than their calls: wait for those of the part that ends.
         wait_for(self.device)
         on_gpu = self.device.type == "cuda"
         return time.perf_counter() if on_gpu else time.process_time()

@@ -27,7 +27,7 @@ def test_options_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     for name in EXECUTORS[1:]:
         with pytest.raises(UserError, match="needs 1 or more"):
             open_executor(name, 0, "cpu")
-        with pytest.raises(UserError, match=r"--device is 'cuda:1'.*Use --device cuda"):
+        with pytest.raises(UserError, match=r"device is 'cuda:1'.*Set it to cuda"):
             open_executor(name, 1, "cuda:1")
 
 
