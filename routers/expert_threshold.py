@@ -56,7 +56,8 @@ class ExpertThreshold(TokenChoice):
 
     def after_step(self, trace: LayerTrace) -> None:
         """Move the thresholds towards the quantiles of the last batch."""
-        affinity = self.affinity(self.logits_of(trace)).flatten(0, 1)
+        # Quantiles are not defined in bfloat16.
+        affinity = self.affinity(self.logits_of(trace)).flatten(0, 1).float()
         found = affinity.quantile(1 - self.mean_experts / self.num_experts, dim=0)
         # A plain mean at first, so that the start value is forgotten at once.
         newest = (1 / (self.steps + 1)).clamp_min(1 - self.momentum)

@@ -54,6 +54,7 @@ CHECKS: tuple[Check, ...] = (
     state.no_hidden_state,
     state.resumes_exactly,
     costs.budget_is_met,
+    learning.trains_in_bfloat16,
     learning.parameters_change,
     learning.learns_planted_rule,
 )

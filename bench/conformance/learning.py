@@ -50,6 +50,15 @@ def parameters_change(subject: Subject) -> None:
     demand(not still, "a change in every parameter", f"none in {', '.join(sorted(set(still)))}")
 
 
+@rule("Compute losses and `after_step` in float32: call `.float()` on what the plan holds.")
+def trains_in_bfloat16(subject: Subject) -> None:
+    """Two training steps under bfloat16 leave all parameters and buffers finite."""
+    model = subject.assemble()
+    subject.train(model, steps=2, dtype=torch.bfloat16)
+    bad = [name for name, value in model.decoder.state_dict().items() if not value.isfinite().all()]
+    demand(not bad, "finite numbers", f"nan or infinity in {', '.join(sorted(bad))}")
+
+
 @rule(
     "Let the loss reach the scores: through plan.weight, an estimator of bench.routing.estimators, "
     "or an auxiliary loss.",

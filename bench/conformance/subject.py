@@ -127,14 +127,19 @@ class Subject:
         return model
 
     def train(
-        self, model: Model, steps: int = TRAIN_STEPS, seed: int | None = None, fit: bool = True
+        self,
+        model: Model,
+        steps: int = TRAIN_STEPS,
+        seed: int | None = None,
+        fit: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Train for a number of steps with the real loop."""
         # A budget in tokens gives an exact number of steps for any router.
         allowance = Allowance(float("inf"), steps * BATCH_SIZE * SEQ_LEN)
         seed = self.seed if seed is None else seed
         statistics = self.statistics if fit else None
-        task = TrainTask(self.split, RECIPE, SEQ_LEN, seed, statistics=statistics)
+        task = TrainTask(self.split, RECIPE, SEQ_LEN, seed, dtype=dtype, statistics=statistics)
         # A check may ask for the trained model while gradients are off.
         with torch.enable_grad():
             train(model, task, allowance)

@@ -156,12 +156,13 @@ def jepa(trace: LayerTrace, head: Float[Tensor, "latent d_model"]) -> Float[Tens
     It compares the predicted latent of each path's update with the actual one. Only paths that ran
     have a target. The prediction is `plan.extras["latent"]`, `[batch, seq, path, latent]`.
     """
-    predicted = trace.plan.extras["latent"].flatten(0, 1)
+    # The parts of a loss are in float32, whatever the precision of the pass.
+    predicted = trace.plan.extras["latent"].flatten(0, 1).float()
     found: list[Tensor] = []
     for name, (index, output) in trace.path_updates.items():
         ours = predicted[:, trace.paths.names.index(name)]
         # Detached: the paths must not learn to be predictable.
-        target = F.linear(F.rms_norm(output.detach(), (output.shape[-1],)), head)
+        target = F.linear(F.rms_norm(output.detach().float(), (output.shape[-1],)), head)
         found.append(
             (1 - F.cosine_similarity(ours if index is None else ours[index], target, dim=-1)).mean()
         )
@@ -179,7 +180,7 @@ def policy_gradient(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
 
 def baseline(trace: LayerTrace, kind: Credit) -> Float[Tensor, ""]:
     """Return the Huber loss of REINFORCE's baseline to its target (arXiv:2306.03745, section 4)."""
-    return F.huber_loss(trace.plan.extras["baseline"], _blamed(trace, kind))
+    return F.huber_loss(trace.plan.extras["baseline"].float(), _blamed(trace, kind))
 
 
 def _blamed(trace: LayerTrace, kind: Credit) -> Float[Tensor, "batch seq"]:

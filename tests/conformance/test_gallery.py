@@ -53,6 +53,7 @@ CAUGHT = {
         "random_from_nowhere": "deterministic",
         "seeds_everything": "deterministic",
         "spends_at_will": "budget_is_met",
+        "quantile_of_scores": "trains_in_bfloat16",
         "score_without_gradient": "parameters_change",
         "gradient_reversed": "learns_planted_rule",
         "pointwise_by_mistake": "decodes_alike",

@@ -159,6 +159,19 @@ class SpendsAtWill(Router):
         return gate_plan(inputs.positions % 3 == 0, None)
 
 
+@register("quantile_of_scores", family="cheater")
+class QuantileOfScores(MLPGate):
+    """Takes a quantile of scores, which torch has not in bfloat16."""
+
+    def build(self, spec: RouterSpec) -> None:
+        super().build(spec)
+        self.register_buffer("middle", torch.zeros(()))
+
+    def after_step(self, trace: LayerTrace) -> None:
+        assert trace.plan.scores is not None
+        self.middle.copy_(trace.plan.scores.quantile(0.5))
+
+
 @register("score_without_gradient", family="cheater")
 class ScoreWithoutGradient(MLPGate):
     """Has parameters that no loss reaches."""

@@ -85,14 +85,19 @@ CASES = [
 ]
 
 
-def live(found: Model) -> None:
-    """Two steps and an evaluation, every router and loss under the counter."""
-    meter = found.meter(0)
+def train_twice(found: Model, dtype: torch.dtype = torch.float32, **options: Any) -> None:
+    """Train for two steps."""
     pairs = torch.ones(CONFIG.vocab_size, CONFIG.vocab_size, dtype=torch.long)
     statistics = TrainStatistics(pairs.sum(0), pairs)
     allowance = Allowance(math.inf, 2 * RECIPE.batch_size * SEQ_LEN)
-    task = TrainTask(split(), RECIPE, SEQ_LEN, seed=0, statistics=lambda: statistics)
-    train(found, task, allowance, meter=meter)
+    task = TrainTask(split(), RECIPE, SEQ_LEN, 0, dtype=dtype, statistics=lambda: statistics)
+    train(found, task, allowance, **options)
+
+
+def live(found: Model) -> None:
+    """Two steps and an evaluation, every router and loss under the counter."""
+    meter = found.meter(0)
+    train_twice(found, meter=meter)
     calibrate(found, windows(6), 1.0, decide=meter.decide)
     evaluate(found, windows(6), batch_size=3, decide=meter.decide)
 
@@ -106,3 +111,11 @@ def test_it_runs_under_the_counter_at_its_price(
     prices = [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
     live(found)
     assert prices == [site.router for site in (*found.ledger.sites, *found.evaluation_ledger.sites)]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_it_trains_in_bfloat16(name: str, options: dict[str, Any]) -> None:
+    found = model(name, options, decoder=DECODER, routed_layers=(0, 1))
+    train_twice(found, torch.bfloat16)
+    state = found.decoder.state_dict()
+    assert [key for key, value in state.items() if not value.isfinite().all()] == []
