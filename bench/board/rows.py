@@ -71,6 +71,7 @@ def checked_row(row: Row, seeds: tuple[int, ...]) -> Row:
     for name, values in (
         ("sources of the plugin", {record.provenance.router_hash for record in row.records}),
         ("options", {repr(sorted(record.row.options.items())) for record in row.records}),
+        ("recipes", {repr((record.row.lr_scale, record.row.training)) for record in row.records}),
         ("controls", {record.cell.control for record in row.records} - {None}),
     ):
         if len(values) > 1:

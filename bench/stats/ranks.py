@@ -85,8 +85,10 @@ def rank_intervals(means: Mapping[str, float], better: set[tuple[str, str]]) -> 
 def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | None:
     """Run Friedman's test on the seeds that every row has, `[row, seed]`.
 
-    Return None below 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
+    Rows without a loss are left out. Return None below 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
     """
+    run = ~np.isnan(values).all(axis=1)
+    rows, values = [row for row, there in zip(rows, run, strict=True) if there], values[run]
     complete = values[:, ~np.isnan(values).any(axis=0)]
     rows_, n = complete.shape
     if rows_ < 3 or n < FRIEDMAN_MIN_SEEDS or np.all(complete == complete[:1]):

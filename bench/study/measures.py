@@ -42,6 +42,8 @@ class Measure:
         show: turns the value into text.
         ratio: compare rows by the ratio of their values, in logarithms, instead of the difference.
         is_loss: the measure is in nats, so the study's margin applies to it.
+        reached: returns whether a run got as far as the measure asks. To leave out the seeds of
+            runs that did not would be a selection by their losses.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Measure:
     show: Callable[[float | None], str]
     ratio: bool = False
     is_loss: bool = False
+    reached: Callable[[Record], bool] = lambda _: True
 
     def coordinate(self, record: Record) -> float | None:
         """Return the number for differences: the value or its logarithm; None if not finite."""
@@ -118,6 +121,7 @@ def _cost_to(name: str, axis: Axis, text: str) -> Measure:
         lambda record: finite(cost_to_reach(record.curve, limit, axis)),
         partial(number, digits=1) if axis == "seconds" else quantity,
         ratio=True,
+        reached=lambda record: cost_to_reach(record.curve, limit) is not None,
     )
 
 

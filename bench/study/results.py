@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.board.build import STUDIES
 from bench.board.conditions import separate
-from bench.board.model import Row
+from bench.board.model import Row, counts
 from bench.board.rows import checked_row, group_rows
 from bench.config.read_suite import parse_suite
 from bench.record import Record, read_records
@@ -204,7 +204,10 @@ def _prediction(
         margin=measure.width(margin),
         # A failed cell may have failed because of its loss, so nothing is claimed then.
         failed=any(
-            one is not None and len(one.good) < len(one.records) for one in (*row, *control)
+            not (counts(record) and measure.reached(record))
+            for one in (*row, *control)
+            if one is not None
+            for record in one.records
         ),
     )
 
@@ -233,7 +236,7 @@ def _note(prediction: Prediction, found: PredictionResult, size: Size) -> str:
     if len(found.seeds) < size.seeds:
         said.append(f"{len(found.seeds)} of {size.seeds} seeds have the measure in both rows")
     if prediction.failed:
-        said.append("a cell failed or broke a rule, so nothing is claimed")
+        said.append("a cell failed, broke a rule or did not reach the loss, so nothing is claimed")
     # The interval lies inside the margin on both sides.
     elif (
         found.verdict == "refuted"

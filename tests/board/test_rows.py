@@ -101,6 +101,11 @@ def test_a_seed_that_lacks_a_router_seed_is_left_out() -> None:
             "mixed",
             "its seeds were run with 2 different options",
         ),
+        (
+            [*records([GATE], [0, 1]), record(GATE, 2, row=row_of(GATE, lr_scale=2.0))],
+            "mixed",
+            "its seeds were run with 2 different recipes",
+        ),
     ],
 )
 def test_a_status_has_its_reason(made: list[Record], status: str, reason: str) -> None:

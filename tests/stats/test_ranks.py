@@ -59,6 +59,12 @@ def test_friedman_is_scipys_with_iman_and_davenports_f() -> None:
     assert found.mean_ranks["a"] == pytest.approx(ranks[0].mean())
 
 
+def test_friedman_leaves_out_a_row_that_was_not_run() -> None:
+    values = np.random.default_rng(3).normal(size=(4, 7))
+    values[1] = np.nan
+    assert friedman("abcd", values, 0.05) == friedman("acd", values[[0, 2, 3]], 0.05)
+
+
 def test_friedman_needs_rows_seeds_and_some_variation() -> None:
     values = np.random.default_rng(2).normal(size=(3, FRIEDMAN_MIN_SEEDS))
     assert friedman("abc", values, 0.05) is not None

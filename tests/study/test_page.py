@@ -102,7 +102,7 @@ def test_a_failed_cell_is_told_and_its_row_wins_nothing(tmp_path: Path) -> None:
     text = page(folder)
     assert "failed: seed 1: the loss is nan" in text
     assert "inconclusive" in find(text, "The gate beats random choice.")
-    assert "a cell failed or broke a rule, so nothing is claimed" in text
+    assert "a cell failed, broke a rule or did not reach the loss, so nothing is claimed" in text
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from statistics import fmean
 import pytest
 
 from bench.board.measures import mean_interval
-from bench.record import read_records, record_path, write_record
+from bench.record import read_record, read_records, record_path, write_record
 from bench.study.measures import find_measure
 from bench.study.page import render_page
 from bench.study.results import SizeResults, collect, coordinates
 from tests.study import made
+from tests.study.test_measures import curve
 
 
 def results(folder: Path) -> SizeResults:
@@ -31,6 +32,22 @@ def test_differences_are_means_over_the_seeds_of_both_rows(tmp_path: Path) -> No
     assert first.found.seeds == (0, 1, 2) and first.note == ""
     assert found.verdicts == ("reproduced", "reproduced")
     assert not found.missing and not found.apart and len(found.records) == 18
+
+
+def test_a_seed_that_never_reaches_the_loss_is_not_left_out(tmp_path: Path) -> None:
+    """The other seeds would be those with low losses."""
+    comparison = {"row": "mlp_gate", "control": "random@ffn", "expect": "lower", "margin": 1.1}
+    far = {**comparison, "measure": "flops_to:2.5", "settings": ["half"]}
+    claims = [{"text": "It is fast.", "source": "this bench", "comparisons": [far]}]
+    declared = made.study(claims=claims)
+    folder = made.fill(tmp_path, declared, curve=curve(3.0, 2.0))
+    (one,) = collect(declared, folder)[0].judged
+    assert one.found.verdict == "refuted" and "reach" not in one.note
+    (path,) = (folder / "small/half").rglob("mlp_gate/*/seed-1.json")
+    slow = read_record(path).model_copy(update={"curve": curve(3.0, 2.6)})
+    write_record(slow, path)
+    (one,) = collect(declared, folder)[0].judged
+    assert one.found.verdict == "open" and "did not reach the loss" in one.note
 
 
 def test_the_best_of_several_settings_is_the_lowest_loss_of_each_seed(tmp_path: Path) -> None:
