@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -165,14 +164,6 @@ def make_pass(tokens: Tensor, tags: Tensor | None, **options: object) -> Pass:
     tokens = tokens.clone()
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     return Pass(tokens, positions, tags, **options)  # type: ignore[arg-type]
-
-
-def token_losses(
-    logits: Float[Tensor, "batch seq vocab"], targets: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "batch seq"]:
-    """Return the loss of each target, nats per token, in float32."""
-    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return nats.view(targets.shape)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -42,10 +42,12 @@ def _conditions(record: Record) -> dict[str, object]:
     """Return the conditions that two records must share to be ranked together."""
     made = record.provenance
     # In float32 the processor is not among them: see `with_one_clock`. In bfloat16 some processors
-    # sum in other units, and nobody has measured by how much their losses differ.
+    # sum in other units, and nobody has measured by how much their losses differ. Clouds give
+    # several processors one name, so the instructions count too.
     in_bfloat16 = made.device == "cpu" and made.dtype == "bfloat16"
+    unit = {"processor": f"{made.processor} {made.instructions}".strip()} if in_bfloat16 else {}
     return {
-        **({"processor": made.processor} if in_bfloat16 else {}),
+        **unit,
         "rules version": made.rules_version,
         _data_name(record): made.data_hash,
         f"configuration at equal {record.cell.match}": made.config_hash,

@@ -107,7 +107,7 @@ class Progress:
             kept = result.status == "kept"
             self.done += not kept
             self.kept += kept
-            self.failed += result.status in ("crashed", "failed", "diverged", "invalid")
+            self.failed += result.bad
             self.forecast.finish(result.cell.digest, result.timing)
             line = Text(f"{self.done + self.kept:4}/{self.total:<4}  {result.cell!s:28} ")
             line.append(f"{result.status:10}", style=COLOURS.get(result.status, "red"))

@@ -107,8 +107,7 @@ def _run(arguments: argparse.Namespace, launch: Launch) -> int:
     # If every cell crashed, there is nothing new to show.
     if not launch.rank and any(result.status != "crashed" for result in results):
         render(root, board, shown)
-    bad = ("crashed", "failed", "diverged", "invalid")
-    return int(any(result.status in bad for result in results))
+    return int(any(result.bad for result in results))
 
 
 def _suite(arguments: argparse.Namespace, launch: Launch) -> SuiteConfig:

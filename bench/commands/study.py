@@ -64,7 +64,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the missing cells and write the page.
 
-    Return 1 if a cell failed, or if a checked page is stale.
+    Return 1 if a cell failed or broke a rule, or if a checked page is stale.
     """
     from bench.study.read_study import load_study
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return 0
     write_page(study, out, shown)
-    return int(any(one.status in ("crashed", "failed", "diverged") for one in results))
+    return int(any(result.bad for result in results))
 
 
 def _run_cells(

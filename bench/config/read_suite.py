@@ -55,18 +55,26 @@ def _with_dtype(data: dict[Any, Any]) -> dict[Any, Any]:
     """Replace a `dtype` of `auto` by bfloat16 if the device has instructions for it."""
     if data.get("dtype") != "auto":
         return data
-    # The import of torch takes longer than all else here.
-    import torch
-
     if str(data.get("device", "cpu")).startswith("cuda"):
+        # The import of torch takes longer than all else here.
+        import torch
+
         # A suite for GPUs is also read on machines without one, to plan it.
         native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
             including_emulation=False
         )
     else:
-        found = torch.cpu.get_capabilities()
-        native = bool(found.get("amx_bf16") or found.get("avx512_bf16") or found.get("bf16"))
+        native = bool(bfloat16_instructions())
     return {**data, "dtype": "bfloat16" if native else "float32"}
+
+
+def bfloat16_instructions() -> str:
+    """Return the instructions with which this CPU multiplies in bfloat16, "" without any."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    # torch takes matrix units first; the last name is Arm's.
+    return next((name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)), "")
 
 
 def _plugins_beside(name_or_file: str, data: dict[Any, Any]) -> dict[str, Any]:

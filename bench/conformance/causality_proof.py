@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_map_only
 
 from bench.backbone.decoder import Decoder, device_of
 from bench.backbone.merge import merge_by_token
-from bench.backbone.passes import autocast, make_pass, token_losses
+from bench.backbone.passes import autocast, make_pass
+from bench.backbone.token_losses import token_losses
 from bench.conformance.unchanged import state_sums
 from bench.data import Windows
 from bench.evaluation.evaluate import window_tensors

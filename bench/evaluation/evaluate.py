@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, ask, autocast, make_pass, token_losses
+from bench.backbone.passes import Decide, ask, autocast, make_pass
+from bench.backbone.token_losses import token_losses
 from bench.data import Windows
 from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model

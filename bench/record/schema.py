@@ -55,6 +55,11 @@ class Provenance(Part):
     started: str = Field(description="UTC, ISO 8601")
     device: str = Field(description="device class, e.g. cpu or cuda:NVIDIA H100")
     processor: str
+    instructions: str = Field(
+        default="",
+        description="instructions of a CPU that computes in bfloat16, or none; empty in float32, "
+        "on a GPU, and in records of before this field",
+    )
     threads: int
     dtype: str
     versions: dict[str, str]

@@ -25,7 +25,7 @@ from bench.record import Causality, Flops, Provenance, Training
 from bench.runner.frozen import training_budget
 from bench.runner.memory import PeakMemory
 from bench.runner.probes import Watch
-from bench.runner.provenance import commit_state, processor
+from bench.runner.provenance import commit_state, instructions, processor
 from bench.runner.resolve import ResolvedCell
 from bench.training.task import Trained
 
@@ -112,6 +112,7 @@ def provenance_of(resolved: ResolvedCell, command: str, started: str) -> Provena
         dirty=dirty,
         started=started,
         processor=processor(),
+        instructions=instructions(resolved.machine["device"], resolved.machine["dtype"]),
         config=resolved.cell.suite.canonical(),
         config_hash=resolved.config_hash,
         router_hash=resolved.identity,

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from bench.config.read_suite import bfloat16_instructions
+
 ROOT, PROJECT, NAME = Path(__file__).resolve().parents[2], "pyproject.toml", "token-routing-bench"
 COMMITTED = ("bench", "routers", PROJECT, "constraints.txt")
 UNKNOWN = "unknown"
@@ -55,6 +57,13 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def instructions(device: str, dtype: str) -> str:
+    """Return the instructions of a CPU that computes in bfloat16, "" in any other case."""
+    if device != "cpu" or dtype != "bfloat16":
+        return ""
+    return bfloat16_instructions() or "none"
 
 
 def commit_state(root: Path = ROOT) -> tuple[str, bool]:

@@ -71,6 +71,11 @@ class CellResult:
     seconds: float
     timing: Timing | None = None
 
+    @property
+    def bad(self) -> bool:
+        """Return whether training or a rule broke, so that a run with this cell ends with 1."""
+        return self.status in ("crashed", "failed", "diverged", "invalid")
+
 
 def resume_cell(cell: Cell, job: Job, wait: bool = True) -> CellResult:
     """Run one cell in this process unless its record exists, and write the record.

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -45,7 +44,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         *((LowRank, "__call__"), (PairMemory, "__call__")),
     ),
     "attention": ((Attention, "__call__"), (Attention, "with_weights")),
-    "loss": ((F, "cross_entropy"),),
+    "loss": ((step_module, "token_losses"),),
     "optimiser": ((Stepper, "_update"),),
     "data": ((Curriculum, "batch"),),
     "logging": (

@@ -20,6 +20,7 @@ from bench.backbone.compiled import compile_parts
 from bench.backbone.decoder import Decoder, DecoderConfig
 from bench.backbone.passes import autocast, make_pass
 from bench.backbone.sites import PathSet
+from bench.backbone.token_losses import mean_loss
 from bench.config.base import hash_of
 from bench.config.recipe import PretrainConfig
 from bench.data import Corpus, Split, train_batch
@@ -200,7 +201,7 @@ class _Loop:
         with autocast(tokens.device, dtype):
             logits = self.decoder(run)
             beside = distillation(self.decoder, run.traces)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        loss = mean_loss(logits, tokens[:, 1:])
         (loss + beside).backward()
         factor = trapezoid(progress, self.config.warmup, self.config.decay)
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):

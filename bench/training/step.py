@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import Decide, Pass, ask, autocast, make_pass, token_losses
+from bench.backbone.passes import Decide, Pass, ask, autocast, make_pass
+from bench.backbone.token_losses import token_losses
 from bench.flops.counter import count
 from bench.flops.ledger import first_gradient
 from bench.flops.meter import Meter

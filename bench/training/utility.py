@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.backbone.decoder import device_of
-from bench.backbone.passes import History, Pass, autocast, token_losses
+from bench.backbone.passes import History, Pass, autocast
+from bench.backbone.token_losses import token_losses
 from bench.errors import UserError
 from bench.flops.ledger import Counts, Ledger
 from bench.model.assemble import Model

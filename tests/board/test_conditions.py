@@ -6,6 +6,7 @@ import pytest
 
 from bench.board.conditions import processors, separate, with_one_clock
 from bench.board.measures import latency, training_latency
+from bench.record import Record
 from tests.board.synthetic import QUICK, record
 
 
@@ -44,13 +45,23 @@ def test_records_of_one_processor_are_left_as_they_are(count: int) -> None:
     assert with_one_clock(given) == given
 
 
-def test_in_bfloat16_the_processors_of_a_board_are_one() -> None:
-    given = [
-        one.model_copy(
-            update={"provenance": one.provenance.model_copy(update={"dtype": "bfloat16"})}
-        )
-        for one in mixed()
-    ]
+def made_with(one: Record, **changes: str) -> Record:
+    """Return the record with other fields of its provenance."""
+    made = one.provenance.model_copy(update={"dtype": "bfloat16"} | changes)
+    return one.model_copy(update={"provenance": made})
+
+
+def test_in_bfloat16_the_instructions_of_a_board_are_one() -> None:
+    """Two processors of one name may multiply in other units; in float32 these do not matter."""
+    units, same = ["amx_bf16", "avx512_bf16", "amx_bf16"], mixed()[::2]
+    given = [made_with(one, instructions=unit) for one, unit in zip(same, units, strict=True)]
     together, apart = separate(given)
+    assert [one.provenance.instructions for one in together] == ["amx_bf16"] * 2
+    assert [why for _, why in apart] == ["processor a avx512_bf16, the board has a amx_bf16"]
+    assert not separate([made_with(one, dtype="float32") for one in given])[1]
+
+
+def test_in_bfloat16_the_processors_of_a_board_are_one() -> None:
+    together, apart = separate([made_with(one) for one in mixed()])
     assert {one.provenance.processor for one in together} == {"a"} and len(together) == 3
     assert {why for _, why in apart} == {"processor b, the board has a"}

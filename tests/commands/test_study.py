@@ -134,6 +134,17 @@ def test_each_setting_has_its_records_and_shares_the_store(place: Path) -> None:
     assert len(list((place / "out" / "records").glob("*/*.json"))) == 4
 
 
+STATUSES = {"ok": 0, "kept": 0, "off_budget": 0, "invalid": 1, "diverged": 1, "failed": 1}
+
+
+@pytest.mark.parametrize(("status", "code"), STATUSES.items())
+def test_a_study_with_a_broken_cell_ends_with_1(
+    place: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: int
+) -> None:
+    opened(monkeypatch).status = status
+    assert study() == code
+
+
 def test_a_cell_that_breaks_ends_with_1_and_stands_on_the_page(place: Path) -> None:
     write(place, settings={"half": {"suite": "tiny.yaml", "set": {"train.adam_lr": 1e30}}})
     assert run() == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.runner.provenance import NAME, commit_state, machine_of, processor
+from bench.runner.provenance import NAME, commit_state, instructions, machine_of, processor
 
 UNKNOWN = ("unknown", True)
 
@@ -103,6 +103,23 @@ def test_an_accelerator_is_named_by_its_class(monkeypatch: pytest.MonkeyPatch) -
     # A machine that only submits jobs.
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert machine_of(torch.device("cuda", 1), "float32")["device"] == "cuda:unknown"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "found", "said"),
+    [
+        ("cpu", "bfloat16", {"amx_bf16": True, "avx512_bf16": True}, "amx_bf16"),
+        ("cpu", "bfloat16", {"amx_bf16": False, "avx512_bf16": True}, "avx512_bf16"),
+        ("cpu", "bfloat16", {"avx2": True}, "none"),
+        ("cpu", "float32", {"avx512_bf16": True}, ""),
+        ("cuda:NVIDIA H100", "bfloat16", {"avx512_bf16": True}, ""),
+    ],
+)
+def test_a_cpu_names_its_instructions_for_bfloat16(
+    device: str, dtype: str, found: dict[str, bool], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert instructions(device, dtype) == said
 
 
 def test_the_processor_is_one_line_of_the_system() -> None:
