@@ -40,12 +40,15 @@ def utility_correlation(
 
     Returns:
         Routed site -> correlation, for routers with utility options or needs whose plans have
-        scores that differ.
+        scores that differ. Sites inside a block are left out.
     """
+    # Utility is of whole sequences, and a site inside a block sees a part of each.
     sites = [
         i
         for i, router in enumerate(model.decoder.routers)
-        if router.paths.base is not None and (router.oracle or "utility" in router.needs)
+        if router.paths.base is not None
+        and (router.oracle or "utility" in router.needs)
+        and not model.ledger.sites[i].inside
     ]
     if not sites:
         return {}

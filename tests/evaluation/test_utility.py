@@ -16,6 +16,8 @@ from bench.routing.capacity import gate_plan
 from bench.routing.contract import OracleRequest, Router, RouterInput, RoutingPlan
 from bench.routing.paths import FFN_GATE
 from bench.routing.registry import Entry
+from routers.gates import MLPGate
+from routers.mixture_of_depths import MixtureOfDepths
 from tests.world import SEQ_LEN, blueprint, model, trained_like, windows
 
 WINDOWS = windows()
@@ -103,3 +105,19 @@ def test_routers_that_ask_for_no_oracle_have_none(name: str) -> None:
 
 def test_a_router_without_scores_has_none() -> None:
     assert utility_correlation(build(Knowing), WINDOWS, batch_size=4, seed=0) == {}
+
+
+class AroundAGate(MixtureOfDepths):
+    """A block with a gate inside, which has the options of utility without their use."""
+
+    oracle = OracleRequest("on_policy", 0.25)
+
+    def inside(self) -> Router:
+        return MLPGate()
+
+
+def test_a_gate_inside_a_block_is_left_out() -> None:
+    found = build(AroundAGate)
+    assert [site.inside for site in found.ledger.sites] == [True, False] * 2
+    correlations = utility_correlation(found, WINDOWS, batch_size=4, seed=0)
+    assert list(correlations) == [1, 3]
