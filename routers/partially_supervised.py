@@ -74,6 +74,7 @@ class PartiallySupervised(Router):
                 raise ValueError(f"{name} is {value}; it must lie in [0, 1].")
         self.inner, self.source, self.anneal = inner, source, anneal
         self.paths, self.layers, self.mean_experts = inner.paths, inner.layers, inner.mean_experts
+        self.capacity, self.memory = inner.capacity, inner.memory
         self.needs, self.oracle = inner.needs, inner.oracle
         self.trains_dense, self.allows_none = inner.trains_dense, inner.allows_none
         self.pointwise = inner.pointwise

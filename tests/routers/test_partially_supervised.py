@@ -78,6 +78,20 @@ def test_without_a_share_it_is_the_other_router_to_the_last_bit(
     assert wrapped.decoder.routers[0].needs == bare.decoder.routers[0].needs
 
 
+@pytest.mark.parametrize(
+    ("inner", "options"), [("mod", {"capacity": 0.125}), ("dense_memory", {"num_experts": 3})]
+)
+def test_cost_and_size_are_those_of_the_other_router(inner: str, options: dict[str, Any]) -> None:
+    wrapped = world.model(NAME, {"inner": {"router": inner, "options": options}, "share": 0.0})
+    bare = world.model(inner, options)
+    assert wrapped.solution == bare.solution
+    shapes = [
+        {name.replace(".inner.", "."): value.shape for name, value in found.state_dict().items()}
+        for found in (wrapped.decoder, bare.decoder)
+    ]
+    assert shapes[0] == shapes[1]
+
+
 def test_a_document_has_labels_in_every_step_or_never() -> None:
     _, traces, documents = labelled({"share": 0.5}, steps=5)
     told = labels_of(traces) != UNKNOWN
