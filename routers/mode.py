@@ -104,7 +104,7 @@ class MoDE(Router):
             return gate_plan(chosen, count, scores, (scores.new_ones(scores.shape), scores))
         # A token takes its best expert if that leads the no-op expert by enough.
         scores = perturb(scores, inputs)
-        # No bias of the recipe moves the choice: it would count the no-op expert's load.
+        # No bias of the recipe moves the choice, so a suite that sets one is refused.
         best = scores[..., :-1].topk(1).indices
         lead = scores.gather(-1, best).squeeze(-1) - scores[..., -1]
         if inputs.selection == "causal":

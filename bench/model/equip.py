@@ -89,9 +89,7 @@ def equip(router: Router, options: RouterTraining, name: str) -> None:
         # Dropout must leave as many experts as a token may take.
         count = len(router.paths.chosen)
         least = min(count, math.ceil(router.mean_experts - len(router.paths.always)))
-        router.noise = TrainingNoise(
-            options, router.spec.d_model, count, router.paths.base is None, least
-        )
+        router.noise = TrainingNoise(options, router.spec.d_model, router.paths, least)
 
 
 def wanted(options: RouterTraining) -> set[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench.config.row import RouterTraining
 from bench.errors import UserError
 from bench.routing.contract import RouterInput, RoutingPlan
+from bench.routing.paths import Paths, is_expert
 from bench.routing.scores import DROPPED
 
 
@@ -26,9 +27,7 @@ class TrainingNoise(nn.Module):
     Args:
         options: the recipe.
         d_model: width of the router's input.
-        num_paths: number of paths.
-        experts: True for experts with a score each, False for a base and an upgrade with one score
-            per token.
+        paths: paths of the router; experts have a score each, an upgrade one score per token.
         least: number of experts that dropout always leaves.
 
     Attributes:
@@ -38,11 +37,11 @@ class TrainingNoise(nn.Module):
     """
 
     bias: Tensor | None
+    balanced: Tensor
 
-    def __init__(
-        self, options: RouterTraining, d_model: int, num_paths: int, experts: bool, least: int
-    ) -> None:
+    def __init__(self, options: RouterTraining, d_model: int, paths: Paths, least: int) -> None:
         super().__init__()
+        num_paths = len(paths.chosen)
         self.options, self.least = options, least
         self.scale = (
             options.noise_scale
@@ -54,8 +53,10 @@ class TrainingNoise(nn.Module):
         if options.noise == "noisy_top_k":
             # Zero as in the paper (arXiv:1701.06538, appendix A), so that every expert starts with
             # the same noise.
-            self.noise_weight = nn.Parameter(torch.zeros(d_model, num_paths if experts else 1))
+            self.noise_weight = nn.Parameter(torch.zeros(d_model, 1 if paths.base else num_paths))
         self.register_buffer("bias", torch.zeros(num_paths) if options.balance_bias else None)
+        balanced = torch.tensor([is_expert(paths.names[path]) for path in paths.chosen])
+        self.register_buffer("balanced", balanced, persistent=False)
 
     def jitter(
         self, hidden: Float[Tensor, "batch seq d_model"], noise: torch.Generator | None
@@ -163,13 +164,16 @@ class TrainingNoise(nn.Module):
 
     @torch.no_grad()
     def after_step(self, mask: Bool[Tensor, "batch seq path"]) -> None:
-        """Raise the bias of experts below the mean load, and lower it for the others.
+        """Raise the bias of experts below the mean load, and lower it for the other experts.
 
         From arXiv:2408.15664, algorithm 1.
         """
         if self.bias is not None:
             load = mask.float().mean((0, 1))
-            self.bias.add_((load.mean() - load).sign(), alpha=self.options.balance_bias)
+            step = (load[self.balanced].mean() - load).sign()
+            # A path beside the experts, such as a skip, has a load of its own.
+            step = torch.where(self.balanced, step, 0.0)
+            self.bias.add_(step, alpha=self.options.balance_bias)
 
 
 _STANDARD_SCALE = {"jitter": 0.01, "noisy_top_k": 1.0}

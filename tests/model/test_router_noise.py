@@ -17,18 +17,17 @@ from bench.model.router_noise import TrainingNoise
 from bench.rng import generator
 from bench.routing.capacity import gate_plan
 from bench.routing.contract import Router, RouterInput, RouterSpec, RoutingPlan, Selection
-from bench.routing.paths import FFN_GATE
+from bench.routing.paths import FFN_GATE, Paths, Site, experts
 from bench.routing.scores import DROPPED, biased, perturb, top_experts
 from tests.audit import audit
 from tests.world import EQUIPMENT, SEQ_LEN, equipped, fit, run_of, tokens, windows
 
 WIDTH, EXPERTS = 6, 5
+BANK = experts(EXPERTS)
 
 
-def training_noise(experts: bool = True, least: int = 1, **options: Any) -> TrainingNoise:
-    return TrainingNoise(
-        RouterTraining.model_validate(options), WIDTH, EXPERTS if experts else 2, experts, least
-    )
+def training_noise(paths: Paths = BANK, least: int = 1, **options: Any) -> TrainingNoise:
+    return TrainingNoise(RouterTraining.model_validate(options), WIDTH, paths, least)
 
 
 def draw(*shape: int, name: str = "scores") -> Tensor:
@@ -69,7 +68,7 @@ def test_gaussian_noise_has_one_deviation_for_all(size: float | None, deviation:
     assert np.allclose(found.numpy(), scores.numpy() + deviation * normal(3, 4, EXPERTS))
     many = perturb(
         torch.zeros(100, 100),
-        inputs(training_noise(False, noise="gaussian", noise_scale=size), batch=100, seq=100),
+        inputs(training_noise(FFN_GATE, noise="gaussian", noise_scale=size), batch=100, seq=100),
     )
     assert many.std().item() == pytest.approx(
         0.5 if size is None else size, rel=0.05
@@ -104,7 +103,7 @@ def test_noisy_top_k_is_the_formula(size: float | None) -> None:
 
 
 def test_the_deviation_is_learnt_and_starts_alike_for_all() -> None:
-    tools = training_noise(False, noise="noisy_top_k")
+    tools = training_noise(FFN_GATE, noise="noisy_top_k")
     scores = draw(3, 4)
     found = perturb(scores, inputs(tools))
     assert np.allclose(found.detach().numpy(), scores.numpy() + np.log(2) * normal(3, 4), atol=1e-6)
@@ -121,7 +120,7 @@ def test_noisy_top_k_refuses_scores_of_another_number_in_one_line() -> None:
         match=r"wants one score for each of \(3, 4, 1\); this router's scores are "
         r"\(3, 4, 2\). Use 'gaussian'",
     ):
-        perturb(draw(3, 4, 2), inputs(training_noise(False, noise="noisy_top_k")))
+        perturb(draw(3, 4, 2), inputs(training_noise(FFN_GATE, noise="noisy_top_k")))
 
 
 @given(st.floats(0.001, 0.9), st.integers(0, 50))
@@ -159,7 +158,7 @@ def reader(**options: Any) -> _Reader:
         torch.manual_seed(0)
         router = _Reader()
         router.build(RouterSpec(WIDTH, FFN_GATE, 0.5, 1.0, 0, 1, 50, 8, 1, 0))
-    router.noise = training_noise(False, **options)
+    router.noise = training_noise(FFN_GATE, **options)
     return router
 
 
@@ -257,6 +256,18 @@ def test_a_step_of_the_bias_is_the_sign_of_what_is_missing() -> None:
     tools.after_step(torch.ones_like(mask))
     assert tools.bias.tolist() == [-0.25, -0.25, 0.25, 0.25, 0.25]
     training_noise(noise="jitter").after_step(mask)
+
+
+def test_a_path_beside_the_experts_is_not_balanced() -> None:
+    """Of 9 tokens 3, 1 and 1 take an expert, and 4 skip; the mean of experts is 5/3, of all 9/4."""
+    paths = Paths(Site.FFN, ("skip", "expert0", "expert1", "expert2"))
+    tools = training_noise(paths, balance_bias=0.25)
+    taken = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2, 3]])
+    tools.after_step(torch.nn.functional.one_hot(taken, 4).bool())
+    assert tools.bias is not None
+    assert tools.bias.tolist() == [0.0, -0.25, 0.25, 0.25]
+    tools.after_step(torch.tensor([[[True, False, False, False], [False, True, True, True]]]))
+    assert tools.bias.tolist() == [0.0, -0.25, 0.25, 0.25]
 
 
 def test_the_bias_evens_a_skewed_load() -> None:

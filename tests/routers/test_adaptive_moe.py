@@ -46,7 +46,7 @@ def test_a_bias_moves_the_choice_and_not_the_confidence() -> None:
         built("adaptive_moe", options),
         built("adaptive_moe", {**options, "balance": "sign_bias"}),
     )
-    noise = TrainingNoise(RouterTraining(balance_bias=0.001), CONFIG.d_model, 8, True, 1)
+    noise = TrainingNoise(RouterTraining(balance_bias=0.001), CONFIG.d_model, recipe.paths, 1)
     seen = inputs()
     assert noise.bias is not None and own.balancer.bias is not None
     for bias in (noise.bias, own.balancer.bias):

@@ -10,7 +10,7 @@ from bench.model.router_noise import TrainingNoise
 from bench.routing.contract import LayerTrace
 from tests.routers.asking import built, inputs, plan
 from tests.routing.test_token_choice import affinities
-from tests.world import CONFIG
+from tests.world import CONFIG, equipped
 
 
 @pytest.mark.parametrize(("num_null", "active"), [(8, 4), (4, 4), (16, 2)])
@@ -47,7 +47,7 @@ def test_a_token_takes_the_experts_among_its_best(
 def test_a_bias_moves_the_choice_and_not_the_number(selection: str) -> None:
     """The recipe's bias, also on null experts, which it would otherwise add to or remove."""
     router = built("null_experts")
-    noise = TrainingNoise(RouterTraining(balance_bias=0.001), CONFIG.d_model, 9, True, 2)
+    noise = TrainingNoise(RouterTraining(balance_bias=0.001), CONFIG.d_model, router.paths, 2)
     assert noise.bias is not None
     noise.bias[:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.5])
     seen = inputs(selection)
@@ -114,3 +114,25 @@ def test_a_fixed_threshold_is_0_and_has_no_knob() -> None:
 def test_too_few_null_experts_are_refused() -> None:
     with pytest.raises(Exception, match="num_null is 3; a token may take 4 of them"):
         built("null_experts", {"num_null": 3})
+
+
+def test_a_bias_evens_the_load_of_the_experts_while_most_tokens_take_none() -> None:
+    """Hidden states with a mean that leans towards the null experts."""
+    options = {"num_null": 24, "threshold": "fixed"}
+    router = equipped("null_experts", options, balance_bias=0.005).decoder.routers[0]
+    assert router.noise is not None
+    logits = router.logits.weight.detach()
+    loads = list[torch.Tensor]()
+    for step in range(120):
+        seen = inputs(seed=step % 7)
+        hidden = seen.hidden[..., : logits.shape[1]] + 1 + 4 * logits[-1]
+        found = plan(router, replace(seen, hidden=hidden, noise=router.noise))
+        loads.append(found.mask[..., :8].float().mean((0, 1)))
+        router.noise.after_step(found.mask)
+
+    def unevenness(steps: list[torch.Tensor]) -> float:
+        load = torch.stack(steps).mean(0)
+        return float(load.max() / load.mean())
+
+    assert unevenness(loads[:1]) > 3
+    assert unevenness(loads[-35:]) < 1.5
