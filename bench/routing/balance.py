@@ -34,6 +34,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "momentum": (0.0, 1.0),
 }
 """Allowed values of the numbers."""
+READERS: Mapping[str, tuple[str, ...]] = {
+    "weight": tuple(WEIGHTS),
+    "rate": ("sign_bias",),
+    "momentum": tuple(MOMENTUM),
+}
+"""Number -> methods that read it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Balance:
             "run" so far (arXiv:2501.11873). The quantiles of a run are averaged over its steps.
         weight: weight of a loss; None for `WEIGHTS`.
         rate: step of the sign bias.
-        momentum: momentum of the mean over a run; None for `MOMENTUM`.
+        momentum: momentum of the mean over a "run"; None for `MOMENTUM`.
     """
 
     method: Method
@@ -93,7 +99,9 @@ def read_balance(given: Any) -> tuple[Balance, ...]:
     return found
 
 
-def _read_one(given: str | Mapping[str, Any]) -> Balance:
+def _read_one(given: Any) -> Balance:
+    if not isinstance(given, str | Mapping):
+        raise ValueError(f"balance has {given!r}; allowed is a method, or a mapping of fields.")
     named = {"method": given} if isinstance(given, str) else given
     # A field that is None is left at its default, so that a suite can reset it.
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -111,11 +119,29 @@ def _read_one(given: str | Mapping[str, Any]) -> Balance:
         raise ValueError(
             f"balance by {method!r} has scope {scope!r}; allowed is {' or '.join(allowed)}."
         )
+    _check_numbers(method, scope, values)
+    return Balance(**values)
+
+
+def _check_numbers(method: str, scope: str, values: Mapping[str, Any]) -> None:
+    """Refuse a number out of its range, or one that the rule would ignore."""
     for name, (least, most) in RANGES.items():
-        value = values.get(name, least)
+        if name not in values:
+            continue
+        value = values[name]
         if not (isinstance(value, int | float) and least <= value <= most):
             raise ValueError(f"balance has {name} {value!r}; allowed is {least:g} to {most:g}.")
-    return Balance(**values)
+        if method not in READERS[name]:
+            raise ValueError(
+                f"balance by {method!r} has {name} {value!r}, which is of "
+                f"{' and '.join(READERS[name])} alone. Leave it out."
+            )
+    # Only a run has a mean over steps.
+    if "momentum" in values and scope != "run":
+        raise ValueError(
+            f"balance by {method!r} has momentum {values['momentum']!r} with scope {scope!r}; "
+            "only a run has a mean. Add scope: run, or leave it out."
+        )
 
 
 def sign_step(load: Float[Tensor, " expert"], rate: float) -> Float[Tensor, " expert"]:

@@ -123,10 +123,10 @@ def test_the_loss_counts_choices_without_bias_and_no_shared_expert(
     assert loss.compute(trace).item() == pytest.approx(total, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["sign_bias", "quantile"])
-def test_a_bias_evens_the_load_of_training(method: str) -> None:
+@pytest.mark.parametrize("balance", [{"method": "sign_bias", "rate": 0.02}, "quantile"])
+def test_a_bias_evens_the_load_of_training(balance: str | dict[str, Any]) -> None:
     """Hidden states with a mean, so that most tokens want the same experts."""
-    router = made(scores="sigmoid", balance={"method": method, "rate": 0.02})
+    router = made(scores="sigmoid", balance=balance)
 
     def spread() -> float:
         loads = torch.cat([traced(router, seed, 1.0).plan.mask for seed in range(10, 16)])
