@@ -77,7 +77,7 @@ class Estimated(Router):
                 f"estimator is {estimator!r}; allowed are {', '.join(get_args(ExpertEstimator))}."
             )
         self.num_experts, self.estimator = num_experts, estimator
-        self.estimation = EstimatorOptions.read(estimator_options)
+        self.estimation = EstimatorOptions.read(estimator_options, estimator)
         self.paths = experts(num_experts)
         straight = estimator in ("straight_through", "st_gumbel")
         self.trains_dense = estimator in ("dselect_k", "soft") or (

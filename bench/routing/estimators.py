@@ -26,6 +26,12 @@ TEMPERATURES: Mapping[str, tuple[float, float]] = {"relaxed": (1.0, 0.1), "st_gu
 
 For `st_gumbel` they are the authors', for `relaxed` our choice.
 """
+READERS: Mapping[str, tuple[str, ...]] = {
+    "dense": ("straight_through", "st_gumbel"),
+    "temperature": tuple(TEMPERATURES),
+    "credit": ("reinforce",),
+}
+"""Option -> estimators that read it."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +53,34 @@ class EstimatorOptions:
     credit: Credit = "following"
 
     @classmethod
-    def read(cls, given: Mapping[str, Any] | None) -> "EstimatorOptions":
-        """Read options by name.
+    def read(cls, given: Any, estimator: str) -> "EstimatorOptions":
+        """Read the options of an estimator, by name. An option that is None is left at its default.
 
         Raises:
-            ValueError: an unknown name, or a value that is not allowed.
+            ValueError: no mapping, an unknown name, a value that is not allowed, or an option that
+                the estimator does not read.
         """
-        given = dict(given or {})
         known = [field.name for field in fields(cls)]
-        if strange := sorted(set(given) - set(known)):
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"estimator_options is {given!r}; allowed is a mapping of {known}.")
+        named: Mapping[str, Any] = given or {}
+        values = {name: value for name, value in named.items() if value is not None}
+        if strange := sorted(set(values) - set(known)):
             raise ValueError(f"estimator_options has {strange}; known are {known}.")
-        temperature = given.get("temperature")
-        if temperature is not None:
-            if len(temperature) != 2 or min(temperature) <= 0:
+        for name, value in values.items():
+            if estimator not in READERS[name]:
                 raise ValueError(
-                    f"temperature is {temperature}; it must be two numbers above 0, for the "
-                    "beginning and the end."
+                    f"estimator_options has {name} {value!r}, which is of "
+                    f"{' and '.join(READERS[name])} alone, and estimator is {estimator!r}. "
+                    "Leave it out."
                 )
-            given["temperature"] = float(temperature[0]), float(temperature[1])
-        if given.get("credit", "own") not in get_args(Credit):
-            raise ValueError(f"credit is {given['credit']!r}; allowed are 'following', 'own'.")
-        return cls(**given)
+        if not isinstance(values.get("dense", False), bool):
+            raise ValueError(f"dense is {values['dense']!r}; allowed are true, false.")
+        if values.get("credit", "own") not in get_args(Credit):
+            raise ValueError(f"credit is {values['credit']!r}; allowed are 'following', 'own'.")
+        if "temperature" in values:
+            values["temperature"] = _both_ends(values["temperature"])
+        return cls(**values)
 
     def temperature_at(self, estimator: str, progress: float) -> float:
         """Return the temperature of an estimator after a share of training.
@@ -76,6 +89,18 @@ class EstimatorOptions:
         """
         start, end = self.temperature or TEMPERATURES[estimator]
         return start ** (1 - progress) * end**progress
+
+
+def _both_ends(temperature: Any) -> tuple[float, float]:
+    """Return the temperatures of the beginning and the end of training."""
+    match temperature:
+        case [int() | float() as start, int() | float() as end] if start > 0 and end > 0:
+            return float(start), float(end)
+        case _:
+            raise ValueError(
+                f"temperature is {temperature!r}; it must be two numbers above 0, for the "
+                "beginning and the end, such as [10, 0.5]."
+            )
 
 
 def highest(logits: Float[Tensor, "*token path"], count: int = 1) -> Mask:

@@ -92,7 +92,7 @@ class Gate(Router):
         if scale not in ("both", "full"):
             raise ValueError(f"scale is {scale!r}; allowed are 'both', 'full'.")
         self.estimator, self.scale = estimator, scale
-        self.estimation = EstimatorOptions.read(estimator_options)
+        self.estimation = EstimatorOptions.read(estimator_options, estimator)
         self.oracle = OracleRequest(oracle, flip_fraction)
         if utility or rank:
             self.needs = self.needs | {"utility"}

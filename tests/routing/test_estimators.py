@@ -187,7 +187,7 @@ def test_credit_is_the_mean_of_what_follows() -> None:
 
 
 def test_temperature_falls_by_equal_factors() -> None:
-    options = EstimatorOptions.read({"temperature": [8, 0.5]})
+    options = EstimatorOptions.read({"temperature": [8, 0.5]}, "relaxed")
     assert [
         options.temperature_at("relaxed", progress) for progress in (0, 0.25, 0.5, 1)
     ] == pytest.approx([8, 4, 2, 0.5])
@@ -196,8 +196,30 @@ def test_temperature_falls_by_equal_factors() -> None:
 
 
 @pytest.mark.parametrize(
-    "given_options", [{"heat": 1}, {"temperature": [1]}, {"temperature": [1, 0]}, {"credit": "all"}]
+    ("estimator", "given_options", "said"),
+    [
+        ("relaxed", {"heat": 1}, "heat"),
+        ("relaxed", [1], r"estimator_options is \[1\]; allowed is a mapping"),
+        *(
+            ("relaxed", {"temperature": value}, "two numbers above 0")
+            for value in ([1], [1, 0], [1, -1], 3.0, "10", ["hot", "cold"])
+        ),
+        ("reinforce", {"credit": "all"}, "credit is 'all'"),
+        ("st_gumbel", {"dense": "no"}, "dense is 'no'; allowed are true, false"),
+        ("scale", {"dense": True}, "dense True, which is of straight_through and st_gumbel alone"),
+        ("straight_through", {"temperature": [2, 1]}, "of relaxed and st_gumbel alone"),
+        ("relaxed", {"credit": "own"}, "credit 'own', which is of reinforce alone"),
+    ],
 )
-def test_options_that_are_not_allowed_are_named(given_options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(given_options))):
-        EstimatorOptions.read(given_options)
+def test_options_that_are_not_allowed_are_refused_in_one_line(
+    estimator: str, given_options: object, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        EstimatorOptions.read(given_options, estimator)
+    assert "\n" not in str(error.value)
+
+
+def test_an_option_that_is_none_is_left_at_its_default() -> None:
+    given_options = {"dense": None, "temperature": None, "credit": None}
+    assert EstimatorOptions.read(given_options, "scale") == EstimatorOptions()
+    assert EstimatorOptions.read(None, "scale") == EstimatorOptions()
