@@ -43,7 +43,7 @@ class ModFFN(Gate):
         super().__init__(
             estimator,
             estimator_options,
-            scale="full",
+            scale="full" if estimator == "scale" else "both",
             utility=0.0,
             rank=0.0,
             rank_delta=0.05,

@@ -91,6 +91,11 @@ class Gate(Router):
             )
         if scale not in ("both", "full"):
             raise ValueError(f"scale is {scale!r}; allowed are 'both', 'full'.")
+        if scale == "full" and estimator != "scale":
+            raise ValueError(
+                f"scale is {scale!r} and estimator {estimator!r}; only the estimator 'scale' "
+                "scales outputs. Leave scale out."
+            )
         self.estimator, self.scale = estimator, scale
         self.estimation = EstimatorOptions.read(estimator_options, estimator)
         self.oracle = OracleRequest(oracle, flip_fraction)

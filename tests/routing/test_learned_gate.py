@@ -134,6 +134,7 @@ def test_what_a_gate_asks_of_the_harness_follows_from_its_options(name: str) -> 
     [
         {"estimator": "magic"},
         {"scale": "none"},
+        {"estimator": "relaxed", "scale": "full"},
         {"oracle": "any"},
         {"flip_fraction": 0},
         {"estimator_options": {"heat": 1}},
