@@ -70,4 +70,4 @@ class Adaptive(ThresholdChoice):
         near = top[..., :1] - top[..., 1:] <= self.threshold_in(inputs)
         taken = torch.cat((torch.ones_like(near[..., :1]), near), dim=-1)
         # A second softmax: committed rows pay for two, until the rules change.
-        return self.plan(self.first(taken, p, inputs), logits, self.affinity(logits))
+        return self.plan(self.first(taken, logits, p, inputs), logits, self.affinity(logits))

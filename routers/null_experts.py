@@ -19,6 +19,7 @@ from bench.routing import (
     register,
 )
 from bench.routing.balance_loss import Affinity
+from bench.routing.token_choice import first_of
 
 
 @register("null_experts", family="experts", paper="arXiv:2601.15370")
@@ -95,8 +96,7 @@ class NullExperts(ThresholdChoice):
         taken = (working > null).gather(2, working.topk(self.active).indices)
         # A bias changes the order of the experts, never the number of them.
         wanted = biased(torch.cat((working, null), -1), inputs)[..., :-1]
-        index = wanted.topk(self.active).indices
-        chosen = torch.zeros_like(working, dtype=torch.bool).scatter(2, index, taken)
+        chosen = first_of(taken, logits[..., :-1], wanted, inputs)
         weight = self.weigh(chosen, p[..., :-1])
         # The last path does nothing: it holds the tokens with fewer than k experts.
         idle = chosen.sum(-1, keepdim=True) < self.active

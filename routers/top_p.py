@@ -71,4 +71,4 @@ class TopP(ThresholdChoice):
         # Probability of the experts before each one; the first expert always runs.
         missing = ordered.cumsum(-1) - ordered < self.threshold_in(inputs)
         taken = torch.cat((torch.ones_like(missing[..., :1]), missing[..., 1:]), dim=-1)
-        return self.plan(self.first(taken, probability, inputs), logits, probability)
+        return self.plan(self.first(taken, logits, probability, inputs), logits, probability)

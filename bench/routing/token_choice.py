@@ -12,7 +12,7 @@ from bench.routing.balance_loss import Affinity, Choice
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
 from bench.routing.estimators import highest
 from bench.routing.paths import experts
-from bench.routing.scores import biased, perturb, top_experts
+from bench.routing.scores import DROPPED, biased, perturb, top_experts
 
 Scores = Literal["softmax", "sigmoid"]
 Logits = Float[Tensor, "batch seq expert"]
@@ -191,6 +191,19 @@ def marked(index: Int[Tensor, "batch seq rank"], count: int) -> Choice:
     return mask.scatter(2, index, True)
 
 
+def first_of(
+    taken: Bool[Tensor, "batch seq rank"], logits: Logits, wanted: Affinity, inputs: RouterInput
+) -> Choice:
+    """Mark the experts of the taken ranks, from the most wanted on, and no dropped one."""
+    count, none = taken.shape[-1], torch.zeros_like(wanted, dtype=torch.bool)
+    if inputs.noise is None:
+        return none.scatter(2, wanted.topk(count).indices, taken)
+    # A dropped expert must not come back by its bias, or where more are taken than are left.
+    dropped = logits <= DROPPED
+    index = wanted.masked_fill(dropped, -torch.inf).topk(count).indices
+    return none.scatter(2, index, taken).masked_fill(dropped, False)
+
+
 class ThresholdChoice(TokenChoice):
     """Base of token choice with a threshold T for the number of experts per token.
 
@@ -258,18 +271,22 @@ class ThresholdChoice(TokenChoice):
         return self.threshold if inputs.selection == "topk" or self.knob is None else self.knob
 
     def first(
-        self, taken: Bool[Tensor, "batch seq rank"], affinity: Affinity, inputs: RouterInput
+        self,
+        taken: Bool[Tensor, "batch seq rank"],
+        logits: Logits,
+        affinity: Affinity,
+        inputs: RouterInput,
     ) -> Choice:
         """Mark the experts of the taken ranks, by affinity plus bias.
 
         Args:
             taken: whether the expert of each rank is taken, from the best on.
+            logits: logits from `score`, which mark the dropped experts.
             affinity: affinity of each expert.
             inputs: inputs of the router, with the bias of the recipe.
         """
         # The bias changes the order of the experts, never the number of them.
-        index = biased(self.wanted(affinity), inputs).topk(taken.shape[-1]).indices
-        return torch.zeros_like(affinity, dtype=torch.bool).scatter(2, index, taken)
+        return first_of(taken, logits, biased(self.wanted(affinity), inputs), inputs)
 
     def after_step(self, trace: LayerTrace) -> None:
         """Move T towards the threshold that spends `mean_experts`."""

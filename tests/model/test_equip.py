@@ -341,17 +341,28 @@ def test_a_balance_bias_hears_choices_and_not_what_straight_through_runs_beside_
     assert noise.bias.abs().max() > 0
 
 
-def test_a_balance_bias_brings_no_dropped_expert_back() -> None:
-    found = equipped("estimated_moe", {}, balance_bias=0.05, expert_dropout=0.5)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("estimated_moe", {}),
+        # The threshold allows the second expert to every token.
+        ("adaptive_moe", {"threshold": "fixed", "initial_threshold": 1.0}),
+        ("top_p", {}),
+        ("null_experts", {}),
+    ],
+)
+def test_a_balance_bias_brings_no_dropped_expert_back(name: str, options: dict[str, Any]) -> None:
+    found = equipped(name, options, balance_bias=0.05, expert_dropout=0.5)
     router = found.decoder.routers[0]
     assert router.noise is not None and router.noise.bias is not None
-    router.noise.bias += 5.0 * torch.arange(8)
+    router.noise.bias += 5.0 * torch.arange(len(router.noise.bias))
     run = run_of(tokens(6, 24), generator=torch.Generator().manual_seed(0))
     found.decoder(run)
     plan = run.traces[0].plan
     assert plan.scores is not None
-    dropped = plan.scores <= DROPPED
-    assert dropped.any() and not (plan.mask & dropped).any()
+    # A token that takes no more experts is idle, whether or not null experts are dropped.
+    dropped = plan.scores[..., :8] <= DROPPED
+    assert dropped.any() and not (plan.mask[..., :8] & dropped).any()
 
 
 def test_a_loss_whose_labels_nobody_makes_is_refused_by_name() -> None:

@@ -201,7 +201,7 @@ class Nearest(ThresholdChoice):
         top = p.topk(self.active).values
         taken = top[..., :1] - top <= self.threshold_in(inputs)
         taken[..., 0] = True
-        return self.plan(self.first(taken, p, inputs), logits, p)
+        return self.plan(self.first(taken, logits, p, inputs), logits, p)
 
 
 @pytest.mark.parametrize("wanted", [1.2, 1.8])
