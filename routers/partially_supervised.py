@@ -193,7 +193,7 @@ def _visible(inputs: RouterInput, router: Router) -> RouterInput:
     """Return the inputs without the fields that a router did not ask for, in all layers so far."""
     kept = {
         name: getattr(inputs, name) if name in router.needs else None
-        for name in ("tags", "truth", "attention")
+        for name in ("tags", "truth", "attention", "received", "stream")
     }
     before = inputs.previous
     return replace(inputs, **kept, previous=None if before is None else _seen(before, router))

@@ -179,6 +179,19 @@ def test_the_other_router_sees_no_more_than_alone() -> None:
     assert [inputs.tags for inputs in seen] == [None]
 
 
+def test_a_heuristic_that_needs_the_stream_leaves_the_other_router_as_it_was() -> None:
+    """`mod` reads the stream only if it asks for it itself."""
+    heuristic = {"router": "mod", "options": {"read": "stream"}}
+    alone = world.model("mod")
+    wrapped = world.model(NAME, {"inner": "mod", "heuristic": heuristic, "share": 1.0})
+    assert wrapped.decoder.routers[0].needs == {"stream"}
+    runs = [world.run_of(world.tokens()) for _ in range(2)]
+    for found, run in zip((alone, wrapped), runs, strict=True):
+        found.decoder(run)
+    ours, theirs = (run.traces[0].plan.scores for run in runs)
+    assert ours is not None and theirs is not None and torch.equal(ours, theirs)
+
+
 def test_the_other_router_sees_no_truth_through_the_layer_before() -> None:
     model = world.model(NAME, {"source": "truth", "share": 1.0})
     seen: list[RouterInput] = []
