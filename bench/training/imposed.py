@@ -55,7 +55,9 @@ def of_sequences(run: Pass, site: int, index: Int[Tensor, " kept"]) -> Pass:
     assert history is not None
     # Extras that are not of the batch, such as a scalar, cannot be cut and are left out.
     extras = {
-        name: value[index] for name, value in plan.extras.items() if len(value) == len(run.tokens)
+        name: value[index]
+        for name, value in plan.extras.items()
+        if value.dim() and len(value) == len(run.tokens)
     }
     part = replace(
         plan,

@@ -1,9 +1,13 @@
 """Imposed paths, token by token."""
 
+from dataclasses import replace
+
 import torch
 
+from bench.backbone.passes import History
 from bench.routing.contract import RoutingPlan
-from bench.training.imposed import all_upgraded, imposed, takes_upgrade
+from bench.training.imposed import all_upgraded, imposed, of_sequences, takes_upgrade
+from tests.world import model, run_of, tokens
 
 BASE, FULL, BOTH = [True, False], [False, True], [True, True]
 
@@ -34,3 +38,15 @@ def test_every_token_is_upgraded() -> None:
     found = all_upgraded(plan([BASE, FULL, BOTH]))
     assert found.mask.tolist() == [[FULL] * 3]
     assert found.counts == (0, 3) and found.weight is None
+
+
+def test_extras_are_cut_to_the_kept_sequences_and_a_scalar_is_left_out() -> None:
+    run = run_of(tokens(3), history=History())
+    with torch.no_grad():
+        model("mlp_gate").decoder(run)
+    plan = run.traces[0].plan
+    extras = {"each": torch.arange(3.0), "one": torch.tensor(3.0), "other": torch.zeros(2)}
+    run.traces[0] = replace(run.traces[0], plan=replace(plan, extras=extras))
+    kept = of_sequences(run, 0, torch.tensor([0, 2])).traces[0].plan
+    assert torch.equal(kept.mask, plan.mask[[0, 2]])
+    assert {name: value.tolist() for name, value in kept.extras.items()} == {"each": [0.0, 2.0]}
