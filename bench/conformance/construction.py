@@ -8,13 +8,9 @@ import torch
 from bench.conformance.check import demand, rule
 from bench.conformance.life import content_digest
 from bench.conformance.subject import Subject
-from bench.routing.contract import AuxLoss, OracleRequest, Router
+from bench.routing.contract import NEEDS, AuxLoss, OracleRequest, Router
 from bench.routing.inner_router import inside_of
 from bench.routing.paths import Paths
-
-KNOWN_NEEDS = {
-    *("tags", "truth", "utility", "token_loss", "probe", "attention", "received", "stream")
-}
 
 
 @rule(
@@ -60,8 +56,8 @@ def _demand_declarations(router: Router) -> None:
     demand(sound, "memory a finite number from 0", repr(memory))
     right = isinstance(losses, dict) and all(isinstance(loss, AuxLoss) for loss in losses.values())
     demand(right, "aux_losses a dict of names and AuxLoss", repr(losses))
-    strange = set(router.needs) - KNOWN_NEEDS
-    demand(not strange, f"needs among {sorted(KNOWN_NEEDS)}", f"{sorted(strange)}")
+    strange = set(router.needs) - NEEDS
+    demand(not strange, f"needs among {sorted(NEEDS)}", f"{sorted(strange)}")
 
 
 @rule("Correct the line that raises the error.", essential=True)

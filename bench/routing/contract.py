@@ -20,6 +20,8 @@ from bench.routing.paths import Paths
 
 Made = Literal["utility", "labels"]
 """Fields of a trace that cost work to fill."""
+NEEDS = frozenset({"tags", "truth", "utility", "token_loss", "attention", "received", "stream"})
+"""Inputs beyond the default that a router can ask for in `Router.needs`."""
 Policy = Literal["off_policy", "on_policy"]
 
 
@@ -275,8 +277,7 @@ class Router(nn.Module):
             `full` are no experts.
         capacity: None, or a given share of tokens to upgrade, a mean over the layers in use. Then
             the cost follows from it, and is not B.
-        needs: inputs beyond the default: "tags", "truth", "utility", "token_loss", "attention",
-            "received", "stream".
+        needs: inputs beyond the default, of `NEEDS`.
         trains_dense: whether training runs more paths than evaluation; both are charged.
         allows_none: whether a token may take no path at all.
         aux_losses: name -> loss; the suite weighs them by name.

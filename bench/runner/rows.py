@@ -11,6 +11,7 @@ from bench.config.suite import SuiteConfig
 from bench.data import Corpus
 from bench.errors import UserError, unknown
 from bench.model.equip import STANDARD_LOSSES
+from bench.routing.contract import NEEDS
 from bench.routing.paths import Site
 from bench.routing.registry import RouterCard
 from bench.runner.plugins import describe_rows
@@ -22,8 +23,6 @@ SIDE_INFORMATION = frozenset({"tags", "truth"})
 
 A row with such a need is `informed`, whatever its suite declares.
 """
-PROVIDED = frozenset({"tags", "token_loss", "utility", "truth", "attention", "received", "stream"})
-"""Needs that the `joint` regime meets."""
 PRETRAINED = frozenset({"cheap", "full", "skip", "block"})
 """Paths with weights in a frozen backbone, or without weights."""
 
@@ -183,5 +182,5 @@ def unmet_needs(
             "it ranks tokens by the attention of the layer before, and the suite routes layer 0; "
             "routed_layers from 1 on would do"
         )
-    missing = sorted(needs - PROVIDED)
-    return f"it needs {', '.join(missing)}, which the regime does not provide" if missing else ""
+    missing = sorted(needs - NEEDS)
+    return f"it needs {', '.join(missing)}, which the bench does not provide" if missing else ""

@@ -9,6 +9,7 @@ from bench.conformance.subject import Subject
 from bench.routing.contract import Router, RouterSpec
 from bench.routing.load_routers import find
 from bench.routing.registry import Entry
+from bench.runner.rows import unmet_needs
 from routers.gates import MLPGate
 
 NOISE = torch.Generator()
@@ -21,6 +22,10 @@ class Loose(MLPGate):
 
 class Strange(MLPGate):
     layers = "some"  # pyright: ignore[reportAssignmentType]
+
+
+class Needy(MLPGate):
+    needs = frozenset({"probe"})
 
 
 class Impure(MLPGate):
@@ -41,6 +46,13 @@ def test_options_without_a_default_and_unknown_layers_are_named() -> None:
     strange = examine_one(builds_without_arguments, subject(Strange), {})
     assert strange.status == "failed" and "layers" in strange.expected + strange.seen
     assert examine_one(builds_without_arguments, Subject(find("mlp_gate")), {}).status == "passed"
+
+
+def test_a_need_that_no_run_provides_is_named() -> None:
+    found = examine_one(builds_without_arguments, subject(Needy), {})
+    assert found.status == "failed" and found.seen == "['probe']"
+    card = Entry("made-up", "gate", "", Needy).describe({})
+    assert "it needs probe" in unmet_needs(card, num_domains=2)
 
 
 def test_weights_that_another_model_of_the_seed_does_not_have_are_named() -> None:
