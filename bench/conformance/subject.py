@@ -227,11 +227,6 @@ class Subject:
         visited = [Visited(knobs_of(decoder), evaluate(self.trained, windows, size).nats)]
         return prove(decoder, windows, visited, self.seed, size, torch.float32)
 
-    def run_of(self, selection: Selection, size: int = 4, **options: Any) -> Pass:
-        """Return a pass over random text, ready to run."""
-        noise = generator(self.seed, "noise") if selection == "topk" else None
-        return make_pass(*self.batch(size), selection=selection, generator=noise, **options)
-
     def run(
         self, model: Model, tokens: Tensor, tags: Tensor, selection: Selection, **options: Any
     ) -> tuple[Tensor, list[LayerTrace]]:

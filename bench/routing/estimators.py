@@ -118,11 +118,6 @@ def scale(p: Probabilities, chosen: Mask) -> Estimate:
     return chosen, p
 
 
-def top_k(p: Probabilities, count: int = 1) -> Estimate:
-    """Choose the `count` most probable paths, and `scale` them."""
-    return scale(p, highest(p, count))
-
-
 def soft(p: Probabilities) -> Estimate:
     """Run all paths, weighed by probability. The gradient is exact, and every path costs."""
     return torch.ones_like(p, dtype=torch.bool), p

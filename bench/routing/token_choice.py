@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bench.routing import losses
 from bench.routing.balance import Balance, BalanceOption, Balancer, read_balance
 from bench.routing.balance_loss import Affinity, Choice
 from bench.routing.contract import AuxLoss, LayerTrace, Router, RouterInput, RouterSpec, RoutingPlan
@@ -90,7 +91,7 @@ class TokenChoice(Router):
 
     def _add_loss(self, rule: Balance) -> None:
         if rule.method == "z":
-            self.aux_losses["router_z"] = AuxLoss(self._router_z, rule.loss_weight)
+            self.aux_losses["router_z"] = AuxLoss(losses.router_z, rule.loss_weight)
         elif rule.method in ("auxiliary", "soft"):
             loss = AuxLoss(partial(self._load_balance, rule), rule.loss_weight)
             self.aux_losses["load_balance"] = loss
@@ -162,7 +163,11 @@ class TokenChoice(Router):
         return trace.of_chosen(trace.plan.chosen)
 
     def counted_of(self, trace: LayerTrace) -> Choice:
-        """Return the choices that a loss counts: those without bias (arXiv:2412.19437, eq. 18)."""
+        """Return the choices that a loss counts (arXiv:2412.19437, equation 18).
+
+        With a bias of the balance they are the choices without any bias. Else they are those of
+        the plan, which a bias of the recipe may have moved.
+        """
         if self.balancer.bias is None:
             return self.chosen_of(trace)
         return highest(self.affinity(self.logits_of(trace)), self.active)
@@ -173,9 +178,6 @@ class TokenChoice(Router):
         if self.scores == "sigmoid":
             probability = probability / probability.sum(-1, keepdim=True)
         return self.balancer.loss(rule, self.counted_of(trace), probability)
-
-    def _router_z(self, trace: LayerTrace) -> Float[Tensor, ""]:
-        return self.logits_of(trace).logsumexp(-1).square().mean()
 
     def after_step(self, trace: LayerTrace) -> None:
         """Move the bias and the mean over the run."""

@@ -26,7 +26,6 @@ from bench.routing.estimators import (
     soft,
     st_gumbel,
     straight_through,
-    top_k,
 )
 
 PATHS, TOKENS, DRAWS = 3, 2, 40_000
@@ -139,9 +138,9 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
         assert torch.allclose(ours, q * (heard - (q * heard).sum(-1, keepdim=True)), atol=1e-6)
 
 
-def test_top_k_scales_by_probability() -> None:
+def test_chosen_paths_are_scaled_by_probability() -> None:
     p = LOGITS.softmax(-1)
-    mask, weight = top_k(p)
+    mask, weight = scale(p, highest(p))
     assert mask.tolist() == [[False, False, True], [False, True, False]]
     assert weight is p
     assert scale(p, ~mask)[0].sum() == TOKENS * (PATHS - 1)
