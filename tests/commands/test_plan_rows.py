@@ -48,10 +48,10 @@ def test_every_router_seed_is_a_cell_and_a_row_has_one_line(
     assert main(["plan", "--suite", str(suite)]) == 0
     out = capsys.readouterr().out
     # 15 cells of mlp_gate, 5 of hash, and 5 of each of the two controls that are added.
-    found = re.search(r"training (\S+) FLOPs\n30 cells.* about (\S+) FLOPs", out)
-    assert found is not None
-    a_cell, total = map(float, found.groups())
-    assert total == pytest.approx(30 * a_cell, rel=0.01)
+    found = re.search(r"training (\S+) FLOPs\n30 cells at 5 seeds\n", out)
+    whole = re.search(r"^training +(\S+) FLOPs$", out, re.MULTILINE)
+    assert found is not None and whole is not None
+    assert float(whole[1]) == pytest.approx(30 * float(found[1]), rel=0.01)
     firsts = [line.split()[:1] for line in out.splitlines()]
     assert firsts.count(["mlp_gate"]) == firsts.count(["hash"]) == 1
 
