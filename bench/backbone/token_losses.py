@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 MAX_NUMBERS = 2**24
 """Logits of more numbers are read in pieces of at most so many: 64 MiB in float32."""
@@ -49,10 +48,9 @@ class _LossesInPieces(torch.autograd.Function):
         return total - logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of the logits: softmax less one at the target, times `gradient`."""
-        logits, targets, total = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the logits: softmax less one at the target, times that of nats."""
+        (gradient,), (logits, targets, total) = gradients, ctx.saved_tensors
         result, size = torch.empty_like(logits), _tokens_of_a_piece(logits)
         parts = (tensor.split(size) for tensor in (logits, targets, total, gradient, result))
         for piece, target, norm, factor, into in zip(*parts, strict=True):

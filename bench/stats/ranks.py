@@ -87,7 +87,7 @@ def friedman(rows: Sequence[str], values: Floats, alpha: float) -> Friedman | No
 
     Rows without a loss are left out. Return None below 3 rows or `FRIEDMAN_MIN_SEEDS` seeds.
     """
-    run = ~np.isnan(values).all(axis=1)
+    run = [not np.isnan(own).all() for own in values]
     rows, values = [row for row, there in zip(rows, run, strict=True) if there], values[run]
     complete = values[:, ~np.isnan(values).any(axis=0)]
     rows_, n = complete.shape
