@@ -21,11 +21,9 @@ def rates_here(device: str, dtype: str) -> "Rates":
     """Return the rates of a device of this machine, from your records and the official ones."""
     import torch
 
-    from bench.planning.rates import rates_for, read_measured
-    from bench.runner.provenance import machine_of, processor
+    from bench.runner.provenance import machine_of
 
-    name = machine_of(torch.device(device), dtype)["device"]
-    return rates_for(name, dtype, list(read_measured(OWN_ROOT, OFFICIAL_ROOT)), processor())
+    return _rates(machine_of(torch.device(device), dtype)["device"], dtype)
 
 
 def rates_on(machine: str | None, suite: "SuiteConfig") -> "Rates":
@@ -34,12 +32,16 @@ def rates_on(machine: str | None, suite: "SuiteConfig") -> "Rates":
     Raises:
         UserError: nothing is known of the machine.
     """
+    if machine is None:
+        return rates_here(suite.device, suite.dtype)
+    return _rates(machine, suite.dtype)
+
+
+def _rates(name: str, dtype: str) -> "Rates":
     from bench.planning.rates import rates_for, read_measured
     from bench.runner.provenance import processor
 
-    if machine is None:
-        return rates_here(suite.device, suite.dtype)
-    return rates_for(machine, suite.dtype, read_measured(OWN_ROOT, OFFICIAL_ROOT), processor())
+    return rates_for(name, dtype, read_measured(OWN_ROOT, OFFICIAL_ROOT), processor())
 
 
 def ordered(cells: Sequence["Cell"], store: Path, workers: int) -> list["Cell"]:
